@@ -1,0 +1,241 @@
+"""The two compiled drivers that run any program over blocks of samples, each one call without the GIL.
+
+`transport` carries samples through a program, `pullback` carries cotangents back through it.  Several threads call the
+same driver at once and claim pieces of work from a shared counter; what a piece is depends on the samples and the
+program alone, and no two pieces write to the same place, so the result has the same bits for any number of threads.
+
+A *plan* (engine/program.py makes it) is a vector of integers: the header, one record for each layer, then the specs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npflows.kernels.calls import call, fetch_add
+from npflows.kernels.jit import inlined, kernel
+
+# header
+(N_LAYERS, IN_ROWS, OUT_ROWS, BLOCK_ROWS, CONDITION_ROWS, TEMP_ROWS, FRONT,
+ BASE, BASE_VJP, BASE_SPEC, BASE_SPEC_END, BASE_THETA, BASE_THETA_END, HEADER) = range(14)  # fmt: skip
+# record of a layer; ADDRESS and VJP are its kernels in the direction of the plan
+ADDRESS, VJP, LAYER_ROWS, SPEC, SPEC_END, THETA, THETA_END, WORK, WORK_ROWS, RECORD = range(10)
+# where the float64 affine map from the user's units stands
+NO_FRONT, FRONT_FIRST, FRONT_LAST = range(3)
+LANE_MULTIPLE = 16
+"""Blocks are padded to a multiple of this: the bits of a GEMM can change with its width."""
+
+
+@inlined
+def padded(n):
+    return (n + LANE_MULTIPLE - 1) // LANE_MULTIPLE * LANE_MULTIPLE
+
+
+@inlined
+def carve(arena, start, rows, lanes):
+    """A block (rows, lanes) of the arena."""
+    return arena[start : start + rows * lanes].reshape(rows, lanes)
+
+
+@inlined
+def load(X, a, width, front, affine, x):
+    """x (rows, lanes) = X[a : a + width].T, standardised in float64; lanes beyond width repeat the last sample."""
+    for d in range(X.shape[1]):
+        for t in range(x.shape[1]):
+            value = X[a + min(t, width - 1), d]
+            if affine:
+                value = (value - front[0, d]) / front[1, d]
+            x[d, t] = value
+
+
+@inlined
+def load_cotangent(X, a, width, front, affine, dx):
+    """The same for cotangents of what `front` maps to the user's units; zero beyond width."""
+    for d in range(X.shape[1]):
+        for t in range(dx.shape[1]):
+            value = X[a + t, d] if t < width else 0.0
+            if affine:
+                value = value * front[1, d]
+            dx[d, t] = value
+
+
+@inlined
+def run_layers(plan, theta, condition, key, first, block, log_det, arena, work_start, keep, temp):
+    lanes = block.shape[1]
+    for layer in range(plan[N_LAYERS]):
+        r = HEADER + RECORD * layer
+        start = work_start + (plan[r + WORK] * lanes if keep else 0)
+        arguments = (
+            plan[plan[r + SPEC] : plan[r + SPEC_END]],
+            theta[plan[r + THETA] : plan[r + THETA_END]],
+            condition,
+            key,
+            first,
+            block[: plan[r + LAYER_ROWS]],
+            log_det,
+            carve(arena, start, plan[r + WORK_ROWS], lanes),
+            temp,
+        )
+        call(plan[r + ADDRESS], arguments)
+
+
+@inlined
+def front_log_det(plan, front):
+    """log |det| of the affine map between the user's units and the program's."""
+    total = 0.0
+    for d in range(front.shape[1]):
+        total += front[2, d]
+    if plan[FRONT] == FRONT_FIRST:
+        return -total
+    return total if plan[FRONT] == FRONT_LAST else 0.0
+
+
+@inlined
+def add_base(plan, theta, z, log_prob):
+    spec, part = plan[plan[BASE_SPEC] : plan[BASE_SPEC_END]], theta[plan[BASE_THETA] : plan[BASE_THETA_END]]
+    call(plan[BASE], (spec, part, z[: plan[OUT_ROWS]], log_prob))
+
+
+@inlined
+def settle(X, a, t, log_prob):
+    """NaN where the sample has NaN; -inf where numbers, infinite ones included, left the range of the compute dtype."""
+    if np.isfinite(log_prob):
+        return log_prob
+    for d in range(X.shape[1]):
+        if np.isnan(X[a + t, d]):
+            return np.nan
+    return -np.inf
+
+
+@kernel
+def transport(plan, theta, front, X, C, key, origin, block_width, counter, arena, Y, log_det, log_prob):
+    """Carry X (n, in_rows) through the program.
+
+    C (n, condition_rows) is the condition, `origin` the number of the first sample, `block_width` the samples of a block
+    (the last has fewer), a multiple of LANE_MULTIPLE unless it is n; fills Y (n, out_rows), log_det
+    (n,) and log_prob (n,), each unless it is empty.
+    """
+    n = X.shape[0]
+    want_y, want_log_det, want_log_prob = Y.shape[0] > 0, log_det.size > 0, log_prob.size > 0
+    n_blocks = (n + block_width - 1) // block_width
+    row = np.empty(padded(block_width), np.float64)
+    while True:
+        b = fetch_add(counter, 1)
+        if b >= n_blocks:
+            break
+        a = b * block_width
+        width = min(block_width, n - a)
+        lanes = padded(width)
+        block_size, condition_size = plan[BLOCK_ROWS] * lanes, plan[CONDITION_ROWS] * lanes
+        block = carve(arena, 0, plan[BLOCK_ROWS], lanes)
+        condition = carve(arena, block_size, plan[CONDITION_ROWS], lanes)
+        temp = carve(arena, block_size + condition_size, plan[TEMP_ROWS], lanes)
+        work_start = block_size + condition_size + plan[TEMP_ROWS] * lanes
+        sums = row[:lanes]
+        load(X, a, width, front, plan[FRONT] == FRONT_FIRST, block)
+        if plan[CONDITION_ROWS] > 0:
+            load(C, a, width, front, False, condition)
+        for t in range(lanes):
+            sums[t] = front_log_det(plan, front)
+        run_layers(plan, theta, condition, key, origin + a, block, sums, arena, work_start, False, temp)
+        if want_log_det:
+            for t in range(width):
+                log_det[a + t] = sums[t]
+        if want_y:
+            for d in range(plan[OUT_ROWS]):
+                for t in range(width):
+                    value = np.float64(block[d, t])
+                    if plan[FRONT] == FRONT_LAST:
+                        value = value * front[1, d] + front[0, d]
+                    Y[a + t, d] = value
+        if want_log_prob:
+            add_base(plan, theta, block, sums)
+            for t in range(width):
+                log_prob[a + t] = settle(X, a, t, sums[t])
+
+
+@kernel
+def pullback(plan, theta, front, X, C, key, origin, block_width, counter, arena, dY, dlog, log_prob, dX, dC, n_buffers,
+             gradients):  # fmt: skip
+    """Carry cotangents back through the program at X (n, in_rows).
+
+    With a base in the plan, dlog (n,) are the cotangents of log_prob, which is filled on the way; without one they are
+    those of log_det, and dY (n, out_rows) those of the result.  Fills dX (n, in_rows) and dC (n, condition_rows) unless
+    empty.  Blocks are dealt to `n_buffers` pieces; piece g puts its gradient into gradients[g], unless that has no
+    columns.
+    """
+    n = X.shape[0]
+    n_blocks = (n + block_width - 1) // block_width
+    row = np.empty(padded(block_width), np.float64)
+    while True:
+        g = fetch_add(counter, 1)
+        if g >= n_buffers:
+            break
+        dtheta = gradients[g]
+        dtheta[:] = 0
+        for b in range(g * n_blocks // n_buffers, (g + 1) * n_blocks // n_buffers):
+            a = b * block_width
+            width = min(block_width, n - a)
+            lanes = padded(width)
+            start = 0
+            block = carve(arena, start, plan[BLOCK_ROWS], lanes)
+            start += block.size
+            dblock = carve(arena, start, plan[BLOCK_ROWS], lanes)
+            start += block.size
+            condition = carve(arena, start, plan[CONDITION_ROWS], lanes)
+            start += condition.size
+            dcondition = carve(arena, start, plan[CONDITION_ROWS], lanes)
+            start += condition.size
+            dlog_det = arena[start : start + lanes]
+            start += lanes
+            temp = carve(arena, start, plan[TEMP_ROWS], lanes)
+            start += temp.size
+            sums = row[:lanes]
+
+            load(X, a, width, front, plan[FRONT] == FRONT_FIRST, block)
+            if plan[CONDITION_ROWS] > 0:
+                load(C, a, width, front, False, condition)
+                dcondition[:, :] = 0
+            for t in range(lanes):
+                sums[t] = front_log_det(plan, front)
+                dlog_det[t] = dlog[a + t] if t < width else 0.0
+            run_layers(plan, theta, condition, key, origin + a, block, sums, arena, start, True, temp)
+
+            if plan[BASE] > 0:
+                add_base(plan, theta, block, sums)
+                for t in range(width):
+                    log_prob[a + t] = settle(X, a, t, sums[t])
+                for d in range(plan[OUT_ROWS]):
+                    for t in range(lanes):
+                        dblock[d, t] = block[d, t]
+                spec, part = plan[plan[BASE_SPEC] : plan[BASE_SPEC_END]], theta[plan[BASE_THETA] : plan[BASE_THETA_END]]
+                dpart = dtheta[plan[BASE_THETA] : plan[BASE_THETA_END]]
+                call(plan[BASE_VJP], (spec, part, dblock[: plan[OUT_ROWS]], dlog_det, dpart))
+            else:
+                load_cotangent(dY, a, width, front, plan[FRONT] == FRONT_LAST, dblock)
+
+            for layer in range(plan[N_LAYERS] - 1, -1, -1):
+                r = HEADER + RECORD * layer
+                arguments = (
+                    plan[plan[r + SPEC] : plan[r + SPEC_END]],
+                    theta[plan[r + THETA] : plan[r + THETA_END]],
+                    condition,
+                    key,
+                    origin + a,
+                    dblock[: plan[r + LAYER_ROWS]],
+                    dlog_det,
+                    carve(arena, start + plan[r + WORK] * lanes, plan[r + WORK_ROWS], lanes),
+                    temp,
+                    dtheta[plan[r + THETA] : plan[r + THETA_END]],
+                    dcondition,
+                )
+                call(plan[r + VJP], arguments)
+
+            if dX.shape[0] > 0:
+                for d in range(plan[IN_ROWS]):
+                    scale = front[1, d] if plan[FRONT] == FRONT_FIRST else 1.0
+                    for t in range(width):
+                        dX[a + t, d] = dblock[d, t] / scale
+            if dC.shape[0] > 0:
+                for d in range(plan[CONDITION_ROWS]):
+                    for t in range(width):
+                        dC[a + t, d] = dcondition[d, t]

@@ -1,0 +1,117 @@
+"""One flat buffer for all parameters of a flow, with named views.
+
+`theta` holds what the kernels read: free parameters, the zeros that masks demand, and fixed constants.  What the user
+sees as `params` is the packed vector of the free entries alone, and gradients are packed alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A named array in the flat buffer.
+
+    Attributes
+    ----------
+    name : str
+    value : ndarray
+        What it starts as.
+    free : ndarray of bool or bool, optional
+        Which entries are parameters; the others keep their value for good (and must be 0 where a mask put them).
+        None: all of them.
+    """
+
+    name: str
+    value: np.ndarray
+    free: np.ndarray | bool | None = None
+
+    def free_mask(self) -> np.ndarray:
+        free = True if self.free is None else self.free
+        return np.broadcast_to(np.asarray(free, bool), self.value.shape)
+
+
+class ParameterBuffer:
+    """Parameters laid out one after the other in one array.
+
+    Attributes
+    ----------
+    theta : ndarray
+        The flat buffer, of the compute dtype; may be a slice of a larger one (`bind`).
+    free : ndarray of bool
+        Which entries of `theta` are free parameters.
+    """
+
+    def __init__(self, parameters: Iterable[Parameter], dtype: np.dtype) -> None:
+        self.parameters = list(parameters)
+        self.dtype = np.dtype(dtype)
+        values = [np.where(p.free_mask() | (p.free is False), p.value, 0).ravel() for p in self.parameters]
+        self.theta = np.concatenate([np.zeros(0), *values]).astype(self.dtype)
+        self.free = np.concatenate([np.zeros(0, bool), *(p.free_mask().ravel() for p in self.parameters)])
+        self.index = np.flatnonzero(self.free)
+
+    def bind(self, part: np.ndarray) -> None:
+        """Move the values into a slice of a larger buffer, and use that from now on."""
+        part[:] = self.theta
+        self.theta = part
+
+    def views(self, flat: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Each parameter's view of `flat`, by default of `theta`."""
+        flat = self.theta if flat is None else flat
+        views, start = {}, 0
+        for p in self.parameters:
+            views[p.name] = flat[start : start + p.value.size].reshape(p.value.shape)
+            start += p.value.size
+        return views
+
+    def pack(self, flat: np.ndarray | None = None) -> np.ndarray:
+        """The free entries of `flat` (by default of `theta`) as float64."""
+        return (self.theta if flat is None else flat)[self.index].astype(np.float64)
+
+    def unpack(self, packed: object, what: str) -> None:
+        """Set the free entries, after checking them."""
+        values = np.asarray(packed, np.float64)
+        if values.shape != self.index.shape:
+            raise ValueError(f"params of {what} has shape ({self.index.size},), got {values.shape}")
+        with np.errstate(over="ignore"):
+            narrowed = values.astype(self.dtype)
+        if not np.isfinite(narrowed).all():
+            bad = int((~np.isfinite(narrowed)).sum())
+            raise ValueError(f"params of {what} must be finite in {self.dtype}, got {bad} values that are not")
+        self.theta[self.index] = narrowed
+
+
+class Parametrised:
+    """What everything with parameters offers; the class that uses it sets `_buffer`."""
+
+    _buffer: ParameterBuffer
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The compute dtype, float32 or float64."""
+        return self._buffer.dtype
+
+    @property
+    def params(self) -> np.ndarray:
+        """The free parameters as one float64 vector; reading gives a copy, assigning sets them after a check."""
+        return self._buffer.pack()
+
+    @params.setter
+    def params(self, values: object) -> None:
+        self._buffer.unpack(values, type(self).__name__)
+
+    @property
+    def num_params(self) -> int:
+        """How many free parameters there are; what a mask forbids does not count."""
+        return self._buffer.index.size
+
+    def named_params(self) -> dict[str, np.ndarray]:
+        """Read-only views of the parameters by name, masked entries (zeros) and constants included."""
+        views = self._buffer.views()
+        for view in views.values():
+            view.flags.writeable = False
+        return views

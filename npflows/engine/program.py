@@ -1,0 +1,261 @@
+"""A program: layers in order, perhaps with a base distribution, made into the plans that the drivers run.
+
+Numbers come in as float64 of any layout, in pieces, so that a memory-mapped table is never copied whole; everything that
+comes out is float64.  How samples are cut into blocks, and blocks into gradient buffers, follows from their number alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from npflows.engine import driver, threads
+from npflows.kernels.blas import one_thread
+from npflows.kernels.calls import address
+
+if TYPE_CHECKING:
+    from npflows.base.base import Base
+    from npflows.layers.layer import Layer
+
+CHUNK = 65536
+"""Samples that one run of a driver takes; more are converted and run chunk by chunk."""
+BLOCK = 128
+"""Samples of a block, for batches large enough."""
+MAX_BUFFERS = 8
+"""Gradient buffers at most: each costs a pass over all parameters."""
+
+NO_FRONT = np.zeros((3, 0))
+_EMPTY_1, _EMPTY_2 = np.zeros(0), np.zeros((0, 0))
+
+
+def block_width(n: int) -> int:
+    """Samples of a block when there are n of them."""
+    return BLOCK if n > 2 * BLOCK else BLOCK // 2
+
+
+def buffer_count(n: int) -> int:
+    """Gradient buffers for n samples: one a block for few blocks, then slowly more."""
+    blocks = -(-n // block_width(n))
+    return min(blocks, max(4, min(MAX_BUFFERS, blocks // 4)))
+
+
+class Result(NamedTuple):
+    """What a run yields; empty arrays stand for what was not asked for."""
+
+    y: np.ndarray
+    log_det: np.ndarray
+    log_prob: np.ndarray
+
+
+class Cotangents(NamedTuple):
+    """Gradients of a scalar with respect to the input (n, d), the free parameters (num_params,) and, where there is one,
+    the condition (n, condition_dim)."""
+
+    input: np.ndarray
+    params: np.ndarray
+    condition: np.ndarray | None
+
+
+class Pullback(NamedTuple):
+    log_prob: np.ndarray
+    dx: np.ndarray
+    dcondition: np.ndarray
+    gradient: np.ndarray
+
+
+class Program:
+    """Layers compiled for one dtype.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        In the direction data -> latent.
+    offsets : sequence of int
+        Where each layer's parameters begin in theta; the base's last.
+    input_dim : int
+        Values of a sample.
+    output_dim : int, optional
+        Values of a result, `input_dim` by default.
+    base : Base, optional
+    front : bool
+        Whether a float64 affine map from the user's units comes before the layers.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        offsets: Sequence[int],
+        input_dim: int,
+        dtype: np.dtype,
+        *,
+        output_dim: int | None = None,
+        base: Base | None = None,
+        condition_dim: int = 0,
+        front: bool = False,
+    ) -> None:
+        self.dtype = np.dtype(dtype)
+        self.condition_dim = condition_dim
+        self._dims = (input_dim, output_dim or input_dim)
+        self._rows = (
+            max(self._dims),
+            sum(layer.work_rows for layer in layers),
+            max((layer.work_rows for layer in layers), default=0),
+            max((layer.temp_rows for layer in layers), default=0),
+        )
+        self.plans = [self._plan(layers, offsets, base, front, inverse) for inverse in (False, True)]
+
+    def _plan(
+        self, layers: Sequence[Layer], offsets: Sequence[int], base: Base | None, front: bool, inverse: bool
+    ) -> np.ndarray:
+        block_rows, _, _, temp_rows = self._rows
+        header = [0] * driver.HEADER
+        header[driver.N_LAYERS] = len(layers)
+        header[driver.IN_ROWS], header[driver.OUT_ROWS] = self._dims[::-1] if inverse else self._dims
+        header[driver.BLOCK_ROWS], header[driver.TEMP_ROWS] = block_rows, temp_rows
+        header[driver.CONDITION_ROWS] = self.condition_dim
+        header[driver.FRONT] = (driver.FRONT_LAST if inverse else driver.FRONT_FIRST) if front else driver.NO_FRONT
+        records, specs = [], []
+        position = driver.HEADER + driver.RECORD * len(layers)
+        work = 0
+        pairs = list(zip(layers, offsets))
+        for layer, offset in reversed(pairs) if inverse else pairs:
+            spec = layer.spec(self.dtype)
+            functions = layer.kernels[1::2] if inverse else layer.kernels[::2]
+            records += [
+                address(functions[0], "layer", self.dtype),
+                address(functions[1], "layer_vjp", self.dtype) if functions[1] is not None else 0,
+                layer.rows,
+                position,
+                position + len(spec),
+                offset,
+                offset + layer.theta_size,
+                work,
+                layer.work_rows,
+            ]
+            specs += spec
+            position += len(spec)
+            work += layer.work_rows
+        if base is not None and not inverse:
+            spec = base.spec()
+            header[driver.BASE] = address(base.kernels[0], "base", self.dtype)
+            header[driver.BASE_VJP] = address(base.kernels[1], "base_vjp", self.dtype)
+            header[driver.BASE_SPEC], header[driver.BASE_SPEC_END] = position, position + len(spec)
+            header[driver.BASE_THETA], header[driver.BASE_THETA_END] = offsets[-1], offsets[-1] + base.theta_size
+            specs += spec
+        return np.array(header + records + specs, np.int64)
+
+    def _arena(self, n: int, gradient: bool) -> np.ndarray:
+        block_rows, kept, shared, temp_rows = self._rows
+        rows = block_rows + self.condition_dim + temp_rows + shared
+        if gradient:
+            rows = 2 * (block_rows + self.condition_dim) + 1 + temp_rows + kept
+        lanes = driver.padded(min(n, block_width(n)))
+        return threads.arena(rows * lanes, self.dtype)
+
+    def transport(
+        self,
+        theta: np.ndarray,
+        front: np.ndarray,
+        x: np.ndarray,
+        condition: np.ndarray | None,
+        *,
+        inverse: bool = False,
+        y: bool = True,
+        log_det: bool = True,
+        log_prob: bool = False,
+    ) -> Result:
+        """Carry x (n, d) through the program."""
+        n = len(x)
+        result = Result(
+            np.empty((n, self._dims[0 if inverse else 1])) if y else _EMPTY_2,
+            np.empty(n) if log_det else _EMPTY_1,
+            np.empty(n) if log_prob else _EMPTY_1,
+        )
+        for start in range(0, n, CHUNK):
+            part = slice(start, min(start + CHUNK, n))
+            rows = _native(x[part])
+            context = _EMPTY_2 if condition is None else _native(condition[part])
+            size = len(rows)
+            width = block_width(size)
+            counter = np.zeros(1, np.int64)
+            out = (result.y[part], result.log_det[part], result.log_prob[part])
+
+            def work() -> None:
+                driver.transport(self.plans[inverse], theta, front, rows, context, 0, start, width, counter,
+                                 self._arena(size, False), *out)  # fmt: skip
+
+            with one_thread:
+                threads.run(work, -(-size // width))
+        return result
+
+    def pullback(
+        self,
+        theta: np.ndarray,
+        front: np.ndarray,
+        x: np.ndarray,
+        condition: np.ndarray | None,
+        *,
+        dlog: np.ndarray,
+        dy: np.ndarray | None = None,
+        inverse: bool = False,
+        input: bool = False,
+        gradient: bool = True,
+    ) -> Pullback:
+        """Carry cotangents back: dlog (n,) of log_prob where the program has a base, else of log_det with dy of the
+        result.  `input` and `gradient` say what is wanted; the gradient is of theta, in float64."""
+        n = len(x)
+        log_prob = np.empty(n)
+        dx = np.empty((n, self._dims[1 if inverse else 0])) if input else _EMPTY_2
+        dcondition = np.empty((n, self.condition_dim)) if input and self.condition_dim else _EMPTY_2
+        total = np.zeros(theta.size if gradient else 0)
+        for start in range(0, n, CHUNK):
+            part = slice(start, min(start + CHUNK, n))
+            buffers = np.empty((buffer_count(part.stop - start), total.size), self.dtype)
+            self.accumulate(theta, front, x[part], None if condition is None else condition[part], dlog[part], buffers,
+                            dy=None if dy is None else dy[part], log_prob=log_prob[part], dx=dx[part],
+                            dcondition=dcondition[part], inverse=inverse, origin=start)  # fmt: skip
+            for buffer in buffers:
+                total += buffer
+        return Pullback(log_prob, dx, dcondition, total)
+
+    def accumulate(
+        self,
+        theta: np.ndarray,
+        front: np.ndarray,
+        x: np.ndarray,
+        condition: np.ndarray | None,
+        dlog: np.ndarray,
+        buffers: np.ndarray,
+        *,
+        log_prob: np.ndarray,
+        dy: np.ndarray | None = None,
+        dx: np.ndarray = _EMPTY_2,
+        dcondition: np.ndarray = _EMPTY_2,
+        inverse: bool = False,
+        key: int = 0,
+        origin: int = 0,
+    ) -> None:
+        """One run of the driver with what it writes given: buffers (buffer_count(n), theta.size), log_prob (n,)."""
+        n = len(x)
+        width = block_width(n)
+        rows, counter = _native(x), np.zeros(1, np.int64)
+        context = _EMPTY_2 if condition is None else _native(condition)
+        cotangents = _EMPTY_2 if dy is None else _native(dy)
+        dlog = _native(dlog)
+
+        def work() -> None:
+            driver.pullback(self.plans[inverse], theta, front, rows, context, key, origin, width, counter,
+                            self._arena(n, True), cotangents, dlog, log_prob, dx, dcondition, len(buffers),
+                            buffers)  # fmt: skip
+
+        with one_thread:
+            threads.run(work, len(buffers))
+
+
+def _native(a: np.ndarray) -> np.ndarray:
+    """As a contiguous float64 array that compiled code may take; a copy where it isn't one yet."""
+    if type(a) is np.ndarray and a.dtype == np.float64 and a.flags.carray:
+        return a
+    return np.require(a, np.float64, ["C", "A", "W", "E"])

@@ -1,0 +1,126 @@
+"""Kernels called by address: what lets one compiled driver run any program, and one layer any network or scalar map.
+
+`SIGNATURES` lists every kind of kernel with its arguments; `address(function, kind, dtype)` compiles a function for one
+of them and gives the number under which compiled code calls it with `call(number, arguments)`.  Exceptions propagate.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+from npflows.kernels.jit import DISABLED
+
+# The letters: I integers (int64 vector), V vector and M block (rows, lanes) of the compute dtype, L float64 vector
+# (lanes,), i one integer.  What all layers and networks begin with:
+#     spec I       the integers that describe the layer: sizes, offsets, indices, addresses
+#     theta V      its parameters
+#     context M    the condition (condition_dim, lanes)
+#     key i        the step's key for random masks; 0 outside training
+#     first i      number of the block's first sample
+_COMMON = "IVMii"
+SIGNATURES = {
+    # block M (in place), log_det L (+=), work M (kept for the vjp), temp M
+    "layer": _COMMON + "MLMM",
+    # dblock M (in place), dlog_det V, work M, temp M, dtheta V (+=; empty: not wanted), dcontext M (+=)
+    "layer_vjp": _COMMON + "MVMMVM",
+    # x M, out M, work M, temp M
+    "network": _COMMON + "MMMM",
+    # x M, dout M, dx M, work M, temp M, dtheta V (+=; empty: not wanted), dcontext M (+=)
+    "network_vjp": _COMMON + "MMMMMVM",
+    # one step of the sequential direction: x M, out M, work M, temp M, step i
+    "network_step": _COMMON + "MMMMi",
+    # spec I, theta V, x M (in place), raw M (rows * multiplier, lanes), log_det L (+=)
+    "transformer": "IVMML",
+    # spec I, theta V, x M, raw M (its gradient on return), dx M (in place), dlog_det V, dtheta V (+=; empty: not wanted)
+    "transformer_vjp": "IVMMMVV",
+    # spec I, theta V, z M, log_prob L (+=)
+    "base": "IVML",
+    # spec I, theta V, z M (its cotangent on return), dlog_prob V, dtheta V (+=; empty: not wanted)
+    "base_vjp": "IVMVV",
+}
+
+
+def signature(kind: str, dtype: np.dtype) -> Any:
+    """Numba's signature of one kind of kernel for a compute dtype."""
+    real = types.float32 if np.dtype(dtype) == np.float32 else types.float64
+    letters = {
+        "I": types.Array(types.int64, 1, "C"),
+        "V": types.Array(real, 1, "C"),
+        "M": types.Array(real, 2, "C"),
+        "L": types.Array(types.float64, 1, "C"),
+        "i": types.int64,
+    }
+    return types.void(*(letters[c] for c in SIGNATURES[kind]))
+
+
+_known: dict[tuple[Any, ...], int] = {}
+_functions: dict[int, Callable] = {}  # keeps what is in use by address alive; what is called under NUMBA_DISABLE_JIT
+_numbers = itertools.count(1)
+
+
+def address(function: Callable, kind: str, dtype: np.dtype) -> int:
+    """The number under which compiled code calls `function`, compiled for `kind` and `dtype` if it is not yet."""
+    key = (function, kind, np.dtype(dtype))
+    if key not in _known:
+        if DISABLED:
+            number = next(_numbers)
+        else:
+            wanted = signature(kind, dtype)
+            function.compile(wanted)
+            compiled = function.overloads[wanted.args]
+            number = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        _functions[number] = function
+        _known[key] = number
+    return _known[key]
+
+
+if DISABLED:
+
+    def call(number: int, arguments: tuple) -> None:
+        """Call the kernel at an address with a tuple of arguments."""
+        _functions[int(number)](*arguments)
+
+    def fetch_add(counter: np.ndarray, value: int) -> int:
+        """Add to counter[0] and return what it held, as one step that no thread can interrupt."""
+        counter[0] += value
+        return int(counter[0] - value)
+
+else:
+    _ALLOWED = {signature(kind, dtype).args for kind in SIGNATURES for dtype in (np.float32, np.float64)}
+
+    @intrinsic
+    def call(typingctx, number, arguments):  # noqa: ANN001, ANN202
+        """Call the kernel at an address with a tuple of arguments, by Numba's own calling convention."""
+        actual = tuple(arguments)
+        if actual not in _ALLOWED:
+            raise TypingError(f"npflows has no kind of kernel with the arguments {actual}")
+        result = types.void(number, arguments)
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            function = context.call_conv.get_function_type(types.void, actual)
+            pointer = builder.inttoptr(args[0], function.as_pointer())
+            values = cgutils.unpack_tuple(builder, args[1], len(actual))
+            status, _ = context.call_conv.call_function(builder, pointer, types.void, actual, values)
+            with cgutils.if_unlikely(builder, status.is_error):
+                context.call_conv.return_status_propagate(builder, status)
+            return context.get_dummy_value()
+
+        return result, codegen
+
+    @intrinsic
+    def fetch_add(typingctx, counter, value):  # noqa: ANN001, ANN202
+        """Add to counter[0] and return what it held, as one step that no thread can interrupt."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            return builder.atomic_rmw("add", array.data, args[1], "seq_cst")
+
+        return types.int64(counter, types.int64), codegen

@@ -1,0 +1,217 @@
+"""Coupling layers: some values are left unchanged and condition the map of the others (Dinh et al., arXiv:1605.08803)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from npflows.engine.params import Parameter
+from npflows.kernels.activations import CODES
+from npflows.kernels.calls import address, call
+from npflows.kernels.jit import inlined, kernel
+from npflows.layers.layer import Layer
+from npflows.networks.mlp import MLP
+from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
+from npflows.validation import as_choice, as_dtype, as_int, as_mask, as_rng, as_widths
+
+# spec: this header, then the indices of the values kept and of those moved, the network's spec, the scalar map's
+(N_KEPT, N_MOVED, MULTIPLIER, NETWORK_THETA, NETWORK_SPEC, MAP_SPEC, NETWORK_FORWARD, NETWORK_VJP,
+ MAP_FORWARD, MAP_INVERSE, MAP_VJP, MAP_SOLVE, HEADER) = range(13)  # fmt: skip
+# work: the kept values, the moved ones before the map, the raw parameters, the network's own
+
+
+@inlined
+def gather(block, spec, start, rows):
+    """rows[k] = block[spec[start + k]]."""
+    for k in range(rows.shape[0]):
+        source = block[spec[start + k]]
+        for t in range(rows.shape[1]):
+            rows[k, t] = source[t]
+
+
+@inlined
+def scatter(rows, spec, start, block):
+    """block[spec[start + k]] = rows[k]."""
+    for k in range(rows.shape[0]):
+        target = block[spec[start + k]]
+        for t in range(rows.shape[1]):
+            target[t] = rows[k, t]
+
+
+@inlined
+def parts(spec, work):
+    """kept (n_kept, lanes), moved (n_moved, lanes), raw (n_moved * multiplier, lanes) and the network's work."""
+    a, b = spec[N_KEPT], spec[N_KEPT] + spec[N_MOVED]
+    c = b + spec[N_MOVED] * spec[MULTIPLIER]
+    return work[:a], work[a:b], work[b:c], work[c:]
+
+
+@inlined
+def condition_map(spec, theta, context, key, first, block, work, temp):
+    """Fill kept and raw: the parameters of the map, from the values that are left unchanged."""
+    kept, _, raw, network_work = parts(spec, work)
+    gather(block, spec, HEADER, kept)
+    call(spec[NETWORK_FORWARD], (spec[spec[NETWORK_SPEC] : spec[MAP_SPEC]], theta[: spec[NETWORK_THETA]], context, key,
+                                 first, kept, raw, network_work, temp))  # fmt: skip
+
+
+@kernel
+def forward(spec, theta, context, key, first, block, log_det, work, temp):
+    condition_map(spec, theta, context, key, first, block, work, temp)
+    _, moved, raw, _ = parts(spec, work)
+    y = temp[: spec[N_MOVED]]
+    gather(block, spec, HEADER + spec[N_KEPT], moved)
+    gather(block, spec, HEADER + spec[N_KEPT], y)
+    call(spec[MAP_FORWARD], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], y, raw, log_det))
+    scatter(y, spec, HEADER + spec[N_KEPT], block)
+
+
+@kernel
+def inverse(spec, theta, context, key, first, block, log_det, work, temp):
+    condition_map(spec, theta, context, key, first, block, work, temp)
+    _, moved, raw, _ = parts(spec, work)
+    gather(block, spec, HEADER + spec[N_KEPT], moved)
+    call(spec[MAP_INVERSE], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], moved, raw, log_det))
+    scatter(moved, spec, HEADER + spec[N_KEPT], block)
+
+
+@kernel
+def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    kept, moved, raw, network_work = parts(spec, work)
+    a, b = spec[N_MOVED], spec[N_MOVED] + spec[N_KEPT]
+    dmoved, dkept = temp[:a], temp[a:b]
+    gather(dblock, spec, HEADER + spec[N_KEPT], dmoved)
+    call(spec[MAP_VJP], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], moved, raw, dmoved, dlog_det,
+                         dtheta[spec[NETWORK_THETA] :]))  # fmt: skip
+    scatter(dmoved, spec, HEADER + spec[N_KEPT], dblock)
+    call(spec[NETWORK_VJP], (spec[spec[NETWORK_SPEC] : spec[MAP_SPEC]], theta[: spec[NETWORK_THETA]], context, key,
+                             first, kept, raw, dkept, network_work, temp[b:], dtheta[: spec[NETWORK_THETA]],
+                             dcontext))  # fmt: skip
+    add_kept(spec, dkept, dblock)
+
+
+@inlined
+def add_kept(spec, dkept, dblock):
+    for k in range(dkept.shape[0]):
+        target = dblock[spec[HEADER + k]]
+        for t in range(dkept.shape[1]):
+            target[t] += dkept[k, t]
+
+
+@kernel
+def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """With y = f(x), cotangents (dx, m) of the inverse and dL = -m: solve J^T dY = -dx - dL grad log_det on the moved
+    half, push (dY, dL) through the forward vjp, and dy = -dY."""
+    kept, moved, raw, network_work = parts(spec, work)
+    a = spec[N_MOVED]
+    b, c = 2 * a, 2 * a + spec[N_KEPT]
+    dY, dmoved, dkept, dL = temp[:a], temp[a:b], temp[b:c], temp[c]
+    map_spec, map_theta = spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :]
+    dmap_theta = dtheta[spec[NETWORK_THETA] :]
+    gather(dblock, spec, HEADER + spec[N_KEPT], dY)
+    for t in range(dlog_det.size):
+        dL[t] = -dlog_det[t]
+        for k in range(a):
+            dY[k, t] = -dY[k, t]
+    call(spec[MAP_SOLVE], (map_spec, map_theta, moved, raw, dY, dL, dmap_theta))
+    for k in range(a):
+        for t in range(dlog_det.size):
+            dmoved[k, t] = dY[k, t]
+            dY[k, t] = -dY[k, t]
+    call(spec[MAP_VJP], (map_spec, map_theta, moved, raw, dmoved, dL, dmap_theta))
+    call(spec[NETWORK_VJP], (spec[spec[NETWORK_SPEC] : spec[MAP_SPEC]], theta[: spec[NETWORK_THETA]], context, key,
+                             first, kept, raw, dkept, network_work, temp[c + 1 :], dtheta[: spec[NETWORK_THETA]],
+                             dcontext))  # fmt: skip
+    scatter(dY, spec, HEADER + spec[N_KEPT], dblock)
+    add_kept(spec, dkept, dblock)
+
+
+class Coupling(Layer):
+    """A coupling of any conditioner and any scalar map; `CouplingLayer` is the affine one."""
+
+    kernels = (forward, inverse, forward_vjp, inverse_vjp)
+
+    def __init__(self, mask: np.ndarray, network: MLP, transformer: Affine, dtype: object) -> None:
+        self._kept, self._moved = np.flatnonzero(mask), np.flatnonzero(mask == 0)
+        self._network, self._transformer = network, transformer
+        n_moved = len(self._moved)
+        parameters = [Parameter(f"network.{p.name}", p.value, p.free) for p in network.parameters]
+        self._network_theta = sum(p.value.size for p in parameters)
+        parameters += transformer.parameters(n_moved)
+        super().__init__(
+            mask.size,
+            parameters,
+            work_rows=len(self._kept) + n_moved * (1 + transformer.multiplier) + network.work_rows,
+            temp_rows=len(self._kept) + 2 * n_moved + 1 + network.temp_rows,
+            condition_dim=network.condition_dim,
+            dtype=dtype,
+        )
+
+    def spec(self, dtype: np.dtype) -> list[int]:
+        network, maps = self._network.kernels, self._transformer.kernels
+        network_spec = HEADER + len(self._kept) + len(self._moved)
+        inner = self._network.spec()
+        return [
+            len(self._kept),
+            len(self._moved),
+            self._transformer.multiplier,
+            self._network_theta,
+            network_spec,
+            network_spec + len(inner),
+            address(*network["forward"], dtype),
+            address(*network["vjp"], dtype),
+            address(maps["forward"], "transformer", dtype),
+            address(maps["inverse"], "transformer", dtype),
+            address(maps["vjp"], "transformer_vjp", dtype),
+            address(maps["solve"], "transformer_vjp", dtype),
+            *self._kept.tolist(),
+            *self._moved.tolist(),
+            *inner,
+            *self._transformer.spec(),
+        ]
+
+
+class CouplingLayer(Coupling):
+    """Affine coupling: y = x where the mask is 1, and y = x * exp(s) + t where it is 0.
+
+    One network maps the unchanged values to s and t (Dinh et al. 2017, arXiv:1605.08803, equations 7 and 8).
+
+    Parameters
+    ----------
+    mask : array_like of 0 and 1
+        1: unchanged and conditions the others; 0: transformed.  At least one of each.
+    hidden_dims : sequence of int
+        Units of the network's hidden layers.
+    scale_activation : {"tanh", "tanh_gain", "none"}
+        How the log-scale s is bounded: by tanh, by tanh times a learned gain for each value, or not at all but for one
+        clamp where exp would overflow.
+    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    condition_dim : int
+        Width of a condition that the network sees too.
+    dtype : {"float32", "float64"}
+        The compute dtype.
+    rng : int, numpy.random.Generator or None
+        Draws the network's first weights.  The layer starts as the identity.
+    """
+
+    def __init__(
+        self,
+        mask: object,
+        hidden_dims: Sequence[int] = (128, 128),
+        scale_activation: str = "tanh",
+        *,
+        activation: str = "relu",
+        condition_dim: int = 0,
+        dtype: object = "float32",
+        rng: object = None,
+    ) -> None:
+        self.mask, self.hidden_dims = as_mask(mask), as_widths(hidden_dims)
+        self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
+        self.activation = as_choice(activation, "activation", list(CODES))
+        n_kept = int(self.mask.sum())
+        transformer = Affine(self.scale_activation)
+        network = MLP(n_kept, self.hidden_dims, (self.mask.size - n_kept) * transformer.multiplier,
+                      activation=self.activation, condition_dim=as_int(condition_dim, "condition_dim", 0),
+                      rng=as_rng(rng))  # fmt: skip
+        super().__init__(self.mask, network, transformer, as_dtype(dtype))

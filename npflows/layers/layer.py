@@ -1,0 +1,145 @@
+"""What every layer is: four compiled kernels, a table of parameters and the same methods on (n, d) arrays."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
+from npflows.engine.program import NO_FRONT, Cotangents, Program
+from npflows.validation import as_condition, as_dtype, as_rows, as_vector
+
+
+class Configured:
+    """Keeps the arguments of its constructor as attributes of the same names, so that it can be made again."""
+
+    _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng"})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as values that JSON can hold, random choices resolved."""
+        names = [name for name in inspect.signature(type(self).__init__).parameters if name not in self._not_configured]
+        return {name: _plain(getattr(self, name)) for name in names}
+
+    def __repr__(self) -> str:
+        parameters = inspect.signature(type(self).__init__).parameters
+        shown = []
+        for name, value in self.config.items():
+            if value != _plain(parameters[name].default):
+                text = repr(value)
+                shown.append(f"{name}={text if len(text) <= 40 else f'<{len(value)} values>'}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.dtype):
+        return value.name
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
+
+
+class Layer(Parametrised, Configured):
+    """An invertible map with hand-derived gradients in both directions.
+
+    `forward` goes from data to latent.  A layer works alone, on its own parameters; inside a flow it works on its part of
+    the flow's.
+
+    A subclass sets `kernels` (or passes them), says in `spec` what the kernels must know, and hands its parameters and
+    the scratch that it needs to the constructor.
+
+    Parameters
+    ----------
+    input_dim : int
+        Values of a sample.
+    parameters : list of Parameter
+    work_rows : int
+        Rows (values for each sample) that the forward kernels leave for the vjp kernels.
+    temp_rows : int
+        Rows of scratch that any kernel may use.
+    """
+
+    kernels: Sequence[Callable]
+    """forward, inverse, forward_vjp, inverse_vjp; see `npflows.kernels.calls.SIGNATURES`."""
+
+    def __init__(
+        self,
+        input_dim: int,
+        parameters: list[Parameter],
+        *,
+        work_rows: int,
+        temp_rows: int,
+        condition_dim: int = 0,
+        dtype: object = "float32",
+    ) -> None:
+        self.input_dim, self.condition_dim = input_dim, condition_dim
+        self.work_rows, self.temp_rows = work_rows, temp_rows
+        self._buffer = ParameterBuffer(parameters, as_dtype(dtype))
+        self._program: Program | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of a block that the layer uses."""
+        return self.input_dim
+
+    @property
+    def theta_size(self) -> int:
+        return self._buffer.theta.size
+
+    def spec(self, dtype: np.dtype) -> list[int]:
+        """The integers that the kernels read: sizes, offsets, indices, addresses of further kernels."""
+        raise NotImplementedError
+
+    def forward(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
+        """Data to latent: y (n, d) and log |det dy/dx| (n,), for x (n, d)."""
+        return self._transport(x, condition, inverse=False)
+
+    def inverse(self, y: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
+        """Latent to data: x (n, d) and log |det dx/dy| (n,), for y (n, d)."""
+        return self._transport(y, condition, inverse=True)
+
+    def forward_vjp(self, x: object, dy: object, dlog_det: object = 0.0, condition: object = None) -> Cotangents:
+        """Gradients of a scalar L through `forward` at x, from dL/dy (n, d) and dL/dlog_det (n,)."""
+        return self._pullback(x, dy, dlog_det, condition, inverse=False)
+
+    def inverse_vjp(self, y: object, dx: object, dlog_det: object = 0.0, condition: object = None) -> Cotangents:
+        """Gradients of a scalar L through `inverse` at y, from dL/dx (n, d) and dL/dlog_det (n,)."""
+        return self._pullback(y, dx, dlog_det, condition, inverse=True)
+
+    def _front(self) -> np.ndarray:
+        return NO_FRONT
+
+    def _compiled(self) -> Program:
+        if self._program is None:
+            self._program = Program([self], [0], self.input_dim, self.dtype, condition_dim=self.condition_dim)
+        return self._program
+
+    def _transport(self, x: object, condition: object, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
+        rows, single = as_rows(x, (self.input_dim,), "y" if inverse else "x")
+        context = as_condition(condition, len(rows), self.condition_dim)
+        y, log_det, _ = self._compiled().transport(self._buffer.theta, self._front(), rows, context, inverse=inverse)
+        return (y[0], log_det[0]) if single else (y, log_det)
+
+    def _pullback(self, x: object, dy: object, dlog_det: object, condition: object, inverse: bool) -> Cotangents:
+        rows, single = as_rows(x, (self.input_dim,), "y" if inverse else "x")
+        cotangents, _ = as_rows(dy, (self.input_dim,), "dx" if inverse else "dy")
+        n = len(rows)
+        if len(cotangents) != n:
+            raise ValueError(f"cotangents must have one row for each of the {n} samples, got {len(cotangents)}")
+        context = as_condition(condition, n, self.condition_dim)
+        result = self._compiled().pullback(self._buffer.theta, self._front(), rows, context, dy=cotangents,
+                                           dlog=as_vector(dlog_det, n, "dlog_det"), inverse=inverse,
+                                           input=True)  # fmt: skip
+        dcondition = result.dcondition if self.condition_dim else None
+        dx = result.dx[0] if single else result.dx
+        return Cotangents(dx, result.gradient[self._buffer.index], dcondition)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_program": None}

@@ -1,0 +1,244 @@
+"""The masked network of autoregressive layers, evaluated at once, or one feature after the other in the same cost.
+
+Features have positions 1..D in their order, hidden units degrees 0..D-1.  A unit of degree d sees the features of
+position <= d and units of degree <= d; the outputs of position p see units of degree < p (Germain et al. 2015,
+arXiv:1502.03509, equations 8 and 9: only the output is strict).  Units are sorted by degree, so every mask is a staircase.
+
+`advance` and `retreat` are one step of the sequential direction and of its gradient.  Step i of the first makes final the
+units of degree i, which need the features before i alone, and the outputs of position i + 1: every weight is used once.
+The steps go in groups: what comes from before the group is one large product, and the steps inside have small ones.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from npflows.kernels.activations import activate, activate_vjp
+from npflows.kernels.blas import matmul, matmul_tn
+from npflows.kernels.jit import inlined, kernel
+from npflows.networks import mlp
+from npflows.networks.mlp import (
+    ACTIVATION,
+    BIAS,
+    COLUMNS,
+    CONDITION_WEIGHT,
+    DH,
+    GROUP,
+    MLP,
+    N_CONDITION,
+    N_DENSE,
+    N_IN,
+    N_OUT,
+    ROWS,
+    UNLOCKED,
+    WEIGHT,
+    fill_bias,
+    hidden,
+    record,
+)
+
+
+@inlined
+def unlocked(spec, layer, degree):
+    """Units of a hidden layer with at most this degree; layer -1 is the input, where position stands for degree."""
+    if degree < 0:
+        return 0
+    if layer < 0:
+        return min(degree, spec[N_IN])
+    r = record(spec, layer)
+    return spec[r + ROWS] if degree >= spec[N_IN] else spec[spec[r + UNLOCKED] + degree]
+
+
+@inlined
+def add_product(spec, theta, layer, r0, r1, c0, c1, h, y):
+    """y[r0:r1] += W[r0:r1, c0:c1] @ h[c0:c1]."""
+    if r1 > r0 and c1 > c0:
+        r, lanes = record(spec, layer), y.shape[1]
+        columns = spec[r + COLUMNS]
+        matmul(theta[spec[r + WEIGHT] + r0 * columns + c0 :], columns, h[c0:], lanes, y[r0:], lanes, r1 - r0, lanes,
+               c1 - c0, 1)  # fmt: skip
+
+
+@inlined
+def add_transposed(spec, theta, layer, r0, r1, c0, c1, d, below):
+    """below[c0:c1] += W[r0:r1, c0:c1].T @ d[r0:r1]."""
+    if r1 > r0 and c1 > c0:
+        r, lanes = record(spec, layer), d.shape[1]
+        columns = spec[r + COLUMNS]
+        matmul_tn(theta[spec[r + WEIGHT] + r0 * columns + c0 :], columns, d[r0:], lanes, below[c0:], lanes, c1 - c0,
+                  lanes, r1 - r0, 1)  # fmt: skip
+
+
+@kernel
+def advance(spec, theta, context, key, first, x, out, work, temp, i):
+    """Given x[:i], finish the units of degree i and the rows of out that belong to feature i.  Steps go 0, 1, 2, ..."""
+    last, m = spec[N_DENSE] - 1, spec[N_OUT] // spec[N_IN]
+    g0 = i - i % spec[GROUP]
+    g1 = min(g0 + spec[GROUP], spec[N_IN])
+    if i == g0:  # what the whole group takes from before it
+        h = x
+        for layer in range(last + 1):
+            r0, r1, y, before = g0 * m, g1 * m, out, out
+            if layer < last:
+                r0, r1 = unlocked(spec, layer, g0 - 1), unlocked(spec, layer, g1 - 1)
+                y, before = hidden(spec, work, layer)
+            fill_bias(theta, spec[record(spec, layer) + BIAS] + r0, y[r0:r1])
+            add_product(spec, theta, layer, r0, r1, 0, unlocked(spec, layer - 1, g0 - 1), h, y)
+            if layer == 0 and spec[N_CONDITION] > 0 and r1 > r0:
+                n, lanes = spec[N_CONDITION], y.shape[1]
+                matmul(theta[spec[CONDITION_WEIGHT] + r0 * n :], n, context, lanes, y[r0:], lanes, r1 - r0, lanes, n, 1)
+            h = y
+    h = x
+    for layer in range(last + 1):
+        c0, c1 = unlocked(spec, layer - 1, g0 - 1), unlocked(spec, layer - 1, i)
+        if layer < last:
+            y, before = hidden(spec, work, layer)
+            r0, r1 = unlocked(spec, layer, i - 1), unlocked(spec, layer, i)
+            add_product(spec, theta, layer, r0, r1, c0, c1, h, y)
+            activate(spec[ACTIVATION], y[r0:r1], before[r0:r1])
+            h = y
+        else:
+            add_product(spec, theta, layer, i * m, (i + 1) * m, c0, c1, h, out)
+
+
+@kernel
+def retreat(spec, theta, context, key, first, dx, dout, work, temp, i):
+    """Given the rows of dout that belong to features after i, finish the gradients of the units of degree i + 1 and
+    put into dx[i] what reaches feature i through the network.  Steps go D - 1, ..., 1, 0, -1."""
+    last, m, n = spec[N_DENSE] - 1, spec[N_OUT] // spec[N_IN], spec[N_IN]
+    g0, g1 = -1, 0
+    if i >= 0:
+        g0 = i - i % spec[GROUP]
+        g1 = min(g0 + spec[GROUP], n)
+    for stage in range(2):  # 0: what the whole group takes from after it; 1: this step
+        if stage == 0 and i != g1 - 1:
+            continue
+        d = dout
+        for layer in range(last, -1, -1):
+            below, r0, r1 = dx, g1 * m, n * m
+            if layer > 0:
+                r = record(spec, layer - 1)
+                below = temp[spec[r + DH] : spec[r + DH] + spec[r + ROWS]]
+            if layer < last:
+                r0, r1 = unlocked(spec, layer, g1), unlocked(spec, layer, n)
+            if stage == 1:
+                r0, r1 = ((i + 1) * m if layer == last else unlocked(spec, layer, i)), r0
+            if layer > 0:
+                c0, c1 = unlocked(spec, layer - 1, g0 if stage == 0 else i), unlocked(
+                    spec, layer - 1, g1 if stage == 0 else i + 1)  # fmt: skip
+            else:
+                c0, c1 = (max(g0, 0), g1) if stage == 0 else (max(i, 0), i + 1)
+            if stage == 0:
+                below[c0:c1, :] = 0
+            add_transposed(spec, theta, layer, r0, r1, c0, c1, d, below)
+            if stage == 1 and layer > 0:
+                h, before = hidden(spec, work, layer - 1)
+                activate_vjp(spec[ACTIVATION], h[c0:c1], before[c0:c1], below[c0:c1])
+            d = below
+
+
+@kernel
+def weights_vjp(spec, theta, context, key, first, x, dout, dx, work, temp, dtheta, dcontext):
+    """What is left of the gradient after the last `retreat`: adds to dtheta and dcontext."""
+    mlp.weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext)
+
+
+class MADENetwork(MLP):
+    """The masked network of D features with `multiplier` outputs each.
+
+    Parameters
+    ----------
+    input_dim : int
+        D.
+    hidden_dims : sequence of int
+    multiplier : int
+        Outputs of a feature; row k * multiplier + j of the result is output j of the k-th feature in order.
+    activation, condition_dim, rng
+        As in `MLP`.  With a condition there are units of degree 0, which see it alone.
+
+    Notes
+    -----
+    Weights of the first layer have their columns in the order of the features, not by their index.
+    """
+
+    kernels = {
+        **MLP.kernels,
+        "advance": (advance, "network_step"),
+        "retreat": (retreat, "network_step"),
+        "weights": (weights_vjp, "network_vjp"),
+    }
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dims: Sequence[int],
+        multiplier: int,
+        *,
+        activation: str = "relu",
+        condition_dim: int = 0,
+        rng: np.random.Generator,
+    ) -> None:
+        self.multiplier = multiplier
+        lowest = 0 if condition_dim or input_dim == 1 else 1
+        n_degrees = input_dim - lowest
+        positions = np.arange(1, input_dim + 1)
+        self.degrees = [
+            positions,
+            *(lowest + np.arange(h) * n_degrees // h for h in hidden_dims),
+            np.repeat(positions, multiplier) - 1,  # the strict output, said as <=
+        ]
+        super().__init__(input_dim, hidden_dims, input_dim * multiplier, activation=activation,
+                         condition_dim=condition_dim, rng=rng)  # fmt: skip
+
+    def _mask(self, layer: int) -> np.ndarray:
+        return self.degrees[layer][None, :] <= self.degrees[layer + 1][:, None]
+
+    def _condition_mask(self) -> np.ndarray:
+        return np.ones((self._widths[1], self.condition_dim), bool)
+
+    def dependence(self) -> np.ndarray:
+        """Which output position (row) really sees which feature position (column), both from 0."""
+        seen = np.eye(self.n_in, dtype=bool)
+        for layer in range(len(self._widths) - 1):
+            seen = (self._mask(layer).astype(int) @ seen) > 0
+        return seen[:: self.multiplier]
+
+    def _edges(self, sizes: np.ndarray) -> list[int]:
+        """Where a staircase with steps at `sizes` is cut into panels: about 8, none thinner than 16 rows."""
+        n = len(sizes)
+        n_panels = int(np.clip(n // 16, 1, 8))
+        return sorted({round(n * p / n_panels) for p in range(n_panels + 1)})
+
+    def _row_panels(self, layer: int) -> list[tuple[int, int, int]]:
+        mask = self._mask(layer)
+        edges = self._edges(mask)
+        return [(a, b, int(mask[b - 1].sum())) for a, b in zip(edges[:-1], edges[1:])]
+
+    def _column_panels(self, layer: int) -> list[tuple[int, int, int]]:
+        mask = self._mask(layer)
+        edges = self._edges(mask.T)
+        return [(a, b, int(len(mask) - mask[:, a].sum())) for a, b in zip(edges[:-1], edges[1:])]
+
+    def _unlocked(self, layer: int) -> list[int]:
+        if layer == len(self._widths) - 2:
+            return []
+        return np.searchsorted(self.degrees[layer + 1], np.arange(self.n_in), side="right").tolist()
+
+    def _group(self) -> int:
+        return int(np.clip(np.sqrt(self.n_in), 4, 16))
+
+    def warn_of_lost_dependence(self, order: np.ndarray) -> None:
+        """Warn if too few hidden units leave some output without a feature that it should see."""
+        lost = np.argwhere(np.tril(~self.dependence(), -1))
+        if len(lost):
+            pairs = ", ".join(f"{order[p]} on {order[q]}" for p, q in lost[:5]) + (", ..." if len(lost) > 5 else "")
+            needed = self.n_in - (0 if self.condition_dim else 1)
+            warnings.warn(
+                f"hidden_dims={self.hidden_dims} is too narrow for {self.n_in} features: {len(lost)} dependences are "
+                f"lost (feature {pairs}); use at least {needed} units in every hidden layer",
+                UserWarning,
+                stacklevel=4,
+            )

@@ -1,0 +1,244 @@
+"""Multilayer perceptrons, dense or masked, on blocks of samples.
+
+    h_0 = x,   h_l = f(W_l h_{l-1} + b_l),   out = W_L h_{L-1} + b_L,   and V c is added in the first of them
+
+for a condition c.  A dense layer is stored as a table of *panels*: rectangles of W that are multiplied, one GEMM each.
+A full layer has one; a masked one has a few that cover its staircase (networks/made.py), so that what the mask forbids
+costs nothing.  What a panel covers beyond the mask is zero in theta, and its gradient is ignored by all who read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from npflows.engine.params import Parameter
+from npflows.kernels.activations import CODES, NEEDS_INPUT, activate, activate_vjp
+from npflows.kernels.blas import matmul, matmul_nt, matmul_tn
+from npflows.kernels.jit import inlined, kernel
+
+# spec: a header, then a record for each dense layer, then the tables that the records point to
+N_DENSE, ACTIVATION, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, HEADER = range(8)
+(WEIGHT, BIAS, ROWS, COLUMNS, H, BEFORE, DH, ROW_PANELS, N_ROW_PANELS, COLUMN_PANELS, N_COLUMN_PANELS,
+ UNLOCKED, RECORD) = range(13)  # fmt: skip
+
+
+@inlined
+def record(spec, layer):
+    """Where the record of a dense layer begins."""
+    return HEADER + RECORD * layer
+
+
+@inlined
+def fill_bias(theta, bias, out):
+    """out (rows, lanes) = b."""
+    for u in range(out.shape[0]):
+        b = theta[bias + u]
+        for t in range(out.shape[1]):
+            out[u, t] = b
+
+
+@inlined(reassociate=True)
+def add_lane_sums(d, out):
+    """out (rows,) += the sum of d (rows, lanes) over its lanes."""
+    for u in range(d.shape[0]):
+        s = d.dtype.type(0)
+        for t in range(d.shape[1]):
+            s += d[u, t]
+        out[u] += s
+
+
+@inlined
+def hidden(spec, work, layer):
+    """The values of a hidden layer and the block that holds what they were before the activation."""
+    r = record(spec, layer)
+    h = work[spec[r + H] : spec[r + H] + spec[r + ROWS]]
+    return h, work[spec[r + BEFORE] : spec[r + BEFORE] + spec[r + ROWS]]
+
+
+@kernel
+def forward(spec, theta, context, key, first, x, out, work, temp):
+    """out (n_out, lanes) = network of x (n_in, lanes); work keeps the hidden layers."""
+    last, lanes = spec[N_DENSE] - 1, x.shape[1]
+    h = x
+    for layer in range(last + 1):
+        r = record(spec, layer)
+        y, before = out, out
+        if layer < last:
+            y, before = hidden(spec, work, layer)
+        fill_bias(theta, spec[r + BIAS], y)
+        columns = spec[r + COLUMNS]
+        for p in range(spec[r + N_ROW_PANELS]):
+            q = spec[r + ROW_PANELS] + 3 * p
+            r0, r1, k = spec[q], spec[q + 1], spec[q + 2]
+            matmul(theta[spec[r + WEIGHT] + r0 * columns :], columns, h, lanes, y[r0:], lanes, r1 - r0, lanes, k, 1)
+        if layer == 0 and spec[N_CONDITION] > 0:
+            n = spec[N_CONDITION]
+            matmul(theta[spec[CONDITION_WEIGHT] :], n, context, lanes, y, lanes, y.shape[0], lanes, n, 1)
+        if layer < last:
+            activate(spec[ACTIVATION], y, before)
+        h = y
+
+
+@kernel
+def forward_vjp(spec, theta, context, key, first, x, dout, dx, work, temp, dtheta, dcontext):
+    """dx (n_in, lanes) = J^T dout; adds to dtheta and dcontext; temp keeps the gradients of the hidden layers."""
+    backpropagate(spec, theta, dout, dx, work, temp)
+    weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext)
+
+
+@inlined
+def backpropagate(spec, theta, dout, dx, work, temp):
+    last, lanes = spec[N_DENSE] - 1, dout.shape[1]
+    for layer in range(last, -1, -1):
+        r = record(spec, layer)
+        d, below = dout, dx
+        if layer < last:
+            d = temp[spec[r + DH] : spec[r + DH] + spec[r + ROWS]]
+        if layer > 0:
+            below = temp[spec[r - RECORD + DH] : spec[r - RECORD + DH] + spec[r + COLUMNS]]
+        columns = spec[r + COLUMNS]
+        for p in range(spec[r + N_COLUMN_PANELS]):
+            q = spec[r + COLUMN_PANELS] + 3 * p
+            c0, c1, r0 = spec[q], spec[q + 1], spec[q + 2]
+            if r0 < spec[r + ROWS]:
+                matmul_tn(theta[spec[r + WEIGHT] + r0 * columns + c0 :], columns, d[r0:], lanes, below[c0:], lanes,
+                          c1 - c0, lanes, spec[r + ROWS] - r0, 0)  # fmt: skip
+            else:
+                below[c0:c1, :] = 0
+        if layer > 0:
+            h, before = hidden(spec, work, layer - 1)
+            activate_vjp(spec[ACTIVATION], h, before, below)
+
+
+@inlined
+def weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext):
+    """Gradients of the parameters and of the condition, once those of all hidden layers lie in temp."""
+    last, lanes = spec[N_DENSE] - 1, x.shape[1]
+    for layer in range(last + 1):
+        r = record(spec, layer)
+        d, h = dout, x
+        if layer < last:
+            d = temp[spec[r + DH] : spec[r + DH] + spec[r + ROWS]]
+        if layer > 0:
+            h, _ = hidden(spec, work, layer - 1)
+        if layer == 0 and spec[N_CONDITION] > 0:
+            n, offset = spec[N_CONDITION], spec[CONDITION_WEIGHT]
+            matmul_tn(theta[offset:], n, d, lanes, dcontext, lanes, n, lanes, spec[r + ROWS], 1)
+            if dtheta.size > 0:
+                matmul_nt(d, lanes, context, lanes, dtheta[offset:], n, spec[r + ROWS], n, lanes, 1)
+        if dtheta.size == 0:
+            continue
+        add_lane_sums(d, dtheta[spec[r + BIAS] : spec[r + BIAS] + spec[r + ROWS]])
+        columns = spec[r + COLUMNS]
+        for p in range(spec[r + N_ROW_PANELS]):
+            q = spec[r + ROW_PANELS] + 3 * p
+            r0, r1, k = spec[q], spec[q + 1], spec[q + 2]
+            matmul_nt(d[r0:], lanes, h, lanes, dtheta[spec[r + WEIGHT] + r0 * columns :], columns, r1 - r0, k, lanes, 1)
+
+
+class MLP:
+    """A dense network, the conditioner of coupling layers.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Numbers of inputs and outputs; `n_in` may be 0, as a condition may be all there is.
+    hidden_dims : sequence of int
+        Units of each hidden layer; none makes the network linear.
+    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    condition_dim : int
+        Width of a further input that enters the first layer.
+    rng : numpy.random.Generator
+        Draws the hidden layers' weights; the output layer starts at zero, so that a flow starts as the identity.
+    """
+
+    kernels = {"forward": (forward, "network"), "vjp": (forward_vjp, "network_vjp")}
+
+    def __init__(
+        self,
+        n_in: int,
+        hidden_dims: Sequence[int],
+        n_out: int,
+        *,
+        activation: str = "relu",
+        condition_dim: int = 0,
+        rng: np.random.Generator,
+    ) -> None:
+        self.n_in, self.n_out, self.hidden_dims = n_in, n_out, tuple(hidden_dims)
+        self.activation, self.condition_dim = activation, condition_dim
+        self._widths = (n_in, *self.hidden_dims, n_out)
+        self.parameters = self._initial(rng)
+        n_hidden = sum(self.hidden_dims)
+        self.work_rows = n_hidden * (2 if activation in NEEDS_INPUT else 1)
+        self.temp_rows = n_hidden
+
+    def _mask(self, layer: int) -> np.ndarray | None:
+        """Which weights of a dense layer are free (rows, columns); None for all."""
+        return None
+
+    def _condition_mask(self) -> np.ndarray | None:
+        return None
+
+    def _initial(self, rng: np.random.Generator) -> list[Parameter]:
+        """Uniform weights of variance 1 / (3 fan-in), fan-in counted after the mask; biases and the output zero."""
+        parameters, last = [], len(self._widths) - 2
+        for layer, (columns, rows) in enumerate(zip(self._widths[:-1], self._widths[1:])):
+            mask = self._mask(layer)
+            fan_in = np.full(rows, columns) if mask is None else mask.sum(1)
+            if layer == 0:
+                fan_in = fan_in + self.condition_dim
+            bound = (0.0 if layer == last else 1.0) / np.sqrt(np.maximum(fan_in, 1))[:, None]
+            weight = bound * rng.uniform(-1, 1, (rows, columns))
+            parameters.append(Parameter(f"weight_{layer}", weight, mask))
+            parameters.append(Parameter(f"bias_{layer}", np.zeros(rows)))
+            if layer == 0 and self.condition_dim:
+                weight = bound * rng.uniform(-1, 1, (rows, self.condition_dim))
+                parameters.append(Parameter("condition_weight", weight, self._condition_mask()))
+        return parameters
+
+    def _row_panels(self, layer: int) -> list[tuple[int, int, int]]:
+        """(first row, end row, leading columns) of the rectangles that cover a dense layer."""
+        return [(0, self._widths[layer + 1], self._widths[layer])]
+
+    def _column_panels(self, layer: int) -> list[tuple[int, int, int]]:
+        """(first column, end column, first row) of the same, column by column; they cover every column."""
+        return [(0, self._widths[layer], 0)]
+
+    def _unlocked(self, layer: int) -> list[int]:
+        return []
+
+    def spec(self) -> list[int]:
+        """The integers that the kernels read."""
+        n_dense = len(self._widths) - 1
+        offsets = {}
+        position = 0
+        for parameter in self.parameters:
+            offsets[parameter.name] = position
+            position += parameter.value.size
+        spec = [0] * (HEADER + RECORD * n_dense)
+        spec[:HEADER] = [n_dense, CODES[self.activation], self.n_in, self.n_out, self.condition_dim,
+                         offsets.get("condition_weight", 0), self._group()]  # fmt: skip
+        row = 0
+        for layer in range(n_dense):
+            r = HEADER + RECORD * layer
+            rows, columns = self._widths[layer + 1], self._widths[layer]
+            spec[r + WEIGHT], spec[r + BIAS] = offsets[f"weight_{layer}"], offsets[f"bias_{layer}"]
+            spec[r + ROWS], spec[r + COLUMNS] = rows, columns
+            if layer < n_dense - 1:
+                spec[r + H], spec[r + DH] = row, row
+                spec[r + BEFORE] = row + (sum(self.hidden_dims) if self.activation in NEEDS_INPUT else 0)
+                row += rows
+            by_row = [p for p in self._row_panels(layer) if p[2] > 0]
+            by_column = [p for p in self._column_panels(layer) if p[1] > p[0]]
+            spec[r + ROW_PANELS], spec[r + N_ROW_PANELS] = len(spec), len(by_row)
+            spec += [i for panel in by_row for i in panel]
+            spec[r + COLUMN_PANELS], spec[r + N_COLUMN_PANELS] = len(spec), len(by_column)
+            spec += [i for panel in by_column for i in panel]
+            spec[r + UNLOCKED] = len(spec)
+            spec += self._unlocked(layer)
+        return spec
+
+    def _group(self) -> int:
+        return 0
