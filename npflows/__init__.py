@@ -1,0 +1,34 @@
+"""npflows: normalizing flows on NumPy and Numba."""
+
+from npflows.base import Base, Normal, StudentT, Uniform
+from npflows.engine.threads import get_num_threads, set_num_threads
+from npflows.errors import TrainingError
+from npflows.flow import NormalizingFlow
+from npflows.io import FlowFileError, load
+from npflows.layers import MADE, CouplingLayer, IAFLayer, Layer, MAFLayer, Permutation, Standardize
+from npflows.models import IAF, MAF, RealNVP
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "IAF",
+    "MADE",
+    "MAF",
+    "Base",
+    "CouplingLayer",
+    "FlowFileError",
+    "IAFLayer",
+    "Layer",
+    "MAFLayer",
+    "Normal",
+    "NormalizingFlow",
+    "Permutation",
+    "RealNVP",
+    "Standardize",
+    "StudentT",
+    "TrainingError",
+    "Uniform",
+    "get_num_threads",
+    "load",
+    "set_num_threads",
+]

@@ -1,0 +1,28 @@
+"""Base distributions."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from npflows.base.base import Base
+from npflows.base.normal import Normal
+from npflows.base.student_t import StudentT
+from npflows.base.uniform import Uniform
+from npflows.validation import as_choice
+
+__all__ = ["Base", "Normal", "StudentT", "Uniform", "as_base"]
+
+_BY_NAME = {"normal": Normal, "uniform": Uniform, "student_t": StudentT}
+
+
+def as_base(base: str | Base, dim: int, dtype: np.dtype) -> Base:
+    """A base of its own from a name, or a copy of the one given, after checking that it fits."""
+    if isinstance(base, Base):
+        if base.dim != dim or base.dtype != dtype:
+            raise ValueError(
+                f"base_distribution has {base.dim} columns of {base.dtype} where the flow has {dim} of {dtype}"
+            )
+        return copy.deepcopy(base)
+    return _BY_NAME[as_choice(base, "base_distribution", list(_BY_NAME))](dim, dtype=dtype)

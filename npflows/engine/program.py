@@ -13,7 +13,7 @@ import numpy as np
 
 from npflows.engine import driver, threads
 from npflows.kernels.blas import one_thread
-from npflows.kernels.calls import address
+from npflows.kernels.calls import Link, address
 
 if TYPE_CHECKING:
     from npflows.base.base import Base
@@ -104,11 +104,17 @@ class Program:
             max((layer.work_rows for layer in layers), default=0),
             max((layer.temp_rows for layer in layers), default=0),
         )
-        self.plans = [self._plan(layers, offsets, base, front, inverse) for inverse in (False, True)]
+        self._parts = (list(layers), list(offsets), base, front)
+        self._plans: dict[tuple[bool, bool], np.ndarray] = {}
 
-    def _plan(
-        self, layers: Sequence[Layer], offsets: Sequence[int], base: Base | None, front: bool, inverse: bool
-    ) -> np.ndarray:
+    def plan(self, inverse: bool, gradient: bool) -> np.ndarray:
+        """What the drivers read for one direction; compiles what it needs when it is first wanted."""
+        if (inverse, gradient) not in self._plans:
+            self._plans[inverse, gradient] = self._plan(inverse, gradient)
+        return self._plans[inverse, gradient]
+
+    def _plan(self, inverse: bool, gradient: bool) -> np.ndarray:
+        layers, offsets, base, front = self._parts
         block_rows, _, _, temp_rows = self._rows
         header = [0] * driver.HEADER
         header[driver.N_LAYERS] = len(layers)
@@ -121,11 +127,11 @@ class Program:
         work = 0
         pairs = list(zip(layers, offsets))
         for layer, offset in reversed(pairs) if inverse else pairs:
-            spec = layer.spec(self.dtype)
-            functions = layer.kernels[1::2] if inverse else layer.kernels[::2]
+            functions = tuple(layer.kernels[1::2] if inverse else layer.kernels[::2])[: 1 + gradient]
+            spec = layer.spec(Link(self.dtype, functions))
             records += [
                 address(functions[0], "layer", self.dtype),
-                address(functions[1], "layer_vjp", self.dtype) if functions[1] is not None else 0,
+                address(functions[1], "layer_vjp", self.dtype) if gradient else 0,
                 layer.rows,
                 position,
                 position + len(spec),
@@ -140,7 +146,7 @@ class Program:
         if base is not None and not inverse:
             spec = base.spec()
             header[driver.BASE] = address(base.kernels[0], "base", self.dtype)
-            header[driver.BASE_VJP] = address(base.kernels[1], "base_vjp", self.dtype)
+            header[driver.BASE_VJP] = address(base.kernels[1], "base_vjp", self.dtype) if gradient else 0
             header[driver.BASE_SPEC], header[driver.BASE_SPEC_END] = position, position + len(spec)
             header[driver.BASE_THETA], header[driver.BASE_THETA_END] = offsets[-1], offsets[-1] + base.theta_size
             specs += spec
@@ -167,7 +173,7 @@ class Program:
         log_prob: bool = False,
     ) -> Result:
         """Carry x (n, d) through the program."""
-        n = len(x)
+        n, plan = len(x), self.plan(inverse, False)
         result = Result(
             np.empty((n, self._dims[0 if inverse else 1])) if y else _EMPTY_2,
             np.empty(n) if log_det else _EMPTY_1,
@@ -177,18 +183,28 @@ class Program:
             part = slice(start, min(start + CHUNK, n))
             rows = _native(x[part])
             context = _EMPTY_2 if condition is None else _native(condition[part])
-            size = len(rows)
-            width = block_width(size)
-            counter = np.zeros(1, np.int64)
             out = (result.y[part], result.log_det[part], result.log_prob[part])
-
-            def work() -> None:
-                driver.transport(self.plans[inverse], theta, front, rows, context, 0, start, width, counter,
-                                 self._arena(size, False), *out)  # fmt: skip
-
-            with one_thread:
-                threads.run(work, -(-size // width))
+            self._transport_chunk(plan, theta, front, rows, context, start, out)
         return result
+
+    def _transport_chunk(
+        self,
+        plan: np.ndarray,
+        theta: np.ndarray,
+        front: np.ndarray,
+        x: np.ndarray,
+        condition: np.ndarray,
+        origin: int,
+        out: tuple[np.ndarray, ...],
+    ) -> None:
+        n = len(x)
+        width, counter = block_width(n), np.zeros(1, np.int64)
+
+        def work() -> None:
+            driver.transport(plan, theta, front, x, condition, 0, origin, width, counter, self._arena(n, False), *out)
+
+        with one_thread:
+            threads.run(work, -(-n // width))
 
     def pullback(
         self,
@@ -238,7 +254,7 @@ class Program:
         origin: int = 0,
     ) -> None:
         """One run of the driver with what it writes given: buffers (buffer_count(n), theta.size), log_prob (n,)."""
-        n = len(x)
+        n, plan = len(x), self.plan(inverse, True)
         width = block_width(n)
         rows, counter = _native(x), np.zeros(1, np.int64)
         context = _EMPTY_2 if condition is None else _native(condition)
@@ -246,7 +262,7 @@ class Program:
         dlog = _native(dlog)
 
         def work() -> None:
-            driver.pullback(self.plans[inverse], theta, front, rows, context, key, origin, width, counter,
+            driver.pullback(plan, theta, front, rows, context, key, origin, width, counter,
                             self._arena(n, True), cotangents, dlog, log_prob, dx, dcondition, len(buffers),
                             buffers)  # fmt: skip
 

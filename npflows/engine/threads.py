@@ -17,7 +17,7 @@ from queue import SimpleQueue
 import numpy as np
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _cpu_quota() -> float:
     """CPUs that the container may use (cgroup v2 or v1), infinity where nothing limits it."""
     try:

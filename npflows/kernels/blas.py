@@ -52,7 +52,7 @@ if DISABLED:
 else:
 
     @intrinsic
-    def _gemm(typingctx, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):  # noqa: ANN001, ANN202
+    def _gemm(typingctx, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
         name = "npflows_sgemm" if alpha == types.float32 else "npflows_dgemm"
         signature = types.void(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)
 

@@ -82,6 +82,24 @@ def address(function: Callable, kind: str, dtype: np.dtype) -> int:
     return _known[key]
 
 
+class Link:
+    """Gives a layer the addresses of what its kernels call, and compiles only what the kernels in use need.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+    kernels : tuple of callable
+        The layer's kernels that are in use.
+    """
+
+    def __init__(self, dtype: np.dtype, kernels: tuple[Callable, ...]) -> None:
+        self.dtype, self.kernels = dtype, kernels
+
+    def __call__(self, function: Callable, kind: str, *users: Callable) -> int:
+        """The address of `function`, or 0 if none of its users is in use."""
+        return address(function, kind, self.dtype) if set(users) & set(self.kernels) else 0
+
+
 if DISABLED:
 
     def call(number: int, arguments: tuple) -> None:
@@ -97,7 +115,7 @@ else:
     _ALLOWED = {signature(kind, dtype).args for kind in SIGNATURES for dtype in (np.float32, np.float64)}
 
     @intrinsic
-    def call(typingctx, number, arguments):  # noqa: ANN001, ANN202
+    def call(typingctx, number, arguments):
         """Call the kernel at an address with a tuple of arguments, by Numba's own calling convention."""
         actual = tuple(arguments)
         if actual not in _ALLOWED:
@@ -116,7 +134,7 @@ else:
         return result, codegen
 
     @intrinsic
-    def fetch_add(typingctx, counter, value):  # noqa: ANN001, ANN202
+    def fetch_add(typingctx, counter, value):
         """Add to counter[0] and return what it held, as one step that no thread can interrupt."""
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

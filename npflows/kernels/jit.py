@@ -58,12 +58,12 @@ def inlined(function: Callable | None = None, *, reassociate: bool = False) -> A
     return numba.njit(fastmath=_FLAGS | {"reassoc"} if reassociate else _FLAGS, **_OPTIONS)(function)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _contents(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def source_hash() -> str:
     """Hash of the package's whole source, and of what else the compiled code depends on."""
     digest = hashlib.sha256(f"{numba.__version__} {sys.implementation.cache_tag} {sys.platform}".encode())
@@ -82,7 +82,7 @@ def _usable(folder: Path) -> bool:
     return True
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def cache_directory() -> Path | None:
     """The folder that holds the compiled kernels of this very source, None where there can be none.
 

@@ -34,11 +34,15 @@ def _polynomial(x, coefficients):
 
 
 def _build(
-    real: type, unsigned: type, ln2: tuple[float, float], exp_coefficients: list[float], log_coefficients: list[float]
+    real: type,
+    unsigned: type,
+    ln2_split: tuple[float, float],
+    exp_coefficients: list[float],
+    log_coefficients: list[float],
 ) -> SimpleNamespace:
     """The functions for one type.
 
-    `ln2` is split in two, the first with so few bits that its product with an exponent is exact.
+    `ln2_split` is ln(2) in two parts, the first with so few bits that its product with an exponent is exact.
     exp(r) = 1 + r + r**2 * p(r), and log(1 + f) = f - f**2 / 2 + s * (f**2 / 2 + z * p(z)) with s = f / (2 + f) and
     z = s**2; the coefficients of each p begin with the lowest power.
     """
@@ -47,7 +51,8 @@ def _build(
     mantissa = unsigned(info.nmant)
     zero, half, one, two = real(0), real(0.5), real(1), real(2)
     inf, nan, smallest_normal = real(math.inf), real(math.nan), real(info.tiny)
-    log2_e, ln2_high, ln2_low = real(1 / math.log(2)), real(ln2[0]), real(ln2[1])
+    log2_e, ln2 = real(1 / math.log(2)), real(math.log(2))
+    ln2_high, ln2_low = real(ln2_split[0]), real(ln2_split[1])
 
     exp_coefficients = tuple(map(real, reversed(exp_coefficients)))
     lowest = real((info.minexp - info.nmant - 2) * math.log(2))  # exp of less is 0
@@ -89,12 +94,12 @@ def _build(
         return p if n == zero else y + y
 
     @inlined
-    def log1p_reduced(f, low):
-        """log(1 + f) + low, for 1 + f from sqrt(1/2) to sqrt(2) and a low of little weight."""
+    def log1p_reduced(f):
+        """log(1 + f) for 1 + f from sqrt(1/2) to sqrt(2)."""
         s = f / (two + f)
         z = s * s
         h = half * f * f
-        return f - (h - (s * (h + z * _polynomial(z, log_coefficients)) + low))
+        return f - (h - s * (h + z * _polynomial(z, log_coefficients)))
 
     @inlined
     def log(x):
@@ -102,7 +107,7 @@ def _build(
         bits = unsigned(real(x * shift if denormal else x).view(unsigned) + to_root_half)
         n = unsigned((bits >> mantissa) | shift_bits).view(real) - (denormal_offset if denormal else normal_offset)
         f = unsigned((bits & mantissa_mask) + root_half_bits).view(real) - one
-        y = n * ln2_high + log1p_reduced(f, n * ln2_low)
+        y = n * ln2_high + (n * ln2_low + log1p_reduced(f))
         y = y if x < inf else x
         return y if x > zero else (-inf if x == zero else nan)
 
@@ -122,8 +127,8 @@ def _build(
     def softplus(x):
         e = exp(-abs(x))
         large = e > root_two_less_one
-        y = log1p_reduced(half * e - half if large else e, ln2_low if large else zero)
-        return max(x, zero) + (y + (ln2_high if large else zero))
+        y = log1p_reduced(half * e - half if large else e)
+        return max(x, zero) + (y + (ln2 if large else zero))
 
     @inlined
     def sigmoid(x):

@@ -13,7 +13,7 @@ import numpy as np
 
 from npflows.engine.params import Parameter
 from npflows.kernels.activations import CODES
-from npflows.kernels.calls import address, call
+from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.coupling import gather, scatter
 from npflows.layers.layer import Layer
@@ -147,7 +147,7 @@ class Autoregressive(Layer):
             dtype=dtype,
         )
 
-    def spec(self, dtype: np.dtype) -> list[int]:
+    def spec(self, link: Link) -> list[int]:
         network, maps, inner = self._network.kernels, self._transformer.kernels, self._network.spec()
         n = self.input_dim
         return [
@@ -157,11 +157,15 @@ class Autoregressive(Layer):
             self._transformer.theta_per_value,
             HEADER + n,
             HEADER + n + len(inner),
-            *(address(*network[name], dtype) for name in ("forward", "vjp", "advance", "retreat", "weights")),
-            address(maps["forward"], "transformer", dtype),
-            address(maps["inverse"], "transformer", dtype),
-            address(maps["vjp"], "transformer_vjp", dtype),
-            address(maps["solve"], "transformer_vjp", dtype),
+            link(*network["forward"], forward),
+            link(*network["vjp"], forward_vjp),
+            link(*network["advance"], inverse),
+            link(*network["retreat"], inverse_vjp),
+            link(*network["weights"], inverse_vjp),
+            link(maps["forward"], "transformer", forward),
+            link(maps["inverse"], "transformer", inverse),
+            link(maps["vjp"], "transformer_vjp", forward_vjp, inverse_vjp),
+            link(maps["solve"], "transformer_vjp", inverse_vjp),
             *self.order.tolist(),
             *inner,
             *self._transformer.spec(),

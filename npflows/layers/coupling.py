@@ -8,7 +8,7 @@ import numpy as np
 
 from npflows.engine.params import Parameter
 from npflows.kernels.activations import CODES
-from npflows.kernels.calls import address, call
+from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.layer import Layer
 from npflows.networks.mlp import MLP
@@ -148,7 +148,7 @@ class Coupling(Layer):
             dtype=dtype,
         )
 
-    def spec(self, dtype: np.dtype) -> list[int]:
+    def spec(self, link: Link) -> list[int]:
         network, maps = self._network.kernels, self._transformer.kernels
         network_spec = HEADER + len(self._kept) + len(self._moved)
         inner = self._network.spec()
@@ -159,12 +159,12 @@ class Coupling(Layer):
             self._network_theta,
             network_spec,
             network_spec + len(inner),
-            address(*network["forward"], dtype),
-            address(*network["vjp"], dtype),
-            address(maps["forward"], "transformer", dtype),
-            address(maps["inverse"], "transformer", dtype),
-            address(maps["vjp"], "transformer_vjp", dtype),
-            address(maps["solve"], "transformer_vjp", dtype),
+            link(*network["forward"], forward, inverse),
+            link(*network["vjp"], forward_vjp, inverse_vjp),
+            link(maps["forward"], "transformer", forward),
+            link(maps["inverse"], "transformer", inverse),
+            link(maps["vjp"], "transformer_vjp", forward_vjp, inverse_vjp),
+            link(maps["solve"], "transformer_vjp", inverse_vjp),
             *self._kept.tolist(),
             *self._moved.tolist(),
             *inner,

@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
 from npflows.engine.program import NO_FRONT, Cotangents, Program
+from npflows.kernels.calls import Link
+from npflows.layers.configured import Configured
 from npflows.validation import as_condition, as_dtype, as_rows, as_vector
-
-
-class Configured:
-    """Keeps the arguments of its constructor as attributes of the same names, so that it can be made again."""
-
-    _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng"})
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments as values that JSON can hold, random choices resolved."""
-        names = [name for name in inspect.signature(type(self).__init__).parameters if name not in self._not_configured]
-        return {name: _plain(getattr(self, name)) for name in names}
-
-    def __repr__(self) -> str:
-        parameters = inspect.signature(type(self).__init__).parameters
-        shown = []
-        for name, value in self.config.items():
-            if value != _plain(parameters[name].default):
-                text = repr(value)
-                shown.append(f"{name}={text if len(text) <= 40 else f'<{len(value)} values>'}")
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.dtype):
-        return value.name
-    if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
-    return value
 
 
 class Layer(Parametrised, Configured):
@@ -93,9 +61,9 @@ class Layer(Parametrised, Configured):
     def theta_size(self) -> int:
         return self._buffer.theta.size
 
-    def spec(self, dtype: np.dtype) -> list[int]:
-        """The integers that the kernels read: sizes, offsets, indices, addresses of further kernels."""
-        raise NotImplementedError
+    def spec(self, link: Link) -> list[int]:
+        """The integers that the kernels read: sizes, offsets, indices, addresses (from `link`) of further kernels."""
+        return []
 
     def forward(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
         """Data to latent: y (n, d) and log |det dy/dx| (n,), for x (n, d)."""

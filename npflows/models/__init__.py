@@ -1,0 +1,6 @@
+"""Models: which layers, in which order."""
+
+from npflows.models.maf import IAF, MAF
+from npflows.models.realnvp import RealNVP
+
+__all__ = ["IAF", "MAF", "RealNVP"]

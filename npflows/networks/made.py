@@ -11,6 +11,7 @@ The steps go in groups: what comes from before the group is one large product, a
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
 
@@ -215,12 +216,12 @@ class MADENetwork(MLP):
     def _row_panels(self, layer: int) -> list[tuple[int, int, int]]:
         mask = self._mask(layer)
         edges = self._edges(mask)
-        return [(a, b, int(mask[b - 1].sum())) for a, b in zip(edges[:-1], edges[1:])]
+        return [(a, b, int(mask[b - 1].sum())) for a, b in itertools.pairwise(edges)]
 
     def _column_panels(self, layer: int) -> list[tuple[int, int, int]]:
         mask = self._mask(layer)
         edges = self._edges(mask.T)
-        return [(a, b, int(len(mask) - mask[:, a].sum())) for a, b in zip(edges[:-1], edges[1:])]
+        return [(a, b, int(len(mask) - mask[:, a].sum())) for a, b in itertools.pairwise(edges)]
 
     def _unlocked(self, layer: int) -> list[int]:
         if layer == len(self._widths) - 2:

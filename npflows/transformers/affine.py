@@ -174,4 +174,3 @@ class Affine:
 
     def spec(self) -> list[int]:
         return [SCALE_ACTIVATIONS[self.scale_activation]]
-

@@ -1,0 +1,65 @@
+"""The normal base distribution."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npflows.base.base import Base
+from npflows.engine.params import Parameter
+from npflows.kernels.jit import kernel
+from npflows.validation import as_int
+
+HALF_LOG_2PI = 0.9189385332046727
+
+
+@kernel
+def log_prob(spec, theta, z, log_prob):
+    """log p = -(z - loc)^2 / (2 scale^2) - log(scale) - log(2 pi) / 2; twin of scipy.stats.norm.logpdf."""
+    n = z.shape[0]
+    for d in range(n):
+        loc, scale = np.float64(theta[d]), np.float64(theta[n + d])
+        constant, inverse = -np.log(scale) - HALF_LOG_2PI, 1.0 / scale
+        for t in range(z.shape[1]):
+            q = (np.float64(z[d, t]) - loc) * inverse
+            log_prob[t] += constant - 0.5 * q * q
+
+
+@kernel
+def log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
+    n = z.shape[0]
+    for d in range(n):
+        loc, precision = theta[d], z.dtype.type(1) / (theta[n + d] * theta[n + d])
+        for t in range(z.shape[1]):
+            z[d, t] = -dlog_prob[t] * (z[d, t] - loc) * precision
+
+
+class Normal(Base):
+    """Independent normal columns.
+
+    Parameters
+    ----------
+    dim : int
+        Number of columns.
+    loc, scale : float or array_like (dim,)
+        Mean and standard deviation of each column; scale is positive.
+    dtype : {"float32", "float64"}
+    """
+
+    kernels = (log_prob, log_prob_vjp)
+
+    def __init__(self, dim: int, loc: object = 0.0, scale: object = 1.0, *, dtype: object = "float32") -> None:
+        self.dim = as_int(dim, "dim")
+        self.loc, self.scale = self._columns(loc, "loc"), self._columns(scale, "scale")
+        if (self.scale <= 0).any():
+            raise ValueError(f"scale must be positive, got {scale!r}")
+        super().__init__(dim, [Parameter("loc", self.loc, False), Parameter("scale", self.scale, False)], dtype=dtype)
+
+    @property
+    def center(self) -> np.ndarray:
+        return self._buffer.views()["loc"].astype(np.float64)
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        z = rng.standard_normal((n, self.dim))
+        if (self.loc != 0).any() or (self.scale != 1).any():
+            z = self.center + z * self._buffer.views()["scale"].astype(np.float64)
+        return z

@@ -1,0 +1,95 @@
+"""Student's t as base distribution, for heavy tails (Jaini et al. 2020, arXiv:1907.04481)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from npflows.base.base import Base
+from npflows.engine.params import Parameter
+from npflows.kernels import vecmath
+from npflows.kernels.jit import inlined, kernel
+from npflows.validation import as_int
+
+SMALLEST, LARGEST = math.log(0.1), math.log(1e6)
+"""Bounds of the logarithm of the degrees of freedom: heavier tails have no use, lighter ones are normal."""
+
+
+@inlined
+def digamma(x):
+    """Derivative of log gamma for x > 0: recurrence, then the asymptotic series (Abramowitz and Stegun 6.3.18)."""
+    total = 0.0
+    while x < 10.0:
+        total -= 1.0 / x
+        x += 1.0
+    y = 1.0 / (x * x)
+    series = y * (1 / 12 - y * (1 / 120 - y * (1 / 252 - y * (1 / 240 - y * (1 / 132)))))
+    return total + math.log(x) - 0.5 / x - series
+
+
+@inlined
+def degrees(log_df):
+    return math.exp(min(max(np.float64(log_df), SMALLEST), LARGEST))
+
+
+@kernel
+def log_prob(spec, theta, z, log_prob):
+    """log p = log G((v + 1) / 2) - log G(v / 2) - log(pi v) / 2 - (v + 1) / 2 log(1 + z^2 / v), v degrees of freedom;
+    twin of scipy.stats.t.logpdf."""
+    for d in range(z.shape[0]):
+        v = degrees(theta[d])
+        constant = math.lgamma(0.5 * (v + 1)) - math.lgamma(0.5 * v) - 0.5 * math.log(math.pi * v)
+        power, inverse = 0.5 * (v + 1), 1.0 / v
+        for t in range(z.shape[1]):
+            value = np.float64(z[d, t])
+            log_prob[t] += constant - power * vecmath.log1p(value * value * inverse)
+
+
+@kernel
+def log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
+    for d in range(z.shape[0]):
+        v = degrees(theta[d])
+        constant = 0.5 * (digamma(0.5 * (v + 1)) - digamma(0.5 * v) - 1.0 / v)
+        total = 0.0
+        for t in range(z.shape[1]):
+            value, dlog = np.float64(z[d, t]), np.float64(dlog_prob[t])
+            ratio = value * value / v
+            total += dlog * (constant - 0.5 * vecmath.log1p(ratio) + 0.5 * (v + 1) / v * ratio / (1 + ratio))
+            z[d, t] = -dlog * (v + 1) * value / (v + value * value)
+        if dtheta.size > 0 and SMALLEST < theta[d] < LARGEST:
+            dtheta[d] += total * v
+
+
+class StudentT(Base):
+    """Independent columns with Student's t distribution.
+
+    Parameters
+    ----------
+    dim : int
+        Number of columns.
+    df : float or array_like (dim,)
+        Degrees of freedom of each column, between 0.1 and 1e6: where they start, if they are learnt.
+    learnable : bool
+        Whether the degrees of freedom are parameters; what is stored is their logarithm.
+    dtype : {"float32", "float64"}
+    """
+
+    kernels = (log_prob, log_prob_vjp)
+
+    def __init__(
+        self, dim: int, df: object = 5.0, *, learnable: bool = True, dtype: object = "float32"
+    ) -> None:  # fmt: skip
+        self.dim = as_int(dim, "dim")
+        self.df, self.learnable = self._columns(df, "df"), bool(learnable)
+        if (self.df < 0.1).any() or (self.df > 1e6).any():
+            raise ValueError(f"df must lie between 0.1 and 1e6, got {df!r}")
+        super().__init__(dim, [Parameter("log_df", np.log(self.df), self.learnable)], dtype=dtype)
+
+    @property
+    def degrees_of_freedom(self) -> np.ndarray:
+        """What they are now (dim,)."""
+        return np.exp(np.clip(self._buffer.views()["log_df"].astype(np.float64), SMALLEST, LARGEST))
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.standard_t(self.degrees_of_freedom, (n, self.dim))

@@ -1,0 +1,61 @@
+"""The uniform base distribution."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npflows.base.base import Base
+from npflows.engine.params import Parameter
+from npflows.kernels.jit import kernel
+from npflows.validation import as_int
+
+
+@kernel
+def log_prob(spec, theta, z, log_prob):
+    """log p = -log(high - low) between the bounds, -inf outside; twin of scipy.stats.uniform.logpdf."""
+    n = z.shape[0]
+    for d in range(n):
+        low, high = theta[d], theta[n + d]
+        inside = -np.log(np.float64(high) - np.float64(low))
+        for t in range(z.shape[1]):
+            log_prob[t] += -np.inf if (z[d, t] < low or z[d, t] > high) else inside
+
+
+@kernel
+def log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
+    z[:, :] = 0
+
+
+class Uniform(Base):
+    """Independent uniform columns; the density is zero outside.
+
+    Parameters
+    ----------
+    dim : int
+        Number of columns.
+    low, high : float or array_like (dim,)
+        Bounds of each column, low < high.
+    dtype : {"float32", "float64"}
+    """
+
+    kernels = (log_prob, log_prob_vjp)
+
+    def __init__(self, dim: int, low: object = 0.0, high: object = 1.0, *, dtype: object = "float32") -> None:
+        self.dim = as_int(dim, "dim")
+        self.low, self.high = self._columns(low, "low"), self._columns(high, "high")
+        if (self.low >= self.high).any():
+            raise ValueError(f"low must be below high in every column, got low={low!r}, high={high!r}")
+        super().__init__(dim, [Parameter("low", self.low, False), Parameter("high", self.high, False)], dtype=dtype)
+
+    @property
+    def support(self) -> tuple[np.ndarray, np.ndarray]:
+        views = self._buffer.views()
+        return views["low"].astype(np.float64), views["high"].astype(np.float64)
+
+    @property
+    def center(self) -> np.ndarray:
+        low, high = self.support
+        return 0.5 * (low + high)
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.uniform(*self.support, (n, self.dim))

@@ -1,0 +1,349 @@
+"""`NormalizingFlow`, what every model is: an exact density made of invertible layers and a base distribution."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from npflows.base import as_base
+from npflows.base.base import Base
+from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
+from npflows.engine.program import Cotangents, Program
+from npflows.layers.configured import Configured
+from npflows.layers.layer import Layer
+from npflows.layers.standardize import Standardize
+from npflows.validation import as_condition, as_dtype, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class SampleAndLogProb(NamedTuple):
+    """Samples (n, d) and their log-density (n,)."""
+
+    x: np.ndarray
+    log_prob: np.ndarray
+
+
+class NormalizingFlow(Parametrised, Configured):
+    """An exact, trainable density: layers that carry data to a base distribution, and back.
+
+    Whatever the compute dtype, methods take arrays of any layout or numeric dtype and return float64.  Where they take
+    samples (n, input_dim), one sample without its axis is taken as well, and the result comes without it too.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        From data to latent.  The flow takes copies and puts a `Standardize` first where there is none.
+    base_distribution : {"normal", "uniform", "student_t"} or Base
+        The distribution on the latent side.
+    dtype : {"float32", "float64"}
+        The compute dtype, that of every layer.
+
+    Attributes
+    ----------
+    input_dim, latent_dim : int
+        Values of a sample on either side.
+    flow_layers : list of Layer
+        The layers, which work on the flow's own parameters.
+    base : Base
+        The base distribution, with `log_prob` and `sample`.
+    history : dict of list
+        What the last `fit` recorded after each epoch.
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer], base_distribution: str | Base = "normal", *, dtype: object = "float32"
+    ) -> None:
+        layers = list(layers)
+        if not layers or not all(isinstance(layer, Layer) for layer in layers):
+            raise ValueError("layers must be a sequence of at least one Layer")
+        self.layers = layers
+        self._assemble(layers, (layers[0].input_dim,), base_distribution, as_dtype(dtype))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as values that JSON can hold, random choices resolved."""
+        return super().config
+
+    def _assemble(
+        self, layers: Sequence[Layer], shape: tuple[int, ...], base: str | Base, dtype: np.dtype
+    ) -> None:  # fmt: skip
+        """Put copies of the layers on one parameter buffer."""
+        dim = math.prod(shape)
+        if not isinstance(layers[0], Standardize):
+            layers = [Standardize(dim, dtype=dtype), *layers]
+        for i, layer in enumerate(layers):
+            name = f"layer {i} ({type(layer).__name__})"
+            if layer.input_dim != dim:
+                raise ValueError(f"{name} takes {layer.input_dim} values where the flow has {dim}")
+            if layer.dtype != dtype:
+                raise ValueError(f"{name} has dtype {layer.dtype} where the flow has {dtype}")
+            if i and isinstance(layer, Standardize):
+                raise ValueError(f"{name}: Standardize can only be the first layer, as it works in the user's units")
+        widths = {layer.condition_dim for layer in layers} - {0}
+        if len(widths) > 1:
+            raise ValueError(f"all layers with a condition must have the same condition_dim, got {sorted(widths)}")
+        self.input_shape, self.latent_dim = shape, dim
+        self.condition_dim = widths.pop() if widths else 0
+        self.flow_layers: list[Layer] = [copy.deepcopy(layer) for layer in layers]
+        self.base = as_base(base, dim, dtype)
+        parts = [(f"layers.{i}", part) for i, part in enumerate(self.flow_layers)] + [("base", self.base)]
+        self._buffer = ParameterBuffer(
+            (
+                Parameter(f"{prefix}.{p.name}", part._buffer.views()[p.name], p.free)
+                for prefix, part in parts
+                for p in part._buffer.parameters
+            ),
+            dtype,
+        )
+        self.history: dict[str, list[float]] = {}
+        self._is_standardized = False
+        self._bind()
+
+    def _bind(self) -> None:
+        """Let the layers and the base work on their parts of the flow's buffer."""
+        start, self._offsets = 0, []
+        for part in (*self.flow_layers, self.base):
+            self._offsets.append(start)
+            part._buffer.bind(self._buffer.theta[start : start + part.theta_size])
+            start += part.theta_size
+        self._program: Program | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_program": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bind()
+
+    @property
+    def input_dim(self) -> int:
+        """Values of a sample on the data side."""
+        return self.latent_dim
+
+    @property
+    def standardize(self) -> Standardize:
+        """The first layer, which maps from the user's units."""
+        return self.flow_layers[0]  # type: ignore[return-value]
+
+    def _compiled(self) -> Program:
+        if self._program is None:
+            self._program = Program(self.flow_layers[1:], self._offsets[1:], self.latent_dim, self.dtype,
+                                    base=self.base, condition_dim=self.condition_dim, front=True)  # fmt: skip
+        return self._program
+
+    def _inputs(self, x: object, condition: object, name: str = "x") -> tuple[np.ndarray, np.ndarray | None, bool]:
+        rows, single = as_rows(x, self.input_shape, name)
+        return rows, as_condition(condition, len(rows), self.condition_dim), single
+
+    def _shaped(self, rows: np.ndarray, single: bool) -> np.ndarray:
+        """(n, latent_dim) in the shape of samples."""
+        rows = rows.reshape(len(rows), *self.input_shape)
+        return rows[0] if single else rows
+
+    def forward(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
+        """Data to latent.
+
+        Parameters
+        ----------
+        x : array_like (n, input_dim)
+        condition : array_like (condition_dim,) or (n, condition_dim), optional
+            One for all samples or one for each, where the flow has `condition_dim`.
+
+        Returns
+        -------
+        z : ndarray (n, latent_dim)
+        log_det : ndarray (n,)
+            log |det dz/dx|.
+
+        Raises
+        ------
+        ValueError
+            If a shape does not fit, or a condition is missing or not wanted.
+        TypeError
+            If x is not numeric.
+        """
+        rows, context, single = self._inputs(x, condition)
+        z, log_det, _ = self._compiled().transport(self._buffer.theta, self.standardize.table, rows, context)
+        return self._shaped(z, single), log_det[0] if single else log_det
+
+    def inverse(self, z: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
+        """Latent to data: x (n, input_dim) and log |det dx/dz| (n,), for z (n, latent_dim); see `forward`."""
+        rows, context, single = self._inputs(z, condition, "z")
+        x, log_det, _ = self._compiled().transport(self._buffer.theta, self.standardize.table, rows, context,
+                                                   inverse=True)  # fmt: skip
+        return self._shaped(x, single), log_det[0] if single else log_det
+
+    def forward_vjp(self, x: object, dz: object, dlog_det: object = 0.0, condition: object = None) -> Cotangents:
+        """Gradients of a scalar L through `forward` at x, from dL/dz (n, d) and dL/dlog_det (n,)."""
+        return self._pull(x, dz, dlog_det, condition, False)
+
+    def inverse_vjp(self, z: object, dx: object, dlog_det: object = 0.0, condition: object = None) -> Cotangents:
+        """Gradients of a scalar L through `inverse` at z, from dL/dx (n, d) and dL/dlog_det (n,)."""
+        return self._pull(z, dx, dlog_det, condition, True)
+
+    def _pull(self, x: object, dy: object, dlog_det: object, condition: object, inverse: bool) -> Cotangents:
+        rows, context, single = self._inputs(x, condition, "z" if inverse else "x")
+        cotangents, _ = as_rows(dy, self.input_shape, "dx" if inverse else "dz")
+        if len(cotangents) != len(rows):
+            raise ValueError(f"cotangents must have one row for each of the {len(rows)} samples, got {len(cotangents)}")
+        program = Program(self.flow_layers[1:], self._offsets[1:], self.latent_dim, self.dtype,
+                          condition_dim=self.condition_dim, front=True)  # fmt: skip
+        result = program.pullback(self._buffer.theta, self.standardize.table, rows, context, dy=cotangents,
+                                  dlog=as_vector(dlog_det, len(rows), "dlog_det"), inverse=inverse,
+                                  input=True)  # fmt: skip
+        return Cotangents(self._shaped(result.dx, single), result.gradient[self._buffer.index],
+                          result.dcondition if self.condition_dim else None)  # fmt: skip
+
+    def log_prob(self, x: object, condition: object = None) -> np.ndarray:
+        """Log-density of x, in the units of x.
+
+        Parameters
+        ----------
+        x : array_like (n, input_dim)
+            A row with NaN gives NaN; one outside what the flow can represent, infinity included, gives -inf.
+        condition : array_like, optional
+            See `forward`.
+
+        Returns
+        -------
+        ndarray (n,)
+        """
+        rows, context, single = self._inputs(x, condition)
+        result = self._compiled().transport(self._buffer.theta, self.standardize.table, rows, context, y=False,
+                                            log_det=False, log_prob=True)  # fmt: skip
+        return result.log_prob[0] if single else result.log_prob
+
+    def log_prob_and_grad(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
+        """Log-density (n,) of x and its gradient with respect to x (n, input_dim), in the units of x.
+
+        The gradient is 0 where the log-density is -inf, so that a sampler meets no NaN.
+        """
+        rows, context, single = self._inputs(x, condition)
+        result = self._compiled().pullback(self._buffer.theta, self.standardize.table, rows, context,
+                                           dlog=np.ones(len(rows)), input=True, gradient=False)  # fmt: skip
+        result.dx[np.isneginf(result.log_prob)] = 0
+        return (result.log_prob[0] if single else result.log_prob), self._shaped(result.dx, single)
+
+    def nll_and_grad(
+        self, x: object, sample_weight: object = None, condition: object = None
+    ) -> tuple[float, np.ndarray]:  # fmt: skip
+        """Mean negative log-likelihood of x and its gradient (num_params,) in the order of `params`.
+
+        With weights it is the weighted mean.  Made for optimisers: assign `params`, return this.
+        """
+        rows, context, _ = self._inputs(x, condition)
+        if not len(rows):
+            raise ValueError("x must have at least one row")
+        weights = as_weights(sample_weight, len(rows))
+        weights = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
+        result = self._compiled().pullback(self._buffer.theta, self.standardize.table, rows, context, dlog=-weights)
+        used = weights > 0
+        return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self._buffer.index]
+
+    def bits_per_dim(self, x: object, condition: object = None) -> float:
+        """Mean negative log-likelihood of x in bits, for each of the `input_dim` values."""
+        return float(-np.mean(self.log_prob(x, condition)) / (self.latent_dim * math.log(2)))
+
+    def sample(
+        self, n_samples: int, rng: object = None, temperature: float = 1.0, *, condition: object = None
+    ) -> np.ndarray:  # fmt: skip
+        """Draw samples.
+
+        Parameters
+        ----------
+        n_samples : int
+            How many, 0 included.
+        rng : int, numpy.random.Generator or None
+        temperature : float
+            Multiplies the distance from the base distribution's centre, where latent samples are drawn; above 0.
+        condition : array_like, optional
+            One for all samples or one for each.
+
+        Returns
+        -------
+        ndarray (n_samples, input_dim)
+        """
+        n = as_int(n_samples, "n_samples", 0)
+        z = self.base.sample(n, rng, temperature)
+        context = as_condition(condition, n, self.condition_dim)
+        result = self._compiled().transport(self._buffer.theta, self.standardize.table, z, context, inverse=True,
+                                            log_det=False)  # fmt: skip
+        return self._shaped(result.y, False)
+
+    generate = sample
+
+    def sample_and_log_prob(
+        self, n_samples: int, rng: object = None, temperature: float = 1.0, *, condition: object = None
+    ) -> SampleAndLogProb:
+        """Draw samples with the log-density of what was drawn, temperature included; see `sample`."""
+        n = as_int(n_samples, "n_samples", 0)
+        temperature = as_positive(temperature, "temperature")
+        z = self.base.sample(n, rng, temperature)
+        x, log_det = self.inverse(self._shaped(z, False), condition)
+        return SampleAndLogProb(x, self.base.log_prob(z, temperature) - log_det)
+
+    def __call__(self, x: object, condition: object = None) -> dict[str, np.ndarray]:
+        """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow)."""
+        z, log_det = self.forward(x, condition)
+        log_prob = self.base.log_prob(np.reshape(z, (-1, self.latent_dim) if np.ndim(log_det) else (self.latent_dim,)))
+        return {"z": z, "logdet": log_det, "log_prob": log_prob, "log_prob_x": log_prob + log_det}
+
+    def loss_fn(self, batch: object, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The loss of a batch from what calling the flow on it gave: loss, nll_loss, log_prob (n,) and avg_log_prob."""
+        log_prob = np.atleast_1d(outputs["log_prob_x"])
+        rows, _ = as_rows(batch, self.input_shape, "batch")
+        if len(rows) != len(log_prob):
+            raise ValueError(f"outputs are of {len(log_prob)} samples, the batch has {len(rows)}")
+        average = float(log_prob.mean())
+        return {"loss": -average, "nll_loss": -average, "log_prob": log_prob, "avg_log_prob": average}
+
+    def fit(self, x: object, **options: Any) -> Self:
+        """Fit the flow to a table by maximum likelihood; see `npflows.training.fit`."""
+        from npflows.training.fit import fit
+
+        fit(self, x, **options)
+        return self
+
+    def reset(self, rng: object = None) -> Self:
+        """Start afresh: new first weights, no standardisation, no history."""
+        fresh = self._again(as_rng(rng))
+        self._buffer.theta[:] = fresh._buffer.theta
+        self.standardize.set(0.0, 1.0)
+        self._is_standardized = False
+        self.history = {}
+        return self
+
+    def _again(self, rng: np.random.Generator) -> NormalizingFlow:
+        """A flow of the same configuration with new first weights."""
+        from npflows.io import construct
+
+        return construct(type(self), self.config, rng)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the flow to one .npz file, in full or not at all; `npflows.load` reads it."""
+        from npflows.io import save
+
+        save(self, path)
+
+    def __repr__(self) -> str:
+        lines = [super().__repr__()]
+        lines.append(f"  {self.latent_dim} values, {self.num_params} parameters, {self.dtype.name}")
+        loc, scale = self.standardize.loc, self.standardize.scale
+        state = "set from the data" if self._is_standardized else "the identity"
+        if (loc != 0).any() or (scale != 1).any():
+            state += f": loc {_brief(loc)}, scale {_brief(scale)}"
+        lines.append(f"  0  Standardize ({state})")
+        lines += [f"  {i}  {layer!r}" for i, layer in enumerate(self.flow_layers) if i]
+        return "\n".join([*lines, f"  base  {self.base!r}"])
+
+
+def _brief(values: np.ndarray) -> str:
+    shown = ", ".join(f"{v:.4g}" for v in values[:4])
+    return f"[{shown}{', ...' if len(values) > 4 else ''}]"

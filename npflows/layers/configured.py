@@ -1,0 +1,43 @@
+"""How layers, bases and flows remember their constructor's arguments."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+import numpy as np
+
+
+class Configured:
+    """Keeps the arguments of its constructor as attributes of the same names, so that it can be made again."""
+
+    _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng"})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as values that JSON can hold, random choices resolved."""
+        names = [name for name in inspect.signature(type(self).__init__).parameters if name not in self._not_configured]
+        return {name: _plain(getattr(self, name)) for name in names}
+
+    def __repr__(self) -> str:
+        parameters = inspect.signature(type(self).__init__).parameters
+        shown = []
+        for name, value in self.config.items():
+            if value != _plain(parameters[name].default):
+                text = repr(value)
+                shown.append(f"{name}={text if len(text) <= 40 else f'<{len(value)} values>'}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.dtype):
+        return value.name
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    if isinstance(value, Configured):
+        return {"class": type(value).__name__, "config": value.config}
+    return value

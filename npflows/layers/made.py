@@ -1,0 +1,111 @@
+"""`MADE`, the masked network of the autoregressive layers, by itself (Germain et al. 2015, arXiv:1502.03509)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from npflows.engine.params import ParameterBuffer, Parametrised
+from npflows.engine.program import NO_FRONT, Program
+from npflows.kernels.activations import CODES
+from npflows.kernels.calls import Link, call
+from npflows.kernels.jit import kernel
+from npflows.layers.configured import Configured
+from npflows.layers.coupling import gather
+from npflows.networks.made import MADENetwork
+from npflows.validation import as_choice, as_condition, as_dtype, as_int, as_order, as_rng, as_rows, as_widths
+
+# spec: this header, then the order and the network's spec
+DIM, MULTIPLIER, NETWORK_FORWARD, HEADER = range(4)
+
+
+@kernel
+def forward(spec, theta, context, key, first, block, log_det, work, temp):
+    """The block's first dim rows are x; on return row j * dim + d is output j of feature d."""
+    n, m = spec[DIM], spec[MULTIPLIER]
+    x, out = work[:n], work[n : n + n * m]
+    gather(block, spec, HEADER, x)
+    call(spec[NETWORK_FORWARD], (spec[HEADER + n :], theta, context, key, first, x, out, work[n + n * m :], temp))
+    for k in range(n):
+        for j in range(m):
+            target = block[j * n + spec[HEADER + k]]
+            for t in range(target.size):
+                target[t] = out[k * m + j, t]
+
+
+class MADE(Parametrised, Configured):
+    """Masked autoencoder: output arrays whose column d depends only on the features before d in the order.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of features, at least 1.
+    hidden_dims : sequence of int
+        Units of the hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
+    output_multiplier : int
+        How many arrays it gives.
+    order : array_like of int, optional
+        order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
+    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    condition_dim : int
+        Width of a condition that every output depends on.
+    dtype : {"float32", "float64"}
+        The compute dtype.
+    rng : int, numpy.random.Generator or None
+        Draws the first weights; the output layer starts at zero.
+    """
+
+    kernels = (forward,)
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dims: Sequence[int] = (128, 128),
+        output_multiplier: int = 2,
+        order: object = None,
+        *,
+        activation: str = "relu",
+        condition_dim: int = 0,
+        dtype: object = "float32",
+        rng: object = None,
+    ) -> None:
+        n = self.input_dim = as_int(input_dim, "input_dim")
+        self.hidden_dims, self.output_multiplier = (
+            as_widths(hidden_dims),
+            as_int(output_multiplier, "output_multiplier"),
+        )
+        self.order = np.arange(n) if order is None else as_order(order, n)
+        self.activation = as_choice(activation, "activation", list(CODES))
+        self.condition_dim = as_int(condition_dim, "condition_dim", 0)
+        network = MADENetwork(n, self.hidden_dims, self.output_multiplier, activation=self.activation,
+                              condition_dim=self.condition_dim, rng=as_rng(rng))  # fmt: skip
+        network.warn_of_lost_dependence(self.order)
+        self._network = network
+        self._buffer = ParameterBuffer(network.parameters, as_dtype(dtype))
+        self.rows = n * self.output_multiplier
+        self.work_rows, self.temp_rows = n + self.rows + network.work_rows, network.temp_rows
+        self._program: Program | None = None
+
+    @property
+    def theta_size(self) -> int:
+        return self._buffer.theta.size
+
+    def spec(self, link: Link) -> list[int]:
+        """The integers that the kernel reads."""
+        head = [self.input_dim, self.output_multiplier, link(*self._network.kernels["forward"], forward)]
+        return [*head, *self.order.tolist(), *self._network.spec()]
+
+    def __call__(self, x: object, condition: object = None) -> tuple[np.ndarray, ...]:
+        """`output_multiplier` arrays (n, input_dim) for x (n, input_dim)."""
+        rows, single = as_rows(x, (self.input_dim,), "x")
+        context = as_condition(condition, len(rows), self.condition_dim)
+        if self._program is None:
+            self._program = Program([self], [0], self.input_dim, self.dtype, output_dim=self.rows,
+                                    condition_dim=self.condition_dim)  # fmt: skip
+        y = self._program.transport(self._buffer.theta, NO_FRONT, rows, context, log_det=False).y
+        outputs = y.reshape(len(rows), self.output_multiplier, self.input_dim)
+        return tuple(outputs[0, j] if single else outputs[:, j] for j in range(self.output_multiplier))
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_program": None}

@@ -1,0 +1,68 @@
+"""Fixed permutations of the values of a sample."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npflows.kernels.calls import Link
+from npflows.kernels.jit import kernel
+from npflows.layers.coupling import gather, scatter
+from npflows.layers.layer import Layer
+from npflows.validation import as_choice, as_int, as_order, as_rng
+
+
+@kernel
+def forward(spec, theta, context, key, first, block, log_det, work, temp):
+    """y[k] = x[spec[k]]."""
+    gather(block, spec, 0, temp[: spec.size])
+    for k in range(spec.size):
+        block[k] = temp[k]
+
+
+@kernel
+def inverse(spec, theta, context, key, first, block, log_det, work, temp):
+    for k in range(spec.size):
+        temp[k] = block[k]
+    scatter(temp[: spec.size], spec, 0, block)
+
+
+@kernel
+def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    for k in range(spec.size):
+        temp[k] = dblock[k]
+    scatter(temp[: spec.size], spec, 0, dblock)
+
+
+@kernel
+def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    gather(dblock, spec, 0, temp[: spec.size])
+    for k in range(spec.size):
+        dblock[k] = temp[k]
+
+
+class Permutation(Layer):
+    """y[:, k] = x[:, order[k]], with log_det 0.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of features.
+    order : {"reverse", "random"} or array_like of int
+        Reversed, drawn once from `rng`, or given.
+    dtype : {"float32", "float64"}
+    rng : int, numpy.random.Generator or None
+    """
+
+    kernels = (forward, inverse, forward_vjp, inverse_vjp)
+
+    def __init__(self, input_dim: int, order: object = "reverse", *, dtype: object = "float32", rng: object = None) -> None:
+        n = as_int(input_dim, "input_dim")
+        if isinstance(order, str):
+            as_choice(order, "order", ("reverse", "random"))
+            self.order = np.arange(n)[::-1].copy() if order == "reverse" else as_rng(rng).permutation(n)
+        else:
+            self.order = as_order(order, n)
+        super().__init__(n, [], work_rows=0, temp_rows=n, dtype=dtype)
+
+    def spec(self, link: Link) -> list[int]:
+        return self.order.tolist()

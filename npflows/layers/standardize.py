@@ -1,0 +1,54 @@
+"""The affine map from the user's units, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npflows.engine.program import Program
+from npflows.layers.layer import Layer
+from npflows.validation import as_int
+
+
+class Standardize(Layer):
+    """y = (x - loc) / scale for each column, computed in float64 before anything is narrowed to the compute dtype.
+
+    As the first layer of a flow it is part of the flow's density, so that log_prob is in the user's units.  `loc` and
+    `scale` are no parameters: `fit` sets them once from the training data.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of columns.
+    loc, scale : float or array_like (input_dim,)
+        Location and (positive) scale of each column.
+    dtype : {"float32", "float64"}
+    """
+
+    def __init__(self, input_dim: int, loc: object = 0.0, scale: object = 1.0, *, dtype: object = "float32") -> None:
+        n = as_int(input_dim, "input_dim")
+        super().__init__(n, [], work_rows=0, temp_rows=0, dtype=dtype)
+        self.set(loc, scale)
+
+    def set(self, loc: object, scale: object) -> None:
+        """Set location and scale."""
+        n = self.input_dim
+        loc, scale = (np.broadcast_to(np.asarray(v, np.float64), (n,)) for v in (loc, scale))
+        if not (np.isfinite(loc).all() and np.isfinite(scale).all() and (scale > 0).all()):
+            raise ValueError(f"loc must be finite and scale finite and positive, got loc={loc}, scale={scale}")
+        self.table = np.stack([loc, scale, np.log(scale)])
+
+    @property
+    def loc(self) -> np.ndarray:
+        return self.table[0].copy()
+
+    @property
+    def scale(self) -> np.ndarray:
+        return self.table[1].copy()
+
+    def _front(self) -> np.ndarray:
+        return self.table
+
+    def _compiled(self) -> Program:
+        if self._program is None:
+            self._program = Program([], [0], self.input_dim, self.dtype, front=True)
+        return self._program

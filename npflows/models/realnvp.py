@@ -1,0 +1,113 @@
+"""RealNVP: affine couplings with alternating masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from npflows.base.base import Base
+from npflows.flow import NormalizingFlow
+from npflows.kernels.activations import CODES
+from npflows.layers.coupling import CouplingLayer
+from npflows.transformers.affine import SCALE_ACTIVATIONS
+from npflows.validation import as_choice, as_dtype, as_int, as_rng, as_widths
+
+MASK_TYPES = ("checkerboard", "channel-wise", "half")
+
+
+def coupling_mask(shape: tuple[int, ...], mask_type: str) -> np.ndarray:
+    """The first layer's mask (flat); every other layer has its complement.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (dim,) or (height, width, channels).
+    mask_type : {"checkerboard", "channel-wise", "half"}
+        checkerboard: parity of the index, on an image of row + column; channel-wise: the first half of the channels, on a
+        vector the first half; half: the first half of all values.
+    """
+    if mask_type == "half" or (mask_type == "channel-wise" and len(shape) == 1):
+        dim = math.prod(shape)
+        return (np.arange(dim) < dim // 2).astype(int)
+    index = np.indices(shape)
+    if mask_type == "channel-wise":
+        return (index[-1] < shape[-1] // 2).astype(int).ravel()
+    parity = index[0] if len(shape) == 1 else index[0] + index[1]
+    return ((parity + 1) % 2).ravel()
+
+
+class RealNVP(NormalizingFlow):
+    """Affine coupling flow: fast in both directions (Dinh et al. 2017, arXiv:1605.08803).
+
+    Parameters
+    ----------
+    input_dim : int or tuple of int
+        Number of features, at least 2; or the shape (height, width, channels) of an image.
+    num_coupling_layers : int
+    hidden_dims : sequence of int
+        Units of the hidden layers of each coupling's network, which gives both scale and shift.
+    mask_type : {"checkerboard", "channel-wise", "half"}
+        Which values condition the others in the first layer; the next has the complement, and so on.
+        checkerboard: even indices, or even row + column of an image; channel-wise: the first half of an image's channels;
+        half: the first half of the values.
+    scale_activation : {"tanh", "tanh_gain", "none"}
+        See `CouplingLayer`.
+    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    base_distribution : {"normal", "uniform", "student_t"} or Base
+    condition_dim : int
+        Width of the condition that every layer sees.
+    dtype : {"float32", "float64"}
+        The compute dtype.
+    rng : int, numpy.random.Generator or None
+        Draws the first weights.  The flow starts as the identity.
+    """
+
+    def __init__(
+        self,
+        input_dim: int | Sequence[int],
+        num_coupling_layers: int = 8,
+        hidden_dims: Sequence[int] = (128, 128),
+        mask_type: str = "checkerboard",
+        *,
+        scale_activation: str = "tanh_gain",
+        activation: str = "relu",
+        base_distribution: str | Base = "normal",
+        condition_dim: int = 0,
+        dtype: object = "float32",
+        rng: object = None,
+    ) -> None:
+        shape = as_shape(input_dim)
+        self.num_coupling_layers = as_int(num_coupling_layers, "num_coupling_layers")
+        self.hidden_dims = as_widths(hidden_dims)
+        self.mask_type = as_choice(mask_type, "mask_type", MASK_TYPES)
+        self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
+        self.activation = as_choice(activation, "activation", list(CODES))
+        self.base_distribution = base_distribution
+        mask, generator = coupling_mask(shape, self.mask_type), as_rng(rng)
+        if mask.all() or not mask.any():
+            raise ValueError(
+                f"RealNVP with mask_type={self.mask_type!r} can't split input_dim={input_dim!r}: a coupling needs values "
+                f"on both sides; for one column use MAF"
+            )
+        layers = [
+            CouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, self.scale_activation,
+                          activation=self.activation, condition_dim=condition_dim, dtype=dtype, rng=generator)
+            for i in range(self.num_coupling_layers)
+        ]  # fmt: skip
+        self._assemble(layers, shape, base_distribution, as_dtype(dtype))
+
+    @property
+    def config(self) -> dict:
+        shape = self.input_shape
+        return {**super().config, "input_dim": shape[0] if len(shape) == 1 else list(shape)}
+
+
+def as_shape(input_dim: object) -> tuple[int, ...]:
+    """(dim,) or (height, width, channels)."""
+    if isinstance(input_dim, (tuple, list)) and len(input_dim) in (1, 3):
+        return tuple(as_int(n, "input_dim") for n in input_dim)
+    if isinstance(input_dim, (tuple, list)):
+        raise ValueError(f"input_dim must be a number or a shape (height, width, channels), got {input_dim!r}")
+    return (as_int(input_dim, "input_dim"),)

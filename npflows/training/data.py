@@ -1,0 +1,181 @@
+"""The rows that a fit trains on: checked once, never copied whole, gathered batch by batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npflows.validation import as_condition, as_numeric, as_positive, as_weights
+
+if TYPE_CHECKING:
+    from npflows.flow import NormalizingFlow
+
+PIECE = 65536
+"""Rows looked at together."""
+
+
+@dataclass
+class Rows:
+    """Some rows of a table, with their weights (mean 1, None: all 1) and conditions.
+
+    Attributes
+    ----------
+    x : ndarray (n, d)
+        The user's own array, of any layout and dtype.
+    index : ndarray of int
+        Which of its rows are meant.
+    """
+
+    x: np.ndarray
+    index: np.ndarray
+    weight: np.ndarray | None = None
+    condition: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """x, weight and condition of some of the rows, by their place in `index`."""
+        rows = self.index[which]
+        weight = None if self.weight is None else self.weight[rows]
+        return self.x.take(rows, axis=0), weight, None if self.condition is None else self.condition[rows]
+
+    def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
+        """All rows, in pieces."""
+        for start in range(0, len(self), PIECE):
+            yield self.take(np.arange(start, min(start + PIECE, len(self))))
+
+    def part(self, which: np.ndarray) -> Rows:
+        return Rows(self.x, self.index[which], self.weight, self.condition)
+
+    def normalised(self) -> Rows:
+        """The same with weights of mean 1 over these rows."""
+        if self.weight is None:
+            return self
+        mean = self.weight[self.index].mean()
+        if mean <= 0:
+            raise ValueError("all rows on one side of the validation split have weight 0; give validation_data instead")
+        return Rows(self.x, self.index, self.weight / mean, self.condition)
+
+
+def as_table(flow: NormalizingFlow, x: object, name: str) -> np.ndarray:
+    """(n, d) rows of the flow, n at least 1."""
+    table, dim = as_numeric(x, name), flow.latent_dim
+    if table.ndim == 1:
+        reshape = f"{name}.reshape(-1, 1)" if dim == 1 else f"{name}.reshape(-1, {dim})"
+        raise ValueError(f"fit needs a table of shape (n, {dim}), got a 1-D array of length {len(table)}; use {reshape}")
+    if table.ndim == len(flow.input_shape) + 1 and table.shape[1:] == flow.input_shape:
+        table = table.reshape(len(table), dim)
+    if table.ndim != 2 or table.shape[1] != dim:
+        hint = " (is it transposed?)" if table.ndim == 2 and table.shape[0] == dim else ""
+        raise ValueError(f"{name} must have {dim} columns, got shape {table.shape}{hint}")
+    if not len(table):
+        raise ValueError(f"{name} is empty: fit needs at least one row")
+    return table
+
+
+def as_training_rows(
+    flow: NormalizingFlow, x: object, weight: object, condition: object, on_invalid: str, name: str
+) -> Rows:
+    """The valid rows of a table, after every check."""
+    table = as_table(flow, x, name)
+    n = len(table)
+    if n < table.shape[1]:
+        warnings.warn(
+            f"{name} has {n} rows and {table.shape[1]} columns, more columns than rows: is it transposed?",
+            UserWarning,
+            stacklevel=5,
+        )
+    weights = as_weights(weight, n, "sample_weight" if name == "x" else "validation_weight")
+    context = as_condition(condition, n, flow.condition_dim)
+    rows = Rows(table, np.arange(n), weights, context)
+    valid = np.concatenate([_finite(part, c) for part, _, c in rows.pieces()])
+    if not valid.all():
+        n_bad = int(n - valid.sum())
+        if on_invalid == "raise":
+            raise ValueError(_describe_invalid(table, context, valid, name))
+        warnings.warn(f"{name}: dropped {n_bad} of {n} rows with NaN or infinite values", UserWarning, stacklevel=5)
+        if n_bad == n:
+            raise ValueError(f"{name} has no row without NaN or infinite values")
+        rows = rows.part(np.flatnonzero(valid))
+        if weights is not None and not weights[valid].any():
+            raise ValueError(f"no row of {name} without NaN or infinite values has a weight above 0")
+    return rows
+
+
+def _finite(part: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
+    valid = np.isfinite(part).all(axis=1)
+    return valid if condition is None else valid & np.isfinite(condition).all(axis=1)
+
+
+def _describe_invalid(table: np.ndarray, condition: np.ndarray | None, valid: np.ndarray, name: str) -> str:
+    bad = np.flatnonzero(~valid)
+    if condition is not None and not np.isfinite(condition[bad]).all():
+        name = f"{name} or its condition"
+    columns = np.flatnonzero(~np.isfinite(table[bad[:1000]]).all(axis=0))
+    rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+    return (
+        f"{name} has NaN or infinite values in {len(bad)} rows ({rows}), columns {', '.join(map(str, columns))}; "
+        f'clean them or pass on_invalid="drop"'
+    )
+
+
+def split(rows: Rows, fraction: object, rng: np.random.Generator) -> tuple[Rows, Rows | None]:
+    """Training and validation rows, drawn at random; no validation for fraction 0 or a single row."""
+    fraction = as_positive(fraction, "validation_fraction", zero=True)
+    if fraction >= 1:
+        raise ValueError(f"validation_fraction must be below 1, got {fraction}")
+    n = len(rows)
+    n_validation = min(max(1, round(n * fraction)), n - 1) if fraction > 0 else 0
+    if n_validation == 0:
+        return rows, None
+    shuffled = rng.permutation(n)
+    return rows.part(shuffled[n_validation:]), rows.part(shuffled[:n_validation])
+
+
+MARGIN = 0.05
+"""Share of a bounded base's support left free at either end."""
+
+
+def standardization(rows: Rows, support: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
+    """loc and scale that give the columns mean 0 and variance 1, or put them inside a bounded base's support."""
+    d = rows.x.shape[1]
+    if support is not None:
+        low, high = np.full(d, np.inf), np.full(d, -np.inf)
+        for x, _, _ in rows.pieces():
+            low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
+        room = (support[1] - support[0]) * (1 - 2 * MARGIN)
+        scale = np.where(high > low, (high - low) / room, 1.0)
+        loc = 0.5 * (low + high) - scale * 0.5 * (support[0] + support[1])
+        _warn_constant(high <= low)
+        return loc, scale
+    total, loc = 0.0, np.zeros(d)
+    for x, weight, _ in rows.pieces():
+        weight = np.ones(len(x)) if weight is None else weight
+        total += weight.sum()
+        loc += weight @ x.astype(np.float64)
+    loc /= total
+    variance, largest = np.zeros(d), np.zeros(d)
+    for x, weight, _ in rows.pieces():
+        weight = np.ones(len(x)) if weight is None else weight
+        deviation = x.astype(np.float64) - loc
+        variance += weight @ deviation**2
+        largest = np.maximum(largest, np.abs(x).max(axis=0))
+    scale = np.sqrt(variance / total)
+    constant = scale <= 1e-14 * largest
+    _warn_constant(constant)
+    return loc, np.where(constant, 1.0, scale)
+
+
+def _warn_constant(constant: np.ndarray) -> None:
+    if constant.any():
+        columns = ", ".join(map(str, np.flatnonzero(constant)))
+        warnings.warn(
+            f"column {columns} of x is constant: it is standardised by 1, and no density describes it; drop it",
+            UserWarning,
+            stacklevel=5,
+        )

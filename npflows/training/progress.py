@@ -1,0 +1,59 @@
+"""What a long run shows: a tqdm bar where tqdm is installed, else plain lines; nothing unless wanted."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+
+class Progress:
+    """Shows epochs as they end, on standard error.
+
+    Parameters
+    ----------
+    show : bool or "auto"
+        auto: only on a terminal.
+    total : int
+        Epochs (or steps) at most.
+    done : int
+        Those of an earlier run that this one continues.
+    """
+
+    seconds_between_lines = 5.0
+
+    def __init__(self, show: bool | str, total: int, done: int = 0, unit: str = "epoch") -> None:
+        if show not in (True, False, "auto"):
+            raise ValueError(f'progress must be True, False or "auto", got {show!r}')
+        self._show = sys.stderr.isatty() if show == "auto" else bool(show)
+        self._total, self._done, self._unit = total, done, unit
+        self._bar: Any = None
+        self._last_line = 0.0
+        self._text = ""
+        if self._show:
+            try:
+                from tqdm.auto import tqdm
+            except ImportError:
+                return
+            self._bar = tqdm(total=total, initial=done, unit=unit, leave=True)
+
+    def update(self, text: str) -> None:
+        """One more is done."""
+        self._done += 1
+        self._text = text
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update()
+        elif self._show and time.monotonic() - self._last_line >= self.seconds_between_lines:
+            self._line()
+
+    def _line(self) -> None:
+        self._last_line = time.monotonic()
+        print(f"{self._unit} {self._done}/{self._total}: {self._text}", file=sys.stderr, flush=True)
+        self._text = ""
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._show and self._text:
+            self._line()
