@@ -55,6 +55,8 @@ class NormalizingFlow(Parametrised, Configured):
         The base distribution, with `log_prob` and `sample`.
     history : dict of list
         What the last `fit` recorded after each epoch.
+    columns : list of str or None
+        Names of the columns, yours to set; they are saved with the flow.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class NormalizingFlow(Parametrised, Configured):
             dtype,
         )
         self.history: dict[str, list[float]] = {}
+        self.columns: list[str] | None = None
         self._is_standardized = False
         self._bind()
 

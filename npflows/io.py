@@ -60,6 +60,7 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
         "config": flow.config,
         "parameters": [[name, list(view.shape)] for name, view in flow.named_params().items()],
         "standardized": flow._is_standardized,
+        "columns": flow.columns,
         "history": flow.history,
     }
     return {
@@ -139,6 +140,7 @@ def unpack(
     flow.standardize.set(*arrays["standardize"])
     flow._is_standardized = bool(about.get("standardized", False))
     flow.history = about.get("history", {})
+    flow.columns = about.get("columns")
     return flow
 
 
