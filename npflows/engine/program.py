@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from npflows.engine import driver, threads
-from npflows.kernels.blas import one_thread
 from npflows.kernels.calls import Link, address
 
 if TYPE_CHECKING:
@@ -203,8 +202,7 @@ class Program:
         def work() -> None:
             driver.transport(plan, theta, front, x, condition, 0, origin, width, counter, self._arena(n, False), *out)
 
-        with one_thread:
-            threads.run(work, -(-n // width))
+        threads.run(work, -(-n // width))
 
     def pullback(
         self,
@@ -266,8 +264,7 @@ class Program:
                             self._arena(n, True), cotangents, dlog, log_prob, dx, dcondition, len(buffers),
                             buffers)  # fmt: skip
 
-        with one_thread:
-            threads.run(work, len(buffers))
+        threads.run(work, len(buffers))
 
 
 def _native(a: np.ndarray) -> np.ndarray:

@@ -41,6 +41,10 @@ SIGNATURES = {
     "transformer": "IVMML",
     # spec I, theta V, x M, raw M (its gradient on return), dx M (in place), dlog_det V, dtheta V (+=; empty: not wanted)
     "transformer_vjp": "IVMMMVV",
+    # a V, a_row i, a_column i, b V, ldb i, c V, ldc i, m i, n i, k i, start i, bias V
+    "product": "ViiViViiiiiV",
+    # a V, lda i, b V, ldb i, c V, ldc i, m i, n i, k i
+    "outer": "ViViViiii",
     # spec I, theta V, z M, log_prob L (+=)
     "base": "IVML",
     # spec I, theta V, z M (its cotangent on return), dlog_prob V, dtheta V (+=; empty: not wanted)
@@ -96,8 +100,14 @@ class Link:
         self.dtype, self.kernels = dtype, kernels
 
     def __call__(self, function: Callable, kind: str, *users: Callable) -> int:
-        """The address of `function`, or 0 if none of its users is in use."""
-        return address(function, kind, self.dtype) if set(users) & set(self.kernels) else 0
+        """The address of `function`; 0 if it is only for certain users and none of them is in use."""
+        wanted = not users or any(kernel in users for kernel in self.kernels)
+        return address(function, kind, self.dtype) if wanted else 0
+
+    @property
+    def gradient(self) -> bool:
+        """Whether the layer's vjp is in use."""
+        return len(self.kernels) > 1
 
 
 if DISABLED:

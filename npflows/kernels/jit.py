@@ -129,8 +129,6 @@ class DiskCache:
         return folder / f"{self.function.__module__}.{self.function.__qualname__}-{digest.hexdigest()[:16]}.nbc"
 
     def load_overload(self, signature: Any, context: Any) -> CompileResult | None:
-        from npflows.kernels import blas
-
         context.refresh()
         file = self._file(signature, context)
         try:
@@ -139,7 +137,6 @@ class DiskCache:
             return None
         if data is None:
             return None
-        blas.register()  # the code refers to BLAS by symbol: an unknown one ends the process
         try:
             return CompileResult._rebuild(context, *pickle.loads(data))
         except Exception:  # a damaged file: compile again

@@ -148,7 +148,7 @@ class Autoregressive(Layer):
         )
 
     def spec(self, link: Link) -> list[int]:
-        network, maps, inner = self._network.kernels, self._transformer.kernels, self._network.spec()
+        network, maps, inner = self._network.kernels, self._transformer.kernels, self._network.spec(link)
         n = self.input_dim
         return [
             n,

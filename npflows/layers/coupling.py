@@ -151,7 +151,7 @@ class Coupling(Layer):
     def spec(self, link: Link) -> list[int]:
         network, maps = self._network.kernels, self._transformer.kernels
         network_spec = HEADER + len(self._kept) + len(self._moved)
-        inner = self._network.spec()
+        inner = self._network.spec(link)
         return [
             len(self._kept),
             len(self._moved),

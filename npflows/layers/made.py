@@ -94,7 +94,7 @@ class MADE(Parametrised, Configured):
     def spec(self, link: Link) -> list[int]:
         """The integers that the kernel reads."""
         head = [self.input_dim, self.output_multiplier, link(*self._network.kernels["forward"], forward)]
-        return [*head, *self.order.tolist(), *self._network.spec()]
+        return [*head, *self.order.tolist(), *self._network.spec(link)]
 
     def __call__(self, x: object, condition: object = None) -> tuple[np.ndarray, ...]:
         """`output_multiplier` arrays (n, input_dim) for x (n, input_dim)."""

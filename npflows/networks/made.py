@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.kernels.activations import activate, activate_vjp
-from npflows.kernels.blas import matmul, matmul_tn
+from npflows.kernels.gemm import FROM_BIAS, FROM_RESULT, FROM_ZERO, HEIGHT, matmul, matmul_transposed
 from npflows.kernels.jit import inlined, kernel
 from npflows.networks import mlp
 from npflows.networks.mlp import (
@@ -26,18 +26,18 @@ from npflows.networks.mlp import (
     BIAS,
     COLUMNS,
     CONDITION_WEIGHT,
-    DH,
     GROUP,
     MLP,
     N_CONDITION,
     N_DENSE,
     N_IN,
     N_OUT,
+    PRODUCT_ADDRESS,
     ROWS,
     UNLOCKED,
     WEIGHT,
-    fill_bias,
     hidden,
+    hidden_gradient,
     record,
 )
 
@@ -54,23 +54,23 @@ def unlocked(spec, layer, degree):
 
 
 @inlined
-def add_product(spec, theta, layer, r0, r1, c0, c1, h, y):
-    """y[r0:r1] += W[r0:r1, c0:c1] @ h[c0:c1]."""
-    if r1 > r0 and c1 > c0:
-        r, lanes = record(spec, layer), y.shape[1]
+def multiply(spec, theta, layer, r0, r1, c0, c1, h, y, start):
+    """y[r0:r1] = start + W[r0:r1, c0:c1] @ h[c0:c1]."""
+    if r1 > r0:
+        r = record(spec, layer)
         columns = spec[r + COLUMNS]
-        matmul(theta[spec[r + WEIGHT] + r0 * columns + c0 :], columns, h[c0:], lanes, y[r0:], lanes, r1 - r0, lanes,
-               c1 - c0, 1)  # fmt: skip
+        matmul(spec[PRODUCT_ADDRESS], theta[spec[r + WEIGHT] + r0 * columns + c0 :], columns, h[c0:], y[r0:], r1 - r0,
+               c1 - c0, start, theta[spec[r + BIAS] + r0 :])  # fmt: skip
 
 
 @inlined
-def add_transposed(spec, theta, layer, r0, r1, c0, c1, d, below):
-    """below[c0:c1] += W[r0:r1, c0:c1].T @ d[r0:r1]."""
-    if r1 > r0 and c1 > c0:
-        r, lanes = record(spec, layer), d.shape[1]
+def multiply_transposed(spec, theta, layer, r0, r1, c0, c1, d, below, start):
+    """below[c0:c1] = start + W[r0:r1, c0:c1].T @ d[r0:r1]."""
+    if c1 > c0:
+        r = record(spec, layer)
         columns = spec[r + COLUMNS]
-        matmul_tn(theta[spec[r + WEIGHT] + r0 * columns + c0 :], columns, d[r0:], lanes, below[c0:], lanes, c1 - c0,
-                  lanes, r1 - r0, 1)  # fmt: skip
+        matmul_transposed(spec[PRODUCT_ADDRESS], theta[spec[r + WEIGHT] + r0 * columns + c0 :], columns, d[r0:],
+                          below[c0:], c1 - c0, r1 - r0, start)  # fmt: skip
 
 
 @kernel
@@ -82,15 +82,15 @@ def advance(spec, theta, context, key, first, x, out, work, temp, i):
     if i == g0:  # what the whole group takes from before it
         h = x
         for layer in range(last + 1):
-            r0, r1, y, before = g0 * m, g1 * m, out, out
+            r0, r1, y = g0 * m, g1 * m, out
             if layer < last:
                 r0, r1 = unlocked(spec, layer, g0 - 1), unlocked(spec, layer, g1 - 1)
-                y, before = hidden(spec, work, layer)
-            fill_bias(theta, spec[record(spec, layer) + BIAS] + r0, y[r0:r1])
-            add_product(spec, theta, layer, r0, r1, 0, unlocked(spec, layer - 1, g0 - 1), h, y)
+                y, _ = hidden(spec, work, layer)
+            multiply(spec, theta, layer, r0, r1, 0, unlocked(spec, layer - 1, g0 - 1), h, y, FROM_BIAS)
             if layer == 0 and spec[N_CONDITION] > 0 and r1 > r0:
-                n, lanes = spec[N_CONDITION], y.shape[1]
-                matmul(theta[spec[CONDITION_WEIGHT] + r0 * n :], n, context, lanes, y[r0:], lanes, r1 - r0, lanes, n, 1)
+                n = spec[N_CONDITION]
+                matmul(spec[PRODUCT_ADDRESS], theta[spec[CONDITION_WEIGHT] + r0 * n :], n, context, y[r0:], r1 - r0, n,
+                       FROM_RESULT, theta)  # fmt: skip
             h = y
     h = x
     for layer in range(last + 1):
@@ -98,11 +98,11 @@ def advance(spec, theta, context, key, first, x, out, work, temp, i):
         if layer < last:
             y, before = hidden(spec, work, layer)
             r0, r1 = unlocked(spec, layer, i - 1), unlocked(spec, layer, i)
-            add_product(spec, theta, layer, r0, r1, c0, c1, h, y)
+            multiply(spec, theta, layer, r0, r1, c0, c1, h, y, FROM_RESULT)
             activate(spec[ACTIVATION], y[r0:r1], before[r0:r1])
             h = y
         else:
-            add_product(spec, theta, layer, i * m, (i + 1) * m, c0, c1, h, out)
+            multiply(spec, theta, layer, i * m, (i + 1) * m, c0, c1, h, out, FROM_RESULT)
 
 
 @kernel
@@ -114,37 +114,53 @@ def retreat(spec, theta, context, key, first, dx, dout, work, temp, i):
     if i >= 0:
         g0 = i - i % spec[GROUP]
         g1 = min(g0 + spec[GROUP], n)
-    for stage in range(2):  # 0: what the whole group takes from after it; 1: this step
-        if stage == 0 and i != g1 - 1:
-            continue
+    if i == g1 - 1:  # what the whole group takes from after it
         d = dout
         for layer in range(last, -1, -1):
-            below, r0, r1 = dx, g1 * m, n * m
+            r0, r1 = (g1 * m, n * m) if layer == last else (unlocked(spec, layer, g1), unlocked(spec, layer, n))
+            c0, c1, below = max(g0, 0), g1, dx
             if layer > 0:
-                r = record(spec, layer - 1)
-                below = temp[spec[r + DH] : spec[r + DH] + spec[r + ROWS]]
-            if layer < last:
-                r0, r1 = unlocked(spec, layer, g1), unlocked(spec, layer, n)
-            if stage == 1:
-                r0, r1 = ((i + 1) * m if layer == last else unlocked(spec, layer, i)), r0
-            if layer > 0:
-                c0, c1 = unlocked(spec, layer - 1, g0 if stage == 0 else i), unlocked(
-                    spec, layer - 1, g1 if stage == 0 else i + 1)  # fmt: skip
-            else:
-                c0, c1 = (max(g0, 0), g1) if stage == 0 else (max(i, 0), i + 1)
-            if stage == 0:
-                below[c0:c1, :] = 0
-            add_transposed(spec, theta, layer, r0, r1, c0, c1, d, below)
-            if stage == 1 and layer > 0:
-                h, before = hidden(spec, work, layer - 1)
-                activate_vjp(spec[ACTIVATION], h[c0:c1], before[c0:c1], below[c0:c1])
+                c0, c1 = unlocked(spec, layer - 1, g0), unlocked(spec, layer - 1, g1)
+                below = hidden_gradient(spec, temp, layer - 1)
+            multiply_transposed(spec, theta, layer, r0, r1, c0, c1, d, below, FROM_ZERO)
             d = below
+    d = dout
+    for layer in range(last, -1, -1):
+        r0, r1 = (i + 1) * m, g1 * m
+        if layer < last:
+            r0, r1 = unlocked(spec, layer, i), unlocked(spec, layer, g1)
+        c0, c1, below = max(i, 0), i + 1, dx
+        if layer > 0:
+            c0, c1 = unlocked(spec, layer - 1, i), unlocked(spec, layer - 1, i + 1)
+            below = hidden_gradient(spec, temp, layer - 1)
+        multiply_transposed(spec, theta, layer, r0, r1, c0, c1, d, below, FROM_RESULT)
+        if layer > 0:
+            h, before = hidden(spec, work, layer - 1)
+            activate_vjp(spec[ACTIVATION], h[c0:c1], before[c0:c1], below[c0:c1])
+        d = below
 
 
 @kernel
 def weights_vjp(spec, theta, context, key, first, x, dout, dx, work, temp, dtheta, dcontext):
     """What is left of the gradient after the last `retreat`: adds to dtheta and dcontext."""
     mlp.weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext)
+
+
+CALL = 30
+"""What a product costs besides its multiplications, in multiplications for each lane."""
+
+
+def staircase_panels(lengths: np.ndarray) -> list[tuple[int, int, int]]:
+    """Cut rows of rising length into panels (first row, end row, longest) of equal height, as many as are cheapest."""
+    n = len(lengths)
+    best, least = [], np.inf
+    for n_panels in range(1, max(2, n // 4)):
+        edges = sorted({min(n, HEIGHT * round(n * p / n_panels / HEIGHT)) for p in range(n_panels)} | {n})
+        panels = [(a, b, int(lengths[b - 1])) for a, b in itertools.pairwise(edges)]
+        cost = sum((b - a) * length + CALL for a, b, length in panels)
+        if cost < least:
+            best, least = panels, cost
+    return best
 
 
 class MADENetwork(MLP):
@@ -207,21 +223,14 @@ class MADENetwork(MLP):
             seen = (self._mask(layer).astype(int) @ seen) > 0
         return seen[:: self.multiplier]
 
-    def _edges(self, sizes: np.ndarray) -> list[int]:
-        """Where a staircase with steps at `sizes` is cut into panels: about 8, none thinner than 16 rows."""
-        n = len(sizes)
-        n_panels = int(np.clip(n // 16, 1, 8))
-        return sorted({round(n * p / n_panels) for p in range(n_panels + 1)})
-
     def _row_panels(self, layer: int) -> list[tuple[int, int, int]]:
-        mask = self._mask(layer)
-        edges = self._edges(mask)
-        return [(a, b, int(mask[b - 1].sum())) for a, b in itertools.pairwise(edges)]
+        return staircase_panels(self._mask(layer).sum(axis=1))
 
     def _column_panels(self, layer: int) -> list[tuple[int, int, int]]:
-        mask = self._mask(layer)
-        edges = self._edges(mask.T)
-        return [(a, b, int(len(mask) - mask[:, a].sum())) for a, b in itertools.pairwise(edges)]
+        heights = self._mask(layer).sum(axis=0)  # rows at the bottom of each column, fewer and fewer
+        n, rows = len(heights), self._widths[layer + 1]
+        mirrored = staircase_panels(heights[::-1])
+        return [(n - b, n - a, rows - height) for a, b, height in reversed(mirrored)]
 
     def _unlocked(self, layer: int) -> list[int]:
         if layer == len(self._widths) - 2:

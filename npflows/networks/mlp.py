@@ -2,7 +2,7 @@
 
     h_0 = x,   h_l = f(W_l h_{l-1} + b_l),   out = W_L h_{L-1} + b_L,   and V c is added in the first of them
 
-for a condition c.  A dense layer is stored as a table of *panels*: rectangles of W that are multiplied, one GEMM each.
+for a condition c.  A dense layer is stored as a table of *panels*: rectangles of W that are multiplied, one product each.
 A full layer has one; a masked one has a few that cover its staircase (networks/made.py), so that what the mask forbids
 costs nothing.  What a panel covers beyond the mask is zero in theta, and its gradient is ignored by all who read it.
 """
@@ -15,11 +15,22 @@ import numpy as np
 
 from npflows.engine.params import Parameter
 from npflows.kernels.activations import CODES, NEEDS_INPUT, activate, activate_vjp
-from npflows.kernels.blas import matmul, matmul_nt, matmul_tn
+from npflows.kernels.calls import Link
+from npflows.kernels.gemm import (
+    FROM_BIAS,
+    FROM_RESULT,
+    FROM_ZERO,
+    OUTER,
+    PRODUCT,
+    add_outer,
+    matmul,
+    matmul_transposed,
+)
 from npflows.kernels.jit import inlined, kernel
 
 # spec: a header, then a record for each dense layer, then the tables that the records point to
-N_DENSE, ACTIVATION, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, HEADER = range(8)
+(N_DENSE, ACTIVATION, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS,
+ HEADER) = range(10)  # fmt: skip
 (WEIGHT, BIAS, ROWS, COLUMNS, H, BEFORE, DH, ROW_PANELS, N_ROW_PANELS, COLUMN_PANELS, N_COLUMN_PANELS,
  UNLOCKED, RECORD) = range(13)  # fmt: skip
 
@@ -28,15 +39,6 @@ N_DENSE, ACTIVATION, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, HEADER =
 def record(spec, layer):
     """Where the record of a dense layer begins."""
     return HEADER + RECORD * layer
-
-
-@inlined
-def fill_bias(theta, bias, out):
-    """out (rows, lanes) = b."""
-    for u in range(out.shape[0]):
-        b = theta[bias + u]
-        for t in range(out.shape[1]):
-            out[u, t] = b
 
 
 @inlined(reassociate=True)
@@ -60,22 +62,21 @@ def hidden(spec, work, layer):
 @kernel
 def forward(spec, theta, context, key, first, x, out, work, temp):
     """out (n_out, lanes) = network of x (n_in, lanes); work keeps the hidden layers."""
-    last, lanes = spec[N_DENSE] - 1, x.shape[1]
+    last, address = spec[N_DENSE] - 1, spec[PRODUCT_ADDRESS]
     h = x
     for layer in range(last + 1):
         r = record(spec, layer)
         y, before = out, out
         if layer < last:
             y, before = hidden(spec, work, layer)
-        fill_bias(theta, spec[r + BIAS], y)
-        columns = spec[r + COLUMNS]
+        weight, bias, columns = theta[spec[r + WEIGHT] :], theta[spec[r + BIAS] :], spec[r + COLUMNS]
         for p in range(spec[r + N_ROW_PANELS]):
             q = spec[r + ROW_PANELS] + 3 * p
             r0, r1, k = spec[q], spec[q + 1], spec[q + 2]
-            matmul(theta[spec[r + WEIGHT] + r0 * columns :], columns, h, lanes, y[r0:], lanes, r1 - r0, lanes, k, 1)
+            matmul(address, weight[r0 * columns :], columns, h, y[r0:], r1 - r0, k, FROM_BIAS, bias[r0:])
         if layer == 0 and spec[N_CONDITION] > 0:
             n = spec[N_CONDITION]
-            matmul(theta[spec[CONDITION_WEIGHT] :], n, context, lanes, y, lanes, y.shape[0], lanes, n, 1)
+            matmul(address, theta[spec[CONDITION_WEIGHT] :], n, context, y, y.shape[0], n, FROM_RESULT, bias)
         if layer < last:
             activate(spec[ACTIVATION], y, before)
         h = y
@@ -89,53 +90,53 @@ def forward_vjp(spec, theta, context, key, first, x, dout, dx, work, temp, dthet
 
 
 @inlined
+def hidden_gradient(spec, temp, layer):
+    """The gradient of what enters a hidden layer's activation."""
+    r = record(spec, layer)
+    return temp[spec[r + DH] : spec[r + DH] + spec[r + ROWS]]
+
+
+@inlined
 def backpropagate(spec, theta, dout, dx, work, temp):
-    last, lanes = spec[N_DENSE] - 1, dout.shape[1]
+    last = spec[N_DENSE] - 1
+    d = dout
     for layer in range(last, -1, -1):
         r = record(spec, layer)
-        d, below = dout, dx
-        if layer < last:
-            d = temp[spec[r + DH] : spec[r + DH] + spec[r + ROWS]]
-        if layer > 0:
-            below = temp[spec[r - RECORD + DH] : spec[r - RECORD + DH] + spec[r + COLUMNS]]
-        columns = spec[r + COLUMNS]
+        below = hidden_gradient(spec, temp, layer - 1) if layer > 0 else dx
+        columns, rows = spec[r + COLUMNS], spec[r + ROWS]
         for p in range(spec[r + N_COLUMN_PANELS]):
             q = spec[r + COLUMN_PANELS] + 3 * p
             c0, c1, r0 = spec[q], spec[q + 1], spec[q + 2]
-            if r0 < spec[r + ROWS]:
-                matmul_tn(theta[spec[r + WEIGHT] + r0 * columns + c0 :], columns, d[r0:], lanes, below[c0:], lanes,
-                          c1 - c0, lanes, spec[r + ROWS] - r0, 0)  # fmt: skip
-            else:
-                below[c0:c1, :] = 0
+            matmul_transposed(spec[PRODUCT_ADDRESS], theta[spec[r + WEIGHT] + r0 * columns + c0 :], columns, d[r0:],
+                              below[c0:], c1 - c0, rows - r0, FROM_ZERO)  # fmt: skip
         if layer > 0:
             h, before = hidden(spec, work, layer - 1)
             activate_vjp(spec[ACTIVATION], h, before, below)
+        d = below
 
 
 @inlined
 def weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext):
     """Gradients of the parameters and of the condition, once those of all hidden layers lie in temp."""
-    last, lanes = spec[N_DENSE] - 1, x.shape[1]
+    last = spec[N_DENSE] - 1
+    h = x
     for layer in range(last + 1):
         r = record(spec, layer)
-        d, h = dout, x
-        if layer < last:
-            d = temp[spec[r + DH] : spec[r + DH] + spec[r + ROWS]]
-        if layer > 0:
-            h, _ = hidden(spec, work, layer - 1)
+        d = hidden_gradient(spec, temp, layer) if layer < last else dout
+        columns, rows = spec[r + COLUMNS], spec[r + ROWS]
         if layer == 0 and spec[N_CONDITION] > 0:
             n, offset = spec[N_CONDITION], spec[CONDITION_WEIGHT]
-            matmul_tn(theta[offset:], n, d, lanes, dcontext, lanes, n, lanes, spec[r + ROWS], 1)
+            matmul_transposed(spec[PRODUCT_ADDRESS], theta[offset:], n, d, dcontext, n, rows, FROM_RESULT)
             if dtheta.size > 0:
-                matmul_nt(d, lanes, context, lanes, dtheta[offset:], n, spec[r + ROWS], n, lanes, 1)
-        if dtheta.size == 0:
-            continue
-        add_lane_sums(d, dtheta[spec[r + BIAS] : spec[r + BIAS] + spec[r + ROWS]])
-        columns = spec[r + COLUMNS]
-        for p in range(spec[r + N_ROW_PANELS]):
-            q = spec[r + ROW_PANELS] + 3 * p
-            r0, r1, k = spec[q], spec[q + 1], spec[q + 2]
-            matmul_nt(d[r0:], lanes, h, lanes, dtheta[spec[r + WEIGHT] + r0 * columns :], columns, r1 - r0, k, lanes, 1)
+                add_outer(spec[OUTER_ADDRESS], d, context, dtheta[offset:], n, rows, n)
+        if dtheta.size > 0:
+            add_lane_sums(d, dtheta[spec[r + BIAS] : spec[r + BIAS] + rows])
+            for p in range(spec[r + N_ROW_PANELS]):
+                q = spec[r + ROW_PANELS] + 3 * p
+                r0, r1, k = spec[q], spec[q + 1], spec[q + 2]
+                add_outer(spec[OUTER_ADDRESS], d[r0:], h, dtheta[spec[r + WEIGHT] + r0 * columns :], columns, r1 - r0, k)
+        if layer < last:
+            h, _ = hidden(spec, work, layer)
 
 
 class MLP:
@@ -209,7 +210,7 @@ class MLP:
     def _unlocked(self, layer: int) -> list[int]:
         return []
 
-    def spec(self) -> list[int]:
+    def spec(self, link: Link) -> list[int]:
         """The integers that the kernels read."""
         n_dense = len(self._widths) - 1
         offsets = {}
@@ -219,7 +220,8 @@ class MLP:
             position += parameter.value.size
         spec = [0] * (HEADER + RECORD * n_dense)
         spec[:HEADER] = [n_dense, CODES[self.activation], self.n_in, self.n_out, self.condition_dim,
-                         offsets.get("condition_weight", 0), self._group()]  # fmt: skip
+                         offsets.get("condition_weight", 0), self._group(), link(*PRODUCT),
+                         link(*OUTER) if link.gradient else 0]  # fmt: skip
         row = 0
         for layer in range(n_dense):
             r = HEADER + RECORD * layer
@@ -230,8 +232,7 @@ class MLP:
                 spec[r + H], spec[r + DH] = row, row
                 spec[r + BEFORE] = row + (sum(self.hidden_dims) if self.activation in NEEDS_INPUT else 0)
                 row += rows
-            by_row = [p for p in self._row_panels(layer) if p[2] > 0]
-            by_column = [p for p in self._column_panels(layer) if p[1] > p[0]]
+            by_row, by_column = self._row_panels(layer), self._column_panels(layer)
             spec[r + ROW_PANELS], spec[r + N_ROW_PANELS] = len(spec), len(by_row)
             spec += [i for panel in by_row for i in panel]
             spec[r + COLUMN_PANELS], spec[r + N_COLUMN_PANELS] = len(spec), len(by_column)
