@@ -65,13 +65,8 @@ class NormalizingFlow(Parametrised, Configured):
         layers = list(layers)
         if not layers or not all(isinstance(layer, Layer) for layer in layers):
             raise ValueError("layers must be a sequence of at least one Layer")
-        self.layers = layers
+        self.layers, self.base_distribution = layers, base_distribution
         self._assemble(layers, (layers[0].input_dim,), base_distribution, as_dtype(dtype))
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments as values that JSON can hold, random choices resolved."""
-        return super().config
 
     def _assemble(
         self, layers: Sequence[Layer], shape: tuple[int, ...], base: str | Base, dtype: np.dtype
@@ -226,12 +221,14 @@ class NormalizingFlow(Parametrised, Configured):
     def log_prob_and_grad(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
         """Log-density (n,) of x and its gradient with respect to x (n, input_dim), in the units of x.
 
-        The gradient is 0 where the log-density is -inf, so that a sampler meets no NaN.
+        The gradient is 0 where the log-density is -inf, or so small that the gradient leaves the range of the compute
+        dtype, so that a sampler meets no NaN.
         """
         rows, context, single = self._inputs(x, condition)
         result = self._compiled().pullback(self._buffer.theta, self.standardize.table, rows, context,
                                            dlog=np.ones(len(rows)), input=True, gradient=False)  # fmt: skip
-        result.dx[np.isneginf(result.log_prob)] = 0
+        lost = np.isneginf(result.log_prob) | ~np.isfinite(result.dx).all(axis=1)
+        result.dx[lost & ~np.isnan(result.log_prob)] = 0
         return (result.log_prob[0] if single else result.log_prob), self._shaped(result.dx, single)
 
     def nll_and_grad(
@@ -245,10 +242,14 @@ class NormalizingFlow(Parametrised, Configured):
         if not len(rows):
             raise ValueError("x must have at least one row")
         weights = as_weights(sample_weight, len(rows))
-        weights = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
+        if weights is None:
+            weights = np.full(len(rows), 1 / len(rows))
+        elif not weights.all():  # what has no weight has no influence, whatever it holds
+            used = weights > 0
+            rows, weights, context = rows[used], weights[used], None if context is None else context[used]
+        weights = weights / weights.sum()
         result = self._compiled().pullback(self._buffer.theta, self.standardize.table, rows, context, dlog=-weights)
-        used = weights > 0
-        return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self._buffer.index]
+        return float(-(weights * result.log_prob).sum()), result.gradient[self._buffer.index]
 
     def bits_per_dim(self, x: object, condition: object = None) -> float:
         """Mean negative log-likelihood of x in bits, for each of the `input_dim` values."""

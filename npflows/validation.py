@@ -76,7 +76,9 @@ def as_mask(mask: object) -> np.ndarray:
 
 
 def as_numeric(values: object, name: str) -> np.ndarray:
-    """An array of real numbers, without a copy where it is one already."""
+    """An array of real numbers, without a copy where it is one already; what is masked becomes NaN."""
+    if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "biuf":
+        values = np.ma.filled(values.astype(np.float64), np.nan)
     try:
         array = values if isinstance(values, np.ndarray) else np.asarray(values)
         if array.dtype.kind == "O":

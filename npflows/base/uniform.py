@@ -18,7 +18,11 @@ def log_prob(spec, theta, z, log_prob):
         low, high = theta[d], theta[n + d]
         inside = -np.log(np.float64(high) - np.float64(low))
         for t in range(z.shape[1]):
-            log_prob[t] += -np.inf if (z[d, t] < low or z[d, t] > high) else inside
+            value = z[d, t]
+            if low <= value <= high:
+                log_prob[t] += inside
+            else:
+                log_prob[t] = np.nan if np.isnan(value) else log_prob[t] - np.inf
 
 
 @kernel

@@ -156,7 +156,7 @@ class Program:
         rows = block_rows + self.condition_dim + temp_rows + shared
         if gradient:
             rows = 2 * (block_rows + self.condition_dim) + 1 + temp_rows + kept
-        lanes = driver.padded(min(n, block_width(n)))
+        lanes = -(-min(n, block_width(n)) // driver.LANE_MULTIPLE) * driver.LANE_MULTIPLE
         return threads.arena(rows * lanes, self.dtype)
 
     def transport(

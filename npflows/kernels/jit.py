@@ -102,6 +102,9 @@ def cache_directory() -> Path | None:
     return next((folder for folder in (beside, home / name) if _usable(folder)), None)
 
 
+_DIGEST = hashlib.sha256().digest_size
+
+
 class DiskCache:
     """One function's compiled versions on disk, with the interface that Numba's dispatcher expects of a cache.
 
@@ -135,10 +138,10 @@ class DiskCache:
             data = file.read_bytes() if file is not None else None
         except OSError:
             return None
-        if data is None:
-            return None
+        if data is None or hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
+            return None  # machine code is not run on trust
         try:
-            return CompileResult._rebuild(context, *pickle.loads(data))
+            return CompileResult._rebuild(context, *pickle.loads(data[_DIGEST:]))
         except Exception:  # a damaged file: compile again
             return None
 
@@ -150,7 +153,8 @@ class DiskCache:
             return
         temporary = file.with_name(f"{file.name}.{os.getpid()}")
         try:
-            temporary.write_bytes(serialize.dumps(result._reduce()))
+            data = serialize.dumps(result._reduce())
+            temporary.write_bytes(hashlib.sha256(data).digest() + data)
             os.replace(temporary, file)
         except OSError:
             temporary.unlink(missing_ok=True)

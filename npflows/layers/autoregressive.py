@@ -7,7 +7,7 @@ is the gradient through it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -130,9 +130,7 @@ class Autoregressive(Layer):
         self, order: np.ndarray, network: MADENetwork, transformer: Affine, dtype: object, *, inverted: bool = False
     ) -> None:
         self._network, self._transformer = network, transformer
-        self.kernels = (
-            (inverse, forward, inverse_vjp, forward_vjp) if inverted else (forward, inverse, forward_vjp, inverse_vjp)
-        )
+        self._inverted = inverted
         self.order = order
         n = len(order)
         parameters = [Parameter(f"network.{p.name}", p.value, p.free) for p in network.parameters]
@@ -146,6 +144,12 @@ class Autoregressive(Layer):
             condition_dim=network.condition_dim,
             dtype=dtype,
         )
+
+    @property
+    def kernels(self) -> tuple[Callable, ...]:
+        if self._inverted:
+            return inverse, forward, inverse_vjp, forward_vjp
+        return forward, inverse, forward_vjp, inverse_vjp
 
     def spec(self, link: Link) -> list[int]:
         network, maps, inner = self._network.kernels, self._transformer.kernels, self._network.spec(link)

@@ -35,7 +35,8 @@ class Layer(Parametrised, Configured):
     """
 
     kernels: Sequence[Callable]
-    """forward, inverse, forward_vjp, inverse_vjp; see `npflows.kernels.calls.SIGNATURES`."""
+    """forward, inverse, forward_vjp, inverse_vjp; see `npflows.kernels.calls.SIGNATURES`.  An attribute of the class or a
+    property, as compiled functions can't be pickled."""
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ def _from_json(value: dict) -> Any:
 def write(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """The flow, its best parameters, the optimiser, the split of the rows, the generator and the counts."""
     arrays, numbers = trainer.state()
-    content = pack(trainer.flow)
+    content = {**pack(trainer.flow), "theta": trainer.best}  # so that `load` finds the best ones
     content.update({_PREFIX + name: array for name, array in arrays.items()})
     content[_PREFIX + "numbers"] = np.array(json.dumps(numbers, default=_json))
     with atomic_write(path) as file:
@@ -50,12 +50,12 @@ class Saved:
 
     def rows(self, rows: Rows) -> tuple[Rows, Rows | None]:
         """The split of the run."""
-        train, validation = self.arrays["train"], self.arrays["validation"]
-        if max(train.max(initial=-1), validation.max(initial=-1)) >= len(rows.x):
-            raise FlowFileError(f"{self.where} belongs to another run: it had more than the {len(rows.x)} rows of x")
-        return Rows(rows.x, train, rows.weight, rows.condition), (
-            Rows(rows.x, validation, rows.weight, rows.condition) if len(validation) else None
-        )
+        parts = [self.arrays["train"], self.arrays["validation"]]
+        every = np.concatenate(parts)
+        if not len(parts[0]) or every.min() < 0 or every.max() >= len(rows.x) or len(np.unique(every)) < len(every):
+            raise FlowFileError(f"{self.where} belongs to another run: its rows are not among the {len(rows.x)} of x")
+        train, validation = (Rows(rows.x, part, rows.weight, rows.condition) for part in parts)
+        return train, validation if len(validation) else None
 
     def restore(self, trainer: Trainer) -> None:
         """Take up the run.
@@ -63,25 +63,40 @@ class Saved:
         Raises
         ------
         FlowFileError
-            If it was one of another flow, other data or other options.
+            If it was one of another flow, other data or other options, or the file is damaged; nothing is changed then.
         """
-        flow, wrong = trainer.flow, []
-        ours, theirs = (type(flow).__name__, json.loads(json.dumps(flow.config))), (self.about["class"],
-                                                                                  self.about["config"])  # fmt: skip
-        if ours != theirs:
-            wrong.append(f"the flow is {ours[0]} {ours[1]}, the file has {theirs[0]} {theirs[1]}")
-        options = self.numbers["options"]
-        wrong += [
-            f"{name} is {value!r}, the file has {options.get(name)!r}"
-            for name, value in trainer.options().items()
-            if options.get(name) != value
+        flow, options = trainer.flow, self.numbers["options"]
+        ours = {"flow": type(flow).__name__, **json.loads(json.dumps(flow.config)), **trainer.options}
+        theirs = {"flow": self.about["class"], **self.about["config"], **options}
+        wrong = [
+            f"{name} is {value!r}, the file has {theirs.get(name)!r}"
+            for name, value in ours.items()
+            if theirs.get(name) != value
         ]
         if wrong:
             raise FlowFileError(f"{self.where} belongs to another run:\n  " + "\n  ".join(wrong))
+        expected, _ = trainer.state()
+        wrong = [
+            f"{name} is {self.arrays[name].dtype} {self.arrays[name].shape}, expected {array.dtype} {array.shape}"
+            for name, array in expected.items()
+            if (self.arrays[name].dtype, self.arrays[name].shape) != (array.dtype, array.shape)
+        ]
+        wrong += [
+            f"{name} has values that are not finite"
+            for name, array in [*self.arrays.items(), ("standardize", self.table)]
+            if array.dtype.kind == "f" and not np.isfinite(array).all()
+        ]
+        if self.table.shape != (2, flow.latent_dim):
+            wrong.append(f"standardize has shape {self.table.shape}, expected (2, {flow.latent_dim})")
+        if wrong:
+            raise FlowFileError(f"{self.where} is damaged:\n  " + "\n  ".join(wrong))
         flow.standardize.set(*self.table)
         flow._is_standardized = self.about["standardized"]
         flow.history = {name: list(values) for name, values in self.about["history"].items()}
         trainer.restore(self.arrays, self.numbers)
+
+
+_ARRAYS = {"now", "best", "average", "m", "v", "train", "validation"}
 
 
 def read(path: str | os.PathLike[str]) -> Saved | None:
@@ -90,12 +105,19 @@ def read(path: str | os.PathLike[str]) -> Saved | None:
         return None
     content, where = read_arrays(path), os.fspath(path)
     try:
-        return Saved(
+        saved = Saved(
             where,
             json.loads(str(content["about"])),
             json.loads(str(content[_PREFIX + "numbers"]), object_hook=_from_json),
-            {name[len(_PREFIX) :]: array for name, array in content.items() if name.startswith(_PREFIX)},
+            {name: content[_PREFIX + name] for name in sorted(_ARRAYS)},
             content["standardize"],
         )
-    except (KeyError, ValueError) as error:
-        raise FlowFileError(f"{where} is not a checkpoint ({error!r})") from None
+        parts = (saved.about["class"], dict(saved.about["config"]), saved.about["standardized"], saved.about["history"])
+        if not parts[3] or not isinstance(saved.numbers["options"], dict):
+            raise ValueError("it records no epoch")
+        for name in ("train", "validation"):
+            if saved.arrays[name].dtype != np.int64 or saved.arrays[name].ndim != 1:
+                raise ValueError(f"{name} holds no row numbers")
+    except (KeyError, ValueError, TypeError) as error:
+        raise FlowFileError(f"{where} is not a checkpoint, or damaged ({error!r})") from None
+    return saved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,6 +50,15 @@ class Rows:
         for start in range(0, len(self), PIECE):
             yield self.take(np.arange(start, min(start + PIECE, len(self))))
 
+    def checksum(self) -> int:
+        """A number that tells other data apart."""
+        total = zlib.crc32(np.ascontiguousarray(self.index))
+        for start in range(0, len(self.x), PIECE):
+            for array in (self.x, self.weight, self.condition):
+                if array is not None:
+                    total = zlib.crc32(np.ascontiguousarray(array[start : start + PIECE]), total)
+        return total
+
     def part(self, which: np.ndarray) -> Rows:
         return Rows(self.x, self.index[which], self.weight, self.condition)
 
@@ -88,22 +98,21 @@ def as_training_rows(
         warnings.warn(
             f"{name} has {n} rows and {table.shape[1]} columns, more columns than rows: is it transposed?",
             UserWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
     weights = as_weights(weight, n, "sample_weight" if name == "x" else "validation_weight")
     context = as_condition(condition, n, flow.condition_dim)
-    rows = Rows(table, np.arange(n), weights, context)
+    used = np.arange(n) if weights is None else np.flatnonzero(weights)  # no weight, no influence
+    rows = Rows(table, used, weights, context)
     valid = np.concatenate([_finite(part, c) for part, _, c in rows.pieces()])
     if not valid.all():
-        n_bad = int(n - valid.sum())
         if on_invalid == "raise":
-            raise ValueError(_describe_invalid(table, context, valid, name))
-        warnings.warn(f"{name}: dropped {n_bad} of {n} rows with NaN or infinite values", UserWarning, stacklevel=5)
-        if n_bad == n:
+            raise ValueError(_describe_invalid(table, context, used[~valid], name))
+        if not valid.any():
             raise ValueError(f"{name} has no row without NaN or infinite values")
+        n_bad = len(valid) - int(valid.sum())
+        warnings.warn(f"{name}: dropped {n_bad} of {n} rows with NaN or infinite values", UserWarning, stacklevel=4)
         rows = rows.part(np.flatnonzero(valid))
-        if weights is not None and not weights[valid].any():
-            raise ValueError(f"no row of {name} without NaN or infinite values has a weight above 0")
     return rows
 
 
@@ -112,8 +121,7 @@ def _finite(part: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
     return valid if condition is None else valid & np.isfinite(condition).all(axis=1)
 
 
-def _describe_invalid(table: np.ndarray, condition: np.ndarray | None, valid: np.ndarray, name: str) -> str:
-    bad = np.flatnonzero(~valid)
+def _describe_invalid(table: np.ndarray, condition: np.ndarray | None, bad: np.ndarray, name: str) -> str:
     if condition is not None and not np.isfinite(condition[bad]).all():
         name = f"{name} or its condition"
     columns = np.flatnonzero(~np.isfinite(table[bad[:1000]]).all(axis=0))
@@ -153,29 +161,28 @@ def standardization(rows: Rows, support: tuple[np.ndarray, np.ndarray] | None) -
         loc = 0.5 * (low + high) - scale * 0.5 * (support[0] + support[1])
         _warn_constant(high <= low)
         return loc, scale
-    total, loc = 0.0, np.zeros(d)
+    rows = rows.normalised()
+    n, loc, largest = len(rows), np.zeros(d), np.zeros(d)
     for x, weight, _ in rows.pieces():
-        weight = np.ones(len(x)) if weight is None else weight
-        total += weight.sum()
-        loc += weight @ x.astype(np.float64)
-    loc /= total
-    variance, largest = np.zeros(d), np.zeros(d)
-    for x, weight, _ in rows.pieces():
-        weight = np.ones(len(x)) if weight is None else weight
-        deviation = x.astype(np.float64) - loc
-        variance += weight @ deviation**2
+        share = np.full(len(x), 1 / n) if weight is None else weight / n
+        loc += share @ x.astype(np.float64)
         largest = np.maximum(largest, np.abs(x).max(axis=0))
-    scale = np.sqrt(variance / total)
-    constant = scale <= 1e-14 * largest
+    unit = np.where(largest > 0, largest, 1.0)  # squares of deviations in this unit neither overflow nor vanish
+    variance = np.zeros(d)
+    for x, weight, _ in rows.pieces():
+        share = np.full(len(x), 1 / n) if weight is None else weight / n
+        variance += share @ (x / unit - loc / unit) ** 2
+    relative = np.sqrt(variance)
+    constant = relative <= 1e-14
     _warn_constant(constant)
-    return loc, np.where(constant, 1.0, scale)
+    return loc, np.where(constant, 1.0, unit * relative)
 
 
 def _warn_constant(constant: np.ndarray) -> None:
     if constant.any():
         columns = ", ".join(map(str, np.flatnonzero(constant)))
         warnings.warn(
-            f"column {columns} of x is constant: it is standardised by 1, and no density describes it; drop it",
+            f"column {columns} of x is constant in the training rows and has no density; it is standardised by 1: drop it",
             UserWarning,
             stacklevel=5,
         )

@@ -47,7 +47,7 @@ def fit(
     resume: bool = False,
     rng: object = None,
     progress: bool | str = "auto",
-    callbacks: Iterable[Callable] = (),
+    callbacks: Callable | Iterable[Callable] = (),
 ) -> None:
     """Fit a flow to a table by maximum likelihood; `NormalizingFlow.fit` calls this and returns the flow.
 
@@ -100,7 +100,7 @@ def fit(
         Splits and shuffles.  The same seed gives the same bits for any number of threads.
     progress : bool or "auto"
         Show progress on standard error; by default only on a terminal.
-    callbacks : iterable of callable
+    callbacks : callable or iterable of callable
         Each is called as callback(flow, record) after each epoch with what the history records; one that returns True
         ends the run.
 
@@ -123,7 +123,11 @@ def fit(
         raise ValueError(f"ema must lie between 0 and 1, got {ema!r}")
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=, the file to continue from")
-    callbacks = list(callbacks)
+    callbacks = [callbacks] if callable(callbacks) else list(callbacks)
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks must be functions of (flow, record), got {callback!r}")
+    display = Progress(progress, max_epochs)
     generator = as_rng(rng)
     started = time.monotonic()
 
@@ -150,6 +154,7 @@ def fit(
         optimizer=Adam(flow._buffer.theta, flow._buffer.free, weight_decay, clip_norm),
         ema=None if ema is None else float(ema),
         rng=generator,
+        patience=patience,
     )  # fmt: skip
     if saved is not None:
         saved.restore(trainer)
@@ -159,10 +164,10 @@ def fit(
             flow._is_standardized = True
         flow.history = {}
         trainer.begin()
-    display = Progress(progress, max_epochs, trainer.epoch)
+    display.begin(trainer.epoch)
     try:
         while trainer.epoch < max_epochs and time.monotonic() - started < limit:
-            if patience is not None and trainer.epochs_without_improvement >= patience:
+            if trainer.is_stuck:
                 break
             record = trainer.run_epoch()
             for name, value in record.items():

@@ -16,26 +16,28 @@ class Progress:
         auto: only on a terminal.
     total : int
         Epochs (or steps) at most.
-    done : int
-        Those of an earlier run that this one continues.
     """
 
     seconds_between_lines = 5.0
 
-    def __init__(self, show: bool | str, total: int, done: int = 0, unit: str = "epoch") -> None:
+    def __init__(self, show: bool | str, total: int, unit: str = "epoch") -> None:
         if show not in (True, False, "auto"):
             raise ValueError(f'progress must be True, False or "auto", got {show!r}')
         self._show = sys.stderr.isatty() if show == "auto" else bool(show)
-        self._total, self._done, self._unit = total, done, unit
+        self._total, self._done, self._unit = total, 0, unit
         self._bar: Any = None
         self._last_line = 0.0
         self._text = ""
+
+    def begin(self, done: int = 0) -> None:
+        """Start showing; `done` are those of an earlier run that this one continues."""
+        self._done = done
         if self._show:
             try:
                 from tqdm.auto import tqdm
             except ImportError:
                 return
-            self._bar = tqdm(total=total, initial=done, unit=unit, leave=True)
+            self._bar = tqdm(total=self._total, initial=done, unit=self._unit, leave=True)
 
     def update(self, text: str) -> None:
         """One more is done."""

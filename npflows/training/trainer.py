@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ class Trainer:
         Decay of a moving average of the parameters, which then is what is validated and kept.
     rng : numpy.random.Generator
         Shuffles the rows.
+    patience : int or None
+        Epochs without improvement after which the run is stuck.
     """
 
     def __init__(
@@ -52,9 +55,11 @@ class Trainer:
         optimizer: Adam,
         ema: float | None,
         rng: np.random.Generator,
+        patience: int | None = None,
     ) -> None:
         self.flow, self.train, self.validation = flow, train.normalised(), validation and validation.normalised()
         self.batch_size, self.schedule, self.optimizer, self.ema, self.rng = batch_size, schedule, optimizer, ema, rng
+        self.patience = patience
         self.theta = flow._buffer.theta
         self.average = self.theta.copy()
         self.best = self.theta.copy()
@@ -71,6 +76,11 @@ class Trainer:
     def epochs_without_improvement(self) -> int:
         return self.epoch - self.best_epoch
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether patience is at an end."""
+        return self.patience is not None and self.epochs_without_improvement >= self.patience
+
     def begin(self) -> None:
         """Know what the first parameters are worth, so that they are kept if nothing is better."""
         self.best_loss = self._loss(self.theta, self.validation if self.validation is not None else self.train)
@@ -83,7 +93,7 @@ class Trainer:
         total = 0.0
         for x, weight, condition in rows.pieces():
             log_prob = program.transport(theta, table, x, condition, y=False, log_det=False, log_prob=True).log_prob
-            total -= log_prob.sum() if weight is None else log_prob[weight > 0] @ weight[weight > 0]
+            total -= log_prob.sum() if weight is None else (log_prob * weight).sum()
         return float(total / len(rows))
 
     def run_epoch(self) -> dict[str, float]:
@@ -126,7 +136,7 @@ class Trainer:
         buffers, log_prob = self._buffers[n], self._log_prob[:n]
         self.flow._compiled().accumulate(self.theta, self.flow.standardize.table, x, condition, dlog, buffers,
                                          log_prob=log_prob, key=self.step + 1)  # fmt: skip
-        loss = float((log_prob * dlog).sum()) if weight is None else float((log_prob * dlog)[weight > 0].sum())
+        loss = float((log_prob * dlog).sum())
         taken, norm = False, math.nan
         if math.isfinite(loss):
             taken, norm = self.optimizer.step(buffers, rate)
@@ -162,12 +172,15 @@ class Trainer:
         """Leave the best parameters in the flow."""
         self.theta[:] = self.best
 
+    @functools.cached_property
     def options(self) -> dict[str, Any]:
         """What a run that continues this one must have in common with it."""
         schedule = self.schedule
         return {
-            "training rows": len(self.train),
-            "validation rows": 0 if self.validation is None else len(self.validation),
+            "training data": f"{len(self.train)} rows, checksum {self.train.checksum():08x}",
+            "validation data": "none"
+            if self.validation is None
+            else f"{len(self.validation)} rows, checksum {self.validation.checksum():08x}",
             "batch_size": self.batch_size,
             "learning_rate": schedule.peak,
             "schedule": schedule.kind,
@@ -176,6 +189,7 @@ class Trainer:
             "weight_decay": self.optimizer.weight_decay,
             "clip_norm": self.optimizer.clip_norm,
             "ema": self.ema,
+            "patience": self.patience,
             "generator": type(self.rng.bit_generator).__name__,
         }
 
@@ -185,7 +199,7 @@ class Trainer:
         """All that changes during a run."""
         validation = np.zeros(0, np.int64) if self.validation is None else self.validation.index
         arrays = {
-            "theta": self.theta,
+            "now": self.theta,
             "best": self.best,
             "average": self.average,
             "m": self.optimizer.m,
@@ -195,7 +209,7 @@ class Trainer:
         }
         numbers = {name: getattr(self, name) for name in self._NUMBERS}
         numbers.update(
-            options=self.options(),
+            options=self.options,
             factor=self.schedule.factor,
             adam_steps=self.optimizer.steps,
             generator=self.rng.bit_generator.state,
@@ -208,5 +222,5 @@ class Trainer:
             setattr(self, name, numbers[name])
         self.schedule.factor, self.optimizer.steps = numbers["factor"], numbers["adam_steps"]
         self.rng.bit_generator.state = numbers["generator"]
-        self.theta[:], self.best[:], self.average[:] = arrays["theta"], arrays["best"], arrays["average"]
+        self.theta[:], self.best[:], self.average[:] = arrays["now"], arrays["best"], arrays["average"]
         self.optimizer.m[:], self.optimizer.v[:] = arrays["m"], arrays["v"]

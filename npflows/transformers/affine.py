@@ -11,6 +11,8 @@ s is clamped once, where exp would leave the range of the dtype, and the clamped
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from npflows.engine.params import Parameter
@@ -161,8 +163,11 @@ class Affine:
 
     def __init__(self, scale_activation: str, *, shift_first: bool = False) -> None:
         self.scale_activation, self.shift_first = scale_activation, shift_first
-        chosen = (undo, apply, undo_vjp, undo_solve) if shift_first else (apply, undo, apply_vjp, apply_solve)
-        self.kernels = dict(zip(("forward", "inverse", "vjp", "solve"), chosen))
+
+    @property
+    def kernels(self) -> dict[str, Callable]:
+        chosen = (undo, apply, undo_vjp, undo_solve) if self.shift_first else (apply, undo, apply_vjp, apply_solve)
+        return dict(zip(("forward", "inverse", "vjp", "solve"), chosen))
 
     def parameters(self, n: int) -> list[Parameter]:
         """Parameters of the map of n values, besides those that a conditioner gives."""
