@@ -18,7 +18,7 @@ from npflows.kernels.jit import inlined, kernel
 from npflows.layers.coupling import gather, scatter
 from npflows.layers.layer import Layer
 from npflows.networks.made import MADENetwork
-from npflows.transformers.affine import Affine
+from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
 from npflows.validation import as_choice, as_dtype, as_int, as_order, as_rng, as_widths
 
 # spec: this header, then the order, the network's spec, the scalar map's
@@ -184,6 +184,7 @@ class _AffineAutoregressive(Autoregressive):
         input_dim: int,
         hidden_dims: Sequence[int] = (128, 128),
         order: object = None,
+        scale_activation: str = "tanh_gain",
         *,
         activation: str = "relu",
         condition_dim: int = 0,
@@ -194,7 +195,8 @@ class _AffineAutoregressive(Autoregressive):
         self.hidden_dims = as_widths(hidden_dims)
         self.activation = as_choice(activation, "activation", list(CODES))
         order = np.arange(n) if order is None else as_order(order, n)
-        transformer = Affine("none", shift_first=not self._inverted)
+        self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
+        transformer = Affine(self.scale_activation, shift_first=not self._inverted)
         network = MADENetwork(n, self.hidden_dims, transformer.multiplier, activation=self.activation,
                               condition_dim=as_int(condition_dim, "condition_dim", 0), rng=as_rng(rng))  # fmt: skip
         network.warn_of_lost_dependence(order)
@@ -215,6 +217,8 @@ class MAFLayer(_AffineAutoregressive):
         Units of the masked network's hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
     order : array_like of int, optional
         order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
+    scale_activation : {"tanh_gain", "tanh", "none"}
+        How log_scale is bounded, so that a network that extrapolates gives no absurd density; see `CouplingLayer`.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
     condition_dim : int
         Width of a condition that every feature depends on.
@@ -235,7 +239,7 @@ class IAFLayer(_AffineAutoregressive):
 
     Parameters
     ----------
-    input_dim, hidden_dims, order, activation, condition_dim, dtype, rng
+    input_dim, hidden_dims, order, scale_activation, activation, condition_dim, dtype, rng
         As in `MAFLayer`.
     """
 

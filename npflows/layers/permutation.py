@@ -5,39 +5,52 @@ from __future__ import annotations
 import numpy as np
 
 from npflows.kernels.calls import Link
-from npflows.kernels.jit import kernel
+from npflows.kernels.jit import inlined, kernel
 from npflows.layers.coupling import gather, scatter
 from npflows.layers.layer import Layer
 from npflows.validation import as_choice, as_int, as_order, as_rng
 
 
-@kernel
-def forward(spec, theta, context, key, first, block, log_det, work, temp):
-    """y[k] = x[spec[k]]."""
+@inlined
+def copy(source, target):
+    for k in range(source.shape[0]):
+        for t in range(source.shape[1]):
+            target[k, t] = source[k, t]
+
+
+@inlined
+def permute(spec, block, temp):
+    """block[k] = block[spec[k]]."""
     gather(block, spec, 0, temp[: spec.size])
-    for k in range(spec.size):
-        block[k] = temp[k]
+    copy(temp[: spec.size], block)
 
 
-@kernel
-def inverse(spec, theta, context, key, first, block, log_det, work, temp):
-    for k in range(spec.size):
-        temp[k] = block[k]
+@inlined
+def unpermute(spec, block, temp):
+    """block[spec[k]] = block[k]."""
+    copy(block, temp)
     scatter(temp[: spec.size], spec, 0, block)
 
 
 @kernel
+def forward(spec, theta, context, key, first, block, log_det, work, temp):
+    """y[k] = x[order[k]]."""
+    permute(spec, block, temp)
+
+
+@kernel
+def inverse(spec, theta, context, key, first, block, log_det, work, temp):
+    unpermute(spec, block, temp)
+
+
+@kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
-    for k in range(spec.size):
-        temp[k] = dblock[k]
-    scatter(temp[: spec.size], spec, 0, dblock)
+    unpermute(spec, dblock, temp)
 
 
 @kernel
 def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
-    gather(dblock, spec, 0, temp[: spec.size])
-    for k in range(spec.size):
-        dblock[k] = temp[k]
+    permute(spec, dblock, temp)
 
 
 class Permutation(Layer):

@@ -10,6 +10,7 @@ from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
 from npflows.kernels.activations import CODES
 from npflows.layers.autoregressive import IAFLayer, MAFLayer
+from npflows.transformers.affine import SCALE_ACTIVATIONS
 from npflows.validation import as_choice, as_dtype, as_int, as_order, as_rng, as_widths
 
 
@@ -40,6 +41,7 @@ class _AutoregressiveFlow(NormalizingFlow):
         reverse_ordering: bool = True,
         *,
         orders: object = None,
+        scale_activation: str = "tanh_gain",
         activation: str = "relu",
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
@@ -49,15 +51,13 @@ class _AutoregressiveFlow(NormalizingFlow):
         n = as_int(input_dim, "input_dim")
         self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
         self.reverse_ordering = bool(reverse_ordering)
+        self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
         self.activation = as_choice(activation, "activation", list(CODES))
         self.base_distribution = base_distribution
         generator = as_rng(rng)
         self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, orders, generator)
-        layers = [
-            self._layer(n, self.hidden_dims, order, activation=self.activation, condition_dim=condition_dim, dtype=dtype,
-                        rng=generator)
-            for order in self.orders
-        ]  # fmt: skip
+        options = {"activation": self.activation, "condition_dim": condition_dim, "dtype": dtype, "rng": generator}
+        layers = [self._layer(n, self.hidden_dims, order, self.scale_activation, **options) for order in self.orders]
         self._assemble(layers, (n,), base_distribution, as_dtype(dtype))
 
 
@@ -78,6 +78,8 @@ class MAF(_AutoregressiveFlow):
     orders : "random" or sequence of array_like, optional
         Instead: an order drawn from `rng` for each layer, or one given for each; orders[i][k] is the feature that comes
         k-th in layer i.
+    scale_activation : {"tanh_gain", "tanh", "none"}
+        See `MAFLayer`.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
     base_distribution : {"normal", "uniform", "student_t"} or Base
     condition_dim : int
@@ -96,7 +98,8 @@ class IAF(_AutoregressiveFlow):
 
     Parameters
     ----------
-    input_dim, num_layers, hidden_dims, reverse_ordering, orders, activation, base_distribution, condition_dim, dtype, rng
+    input_dim, num_layers, hidden_dims, reverse_ordering, orders, scale_activation, activation, base_distribution,
+    condition_dim, dtype, rng
         As in `MAF`.
     """
 

@@ -28,16 +28,16 @@ def combine(buffers, free, gradient, squares, counter):
         first = piece * PIECE
         if first >= gradient.size:
             break
-        part, allowed = gradient[first : first + PIECE], free[first : first + PIECE]
-        part[:] = buffers[0, first : first + PIECE]
+        end = min(first + PIECE, gradient.size)
+        for i in range(first, end):
+            gradient[i] = buffers[0, i]
         for g in range(1, buffers.shape[0]):
-            source = buffers[g, first : first + PIECE]
-            for i in range(part.size):
-                part[i] += source[i]
+            for i in range(first, end):
+                gradient[i] += buffers[g, i]
         total, zero = 0.0, gradient.dtype.type(0)
-        for i in range(part.size):
-            value = part[i] if allowed[i] else zero
-            part[i] = value
+        for i in range(first, end):
+            value = gradient[i] if free[i] else zero
+            gradient[i] = value
             total += np.float64(value) * np.float64(value)
         squares[piece] = total
 

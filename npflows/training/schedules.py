@@ -42,8 +42,6 @@ class Schedule:
             rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         return rate
 
-    def end_epoch(self, epochs_without_improvement: int) -> None:
-        if self.kind == "plateau" and epochs_without_improvement and not (
-            epochs_without_improvement % self.plateau_epochs
-        ):  # fmt: skip
+    def end_epoch(self, waited: int) -> None:
+        if self.kind == "plateau" and waited and waited % self.plateau_epochs == 0:
             self.factor *= 0.5

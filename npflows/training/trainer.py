@@ -64,7 +64,7 @@ class Trainer:
         self.average = self.theta.copy()
         self.best = self.theta.copy()
         self.best_loss, self.best_epoch = math.inf, 0
-        self.epoch, self.step, self.bad_in_row, self.recoveries = 0, 0, 0, 0
+        self.epoch, self.step, self.waited, self.bad_in_row, self.recoveries = 0, 0, 0, 0, 0
         self.n_batches = max(1, -(-len(train) // batch_size))
         sizes = {len(part) for part in np.array_split(np.arange(len(train)), self.n_batches)}
         most = max(buffer_count(n) for n in sizes)
@@ -73,13 +73,9 @@ class Trainer:
         self._log_prob = np.zeros(max(sizes))
 
     @property
-    def epochs_without_improvement(self) -> int:
-        return self.epoch - self.best_epoch
-
-    @property
     def is_stuck(self) -> bool:
         """Whether patience is at an end."""
-        return self.patience is not None and self.epochs_without_improvement >= self.patience
+        return self.patience is not None and self.waited >= self.patience
 
     def begin(self) -> None:
         """Know what the first parameters are worth, so that they are kept if nothing is better."""
@@ -114,10 +110,11 @@ class Trainer:
         judged = train_loss
         if self.validation is not None:
             judged = self._loss(self.theta if self.ema is None else self.average, self.validation)
+        self.waited += n_taken > 0  # an epoch without a step proves nothing
         if judged < self.best_loss:
-            self.best_loss, self.best_epoch = judged, self.epoch
+            self.best_loss, self.best_epoch, self.waited = judged, self.epoch, 0
             self.best[:] = self.theta if self.ema is None else self.average
-        self.schedule.end_epoch(self.epochs_without_improvement)
+        self.schedule.end_epoch(self.waited)
         return {
             "epoch": self.epoch,
             "train_loss": train_loss,
@@ -193,7 +190,7 @@ class Trainer:
             "generator": type(self.rng.bit_generator).__name__,
         }
 
-    _NUMBERS = ("best_loss", "best_epoch", "epoch", "step", "bad_in_row", "recoveries")
+    _NUMBERS = ("best_loss", "best_epoch", "epoch", "step", "waited", "bad_in_row", "recoveries")
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All that changes during a run."""

@@ -22,6 +22,8 @@ from npflows.kernels.jit import inlined, kernel
 NONE, TANH, TANH_GAIN = range(3)
 SCALE_ACTIVATIONS = {"none": NONE, "tanh": TANH, "tanh_gain": TANH_GAIN}
 MULTIPLIER = 2
+FIRST_GAIN = 3.0
+"""Where learned gains start: wide enough for sharp tables, and bounded, so that no outlier gets an absurd density."""
 
 
 @inlined
@@ -171,7 +173,7 @@ class Affine:
 
     def parameters(self, n: int) -> list[Parameter]:
         """Parameters of the map of n values, besides those that a conditioner gives."""
-        return [Parameter("gain", np.ones(n))] if self.scale_activation == "tanh_gain" else []
+        return [Parameter("gain", np.full(n, FIRST_GAIN))] if self.scale_activation == "tanh_gain" else []
 
     @property
     def theta_per_value(self) -> int:
