@@ -12,7 +12,6 @@ The steps go in groups: what comes from before the group is one large product, a
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +39,7 @@ from npflows.networks.mlp import (
     hidden_gradient,
     record,
 )
+from npflows.validation import warn_user
 
 
 @inlined
@@ -246,9 +246,7 @@ class MADENetwork(MLP):
         if len(lost):
             pairs = ", ".join(f"{order[p]} on {order[q]}" for p, q in lost[:5]) + (", ..." if len(lost) > 5 else "")
             needed = self.n_in - (0 if self.condition_dim else 1)
-            warnings.warn(
+            warn_user(
                 f"hidden_dims={self.hidden_dims} is too narrow for {self.n_in} features: {len(lost)} dependences are "
-                f"lost (feature {pairs}); use at least {needed} units in every hidden layer",
-                UserWarning,
-                stacklevel=4,
+                f"lost (feature {pairs}); use at least {needed} units in every hidden layer"
             )

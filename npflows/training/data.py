@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npflows.validation import as_condition, as_numeric, as_positive, as_weights
+from npflows.validation import as_condition, as_numeric, as_positive, as_weights, warn_user
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
@@ -95,11 +94,7 @@ def as_training_rows(
     table = as_table(flow, x, name)
     n = len(table)
     if n < table.shape[1]:
-        warnings.warn(
-            f"{name} has {n} rows and {table.shape[1]} columns, more columns than rows: is it transposed?",
-            UserWarning,
-            stacklevel=4,
-        )
+        warn_user(f"{name} has {n} rows and {table.shape[1]} columns, more columns than rows: is it transposed?")
     weights = as_weights(weight, n, "sample_weight" if name == "x" else "validation_weight")
     context = as_condition(condition, n, flow.condition_dim)
     used = np.arange(n) if weights is None else np.flatnonzero(weights)  # no weight, no influence
@@ -111,7 +106,7 @@ def as_training_rows(
         if not valid.any():
             raise ValueError(f"{name} has no row without NaN or infinite values")
         n_bad = len(valid) - int(valid.sum())
-        warnings.warn(f"{name}: dropped {n_bad} of {n} rows with NaN or infinite values", UserWarning, stacklevel=4)
+        warn_user(f"{name}: dropped {n_bad} of {n} rows with NaN or infinite values")
         rows = rows.part(np.flatnonzero(valid))
     return rows
 
@@ -181,8 +176,6 @@ def standardization(rows: Rows, support: tuple[np.ndarray, np.ndarray] | None) -
 def _warn_constant(constant: np.ndarray) -> None:
     if constant.any():
         columns = ", ".join(map(str, np.flatnonzero(constant)))
-        warnings.warn(
-            f"column {columns} of x is constant in the training rows and has no density; it is standardised by 1: drop it",
-            UserWarning,
-            stacklevel=5,
+        warn_user(
+            f"column {columns} of x is constant in the training rows and has no density; it is standardised by 1: drop it"
         )
