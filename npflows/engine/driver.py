@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.kernels.calls import call, fetch_add
+from npflows.kernels.calls import borrow, call, fetch_add
 from npflows.kernels.jit import inlined, kernel
 
 # header
@@ -114,7 +114,7 @@ def transport(plan, theta, front, X, C, key, origin, block_width, counter, arena
     (the last has fewer), a multiple of LANE_MULTIPLE unless it is n; fills Y (n, out_rows), log_det
     (n,) and log_prob (n,), each unless it is empty.
     """
-    n = X.shape[0]
+    plan, theta, arena, n = borrow(plan), borrow(theta), borrow(arena), X.shape[0]
     want_y, want_log_det, want_log_prob = Y.shape[0] > 0, log_det.size > 0, log_prob.size > 0
     n_blocks = (n + block_width - 1) // block_width
     row = np.empty(padded(block_width), np.float64)
@@ -163,7 +163,7 @@ def pullback(plan, theta, front, X, C, key, origin, block_width, counter, arena,
     empty.  Blocks are dealt to `n_buffers` pieces; piece g puts its gradient into gradients[g], unless that has no
     columns.
     """
-    n = X.shape[0]
+    plan, theta, arena, gradients, n = borrow(plan), borrow(theta), borrow(arena), borrow(gradients), X.shape[0]
     n_blocks = (n + block_width - 1) // block_width
     row = np.empty(padded(block_width), np.float64)
     while True:

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 CHUNK = 65536
 """Samples that one run of a driver takes; more are converted and run chunk by chunk."""
-BLOCK = 128
-"""Samples of a block, for batches large enough."""
-MAX_BUFFERS = 8
-"""Gradient buffers at most: each costs a pass over all parameters."""
+BLOCKS = (256, 128)
+"""Samples of a block, for large batches and for small ones."""
+LARGE = 2048
+"""Samples from which a batch is large."""
+BUFFER_BYTES = 1 << 26
+"""Memory for gradient buffers, about."""
 
 NO_FRONT = np.zeros((3, 0))
 _EMPTY_1, _EMPTY_2 = np.zeros(0), np.zeros((0, 0))
@@ -31,13 +33,13 @@ _EMPTY_1, _EMPTY_2 = np.zeros(0), np.zeros((0, 0))
 
 def block_width(n: int) -> int:
     """Samples of a block when there are n of them."""
-    return BLOCK if n > 2 * BLOCK else BLOCK // 2
+    return BLOCKS[0] if n >= LARGE else BLOCKS[1]
 
 
-def buffer_count(n: int) -> int:
-    """Gradient buffers for n samples: one a block for few blocks, then slowly more."""
+def buffer_count(n: int, n_bytes: int) -> int:
+    """Gradient buffers of `n_bytes` for n samples: as many threads as that can work at once."""
     blocks = -(-n // block_width(n))
-    return min(blocks, max(4, min(MAX_BUFFERS, blocks // 4)))
+    return min(blocks, max(8, blocks // 4), max(4, BUFFER_BYTES // max(n_bytes, 1)))
 
 
 class Result(NamedTuple):
@@ -226,7 +228,8 @@ class Program:
         total = np.zeros(theta.size if gradient else 0)
         for start in range(0, n, CHUNK):
             part = slice(start, min(start + CHUNK, n))
-            buffers = np.empty((buffer_count(part.stop - start), total.size), self.dtype)
+            count = buffer_count(part.stop - start, theta.nbytes)
+            buffers = np.empty((count, total.size), self.dtype)
             self.accumulate(theta, front, x[part], None if condition is None else condition[part], dlog[part], buffers,
                             dy=None if dy is None else dy[part], log_prob=log_prob[part], dx=dx[part],
                             dcondition=dcondition[part], inverse=inverse, origin=start)  # fmt: skip
@@ -251,7 +254,7 @@ class Program:
         key: int = 0,
         origin: int = 0,
     ) -> None:
-        """One run of the driver with what it writes given: buffers (buffer_count(n), theta.size), log_prob (n,)."""
+        """One run of the driver with what it writes given: buffers (buffer_count, theta.size), log_prob (n,)."""
         n, plan = len(x), self.plan(inverse, True)
         width = block_width(n)
         rows, counter = _native(x), np.zeros(1, np.int64)

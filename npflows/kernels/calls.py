@@ -116,6 +116,10 @@ if DISABLED:
         """Call the kernel at an address with a tuple of arguments."""
         _functions[int(number)](*arguments)
 
+    def borrow(array: np.ndarray) -> np.ndarray:
+        """The same array."""
+        return array
+
     def fetch_add(counter: np.ndarray, value: int) -> int:
         """Add to counter[0] and return what it held, as one step that no thread can interrupt."""
         counter[0] += value
@@ -123,6 +127,20 @@ if DISABLED:
 
 else:
     _ALLOWED = {signature(kind, dtype).args for kind in SIGNATURES for dtype in (np.float32, np.float64)}
+
+    def _unowned(context: Any, builder: Any, type_: Any, value: Any) -> Any:
+        """An array without its reference count, which all threads would fight over at every slice."""
+        array = context.make_array(type_)(context, builder, value)
+        array.meminfo = cgutils.get_null_value(array.meminfo.type)
+        array.parent = cgutils.get_null_value(array.parent.type)
+        return array._getvalue()
+
+    @intrinsic
+    def borrow(typingctx, array):
+        """The same array, not counted as in use: whoever passed it in keeps it alive meanwhile."""
+        return array(array), lambda context, builder, signature, args: _unowned(
+            context, builder, signature.args[0], args[0]
+        )
 
     @intrinsic
     def call(typingctx, number, arguments):
@@ -135,7 +153,10 @@ else:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             function = context.call_conv.get_function_type(types.void, actual)
             pointer = builder.inttoptr(args[0], function.as_pointer())
-            values = cgutils.unpack_tuple(builder, args[1], len(actual))
+            values = [
+                _unowned(context, builder, type_, value) if isinstance(type_, types.Array) else value
+                for type_, value in zip(actual, cgutils.unpack_tuple(builder, args[1], len(actual)))
+            ]
             status, _ = context.call_conv.call_function(builder, pointer, types.void, actual, values)
             with cgutils.if_unlikely(builder, status.is_error):
                 context.call_conv.return_status_propagate(builder, status)

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import os
 import pickle
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -33,6 +34,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # reassoc only where a sum over lanes is to be vectorised: it folds the two-step range reduction of exp.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 _FLAGS = {"contract", "nsz"}
+_KEPT_SOURCES = 4
 
 
 def kernel(function: Callable | None = None, *, reassociate: bool = False) -> Any:
@@ -99,7 +101,17 @@ def cache_directory() -> Path | None:
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "npflows"
     if sys.platform == "win32":
         home = Path(os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")) / "npflows" / "cache"
-    return next((folder for folder in (beside, home / name) if _usable(folder)), None)
+    chosen = next((folder for folder in (beside, home / name) if _usable(folder)), None)
+    if chosen == beside:
+        _forget_old(beside)
+    return chosen
+
+
+def _forget_old(current: Path) -> None:
+    """Beside the package, keep the kernels of the last few states of the source only."""
+    others = [folder for folder in current.parent.glob("npflows-*") if folder != current]
+    for folder in sorted(others, key=lambda folder: folder.stat().st_mtime)[:-_KEPT_SOURCES]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 _DIGEST = hashlib.sha256().digest_size

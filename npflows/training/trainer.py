@@ -67,9 +67,9 @@ class Trainer:
         self.epoch, self.step, self.waited, self.bad_in_row, self.recoveries = 0, 0, 0, 0, 0
         self.n_batches = max(1, -(-len(train) // batch_size))
         sizes = {len(part) for part in np.array_split(np.arange(len(train)), self.n_batches)}
-        most = max(buffer_count(n) for n in sizes)
-        memory = np.zeros((most, self.theta.size), self.theta.dtype)
-        self._buffers = {n: memory[: buffer_count(n)] for n in sizes}
+        counts = {n: buffer_count(n, self.theta.nbytes) for n in sizes}
+        memory = np.zeros((max(counts.values()), self.theta.size), self.theta.dtype)
+        self._buffers = {n: memory[:count] for n, count in counts.items()}
         self._log_prob = np.zeros(max(sizes))
 
     @property
