@@ -75,19 +75,24 @@ class Saved:
         ]
         if wrong:
             raise FlowFileError(f"{self.where} belongs to another run:\n  " + "\n  ".join(wrong))
-        expected, _ = trainer.state()
+        expected, numbers = trainer.state()
         wrong = [
             f"{name} is {self.arrays[name].dtype} {self.arrays[name].shape}, expected {array.dtype} {array.shape}"
             for name, array in expected.items()
             if (self.arrays[name].dtype, self.arrays[name].shape) != (array.dtype, array.shape)
         ]
         wrong += [
+            f"{name} is {self.numbers.get(name)!r}"
+            for name, value in numbers.items()
+            if name != "options" and not isinstance(self.numbers.get(name), dict if name == "generator" else (int, float))
+        ]
+        wrong += [
             f"{name} has values that are not finite"
             for name, array in [*self.arrays.items(), ("standardize", self.table)]
             if array.dtype.kind == "f" and not np.isfinite(array).all()
         ]
-        if self.table.shape != (2, flow.latent_dim):
-            wrong.append(f"standardize has shape {self.table.shape}, expected (2, {flow.latent_dim})")
+        if self.table.dtype != np.float64 or self.table.shape != (2, flow.latent_dim) or not (self.table[1] > 0).all():
+            wrong.append(f"standardize must be a location and a positive scale for each of {flow.latent_dim} columns")
         if wrong:
             raise FlowFileError(f"{self.where} is damaged:\n  " + "\n  ".join(wrong))
         flow.standardize.set(*self.table)

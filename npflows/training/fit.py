@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,6 +124,8 @@ def fit(
         raise ValueError(f"ema must lie between 0 and 1, got {ema!r}")
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=, the file to continue from")
+    if checkpoint is not None and not os.access(Path(checkpoint).resolve().parent, os.W_OK):
+        raise ValueError(f"checkpoint {os.fspath(checkpoint)!r} can't be written: its folder is missing or read-only")
     callbacks = [callbacks] if callable(callbacks) else list(callbacks)
     for callback in callbacks:
         if not callable(callback):
