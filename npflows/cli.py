@@ -44,15 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads = None
     try:
         arguments = _parser().parse_args(argv)
-        threads = get_num_threads()
         if arguments.threads is not None:
+            threads = get_num_threads()
             set_num_threads(arguments.threads)
         with _plain_warnings():
-            return arguments.run(arguments)
+            status = arguments.run(arguments)
+            sys.stdout.flush()
+            return status
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
     except KeyboardInterrupt:
         return _complain("interrupted; nothing was written", INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has enough of it, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         return _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except (ValueError, TypeError, ImportError, TrainingError) as error:
@@ -114,7 +119,7 @@ def _fit(a: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     flow.save(a.output)
     if status:
-        _complain(f"interrupted after {len(flow.history['epoch'])} epochs; the best so far is in {a.output}", status)
+        _complain(f"interrupted after epoch {len(flow.history['epoch'])}; the best so far is in {a.output}", status)
     if not a.quiet:
         _report([
             ("rows", f"{n:,}"),
@@ -142,8 +147,7 @@ def _refuse_invalid(path: str, table: Table) -> None:
 
 
 def _names(flow: NormalizingFlow) -> str:
-    columns = getattr(flow, "columns", None)
-    return ", ".join(columns) if columns else f"{flow.input_dim}, without names"
+    return ", ".join(flow.columns) if flow.columns else f"{flow.input_dim}, without names"
 
 
 def _training(history: dict[str, list[float]]) -> list[tuple[str, str]]:
@@ -164,17 +168,20 @@ def _score(a: argparse.Namespace) -> int:
     if a.output is not None:
         check_writable(a.output, table=True)
     flow = load(a.flow)
-    table = read_table(a.table, a.columns, expected=getattr(flow, "columns", None))
+    table = read_table(a.table, a.columns, expected=flow.columns)
     if table.x.shape[1] != flow.input_dim:
-        raise TableError(f"{a.table} gives {table.x.shape[1]} columns, the flow takes {_names(flow)}")
+        raise TableError(
+            f"{a.table} gives {table.x.shape[1]} columns, the flow takes {_names(flow)}; say which with --columns"
+        )
     log_prob = flow.log_prob(table.x)
     if a.output is not None:
         write_table(a.output, log_prob, ["log_prob"])
     finite = log_prob[np.isfinite(log_prob)]
+    which = "" if finite.size == log_prob.size else " (of the finite ones)"
     if not a.quiet:
         _report([
             ("rows", f"{len(log_prob):,}"),
-            ("mean log_prob", f"{finite.mean():.4f} (of the finite ones)" if finite.size else "-"),
+            ("mean log_prob", f"{finite.mean():.4f}{which}" if finite.size else "-"),
             ("-inf", f"{int(np.isneginf(log_prob).sum()):,}"),
             ("NaN", f"{int(np.isnan(log_prob).sum()):,}"),
             *([] if a.output is None else [("file", a.output)]),
@@ -186,7 +193,10 @@ def _sample(a: argparse.Namespace) -> int:
     check_writable(a.output, table=True)
     flow = load(a.flow)
     x = flow.sample(a.n, rng=a.seed, temperature=a.temperature).reshape(a.n, flow.input_dim)
-    write_table(a.output, x, getattr(flow, "columns", None) or [f"x{i}" for i in range(flow.input_dim)])
+    n_bad = int((~np.isfinite(x)).any(axis=1).sum())
+    if n_bad:
+        warnings.warn(f"{n_bad:,} of {a.n:,} samples are not finite", UserWarning, stacklevel=1)
+    write_table(a.output, x, flow.columns or [f"x{i}" for i in range(flow.input_dim)])
     if not a.quiet:
         _report([("rows", f"{a.n:,}"), ("columns", _names(flow)), ("file", a.output)])
     return 0
@@ -197,7 +207,6 @@ def _info(a: argparse.Namespace) -> int:
     flow = unpack(arrays, a.flow)
     about = json.loads(str(arrays["about"]))
     loc, scale = flow.standardize.loc.tolist(), flow.standardize.scale.tolist()
-    columns = getattr(flow, "columns", None)
     if a.json:
         history = {
             name: [value if math.isfinite(value) else None for value in values] for name, values in flow.history.items()
@@ -206,7 +215,7 @@ def _info(a: argparse.Namespace) -> int:
             "model": type(flow).__name__,
             "config": flow.config,
             "input_dim": flow.input_dim,
-            "columns": columns,
+            "columns": flow.columns,
             "num_params": flow.num_params,
             "dtype": flow.dtype.name,
             "standardize": {"loc": loc, "scale": scale},
@@ -226,7 +235,7 @@ def _info(a: argparse.Namespace) -> int:
         *([("training time", f"{seconds:.1f} s")] if flow.history else []),
         ("file", f"format {about['format']}, written by npflows {about.get('npflows', '?')}"),
     ])  # fmt: skip
-    names = columns or [str(i) for i in range(flow.input_dim)]
+    names = flow.columns or [str(i) for i in range(flow.input_dim)]
     width = max(map(len, [*names, "column"]))
     print(f"\n{'column':{width}}  {'location':>12}  {'scale':>12}")
     for name, *numbers in zip(names, loc, scale):
@@ -292,36 +301,39 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="npflows", description="Normalizing flows for tables: exact densities, fast on the CPU.")
     parser.add_argument("--version", action="version", version=f"npflows {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--threads", type=_count, metavar="N", help="threads to use (default: all the CPUs it may use)")
-    common.add_argument("--quiet", action="store_true", help="print nothing but errors and warnings")
     tables = "csv, tsv or txt with a header, npy, npz, parquet"
 
-    def command(name: str, run: Callable, help: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", parents=[common],
-                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)  # fmt: skip
+    def command(name: str, run: Callable, help: str, *, quiet: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         sub.set_defaults(run=run)
+        sub.add_argument("--threads", type=_count, metavar="N", help="threads to use (default: all the CPUs it may use)")
+        if quiet:
+            sub.add_argument("--quiet", action="store_true", help="print nothing but errors and warnings")
         return sub
 
     fit = command("fit", _fit, "fit a flow to a table")
     fit.add_argument("table", help=tables)
     fit.add_argument("-o", "--output", required=True, metavar="FLOW.npz", help="the file to write the flow to")
     fit.add_argument("--columns", type=_column_list, metavar="A,B,...", help="names or numbers (from 0); else all")
-    fit.add_argument("--model", choices=list(MODELS), default="maf", help="kind of flow")
-    fit.add_argument("--layers", type=_count, metavar="N", help="layers; else 5, and 8 for realnvp")
-    fit.add_argument("--hidden", type=_widths, default="128,128", metavar="N,N,...", help="units of the hidden layers")
-    fit.add_argument("--activation", choices=list(CODES), default="relu", help="of the hidden layers")
-    fit.add_argument("--base", choices=["normal", "student_t", "uniform"], default="normal", help="latent distribution")
-    fit.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision to compute in")
-    fit.add_argument("--epochs", type=_count, default=100, metavar="N", help="passes through the table at most")
+
+    def option(name: str, help: str, default: object, **more: Any) -> None:
+        fit.add_argument(name, help=f"{help} (default: %(default)s)", default=default, **more)
+
+    option("--model", "kind of flow", "maf", choices=list(MODELS))
+    fit.add_argument("--layers", type=_count, metavar="N", help="layers (default: 5, and 8 for realnvp)")
+    option("--hidden", "units of the hidden layers", "128,128", type=_widths, metavar="N,N,...")
+    option("--activation", "of the hidden layers", "relu", choices=list(CODES))
+    option("--base", "latent distribution", "normal", choices=["normal", "student_t", "uniform"])
+    option("--dtype", "precision to compute in", "float32", choices=["float32", "float64"])
+    option("--epochs", "passes through the table at most", 100, type=_count, metavar="N")
     fit.add_argument("--max-seconds", type=_positive, metavar="S", help="stop after the epoch in which this time is up")
-    fit.add_argument("--patience", type=_count, default=20, metavar="N", help="stop after N epochs without improvement")
-    fit.add_argument("--batch-size", type=_count, default=256, metavar="N", help="rows of a step")
-    fit.add_argument("--learning-rate", type=_positive, default=1e-3, metavar="R", help="Adam's, at its highest")
-    fit.add_argument("--weight-decay", type=_positive_or_zero, default=0.0, metavar="R", help="decoupled weight decay")
-    fit.add_argument("--validation-fraction", type=_fraction, default=0.1, metavar="F", help="share of rows held out")
+    option("--patience", "stop after N epochs without improvement", 20, type=_count, metavar="N")
+    option("--batch-size", "rows of a step", 256, type=_count, metavar="N")
+    option("--learning-rate", "Adam's, at its highest", 1e-3, type=_positive, metavar="R")
+    option("--weight-decay", "decoupled weight decay", 0.0, type=_positive_or_zero, metavar="R")
+    option("--validation-fraction", "share of rows held out", 0.1, type=_fraction, metavar="F")
     fit.add_argument("--drop-invalid", action="store_true", help="leave out rows with missing or infinite values")
-    fit.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="same seed, same flow")
+    option("--seed", "same seed, same flow", 0, type=_count_or_zero, metavar="N")
 
     score = command("score", _score, "log-density of each row of a table under a flow")
     score.add_argument("flow", metavar="FLOW.npz")
@@ -335,14 +347,15 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("-n", type=_count_or_zero, required=True, metavar="N", help="how many")
     sample.add_argument("-o", "--output", required=True, metavar="OUT", help="csv, tsv, npy, npz, parquet")
     sample.add_argument("--seed", type=_count_or_zero, metavar="N", help="same seed, same samples")
-    sample.add_argument("--temperature", type=_positive, default=1.0, metavar="T", help="below 1: nearer the centre")
+    sample.add_argument("--temperature", type=_positive, default=1.0, metavar="T",
+                        help="below 1: nearer the centre (default: %(default)s)")  # fmt: skip
 
-    info = command("info", _info, "what a file holds")
+    info = command("info", _info, "what a file holds", quiet=False)
     info.add_argument("flow", metavar="FLOW.npz")
     info.add_argument("--json", action="store_true", help="everything, for programs")
 
-    demo = command("demo", _demo, "fit 20,000 galaxies, compare, and draw a picture of data and samples")
-    demo.add_argument("-o", "--output", metavar="PICTURE", help="else npflows_demo.png")
-    demo.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="same seed, same result")
+    demo = command("demo", _demo, "fit 20,000 galaxies, compare, and draw a picture of data and samples", quiet=False)
+    demo.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf or svg (default: npflows_demo.png)")
+    demo.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="same seed, same result (default: 0)")
     demo.add_argument("--quick", action="store_true", help="a few seconds of training only")
     return parser

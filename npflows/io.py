@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import secrets
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -72,10 +73,11 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of an .npz file, each checked against its checksum."""
     with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise FlowFileError(f"{os.fspath(path)} is not a complete .npz file (no zip directory at its end)")
+        file.seek(0)
         try:
             content = np.load(file, allow_pickle=False)
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
             return {name: content[name] for name in content.files}
         except Exception as error:  # whatever damage makes of a zip file
             raise FlowFileError(f"{os.fspath(path)} is not a complete .npz file ({error})") from None

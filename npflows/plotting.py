@@ -77,7 +77,6 @@ def corner(
     """
     require_matplotlib()
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     bins, max_points = as_int(bins, "bins", 8), as_int(max_points, "max_points", 0)
     x = _finite_rows(data, "data")
@@ -96,7 +95,7 @@ def corner(
     edges = [np.linspace(low, high, bins + 1) for low, high in limits]
 
     if fig is None:
-        side = max(PANEL * d + LABELS, 4.0)
+        side = max(PANEL * d + LABELS, 5.0)
         fig = Figure(figsize=(side, side), dpi=150)
     width, height = fig.get_size_inches()
     fig.subplots_adjust(left=LABELS / width, bottom=LABELS / height, right=0.99, top=0.99, wspace=0.06, hspace=0.06)
@@ -108,7 +107,7 @@ def corner(
                 ax.set_visible(False)
                 continue
             ax.set_xlim(*limits[j])
-            ax.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
+            ax.set_xticks(_ticks(*limits[j]))
             ax.tick_params(labelsize=10, labelbottom=i == d - 1, labelleft=j == 0 < i, left=j < i, length=2.5, pad=2.5)
             for spine in ax.spines.values():
                 spine.set(color="#8a94a3", linewidth=0.7)
@@ -116,7 +115,7 @@ def corner(
                 _diagonal(ax, x[:, i], None if y is None else y[:, i], edges[i])
             else:
                 ax.set_ylim(*limits[i])
-                ax.yaxis.set_major_locator(MaxNLocator(3, prune="both"))
+                ax.set_yticks(_ticks(*limits[i]))
                 pair = None if y is None else y[:, [j, i]]
                 _panel(ax, x[:, [j, i]], pair, (edges[j], edges[i]), max_points)
             if i == d - 1:
@@ -140,6 +139,15 @@ def _limits(x: np.ndarray) -> np.ndarray:
     low, high = np.percentile(x, (0.5, 99.5), axis=0)
     pad = np.where(high > low, 0.06 * (high - low), np.maximum(1e-3 * np.abs(low), 0.5))
     return np.stack([low - pad, high + pad], axis=1)
+
+
+def _ticks(low: float, high: float) -> np.ndarray:
+    """Two or three round numbers, none so near an edge that it would touch the next panel's."""
+    from matplotlib.ticker import MaxNLocator
+
+    room = 0.06 * (high - low)
+    ticks = MaxNLocator(3, steps=[1, 2, 3, 4, 5, 10]).tick_values(low, high)
+    return ticks[(ticks > low + room) & (ticks < high - room)]
 
 
 def _diagonal(ax: Axes, x: np.ndarray, y: np.ndarray | None, edges: np.ndarray) -> None:
@@ -191,12 +199,12 @@ def _legend(fig: Figure, labels: tuple[str, str], with_samples: bool, pairs: boo
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    regions = ": 68 % and 95 % regions" if pairs else ""
-    handles: list = [Patch(facecolor=SHADES[1], edgecolor=INK, linewidth=0.5, label=labels[0] + regions)]
+    handles: list = [Patch(facecolor=SHADES[1], edgecolor=INK, linewidth=0.5, label=labels[0])]
     if with_samples:
-        handles.append(Line2D([], [], color=ACCENT, linewidth=1.6, label=labels[1] + regions))
-    fig.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.985, 0.985), frameon=False,
-               fontsize=min(15.0, 4 + 1.6 * fig.get_figwidth()))  # fmt: skip
+        handles.append(Line2D([], [], color=ACCENT, linewidth=1.6, label=labels[1]))
+    size = min(15.0, 3 + 1.3 * fig.get_figwidth())
+    fig.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.985, 0.985), frameon=False, fontsize=size,
+               title="regions of 68 % and 95 %" if pairs else None, title_fontsize=size)  # fmt: skip
 
 
 def training_curve(history: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Figure:
@@ -219,7 +227,9 @@ def training_curve(history: Mapping[str, Sequence[float]], ax: Axes | None = Non
     if not history or not len(history["epoch"]):
         raise ValueError("history is empty: fit the flow first")
     if ax is None:
-        ax = Figure(figsize=(6.4, 4.0), dpi=150).subplots()
+        figure = Figure(figsize=(6.4, 4.0), dpi=150)
+        figure.subplots_adjust(left=0.11, bottom=0.13, right=0.98, top=0.97)
+        ax = figure.subplots()
     epochs = np.asarray(history["epoch"])
     train, validation = (-np.asarray(history[name], dtype=np.float64) for name in ("train_loss", "validation_loss"))
     ax.plot(epochs, train, color=INK, linewidth=1.5, label="training")
@@ -227,6 +237,10 @@ def training_curve(history: Mapping[str, Sequence[float]], ax: Axes | None = Non
         best = int(np.nanargmax(validation))
         ax.plot(epochs, validation, color=ACCENT, linewidth=1.5, label="validation")
         ax.plot(epochs[best], validation[best], "o", color=ACCENT, label=f"best, epoch {int(epochs[best])}")
+    late = np.concatenate([train[len(train) // 10 :], validation[len(train) // 10 :]])
+    late = late[np.isfinite(late)]
+    if late.size and np.ptp(late) > 0:
+        ax.set_ylim(late.min() - 0.1 * np.ptp(late), late.max() + 0.1 * np.ptp(late))  # the first epochs fall far below
     ax.set_xlabel("epoch")
     ax.set_ylabel("mean log-likelihood per row")
     ax.legend(frameon=False)

@@ -231,7 +231,7 @@ def _write_npy(file: BinaryIO, values: np.ndarray, columns: list[str]) -> None:
 
 def _read_npz(path: Path, select: _Select) -> Table:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, EOFError, ValueError, AttributeError, TypeError, NotImplementedError) as error:
         raise TableError(f"{path} is not a complete .npz file of arrays ({error})") from None

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -74,6 +74,13 @@ def as_order(order: object, n: int, name: str = "order") -> np.ndarray:
     if values.shape != (n,) or not np.array_equal(np.sort(values), np.arange(n)):
         raise ValueError(f"{name} must be a permutation of 0..{n - 1}, got {order!r}")
     return values.astype(np.int64)
+
+
+def given_order(order: object, n: int, named: dict[str, Callable[[], np.ndarray]]) -> np.ndarray:
+    """A permutation of 0..n-1, given or by name."""
+    if isinstance(order, str):
+        return named[as_choice(order, "order", list(named))]().astype(np.int64)
+    return as_order(order, n)
 
 
 def as_mask(mask: object) -> np.ndarray:

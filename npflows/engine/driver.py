@@ -59,6 +59,12 @@ def load_cotangent(X, a, width, front, affine, dx):
 
 
 @inlined
+def layer_key(key, layer):
+    """A key of each layer's own from that of the step; 0 stays 0."""
+    return key * 1024 + layer if key > 0 else 0
+
+
+@inlined
 def run_layers(plan, theta, condition, key, first, block, log_det, arena, work_start, keep, temp):
     lanes = block.shape[1]
     for layer in range(plan[N_LAYERS]):
@@ -68,7 +74,7 @@ def run_layers(plan, theta, condition, key, first, block, log_det, arena, work_s
             plan[plan[r + SPEC] : plan[r + SPEC_END]],
             theta[plan[r + THETA] : plan[r + THETA_END]],
             condition,
-            key,
+            layer_key(key, layer),
             first,
             block[: plan[r + LAYER_ROWS]],
             log_det,
@@ -219,7 +225,7 @@ def pullback(plan, theta, front, X, C, key, origin, block_width, counter, arena,
                     plan[plan[r + SPEC] : plan[r + SPEC_END]],
                     theta[plan[r + THETA] : plan[r + THETA_END]],
                     condition,
-                    key,
+                    layer_key(key, layer),
                     origin + a,
                     dblock[: plan[r + LAYER_ROWS]],
                     dlog_det,

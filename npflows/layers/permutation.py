@@ -8,7 +8,7 @@ from npflows.kernels.calls import Link
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.coupling import gather, scatter
 from npflows.layers.layer import Layer
-from npflows.validation import as_choice, as_int, as_order, as_rng
+from npflows.validation import as_int, as_rng, given_order
 
 
 @inlined
@@ -70,11 +70,8 @@ class Permutation(Layer):
 
     def __init__(self, input_dim: int, order: object = "reverse", *, dtype: object = "float32", rng: object = None) -> None:
         n = as_int(input_dim, "input_dim")
-        if isinstance(order, str):
-            as_choice(order, "order", ("reverse", "random"))
-            self.order = np.arange(n)[::-1].copy() if order == "reverse" else as_rng(rng).permutation(n)
-        else:
-            self.order = as_order(order, n)
+        named = {"reverse": lambda: np.arange(n)[::-1].copy(), "random": lambda: as_rng(rng).permutation(n)}
+        self.order = given_order(order, n, named)
         super().__init__(n, [], work_rows=0, temp_rows=n, dtype=dtype)
 
     def spec(self, link: Link) -> list[int]:

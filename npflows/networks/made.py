@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.kernels.activations import activate, activate_vjp
+from npflows.kernels.activations import activate
 from npflows.kernels.gemm import FROM_BIAS, FROM_RESULT, FROM_ZERO, HEIGHT, matmul, matmul_transposed
 from npflows.kernels.jit import inlined, kernel
 from npflows.networks import mlp
@@ -35,8 +35,12 @@ from npflows.networks.mlp import (
     ROWS,
     UNLOCKED,
     WEIGHT,
+    add_skip,
+    drop_out,
     hidden,
     hidden_gradient,
+    hidden_layers,
+    leave_hidden,
     record,
 )
 from npflows.validation import warn_user
@@ -99,7 +103,9 @@ def advance(spec, theta, context, key, first, x, out, work, temp, i):
             y, before = hidden(spec, work, layer)
             r0, r1 = unlocked(spec, layer, i - 1), unlocked(spec, layer, i)
             multiply(spec, theta, layer, r0, r1, c0, c1, h, y, FROM_RESULT)
+            add_skip(spec, work, layer, r0, r1, y, before)
             activate(spec[ACTIVATION], y[r0:r1], before[r0:r1])
+            drop_out(spec, key, first, layer, r0, y[r0:r1])
             h = y
         else:
             multiply(spec, theta, layer, i * m, (i + 1) * m, c0, c1, h, out, FROM_RESULT)
@@ -135,8 +141,7 @@ def retreat(spec, theta, context, key, first, dx, dout, work, temp, i):
             below = hidden_gradient(spec, temp, layer - 1)
         multiply_transposed(spec, theta, layer, r0, r1, c0, c1, d, below, FROM_RESULT)
         if layer > 0:
-            h, before = hidden(spec, work, layer - 1)
-            activate_vjp(spec[ACTIVATION], h[c0:c1], before[c0:c1], below[c0:c1])
+            leave_hidden(spec, key, first, layer - 1, c0, c1, below, work, temp)
         d = below
 
 
@@ -173,7 +178,7 @@ class MADENetwork(MLP):
     hidden_dims : sequence of int
     multiplier : int
         Outputs of a feature; row k * multiplier + j of the result is output j of the k-th feature in order.
-    activation, condition_dim, rng
+    activation, residual_blocks, dropout, condition_dim, rng
         As in `MLP`.  With a condition there are units of degree 0, which see it alone.
 
     Notes
@@ -195,6 +200,8 @@ class MADENetwork(MLP):
         multiplier: int,
         *,
         activation: str = "relu",
+        residual_blocks: int = 0,
+        dropout: float = 0.0,
         condition_dim: int = 0,
         rng: np.random.Generator,
     ) -> None:
@@ -204,11 +211,12 @@ class MADENetwork(MLP):
         positions = np.arange(1, input_dim + 1)
         self.degrees = [
             positions,
-            *(lowest + np.arange(h) * n_degrees // h for h in hidden_dims),
+            *(lowest + np.arange(h) * n_degrees // h for h in hidden_layers(hidden_dims, residual_blocks)),
             np.repeat(positions, multiplier) - 1,  # the strict output, said as <=
         ]
         super().__init__(input_dim, hidden_dims, input_dim * multiplier, activation=activation,
-                         condition_dim=condition_dim, rng=rng)  # fmt: skip
+                         residual_blocks=residual_blocks, dropout=dropout, condition_dim=condition_dim,
+                         rng=rng)  # fmt: skip
 
     def _mask(self, layer: int) -> np.ndarray:
         return self.degrees[layer][None, :] <= self.degrees[layer + 1][:, None]

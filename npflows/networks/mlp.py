@@ -29,8 +29,8 @@ from npflows.kernels.gemm import (
 from npflows.kernels.jit import inlined, kernel
 
 # spec: a header, then a record for each dense layer, then the tables that the records point to
-(N_DENSE, ACTIVATION, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS,
- HEADER) = range(10)  # fmt: skip
+(N_DENSE, ACTIVATION, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS, RESIDUAL,
+ DROPOUT, HEADER) = range(12)  # fmt: skip
 (WEIGHT, BIAS, ROWS, COLUMNS, H, BEFORE, DH, ROW_PANELS, N_ROW_PANELS, COLUMN_PANELS, N_COLUMN_PANELS,
  UNLOCKED, RECORD) = range(13)  # fmt: skip
 
@@ -39,6 +39,15 @@ from npflows.kernels.jit import inlined, kernel
 def record(spec, layer):
     """Where the record of a dense layer begins."""
     return HEADER + RECORD * layer
+
+
+@inlined
+def fill_rows(values, out):
+    """out (rows, lanes) = a number for each row."""
+    for u in range(out.shape[0]):
+        value = values[u]
+        for t in range(out.shape[1]):
+            out[u, t] = value
 
 
 @inlined(reassociate=True)
@@ -57,6 +66,51 @@ def hidden(spec, work, layer):
     r = record(spec, layer)
     h = work[spec[r + H] : spec[r + H] + spec[r + ROWS]]
     return h, work[spec[r + BEFORE] : spec[r + BEFORE] + spec[r + ROWS]]
+
+
+@inlined
+def hash_bits(a, b, c):
+    """32 well-mixed bits from three numbers; what random masks are made of, so that they need no memory."""
+    x = np.uint32(np.uint32(a) * np.uint32(0x9E3779B1))
+    x = np.uint32(np.uint32(x ^ np.uint32(b)) * np.uint32(0x85EBCA77))
+    x = np.uint32(x ^ np.uint32(x >> np.uint32(16)))
+    x = np.uint32(np.uint32(x ^ np.uint32(c)) * np.uint32(0xC2B2AE3D))
+    x = np.uint32(x ^ np.uint32(x >> np.uint32(15)))
+    x = np.uint32(x * np.uint32(0x27D4EB2F))
+    return np.uint32(x ^ np.uint32(x >> np.uint32(13)))
+
+
+@inlined
+def drop_out(spec, key, first, layer, row, h):
+    """Set values of a hidden layer's rows, from `row` on, to 0 at random and scale up the others; its own gradient too.
+
+    Outside training, where key is 0, nothing happens.
+    """
+    if spec[DROPOUT] == 0 or key == 0:
+        return
+    threshold = np.uint32(spec[DROPOUT])
+    scale = h.dtype.type(4294967296.0 / (4294967296.0 - spec[DROPOUT]))
+    zero = h.dtype.type(0)
+    for u in range(h.shape[0]):
+        for t in range(h.shape[1]):
+            bits = hash_bits(first + t, (row + u) * 64 + layer, key)
+            h[u, t] = zero if bits < threshold else h[u, t] * scale
+
+
+@inlined
+def add_skip(spec, work, layer, r0, r1, y, before):
+    """A residual block's second layer adds what entered the block; keeps the rows as they are before the activation."""
+    if not spec[RESIDUAL]:
+        return
+    lanes = y.shape[1]
+    if layer > 0 and layer % 2 == 0:
+        _, skipped = hidden(spec, work, layer - 2)
+        for u in range(r0, r1):
+            for t in range(lanes):
+                y[u, t] += skipped[u, t]
+    for u in range(r0, r1):
+        for t in range(lanes):
+            before[u, t] = y[u, t]
 
 
 @kernel
@@ -78,14 +132,16 @@ def forward(spec, theta, context, key, first, x, out, work, temp):
             n = spec[N_CONDITION]
             matmul(address, theta[spec[CONDITION_WEIGHT] :], n, context, y, y.shape[0], n, FROM_RESULT, bias)
         if layer < last:
+            add_skip(spec, work, layer, 0, y.shape[0], y, before)
             activate(spec[ACTIVATION], y, before)
+            drop_out(spec, key, first, layer, 0, y)
         h = y
 
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, x, dout, dx, work, temp, dtheta, dcontext):
     """dx (n_in, lanes) = J^T dout; adds to dtheta and dcontext; temp keeps the gradients of the hidden layers."""
-    backpropagate(spec, theta, dout, dx, work, temp)
+    backpropagate(spec, theta, key, first, dout, dx, work, temp)
     weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext)
 
 
@@ -97,7 +153,20 @@ def hidden_gradient(spec, temp, layer):
 
 
 @inlined
-def backpropagate(spec, theta, dout, dx, work, temp):
+def leave_hidden(spec, key, first, layer, r0, r1, below, work, temp):
+    """Turn the gradient of a hidden layer's values, in rows r0 to r1, into that of what enters its activation."""
+    h, before = hidden(spec, work, layer)
+    drop_out(spec, key, first, layer, r0, below[r0:r1])
+    activate_vjp(spec[ACTIVATION], h[r0:r1], before[r0:r1], below[r0:r1])
+    if spec[RESIDUAL] and layer % 2 == 0 and layer + 2 < spec[N_DENSE] - 1:  # what skips the block that begins here
+        skipped = hidden_gradient(spec, temp, layer + 2)
+        for u in range(r0, r1):
+            for t in range(below.shape[1]):
+                below[u, t] += skipped[u, t]
+
+
+@inlined
+def backpropagate(spec, theta, key, first, dout, dx, work, temp):
     last = spec[N_DENSE] - 1
     d = dout
     for layer in range(last, -1, -1):
@@ -110,8 +179,7 @@ def backpropagate(spec, theta, dout, dx, work, temp):
             matmul_transposed(spec[PRODUCT_ADDRESS], theta[spec[r + WEIGHT] + r0 * columns + c0 :], columns, d[r0:],
                               below[c0:], c1 - c0, rows - r0, FROM_ZERO)  # fmt: skip
         if layer > 0:
-            h, before = hidden(spec, work, layer - 1)
-            activate_vjp(spec[ACTIVATION], h, before, below)
+            leave_hidden(spec, key, first, layer - 1, 0, spec[r + COLUMNS], below, work, temp)
         d = below
 
 
@@ -139,6 +207,15 @@ def weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext):
             h, _ = hidden(spec, work, layer)
 
 
+def hidden_layers(hidden_dims: Sequence[int], residual_blocks: int) -> tuple[int, ...]:
+    """Units of each hidden layer: as given, or those of the first layer and of two in each residual block."""
+    if not residual_blocks:
+        return tuple(hidden_dims)
+    if len(set(hidden_dims)) != 1:
+        raise ValueError(f"residual blocks need hidden_dims of one width, for instance (128,), got {tuple(hidden_dims)}")
+    return (hidden_dims[0],) * (1 + 2 * residual_blocks)
+
+
 class MLP:
     """A dense network, the conditioner of coupling layers.
 
@@ -149,6 +226,11 @@ class MLP:
     hidden_dims : sequence of int
         Units of each hidden layer; none makes the network linear.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    residual_blocks : int
+        0: the layers of `hidden_dims` one after the other.  Else their common width is that of as many residual blocks,
+        z + W_b f(W_a f(z)) each (He et al. 2016, arXiv:1603.05027), after a first layer.
+    dropout : float
+        Share of hidden values that are set to 0 in training, at least 0 and below 1.
     condition_dim : int
         Width of a further input that enters the first layer.
     rng : numpy.random.Generator
@@ -164,15 +246,19 @@ class MLP:
         n_out: int,
         *,
         activation: str = "relu",
+        residual_blocks: int = 0,
+        dropout: float = 0.0,
         condition_dim: int = 0,
         rng: np.random.Generator,
     ) -> None:
-        self.n_in, self.n_out, self.hidden_dims = n_in, n_out, tuple(hidden_dims)
+        self.n_in, self.n_out, self.hidden_dims = n_in, n_out, hidden_layers(hidden_dims, residual_blocks)
+        self.residual_blocks, self.dropout = residual_blocks, dropout
         self.activation, self.condition_dim = activation, condition_dim
         self._widths = (n_in, *self.hidden_dims, n_out)
         self.parameters = self._initial(rng)
         n_hidden = sum(self.hidden_dims)
-        self.work_rows = n_hidden * (2 if activation in NEEDS_INPUT else 1)
+        self._keeps_input = activation in NEEDS_INPUT or residual_blocks > 0
+        self.work_rows = n_hidden * (2 if self._keeps_input else 1)
         self.temp_rows = n_hidden
 
     def _mask(self, layer: int) -> np.ndarray | None:
@@ -221,7 +307,8 @@ class MLP:
         spec = [0] * (HEADER + RECORD * n_dense)
         spec[:HEADER] = [n_dense, CODES[self.activation], self.n_in, self.n_out, self.condition_dim,
                          offsets.get("condition_weight", 0), self._group(), link(*PRODUCT),
-                         link(*OUTER) if link.gradient else 0]  # fmt: skip
+                         link(*OUTER) if link.gradient else 0,
+                         int(self.residual_blocks > 0), round(self.dropout * 2**32)]  # fmt: skip
         row = 0
         for layer in range(n_dense):
             r = HEADER + RECORD * layer
@@ -230,7 +317,7 @@ class MLP:
             spec[r + ROWS], spec[r + COLUMNS] = rows, columns
             if layer < n_dense - 1:
                 spec[r + H], spec[r + DH] = row, row
-                spec[r + BEFORE] = row + (sum(self.hidden_dims) if self.activation in NEEDS_INPUT else 0)
+                spec[r + BEFORE] = row + (sum(self.hidden_dims) if self._keeps_input else 0)
                 row += rows
             by_row, by_column = self._row_panels(layer), self._column_panels(layer)
             spec[r + ROW_PANELS], spec[r + N_ROW_PANELS] = len(spec), len(by_row)

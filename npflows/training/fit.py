@@ -125,7 +125,7 @@ def fit(
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=, the file to continue from")
     if checkpoint is not None and not os.access(Path(checkpoint).resolve().parent, os.W_OK):
-        raise ValueError(f"checkpoint {os.fspath(checkpoint)!r} can't be written: its folder is missing or read-only")
+        raise OSError(f"checkpoint {os.fspath(checkpoint)!r} can't be written: its folder is missing or read-only")
     callbacks = [callbacks] if callable(callbacks) else list(callbacks)
     for callback in callbacks:
         if not callable(callback):

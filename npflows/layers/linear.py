@@ -1,0 +1,242 @@
+"""An invertible linear layer by its LU factors (Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.2)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npflows.engine.params import Parameter
+from npflows.kernels import vecmath
+from npflows.kernels.calls import Link
+from npflows.kernels.jit import inlined, kernel
+from npflows.layers.layer import Layer
+from npflows.validation import as_int, as_rng, given_order
+
+# spec: the dimension, then the fixed permutation; theta: a matrix (dim, dim) whose strict lower part is that of L, whose
+# strict upper part is that of U and whose diagonal is the logarithm of U's, then a shift (dim,)
+
+
+@inlined
+def log_diagonal(spec, theta):
+    """log |det|."""
+    n, total = spec[0], 0.0
+    for i in range(n):
+        total += theta[i * n + i]
+    return total
+
+
+@inlined
+def add_row(block, i, j, weight):
+    """Row i += weight * row j."""
+    target, source = block[i], block[j]
+    for t in range(target.size):
+        target[t] += weight * source[t]
+
+
+@inlined
+def scale_row(block, i, weight):
+    target = block[i]
+    for t in range(target.size):
+        target[t] *= weight
+
+
+@inlined
+def copy_rows(source, target):
+    for k in range(source.shape[0]):
+        for t in range(source.shape[1]):
+            target[k, t] = source[k, t]
+
+
+@inlined
+def permute_rows(spec, source, target):
+    """target[k] = source[order[k]]."""
+    for k in range(target.shape[0]):
+        row = source[spec[1 + k]]
+        for t in range(row.size):
+            target[k, t] = row[t]
+
+
+@inlined
+def unpermute_rows(spec, source, target):
+    """target[order[k]] = source[k]."""
+    for k in range(target.shape[0]):
+        row = target[spec[1 + k]]
+        for t in range(row.size):
+            row[t] = source[k, t]
+
+
+@inlined
+def multiply_upper(spec, theta, block):
+    n = spec[0]
+    for i in range(n):
+        scale_row(block, i, vecmath.exp(theta[i * n + i]))
+        for j in range(i + 1, n):
+            add_row(block, i, j, theta[i * n + j])
+
+
+@inlined
+def solve_upper(spec, theta, block):
+    n = spec[0]
+    for i in range(n - 1, -1, -1):
+        for j in range(i + 1, n):
+            add_row(block, i, j, -theta[i * n + j])
+        scale_row(block, i, vecmath.exp(-theta[i * n + i]))
+
+
+@inlined
+def multiply_lower(spec, theta, block):
+    n = spec[0]
+    for i in range(n - 1, -1, -1):
+        for j in range(i):
+            add_row(block, i, j, theta[i * n + j])
+
+
+@inlined
+def solve_lower(spec, theta, block):
+    n = spec[0]
+    for i in range(n):
+        for j in range(i):
+            add_row(block, i, j, -theta[i * n + j])
+
+
+@inlined
+def add_to_row(row, value):
+    for t in range(row.size):
+        row[t] += value
+
+
+@inlined
+def parts(spec, work):
+    """The permuted input and U times it, which is what L then multiplies; both (dim, lanes)."""
+    n = spec[0]
+    return work[:n], work[n : 2 * n]
+
+
+@kernel
+def forward(spec, theta, context, key, first, block, log_det, work, temp):
+    """y = L U P x + shift."""
+    n = spec[0]
+    permuted, upper = parts(spec, work)
+    permute_rows(spec, block, permuted)
+    copy_rows(permuted, upper)
+    multiply_upper(spec, theta, upper)
+    copy_rows(upper, block)
+    multiply_lower(spec, theta, block)
+    for i in range(n):
+        add_to_row(block[i], theta[n * n + i])
+    add_to_row(log_det, log_diagonal(spec, theta))
+
+
+@kernel
+def inverse(spec, theta, context, key, first, block, log_det, work, temp):
+    """x = P^T U^-1 L^-1 (y - shift)."""
+    n = spec[0]
+    permuted, upper = parts(spec, work)
+    copy_rows(block, upper)
+    for i in range(n):
+        add_to_row(upper[i], -theta[n * n + i])
+    solve_lower(spec, theta, upper)
+    copy_rows(upper, permuted)
+    solve_upper(spec, theta, permuted)
+    unpermute_rows(spec, permuted, block)
+    add_to_row(log_det, -log_diagonal(spec, theta))
+
+
+@inlined(reassociate=True)
+def dot(a, b):
+    total = a.dtype.type(0)
+    for t in range(a.size):
+        total += a[t] * b[t]
+    return total
+
+
+@inlined(reassociate=True)
+def total(a):
+    result = a.dtype.type(0)
+    for t in range(a.size):
+        result += a[t]
+    return result
+
+
+@inlined
+def add_parameter_gradient(spec, theta, permuted, upper, dy, du, dlog_det, dtheta):
+    """From dL/dy and du = dL/d(U P x)."""
+    n, dlog = spec[0], total(dlog_det)
+    for i in range(n):
+        for j in range(i):
+            dtheta[i * n + j] += dot(dy[i], upper[j])
+        dtheta[i * n + i] += vecmath.exp(theta[i * n + i]) * dot(du[i], permuted[i]) + dlog
+        for j in range(i + 1, n):
+            dtheta[i * n + j] += dot(du[i], permuted[j])
+        dtheta[n * n + i] += total(dy[i])
+
+
+@kernel
+def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    n = spec[0]
+    permuted, upper = parts(spec, work)
+    du = temp[:n]
+    copy_rows(dblock, du)
+    for j in range(n):
+        for i in range(j + 1, n):
+            add_row(du, j, i, theta[i * n + j])
+    if dtheta.size > 0:
+        add_parameter_gradient(spec, theta, permuted, upper, dblock, du, dlog_det, dtheta)
+    for j in range(n - 1, -1, -1):
+        scale_row(du, j, vecmath.exp(theta[j * n + j]))
+        for i in range(j):
+            add_row(du, j, i, theta[i * n + j])
+    unpermute_rows(spec, du, dblock)
+
+
+@kernel
+def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """With dL = -dlog_det and J = L U P: J^T dY = -dx, whose first step gives du = U^-T (-P dx); dy = -dY."""
+    n = spec[0]
+    permuted, upper = parts(spec, work)
+    du, dy, dlog = temp[:n], temp[n : 2 * n], temp[2 * n]
+    permute_rows(spec, dblock, du)
+    for j in range(n):
+        for i in range(j):
+            add_row(du, j, i, theta[i * n + j])  # du[i] still has the sign of dx here
+        scale_row(du, j, -vecmath.exp(-theta[j * n + j]))
+    for t in range(dlog_det.size):
+        dlog[t] = -dlog_det[t]
+    copy_rows(du, dy)
+    for j in range(n - 1, -1, -1):
+        for i in range(j + 1, n):
+            add_row(dy, j, i, -theta[i * n + j])
+    if dtheta.size > 0:
+        add_parameter_gradient(spec, theta, permuted, upper, dy, du, dlog, dtheta)
+    for i in range(n):
+        for t in range(dlog_det.size):
+            dblock[i, t] = -dy[i, t]
+
+
+class LULinear(Layer):
+    """y = L U P x + shift, with a fixed permutation P, a unit lower and an upper triangular factor.
+
+    The determinant is the product of U's diagonal, which is kept positive by its logarithm, so the layer can't become
+    singular (Oliva et al. 2018, arXiv:1801.09819; Kingma and Dhariwal 2018, arXiv:1807.03039, equation 11).
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of features.
+    order : {"random", "natural"} or array_like of int
+        The permutation: drawn from `rng`, none, or given.
+    dtype : {"float32", "float64"}
+        The compute dtype.
+    rng : int, numpy.random.Generator or None
+        The layer starts as the permutation.
+    """
+
+    kernels = (forward, inverse, forward_vjp, inverse_vjp)
+
+    def __init__(self, input_dim: int, order: object = "random", *, dtype: object = "float32", rng: object = None) -> None:
+        n = as_int(input_dim, "input_dim")
+        self.order = given_order(order, n, {"random": lambda: as_rng(rng).permutation(n), "natural": lambda: np.arange(n)})
+        parameters = [Parameter("matrix", np.zeros((n, n))), Parameter("shift", np.zeros(n))]
+        super().__init__(n, parameters, work_rows=2 * n, temp_rows=2 * n + 1, dtype=dtype)
+
+    def spec(self, link: Link) -> list[int]:
+        return [self.input_dim, *self.order.tolist()]

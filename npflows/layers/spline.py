@@ -1,0 +1,143 @@
+"""Spline layers: the rational-quadratic spline with each kind of conditioner, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from npflows.kernels.activations import CODES
+from npflows.layers.autoregressive import Autoregressive
+from npflows.layers.coupling import Coupling
+from npflows.layers.elementwise import Elementwise
+from npflows.networks.made import MADENetwork
+from npflows.networks.mlp import MLP
+from npflows.transformers.rational_quadratic import RationalQuadratic
+from npflows.validation import as_choice, as_dtype, as_int, as_mask, as_order, as_rng, as_widths
+
+
+class SplineCouplingLayer(Coupling):
+    """Coupling with rational-quadratic splines (Durkan et al. 2019, arXiv:1906.04032).
+
+    Parameters
+    ----------
+    mask : array_like of 0 and 1
+        1: unchanged and conditions the others; 0: transformed.  At least one of each.
+    hidden_dims : sequence of int
+        Units of the network's hidden layers.
+    num_bins : int
+        Bins of each spline, at least 2.
+    tail_bound : float
+        The splines act on [-tail_bound, tail_bound] and are the identity outside.
+    min_bin_width, min_bin_height, min_derivative : float
+        See `RationalQuadratic`.
+    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    condition_dim : int
+        Width of a condition that the network sees too.
+    dtype : {"float32", "float64"}
+        The compute dtype.
+    rng : int, numpy.random.Generator or None
+        Draws the network's first weights.  The layer starts as the identity.
+    """
+
+    def __init__(
+        self,
+        mask: object,
+        hidden_dims: Sequence[int] = (128, 128),
+        num_bins: int = 8,
+        tail_bound: float = 3.0,
+        min_bin_width: float = 1e-3,
+        min_bin_height: float = 1e-3,
+        min_derivative: float = 1e-3,
+        *,
+        activation: str = "relu",
+        condition_dim: int = 0,
+        dtype: object = "float32",
+        rng: object = None,
+    ) -> None:
+        self.mask, self.hidden_dims = as_mask(mask), as_widths(hidden_dims)
+        self.activation = as_choice(activation, "activation", list(CODES))
+        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
+        n_kept = int(self.mask.sum())
+        network = MLP(n_kept, self.hidden_dims, (self.mask.size - n_kept) * spline.multiplier,
+                      activation=self.activation, condition_dim=as_int(condition_dim, "condition_dim", 0),
+                      rng=as_rng(rng))  # fmt: skip
+        super().__init__(self.mask, network, spline, as_dtype(dtype))
+
+
+class SplineAutoregressiveLayer(Autoregressive):
+    """Masked autoregressive layer with rational-quadratic splines; both directions take one pass over the network.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of features, at least 1.
+    hidden_dims : sequence of int
+        Units of the masked network's hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
+    order : array_like of int, optional
+        order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
+    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, activation, condition_dim, dtype, rng
+        As in `SplineCouplingLayer`.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dims: Sequence[int] = (128, 128),
+        order: object = None,
+        num_bins: int = 8,
+        tail_bound: float = 3.0,
+        min_bin_width: float = 1e-3,
+        min_bin_height: float = 1e-3,
+        min_derivative: float = 1e-3,
+        *,
+        activation: str = "relu",
+        condition_dim: int = 0,
+        dtype: object = "float32",
+        rng: object = None,
+    ) -> None:
+        n = as_int(input_dim, "input_dim")
+        self.hidden_dims = as_widths(hidden_dims)
+        self.activation = as_choice(activation, "activation", list(CODES))
+        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
+        order = np.arange(n) if order is None else as_order(order, n)
+        network = MADENetwork(n, self.hidden_dims, spline.multiplier, activation=self.activation,
+                              condition_dim=as_int(condition_dim, "condition_dim", 0), rng=as_rng(rng))  # fmt: skip
+        network.warn_of_lost_dependence(order)
+        super().__init__(order, network, spline, as_dtype(dtype))
+
+
+class SplineLayer(Elementwise):
+    """A rational-quadratic spline for each column by itself, with parameters of its own.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of columns.
+    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, dtype
+        As in `SplineCouplingLayer`.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        num_bins: int = 8,
+        tail_bound: float = 3.0,
+        min_bin_width: float = 1e-3,
+        min_bin_height: float = 1e-3,
+        min_derivative: float = 1e-3,
+        *,
+        dtype: object = "float32",
+    ) -> None:
+        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
+        super().__init__(as_int(input_dim, "input_dim"), spline, as_dtype(dtype))
+
+
+def _spline(
+    layer: object, num_bins: int, tail_bound: float, min_bin_width: float, min_bin_height: float, min_derivative: float
+) -> RationalQuadratic:
+    """The spline of a layer, which keeps its arguments."""
+    spline = RationalQuadratic(num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
+    for name in ("num_bins", "tail_bound", "min_bin_width", "min_bin_height", "min_derivative"):
+        setattr(layer, name, getattr(spline, name))
+    return spline

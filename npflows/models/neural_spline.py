@@ -1,0 +1,116 @@
+"""Neural spline flows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from npflows.base.base import Base
+from npflows.flow import NormalizingFlow
+from npflows.kernels.activations import CODES
+from npflows.layers.layer import Layer
+from npflows.layers.linear import LULinear
+from npflows.layers.permutation import Permutation
+from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
+from npflows.models.realnvp import coupling_mask
+from npflows.validation import as_choice, as_dtype, as_int, as_order, as_rng, as_widths
+
+CONDITIONERS = ("coupling", "autoregressive")
+LINEARS = ("lu", "permutation", "reverse")
+
+
+class NeuralSplineFlow(NormalizingFlow):
+    """Rational-quadratic splines with a linear layer before each: the most accurate model for tables.
+
+    Durkan et al. 2019, arXiv:1906.04032.  One column gets splines without a network.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of features, at least 1.
+    num_layers : int
+    hidden_dims : sequence of int
+        Units of the hidden layers of each network.
+    num_bins : int
+        Bins of each spline, at least 2.
+    tail_bound : float
+        The splines act on [-tail_bound, tail_bound] of the standardised data and are the identity outside.
+    conditioner : {"coupling", "autoregressive"}
+        One half of the values conditions the splines of the other, or each value is conditioned on those before it.
+    linear : {"lu", "permutation", "reverse"}
+        What mixes the values before each spline layer: a learned matrix by its LU factors after a random permutation,
+        that permutation alone, or a reversal.
+    min_bin_width, min_bin_height, min_derivative : float
+        See `RationalQuadratic`.
+    orders : sequence of array_like, optional
+        The permutation before each layer instead of one from `rng`.
+    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    base_distribution : {"normal", "uniform", "student_t"} or Base
+    condition_dim : int
+        Width of the condition that every layer sees.
+    dtype : {"float32", "float64"}
+        The compute dtype.
+    rng : int, numpy.random.Generator or None
+        Draws permutations and first weights.  The flow starts as a permutation.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        num_layers: int = 8,
+        hidden_dims: Sequence[int] = (128, 128),
+        num_bins: int = 8,
+        tail_bound: float = 3.0,
+        conditioner: str = "coupling",
+        *,
+        linear: str = "lu",
+        min_bin_width: float = 1e-3,
+        min_bin_height: float = 1e-3,
+        min_derivative: float = 1e-3,
+        orders: Sequence | None = None,
+        activation: str = "relu",
+        base_distribution: str | Base = "normal",
+        condition_dim: int = 0,
+        dtype: object = "float32",
+        rng: object = None,
+    ) -> None:
+        n = as_int(input_dim, "input_dim")
+        self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
+        self.conditioner = as_choice(conditioner, "conditioner", CONDITIONERS)
+        self.linear = as_choice(linear, "linear", LINEARS)
+        self.activation = as_choice(activation, "activation", list(CODES))
+        self.num_bins, self.tail_bound, self.base_distribution = num_bins, tail_bound, base_distribution
+        self.min_bin_width, self.min_bin_height, self.min_derivative = min_bin_width, min_bin_height, min_derivative
+        generator = as_rng(rng)
+        spline = {
+            "num_bins": num_bins,
+            "tail_bound": tail_bound,
+            "min_bin_width": min_bin_width,
+            "min_bin_height": min_bin_height,
+            "min_derivative": min_derivative,
+            "dtype": dtype,
+        }
+        network = {"activation": self.activation, "condition_dim": condition_dim, "rng": generator}
+        if orders is None:
+            orders = [
+                np.arange(n)[::-1] if self.linear == "reverse" else generator.permutation(n)
+                for _ in range(self.num_layers)
+            ]  # fmt: skip
+        elif len(orders) != self.num_layers:
+            raise ValueError(f"orders must hold one order for each of the {self.num_layers} layers, got {len(orders)}")
+        self.orders = [as_order(order, n, "orders").tolist() for order in orders]
+        layers: list[Layer] = []
+        for i, order in enumerate(self.orders):
+            if n > 1:
+                layers.append(
+                    LULinear(n, order, dtype=dtype) if self.linear == "lu" else Permutation(n, order, dtype=dtype)
+                )
+            if n == 1 and not condition_dim:
+                layers.append(SplineLayer(n, **spline))
+            elif n == 1 or self.conditioner == "autoregressive":
+                layers.append(SplineAutoregressiveLayer(n, self.hidden_dims, **spline, **network))
+            else:
+                mask = coupling_mask((n,), "checkerboard")
+                layers.append(SplineCouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, **spline, **network))
+        self._assemble(layers, (n,), base_distribution, as_dtype(dtype))
