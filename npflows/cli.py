@@ -19,7 +19,7 @@ import numpy as np
 from npflows import IAF, MAF, NormalizingFlow, RealNVP, TrainingError, __version__, load
 from npflows.engine.threads import get_num_threads, set_num_threads
 from npflows.io import read_arrays, unpack
-from npflows.kernels.activations import CODES
+from npflows.kernels.activations import ACTIVATIONS
 from npflows.tables import Table, TableError, check_writable, read_table, write_table
 
 MODELS: dict[str, Callable[..., NormalizingFlow]] = {"maf": MAF, "realnvp": RealNVP, "iaf": IAF}
@@ -80,7 +80,15 @@ def _plain_warnings() -> Iterator[None]:
     """Warnings meant for the user in one line each."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(f"npflows: warning: {message}", file=sys.stderr)
+        show = warnings.showwarning
+
+        def show_plainly(message: Any, category: type, *where: Any, **more: Any) -> None:
+            if issubclass(category, UserWarning):
+                print(f"npflows: warning: {message}", file=sys.stderr)
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = show_plainly
         yield
 
 
@@ -322,7 +330,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--model", "kind of flow", "maf", choices=list(MODELS))
     fit.add_argument("--layers", type=_count, metavar="N", help="layers (default: 5, and 8 for realnvp)")
     option("--hidden", "units of the hidden layers", "128,128", type=_widths, metavar="N,N,...")
-    option("--activation", "of the hidden layers", "relu", choices=list(CODES))
+    option("--activation", "of the hidden layers", "relu", choices=list(ACTIVATIONS))
     option("--base", "latent distribution", "normal", choices=["normal", "student_t", "uniform"])
     option("--dtype", "precision to compute in", "float32", choices=["float32", "float64"])
     option("--epochs", "passes through the table at most", 100, type=_count, metavar="N")

@@ -1,63 +1,107 @@
-"""Activation functions of the networks on blocks, each beside its derivative."""
+"""Activation functions of the networks on blocks, each beside its gradient; a network links to the one pair it uses.
+
+h = f(h) in place.  `before` receives what entered where the derivative can't be told from the value (NEEDS_INPUT); else
+the networks pass h itself.  The gradients are dh *= f'(before) in place.
+"""
 
 from __future__ import annotations
 
-from npflows.kernels import vecmath
-from npflows.kernels.jit import inlined
+from collections.abc import Callable
 
-RELU, TANH, SILU, ELU, LEAKY_RELU = range(5)
-CODES = {"relu": RELU, "tanh": TANH, "silu": SILU, "elu": ELU, "leaky_relu": LEAKY_RELU}
+from npflows.kernels import vecmath
+from npflows.kernels.jit import kernel
+
 LEAK = 0.01
 """Slope of leaky_relu below zero."""
-NEEDS_INPUT = frozenset({"silu"})
-"""Activations whose derivative can't be told from their value: the networks keep their input too."""
 
 
-@inlined
-def activate(code, h, before):
-    """h = f(h) in place, for contiguous blocks; `before` receives h itself where the derivative needs it (else unused)."""
+@kernel
+def relu(h, before):
     h = h.reshape(h.size)
     zero = h.dtype.type(0)
-    if code == RELU:
-        for i in range(h.size):
-            h[i] = zero if h[i] < zero else h[i]  # NaN stays NaN
-    elif code == TANH:
-        for i in range(h.size):
-            h[i] = vecmath.tanh(h[i])
-    elif code == SILU:
-        before = before.reshape(before.size)
-        for i in range(h.size):
-            before[i] = h[i]
-            h[i] = h[i] * vecmath.sigmoid(h[i])
-    elif code == ELU:
-        for i in range(h.size):
-            h[i] = h[i] if h[i] > zero else vecmath.expm1(h[i])
-    else:
-        leak = h.dtype.type(LEAK)
-        for i in range(h.size):
-            h[i] = leak * h[i] if h[i] < zero else h[i]
+    for i in range(h.size):
+        h[i] = zero if h[i] < zero else h[i]  # NaN stays NaN
 
 
-@inlined
-def activate_vjp(code, h, before, dh):
-    """dh *= f'(before) in place, from h = f(before)."""
+@kernel
+def relu_vjp(h, before, dh):
+    h, dh = h.reshape(h.size), dh.reshape(dh.size)
+    zero = h.dtype.type(0)
+    for i in range(h.size):
+        dh[i] = dh[i] if h[i] > zero else zero
+
+
+@kernel
+def tanh(h, before):
+    h = h.reshape(h.size)
+    for i in range(h.size):
+        h[i] = vecmath.tanh(h[i])
+
+
+@kernel
+def tanh_vjp(h, before, dh):
+    h, dh = h.reshape(h.size), dh.reshape(dh.size)
+    one = h.dtype.type(1)
+    for i in range(h.size):
+        dh[i] *= one - h[i] * h[i]
+
+
+@kernel
+def silu(h, before):
+    """h * sigmoid(h)."""
+    h, before = h.reshape(h.size), before.reshape(before.size)
+    for i in range(h.size):
+        before[i] = h[i]
+        h[i] = h[i] * vecmath.sigmoid(h[i])
+
+
+@kernel
+def silu_vjp(h, before, dh):
+    h, before, dh = h.reshape(h.size), before.reshape(before.size), dh.reshape(dh.size)
+    one = h.dtype.type(1)
+    for i in range(h.size):
+        s = vecmath.sigmoid(before[i])
+        dh[i] *= s + before[i] * s * (one - s)
+
+
+@kernel
+def elu(h, before):
+    h = h.reshape(h.size)
+    zero = h.dtype.type(0)
+    for i in range(h.size):
+        h[i] = h[i] if h[i] > zero else vecmath.expm1(h[i])
+
+
+@kernel
+def elu_vjp(h, before, dh):
     h, dh = h.reshape(h.size), dh.reshape(dh.size)
     zero, one = h.dtype.type(0), h.dtype.type(1)
-    if code == RELU:
-        for i in range(h.size):
-            dh[i] = dh[i] if h[i] > zero else zero
-    elif code == TANH:
-        for i in range(h.size):
-            dh[i] *= one - h[i] * h[i]
-    elif code == SILU:
-        before = before.reshape(before.size)
-        for i in range(h.size):
-            s = vecmath.sigmoid(before[i])
-            dh[i] *= s + h[i] * (one - s)
-    elif code == ELU:
-        for i in range(h.size):
-            dh[i] *= one if h[i] > zero else h[i] + one
-    else:
-        leak = h.dtype.type(LEAK)
-        for i in range(h.size):
-            dh[i] *= one if h[i] > zero else leak
+    for i in range(h.size):
+        dh[i] *= one if h[i] > zero else h[i] + one
+
+
+@kernel
+def leaky_relu(h, before):
+    h = h.reshape(h.size)
+    zero, leak = h.dtype.type(0), h.dtype.type(LEAK)
+    for i in range(h.size):
+        h[i] = leak * h[i] if h[i] < zero else h[i]
+
+
+@kernel
+def leaky_relu_vjp(h, before, dh):
+    h, dh = h.reshape(h.size), dh.reshape(dh.size)
+    zero, one, leak = h.dtype.type(0), h.dtype.type(1), h.dtype.type(LEAK)
+    for i in range(h.size):
+        dh[i] *= one if h[i] > zero else leak
+
+
+ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
+    "relu": (relu, relu_vjp),
+    "tanh": (tanh, tanh_vjp),
+    "silu": (silu, silu_vjp),
+    "elu": (elu, elu_vjp),
+    "leaky_relu": (leaky_relu, leaky_relu_vjp),
+}
+NEEDS_INPUT = frozenset({"silu"})
+"""Activations whose derivative can't be told from their value: the networks keep their input too."""

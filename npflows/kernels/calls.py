@@ -41,6 +41,12 @@ SIGNATURES = {
     "transformer": "IVMML",
     # spec I, theta V, x M, raw M (its gradient on return), dx M (in place), dlog_det V, dtheta V (+=; empty: not wanted)
     "transformer_vjp": "IVMMMVV",
+    # h M (in place), before M
+    "activation": "MM",
+    # h M, before M, dh M (in place)
+    "activation_vjp": "MMM",
+    # threshold i, key i, first i, layer i, row i, h M (in place)
+    "dropout": "iiiiiM",
     # a V, a_row i, a_column i, b V, ldb i, c V, ldc i, m i, n i, k i, start i, bias V
     "product": "ViiViViiiiiV",
     # a V, lda i, b V, ldb i, c V, ldc i, m i, n i, k i

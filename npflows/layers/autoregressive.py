@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from npflows.engine.params import Parameter
-from npflows.kernels.activations import CODES
+from npflows.kernels.activations import ACTIVATIONS
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.coupling import gather, scatter
@@ -193,7 +193,7 @@ class _AffineAutoregressive(Autoregressive):
     ) -> None:
         n = as_int(input_dim, "input_dim")
         self.hidden_dims = as_widths(hidden_dims)
-        self.activation = as_choice(activation, "activation", list(CODES))
+        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         order = np.arange(n) if order is None else as_order(order, n)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
         transformer = Affine(self.scale_activation, shift_first=not self._inverted)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.engine.params import Parameter
-from npflows.kernels.activations import CODES
+from npflows.kernels.activations import ACTIVATIONS
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.layer import Layer
@@ -208,7 +208,7 @@ class CouplingLayer(Coupling):
     ) -> None:
         self.mask, self.hidden_dims = as_mask(mask), as_widths(hidden_dims)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
-        self.activation = as_choice(activation, "activation", list(CODES))
+        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         n_kept = int(self.mask.sum())
         transformer = Affine(self.scale_activation)
         network = MLP(n_kept, self.hidden_dims, (self.mask.size - n_kept) * transformer.multiplier,

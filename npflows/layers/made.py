@@ -8,7 +8,7 @@ import numpy as np
 
 from npflows.engine.params import ParameterBuffer, Parametrised
 from npflows.engine.program import NO_FRONT, Program
-from npflows.kernels.activations import CODES
+from npflows.kernels.activations import ACTIVATIONS
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import kernel
 from npflows.layers.configured import Configured
@@ -76,7 +76,7 @@ class MADE(Parametrised, Configured):
             as_int(output_multiplier, "output_multiplier"),
         )
         self.order = np.arange(n) if order is None else as_order(order, n)
-        self.activation = as_choice(activation, "activation", list(CODES))
+        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         self.condition_dim = as_int(condition_dim, "condition_dim", 0)
         network = MADENetwork(n, self.hidden_dims, self.output_multiplier, activation=self.activation,
                               condition_dim=self.condition_dim, rng=as_rng(rng))  # fmt: skip

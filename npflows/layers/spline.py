@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.kernels.activations import CODES
+from npflows.kernels.activations import ACTIVATIONS
 from npflows.layers.autoregressive import Autoregressive
 from npflows.layers.coupling import Coupling
 from npflows.layers.elementwise import Elementwise
@@ -56,7 +56,7 @@ class SplineCouplingLayer(Coupling):
         rng: object = None,
     ) -> None:
         self.mask, self.hidden_dims = as_mask(mask), as_widths(hidden_dims)
-        self.activation = as_choice(activation, "activation", list(CODES))
+        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
         n_kept = int(self.mask.sum())
         network = MLP(n_kept, self.hidden_dims, (self.mask.size - n_kept) * spline.multiplier,
@@ -98,7 +98,7 @@ class SplineAutoregressiveLayer(Autoregressive):
     ) -> None:
         n = as_int(input_dim, "input_dim")
         self.hidden_dims = as_widths(hidden_dims)
-        self.activation = as_choice(activation, "activation", list(CODES))
+        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
         order = np.arange(n) if order is None else as_order(order, n)
         network = MADENetwork(n, self.hidden_dims, spline.multiplier, activation=self.activation,

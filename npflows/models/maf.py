@@ -8,7 +8,7 @@ import numpy as np
 
 from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
-from npflows.kernels.activations import CODES
+from npflows.kernels.activations import ACTIVATIONS
 from npflows.layers.autoregressive import IAFLayer, MAFLayer
 from npflows.transformers.affine import SCALE_ACTIVATIONS
 from npflows.validation import as_choice, as_dtype, as_int, as_order, as_rng, as_widths
@@ -52,7 +52,7 @@ class _AutoregressiveFlow(NormalizingFlow):
         self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
         self.reverse_ordering = bool(reverse_ordering)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
-        self.activation = as_choice(activation, "activation", list(CODES))
+        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         self.base_distribution = base_distribution
         generator = as_rng(rng)
         self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, orders, generator)

@@ -8,7 +8,7 @@ import numpy as np
 
 from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
-from npflows.kernels.activations import CODES
+from npflows.kernels.activations import ACTIVATIONS
 from npflows.layers.layer import Layer
 from npflows.layers.linear import LULinear
 from npflows.layers.permutation import Permutation
@@ -79,7 +79,7 @@ class NeuralSplineFlow(NormalizingFlow):
         self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
         self.conditioner = as_choice(conditioner, "conditioner", CONDITIONERS)
         self.linear = as_choice(linear, "linear", LINEARS)
-        self.activation = as_choice(activation, "activation", list(CODES))
+        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         self.num_bins, self.tail_bound, self.base_distribution = num_bins, tail_bound, base_distribution
         self.min_bin_width, self.min_bin_height, self.min_derivative = min_bin_width, min_bin_height, min_derivative
         generator = as_rng(rng)

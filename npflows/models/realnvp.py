@@ -9,7 +9,7 @@ import numpy as np
 
 from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
-from npflows.kernels.activations import CODES
+from npflows.kernels.activations import ACTIVATIONS
 from npflows.layers.coupling import CouplingLayer
 from npflows.transformers.affine import SCALE_ACTIVATIONS
 from npflows.validation import as_choice, as_dtype, as_int, as_rng, as_widths
@@ -83,7 +83,7 @@ class RealNVP(NormalizingFlow):
         self.hidden_dims = as_widths(hidden_dims)
         self.mask_type = as_choice(mask_type, "mask_type", MASK_TYPES)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
-        self.activation = as_choice(activation, "activation", list(CODES))
+        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         self.base_distribution = base_distribution
         mask, generator = coupling_mask(shape, self.mask_type), as_rng(rng)
         if mask.all() or not mask.any():

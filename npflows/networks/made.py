@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.kernels.activations import activate
+from npflows.kernels.calls import call
 from npflows.kernels.gemm import FROM_BIAS, FROM_RESULT, FROM_ZERO, HEIGHT, matmul, matmul_transposed
 from npflows.kernels.jit import inlined, kernel
 from npflows.networks import mlp
@@ -104,7 +104,7 @@ def advance(spec, theta, context, key, first, x, out, work, temp, i):
             r0, r1 = unlocked(spec, layer, i - 1), unlocked(spec, layer, i)
             multiply(spec, theta, layer, r0, r1, c0, c1, h, y, FROM_RESULT)
             add_skip(spec, work, layer, r0, r1, y, before)
-            activate(spec[ACTIVATION], y[r0:r1], before[r0:r1])
+            call(spec[ACTIVATION], (y[r0:r1], before[r0:r1]))
             drop_out(spec, key, first, layer, r0, y[r0:r1])
             h = y
         else:

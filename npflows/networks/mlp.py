@@ -14,8 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.engine.params import Parameter
-from npflows.kernels.activations import CODES, NEEDS_INPUT, activate, activate_vjp
-from npflows.kernels.calls import Link
+from npflows.kernels.activations import ACTIVATIONS, NEEDS_INPUT
+from npflows.kernels.calls import Link, call
+from npflows.kernels.dropout import dropout
 from npflows.kernels.gemm import (
     FROM_BIAS,
     FROM_RESULT,
@@ -29,8 +30,8 @@ from npflows.kernels.gemm import (
 from npflows.kernels.jit import inlined, kernel
 
 # spec: a header, then a record for each dense layer, then the tables that the records point to
-(N_DENSE, ACTIVATION, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS, RESIDUAL,
- DROPOUT, HEADER) = range(12)  # fmt: skip
+(N_DENSE, ACTIVATION, ACTIVATION_VJP, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS,
+ RESIDUAL, DROPOUT, DROPOUT_ADDRESS, HEADER) = range(14)  # fmt: skip
 (WEIGHT, BIAS, ROWS, COLUMNS, H, BEFORE, DH, ROW_PANELS, N_ROW_PANELS, COLUMN_PANELS, N_COLUMN_PANELS,
  UNLOCKED, RECORD) = range(13)  # fmt: skip
 
@@ -69,32 +70,10 @@ def hidden(spec, work, layer):
 
 
 @inlined
-def hash_bits(a, b, c):
-    """32 well-mixed bits from three numbers; what random masks are made of, so that they need no memory."""
-    x = np.uint32(np.uint32(a) * np.uint32(0x9E3779B1))
-    x = np.uint32(np.uint32(x ^ np.uint32(b)) * np.uint32(0x85EBCA77))
-    x = np.uint32(x ^ np.uint32(x >> np.uint32(16)))
-    x = np.uint32(np.uint32(x ^ np.uint32(c)) * np.uint32(0xC2B2AE3D))
-    x = np.uint32(x ^ np.uint32(x >> np.uint32(15)))
-    x = np.uint32(x * np.uint32(0x27D4EB2F))
-    return np.uint32(x ^ np.uint32(x >> np.uint32(13)))
-
-
-@inlined
 def drop_out(spec, key, first, layer, row, h):
-    """Set values of a hidden layer's rows, from `row` on, to 0 at random and scale up the others; its own gradient too.
-
-    Outside training, where key is 0, nothing happens.
-    """
-    if spec[DROPOUT] == 0 or key == 0:
-        return
-    threshold = np.uint32(spec[DROPOUT])
-    scale = h.dtype.type(4294967296.0 / (4294967296.0 - spec[DROPOUT]))
-    zero = h.dtype.type(0)
-    for u in range(h.shape[0]):
-        for t in range(h.shape[1]):
-            bits = hash_bits(first + t, (row + u) * 64 + layer, key)
-            h[u, t] = zero if bits < threshold else h[u, t] * scale
+    """Dropout of a hidden layer's rows, from `row` on, in training (key > 0) only."""
+    if spec[DROPOUT] > 0 and key > 0:
+        call(spec[DROPOUT_ADDRESS], (spec[DROPOUT], np.int64(key), np.int64(first), np.int64(layer), np.int64(row), h))
 
 
 @inlined
@@ -133,7 +112,7 @@ def forward(spec, theta, context, key, first, x, out, work, temp):
             matmul(address, theta[spec[CONDITION_WEIGHT] :], n, context, y, y.shape[0], n, FROM_RESULT, bias)
         if layer < last:
             add_skip(spec, work, layer, 0, y.shape[0], y, before)
-            activate(spec[ACTIVATION], y, before)
+            call(spec[ACTIVATION], (y, before))
             drop_out(spec, key, first, layer, 0, y)
         h = y
 
@@ -157,7 +136,7 @@ def leave_hidden(spec, key, first, layer, r0, r1, below, work, temp):
     """Turn the gradient of a hidden layer's values, in rows r0 to r1, into that of what enters its activation."""
     h, before = hidden(spec, work, layer)
     drop_out(spec, key, first, layer, r0, below[r0:r1])
-    activate_vjp(spec[ACTIVATION], h[r0:r1], before[r0:r1], below[r0:r1])
+    call(spec[ACTIVATION_VJP], (h[r0:r1], before[r0:r1], below[r0:r1]))
     if spec[RESIDUAL] and layer % 2 == 0 and layer + 2 < spec[N_DENSE] - 1:  # what skips the block that begins here
         skipped = hidden_gradient(spec, temp, layer + 2)
         for u in range(r0, r1):
@@ -304,11 +283,23 @@ class MLP:
         for parameter in self.parameters:
             offsets[parameter.name] = position
             position += parameter.value.size
+        f, df = ACTIVATIONS[self.activation]
         spec = [0] * (HEADER + RECORD * n_dense)
-        spec[:HEADER] = [n_dense, CODES[self.activation], self.n_in, self.n_out, self.condition_dim,
-                         offsets.get("condition_weight", 0), self._group(), link(*PRODUCT),
-                         link(*OUTER) if link.gradient else 0,
-                         int(self.residual_blocks > 0), round(self.dropout * 2**32)]  # fmt: skip
+        spec[:HEADER] = [
+            n_dense,
+            link(f, "activation"),
+            link(df, "activation_vjp") if link.gradient else 0,
+            self.n_in,
+            self.n_out,
+            self.condition_dim,
+            offsets.get("condition_weight", 0),
+            self._group(),
+            link(*PRODUCT),
+            link(*OUTER) if link.gradient else 0,
+            int(self.residual_blocks > 0),
+            round(self.dropout * 2**32),
+            link(dropout, "dropout") if self.dropout else 0,
+        ]
         row = 0
         for layer in range(n_dense):
             r = HEADER + RECORD * layer

@@ -1,0 +1,185 @@
+"""What the kernels are made of: matrix products, activations, calls by address."""
+
+import itertools
+
+import numpy as np
+import pytest
+from numba.core.errors import TypingError
+from registry import both_dtypes
+
+import npflows
+from npflows import Base, NormalizingFlow, Permutation
+from npflows.kernels import activations, gemm
+from npflows.kernels.calls import Link, address, call
+from npflows.kernels.jit import DISABLED, inlined, kernel
+
+
+def inside_a_larger_one(rng, rows, columns, dtype):
+    """A flat array that begins with a matrix, the length of a row in it, and a view of the matrix.
+
+    Its entries are small whole numbers, so that products are exact whatever the order of the sum.
+    """
+    whole = rng.integers(-8, 9, (rows + 3, columns + 5)).astype(dtype)
+    return whole.ravel(), columns + 5, whole[:rows, :columns]
+
+
+HEIGHTS = [1, 2, 3, 5, 6, 7, 8, 11, 17, 24]
+LANES = [16, 32, 48, 80, 128]
+DEPTHS = [0, 1, 2, 5, gemm.DEPTH, gemm.DEPTH + 1, 2 * gemm.DEPTH + 3]
+
+
+@pytest.mark.nojit
+@both_dtypes
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("start", [gemm.FROM_ZERO, gemm.FROM_RESULT, gemm.FROM_BIAS])
+def test_product_of_any_size_is_right_and_touches_nothing_else(start, transposed, dtype):
+    rng = np.random.default_rng(0)
+    for m, n, k in itertools.product(HEIGHTS, LANES, DEPTHS):
+        a, lda, left = inside_a_larger_one(rng, *((k, m) if transposed else (m, k)), dtype)
+        b, ldb, right = inside_a_larger_one(rng, k, n, dtype)
+        c, ldc, result = inside_a_larger_one(rng, m, n, dtype)
+        bias = rng.integers(-8, 9, m).astype(dtype)
+        first = {gemm.FROM_ZERO: 0, gemm.FROM_RESULT: result, gemm.FROM_BIAS: bias[:, None]}[start]
+        expected = c.copy()
+        expected.reshape(-1, ldc)[:m, :n] = (left.T if transposed else left) @ right + first
+        if start != gemm.FROM_RESULT:
+            result[:] = np.nan  # what it held must not matter
+        steps = (1, lda) if transposed else (lda, 1)
+        gemm.product(a, *steps, b, ldb, c, ldc, m, n, k, start, bias)
+        np.testing.assert_array_equal(c, expected)
+
+
+@pytest.mark.nojit
+@both_dtypes
+def test_outer_product_of_any_size_is_right_and_touches_nothing_else(dtype):
+    rng = np.random.default_rng(0)
+    for m, n, k in itertools.product([1, 3, 4, 5, 8, 11], LANES, [1, 3, 4, 6, 8, 13]):
+        a, lda, left = inside_a_larger_one(rng, m, n, dtype)
+        b, ldb, right = inside_a_larger_one(rng, k, n, dtype)
+        c, ldc, _ = inside_a_larger_one(rng, m, k, dtype)
+        expected = c.copy()
+        expected.reshape(-1, ldc)[:m, :k] += left @ right.T
+        gemm.outer(a, lda, b, ldb, c, ldc, m, n, k)
+        np.testing.assert_array_equal(c, expected)
+
+
+@both_dtypes
+def test_nan_in_one_lane_stays_there(dtype):
+    rng = np.random.default_rng(0)
+    a, b, bias = (rng.normal(size=size).astype(dtype) for size in (9 * 5, 5 * 48, 9))
+    clean, spoilt = np.zeros(9 * 48, dtype), np.zeros(9 * 48, dtype)
+    gemm.product(a, 5, 1, b, 48, clean, 48, 9, 48, 5, gemm.FROM_BIAS, bias)
+    b.reshape(5, 48)[2, [3, 40]] = np.nan, np.inf
+    gemm.product(a, 5, 1, b, 48, spoilt, 48, 9, 48, 5, gemm.FROM_BIAS, bias)
+    others = np.delete(np.arange(48), [3, 40])
+    np.testing.assert_array_equal(spoilt.reshape(9, 48)[:, others], clean.reshape(9, 48)[:, others])
+    assert np.isnan(spoilt.reshape(9, 48)[:, 3]).all()
+
+
+@both_dtypes
+def test_a_lane_has_the_same_bits_wherever_it_stands(dtype):
+    """Otherwise a sample's density would depend on how many samples it came with."""
+    rng = np.random.default_rng(0)
+    a, lane, bias = (rng.normal(size=size).astype(dtype) for size in (19 * 300, 300, 19))
+    results = []
+    for n in LANES:
+        b, c = np.repeat(lane, n), np.empty(19 * n, dtype)
+        gemm.product(a, 300, 1, b, n, c, n, 19, n, 300, gemm.FROM_BIAS, bias)
+        results.append(c.reshape(19, n))
+    np.testing.assert_array_equal(np.concatenate(results, axis=1), np.repeat(results[0][:, :1], sum(LANES), axis=1))
+
+
+FORMULAS = {  # with their derivatives
+    "relu": (lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0),
+    "tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
+    "silu": (lambda x: x / (1 + np.exp(-x)), lambda x: (1 + np.exp(-x) + x * np.exp(-x)) / (1 + np.exp(-x)) ** 2),
+    "elu": (lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), lambda x: np.exp(np.minimum(x, 0))),
+    "leaky_relu": (lambda x: np.where(x > 0, x, 0.01 * x), lambda x: np.where(x > 0, 1, 0.01)),
+}
+
+
+@pytest.mark.nojit
+@both_dtypes
+@pytest.mark.parametrize("name", activations.ACTIVATIONS)
+def test_activation_and_its_derivative_are_those_of_the_formula(name, dtype):
+    function, derivative = FORMULAS[name]
+    activate, activate_vjp = activations.ACTIVATIONS[name]
+    x = np.linspace(-8, 8, 64).reshape(4, 16).astype(dtype)
+    h, before, dh = x.copy(), np.empty_like(x), np.full_like(x, 3)
+    activate(h, before)
+    activate_vjp(h, before, dh)
+    tolerance = 1e-6 if dtype == "float32" else 1e-14
+    np.testing.assert_allclose(h, function(x.astype(float)), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(dh, 3 * derivative(x.astype(float)), rtol=3 * tolerance, atol=3 * tolerance)
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", activations.ACTIVATIONS)
+def test_activation_hides_no_nan_and_survives_infinity(name, dtype):
+    h = np.array([[np.nan, np.inf, 1e30, -1e30, 0.0]], dtype)
+    before = np.empty_like(h)
+    activations.ACTIVATIONS[name][0](h, before)
+    assert np.isnan(h[0, 0])
+    assert h[0, 1] == (1 if name == "tanh" else np.inf)
+    assert not np.isnan(h[0, 1:]).any()
+    assert h[0, 4] == 0
+
+
+@kernel
+def shift(spec, theta, z, log_prob):
+    for t in range(log_prob.size):
+        log_prob[t] += theta[0] * spec[0]
+
+
+@kernel
+def refuse(spec, theta, z, log_prob):
+    raise ValueError("this kernel refuses")
+
+
+@inlined
+def call_base(number, spec, theta, z, log_prob):
+    call(number, (spec, theta, z, log_prob))
+
+
+@inlined
+def call_with_too_little(number, spec):
+    call(number, (spec,))
+
+
+@pytest.mark.nojit
+def test_kernel_is_called_by_its_address():
+    number = address(shift, "base", np.float64)
+    assert address(shift, "base", np.dtype("float64")) == number
+    assert address(refuse, "base", np.float64) != number
+    log_prob = np.ones(3)
+    call_base(number, np.array([5]), np.array([2.0]), np.zeros((1, 3)), log_prob)
+    np.testing.assert_array_equal(log_prob, 11)
+
+
+@pytest.mark.nojit
+def test_link_compiles_only_what_the_kernels_in_use_need():
+    link = Link(np.dtype("float64"), (shift,))
+    assert link(shift, "base", refuse) == 0
+    assert link(shift, "base", refuse, shift) == address(shift, "base", np.float64)
+
+
+@pytest.mark.skipif(DISABLED, reason="nothing is compiled")
+def test_call_that_fits_no_kind_of_kernel_is_refused_at_compile_time():
+    with pytest.raises(TypingError, match="no kind of kernel"):
+        call_with_too_little(1, np.zeros(1, np.int64))
+
+
+class Refusing(Base):
+    kernels = (refuse, refuse)
+
+    def __init__(self, dim, *, dtype="float32"):
+        super().__init__(dim, [], dtype=dtype)
+
+
+def test_error_in_a_kernel_reaches_the_user_and_leaves_all_in_order():
+    flow = NormalizingFlow([Permutation(2, dtype="float64")], Refusing(2, dtype="float64"), dtype="float64")
+    for n in (1, 4):
+        npflows.set_num_threads(n)
+        with pytest.raises(ValueError, match="this kernel refuses"):
+            flow.log_prob(np.zeros((2000, 2)))
+        assert flow.forward(np.zeros((2000, 2)))[0].shape == (2000, 2)
