@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from npflows.engine.params import Parameter
-from npflows.kernels.activations import ACTIVATIONS
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.coupling import gather, scatter
 from npflows.layers.layer import Layer
 from npflows.networks.made import MADENetwork
+from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
-from npflows.validation import as_choice, as_dtype, as_int, as_order, as_rng, as_widths
+from npflows.validation import as_choice, as_dtype, as_int, as_order, as_widths
 
 # spec: this header, then the order, the network's spec, the scalar map's
 (DIM, MULTIPLIER, NETWORK_THETA, THETA_PER_VALUE, NETWORK_SPEC, MAP_SPEC, NETWORK_FORWARD, NETWORK_VJP, ADVANCE, RETREAT,
@@ -187,18 +187,19 @@ class _AffineAutoregressive(Autoregressive):
         scale_activation: str = "tanh_gain",
         *,
         activation: str = "relu",
+        residual_blocks: int = 0,
+        dropout: float = 0.0,
         condition_dim: int = 0,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
         n = as_int(input_dim, "input_dim")
         self.hidden_dims = as_widths(hidden_dims)
-        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         order = np.arange(n) if order is None else as_order(order, n)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
         transformer = Affine(self.scale_activation, shift_first=not self._inverted)
-        network = MADENetwork(n, self.hidden_dims, transformer.multiplier, activation=self.activation,
-                              condition_dim=as_int(condition_dim, "condition_dim", 0), rng=as_rng(rng))  # fmt: skip
+        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
+        network = MADENetwork(n, self.hidden_dims, transformer.multiplier, **options)
         network.warn_of_lost_dependence(order)
         super().__init__(order, network, transformer, as_dtype(dtype), inverted=self._inverted)
 
@@ -220,6 +221,10 @@ class MAFLayer(_AffineAutoregressive):
     scale_activation : {"tanh_gain", "tanh", "none"}
         How log_scale is bounded, so that a network that extrapolates gives no absurd density; see `CouplingLayer`.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    residual_blocks : int
+        Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
+    dropout : float
+        Share of hidden values that are set to 0 in training only, at least 0 and below 1.
     condition_dim : int
         Width of a condition that every feature depends on.
     dtype : {"float32", "float64"}
@@ -239,7 +244,7 @@ class IAFLayer(_AffineAutoregressive):
 
     Parameters
     ----------
-    input_dim, hidden_dims, order, scale_activation, activation, condition_dim, dtype, rng
+    input_dim, hidden_dims, order, scale_activation, activation, residual_blocks, dropout, condition_dim, dtype, rng
         As in `MAFLayer`.
     """
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.engine.params import Parameter
-from npflows.kernels.activations import ACTIVATIONS
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.layer import Layer
 from npflows.networks.mlp import MLP
+from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
-from npflows.validation import as_choice, as_dtype, as_int, as_mask, as_rng, as_widths
+from npflows.validation import as_choice, as_dtype, as_mask, as_widths
 
 # spec: this header, then the indices of the values kept and of those moved, the network's spec, the scalar map's
 (N_KEPT, N_MOVED, MULTIPLIER, NETWORK_THETA, NETWORK_SPEC, MAP_SPEC, NETWORK_FORWARD, NETWORK_VJP,
@@ -187,6 +187,10 @@ class CouplingLayer(Coupling):
         How the log-scale s is bounded: by tanh, by tanh times a learned gain for each value, or not at all but for one
         clamp where exp would overflow.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    residual_blocks : int
+        Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
+    dropout : float
+        Share of hidden values that are set to 0 in training only, at least 0 and below 1.
     condition_dim : int
         Width of a condition that the network sees too.
     dtype : {"float32", "float64"}
@@ -202,16 +206,15 @@ class CouplingLayer(Coupling):
         scale_activation: str = "tanh",
         *,
         activation: str = "relu",
+        residual_blocks: int = 0,
+        dropout: float = 0.0,
         condition_dim: int = 0,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
         self.mask, self.hidden_dims = as_mask(mask), as_widths(hidden_dims)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
-        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
-        n_kept = int(self.mask.sum())
-        transformer = Affine(self.scale_activation)
+        transformer, n_kept = Affine(self.scale_activation), int(self.mask.sum())
         network = MLP(n_kept, self.hidden_dims, (self.mask.size - n_kept) * transformer.multiplier,
-                      activation=self.activation, condition_dim=as_int(condition_dim, "condition_dim", 0),
-                      rng=as_rng(rng))  # fmt: skip
+                      **network_options(self, activation, residual_blocks, dropout, condition_dim, rng))  # fmt: skip
         super().__init__(self.mask, network, transformer, as_dtype(dtype))

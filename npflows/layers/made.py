@@ -8,13 +8,13 @@ import numpy as np
 
 from npflows.engine.params import ParameterBuffer, Parametrised
 from npflows.engine.program import NO_FRONT, Program
-from npflows.kernels.activations import ACTIVATIONS
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import kernel
 from npflows.layers.configured import Configured
 from npflows.layers.coupling import gather
 from npflows.networks.made import MADENetwork
-from npflows.validation import as_choice, as_condition, as_dtype, as_int, as_order, as_rng, as_rows, as_widths
+from npflows.networks.options import network_options
+from npflows.validation import as_condition, as_dtype, as_int, as_order, as_rows, as_widths
 
 # spec: this header, then the order and the network's spec
 DIM, MULTIPLIER, NETWORK_FORWARD, HEADER = range(4)
@@ -48,6 +48,10 @@ class MADE(Parametrised, Configured):
     order : array_like of int, optional
         order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    residual_blocks : int
+        Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
+    dropout : float
+        Share of hidden values that are set to 0 in training only, at least 0 and below 1.
     condition_dim : int
         Width of a condition that every output depends on.
     dtype : {"float32", "float64"}
@@ -66,6 +70,8 @@ class MADE(Parametrised, Configured):
         order: object = None,
         *,
         activation: str = "relu",
+        residual_blocks: int = 0,
+        dropout: float = 0.0,
         condition_dim: int = 0,
         dtype: object = "float32",
         rng: object = None,
@@ -76,10 +82,9 @@ class MADE(Parametrised, Configured):
             as_int(output_multiplier, "output_multiplier"),
         )
         self.order = np.arange(n) if order is None else as_order(order, n)
-        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
-        self.condition_dim = as_int(condition_dim, "condition_dim", 0)
-        network = MADENetwork(n, self.hidden_dims, self.output_multiplier, activation=self.activation,
-                              condition_dim=self.condition_dim, rng=as_rng(rng))  # fmt: skip
+        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
+        self.condition_dim = options["condition_dim"]
+        network = MADENetwork(n, self.hidden_dims, self.output_multiplier, **options)
         network.warn_of_lost_dependence(self.order)
         self._network = network
         self._buffer = ParameterBuffer(network.parameters, as_dtype(dtype))

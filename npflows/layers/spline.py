@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.kernels.activations import ACTIVATIONS
 from npflows.layers.autoregressive import Autoregressive
 from npflows.layers.coupling import Coupling
 from npflows.layers.elementwise import Elementwise
 from npflows.networks.made import MADENetwork
 from npflows.networks.mlp import MLP
+from npflows.networks.options import network_options
 from npflows.transformers.rational_quadratic import RationalQuadratic
-from npflows.validation import as_choice, as_dtype, as_int, as_mask, as_order, as_rng, as_widths
+from npflows.validation import as_dtype, as_int, as_mask, as_order, as_widths
 
 
 class SplineCouplingLayer(Coupling):
@@ -32,6 +32,10 @@ class SplineCouplingLayer(Coupling):
     min_bin_width, min_bin_height, min_derivative : float
         See `RationalQuadratic`.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    residual_blocks : int
+        Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
+    dropout : float
+        Share of hidden values that are set to 0 in training only, at least 0 and below 1.
     condition_dim : int
         Width of a condition that the network sees too.
     dtype : {"float32", "float64"}
@@ -51,17 +55,17 @@ class SplineCouplingLayer(Coupling):
         min_derivative: float = 1e-3,
         *,
         activation: str = "relu",
+        residual_blocks: int = 0,
+        dropout: float = 0.0,
         condition_dim: int = 0,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
         self.mask, self.hidden_dims = as_mask(mask), as_widths(hidden_dims)
-        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
         n_kept = int(self.mask.sum())
         network = MLP(n_kept, self.hidden_dims, (self.mask.size - n_kept) * spline.multiplier,
-                      activation=self.activation, condition_dim=as_int(condition_dim, "condition_dim", 0),
-                      rng=as_rng(rng))  # fmt: skip
+                      **network_options(self, activation, residual_blocks, dropout, condition_dim, rng))  # fmt: skip
         super().__init__(self.mask, network, spline, as_dtype(dtype))
 
 
@@ -76,7 +80,8 @@ class SplineAutoregressiveLayer(Autoregressive):
         Units of the masked network's hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
     order : array_like of int, optional
         order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
-    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, activation, condition_dim, dtype, rng
+    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, activation, residual_blocks, dropout,
+    condition_dim, dtype, rng
         As in `SplineCouplingLayer`.
     """
 
@@ -92,17 +97,18 @@ class SplineAutoregressiveLayer(Autoregressive):
         min_derivative: float = 1e-3,
         *,
         activation: str = "relu",
+        residual_blocks: int = 0,
+        dropout: float = 0.0,
         condition_dim: int = 0,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
         n = as_int(input_dim, "input_dim")
         self.hidden_dims = as_widths(hidden_dims)
-        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
         order = np.arange(n) if order is None else as_order(order, n)
-        network = MADENetwork(n, self.hidden_dims, spline.multiplier, activation=self.activation,
-                              condition_dim=as_int(condition_dim, "condition_dim", 0), rng=as_rng(rng))  # fmt: skip
+        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
+        network = MADENetwork(n, self.hidden_dims, spline.multiplier, **options)
         network.warn_of_lost_dependence(order)
         super().__init__(order, network, spline, as_dtype(dtype))
 

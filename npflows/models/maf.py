@@ -8,10 +8,10 @@ import numpy as np
 
 from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
-from npflows.kernels.activations import ACTIVATIONS
 from npflows.layers.autoregressive import IAFLayer, MAFLayer
+from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS
-from npflows.validation import as_choice, as_dtype, as_int, as_order, as_rng, as_widths
+from npflows.validation import as_choice, as_dtype, as_int, as_order, as_widths
 
 
 def layer_orders(
@@ -43,6 +43,8 @@ class _AutoregressiveFlow(NormalizingFlow):
         orders: object = None,
         scale_activation: str = "tanh_gain",
         activation: str = "relu",
+        residual_blocks: int = 0,
+        dropout: float = 0.0,
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
         dtype: object = "float32",
@@ -52,12 +54,12 @@ class _AutoregressiveFlow(NormalizingFlow):
         self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
         self.reverse_ordering = bool(reverse_ordering)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
-        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         self.base_distribution = base_distribution
-        generator = as_rng(rng)
-        self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, orders, generator)
-        options = {"activation": self.activation, "condition_dim": condition_dim, "dtype": dtype, "rng": generator}
-        layers = [self._layer(n, self.hidden_dims, order, self.scale_activation, **options) for order in self.orders]
+        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
+        self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, orders, options["rng"])
+        layers = [
+            self._layer(n, self.hidden_dims, order, self.scale_activation, dtype=dtype, **options) for order in self.orders
+        ]
         self._assemble(layers, (n,), base_distribution, as_dtype(dtype))
 
 
@@ -81,6 +83,10 @@ class MAF(_AutoregressiveFlow):
     scale_activation : {"tanh_gain", "tanh", "none"}
         See `MAFLayer`.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    residual_blocks : int
+        Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
+    dropout : float
+        Share of hidden values that are set to 0 in training only, at least 0 and below 1.
     base_distribution : {"normal", "uniform", "student_t"} or Base
     condition_dim : int
         Width of the condition that every layer sees.
@@ -98,8 +104,8 @@ class IAF(_AutoregressiveFlow):
 
     Parameters
     ----------
-    input_dim, num_layers, hidden_dims, reverse_ordering, orders, scale_activation, activation, base_distribution,
-    condition_dim, dtype, rng
+    input_dim, num_layers, hidden_dims, reverse_ordering, orders, scale_activation, activation, residual_blocks, dropout,
+    base_distribution, condition_dim, dtype, rng
         As in `MAF`.
     """
 

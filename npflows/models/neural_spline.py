@@ -8,13 +8,13 @@ import numpy as np
 
 from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
-from npflows.kernels.activations import ACTIVATIONS
 from npflows.layers.layer import Layer
 from npflows.layers.linear import LULinear
 from npflows.layers.permutation import Permutation
 from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
 from npflows.models.realnvp import coupling_mask
-from npflows.validation import as_choice, as_dtype, as_int, as_order, as_rng, as_widths
+from npflows.networks.options import network_options
+from npflows.validation import as_choice, as_dtype, as_int, as_order, as_widths
 
 CONDITIONERS = ("coupling", "autoregressive")
 LINEARS = ("lu", "permutation", "reverse")
@@ -46,6 +46,10 @@ class NeuralSplineFlow(NormalizingFlow):
     orders : sequence of array_like, optional
         The permutation before each layer instead of one from `rng`.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    residual_blocks : int
+        Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
+    dropout : float
+        Share of hidden values that are set to 0 in training only, at least 0 and below 1.
     base_distribution : {"normal", "uniform", "student_t"} or Base
     condition_dim : int
         Width of the condition that every layer sees.
@@ -70,6 +74,8 @@ class NeuralSplineFlow(NormalizingFlow):
         min_derivative: float = 1e-3,
         orders: Sequence | None = None,
         activation: str = "relu",
+        residual_blocks: int = 0,
+        dropout: float = 0.0,
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
         dtype: object = "float32",
@@ -79,10 +85,10 @@ class NeuralSplineFlow(NormalizingFlow):
         self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
         self.conditioner = as_choice(conditioner, "conditioner", CONDITIONERS)
         self.linear = as_choice(linear, "linear", LINEARS)
-        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         self.num_bins, self.tail_bound, self.base_distribution = num_bins, tail_bound, base_distribution
         self.min_bin_width, self.min_bin_height, self.min_derivative = min_bin_width, min_bin_height, min_derivative
-        generator = as_rng(rng)
+        network = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
+        generator = network["rng"]
         spline = {
             "num_bins": num_bins,
             "tail_bound": tail_bound,
@@ -91,7 +97,6 @@ class NeuralSplineFlow(NormalizingFlow):
             "min_derivative": min_derivative,
             "dtype": dtype,
         }
-        network = {"activation": self.activation, "condition_dim": condition_dim, "rng": generator}
         if orders is None:
             orders = [
                 np.arange(n)[::-1] if self.linear == "reverse" else generator.permutation(n)

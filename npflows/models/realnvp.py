@@ -9,10 +9,10 @@ import numpy as np
 
 from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
-from npflows.kernels.activations import ACTIVATIONS
 from npflows.layers.coupling import CouplingLayer
+from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS
-from npflows.validation import as_choice, as_dtype, as_int, as_rng, as_widths
+from npflows.validation import as_choice, as_dtype, as_int, as_widths
 
 MASK_TYPES = ("checkerboard", "channel-wise", "half")
 
@@ -55,6 +55,10 @@ class RealNVP(NormalizingFlow):
     scale_activation : {"tanh", "tanh_gain", "none"}
         See `CouplingLayer`.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+    residual_blocks : int
+        Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
+    dropout : float
+        Share of hidden values that are set to 0 in training only, at least 0 and below 1.
     base_distribution : {"normal", "uniform", "student_t"} or Base
     condition_dim : int
         Width of the condition that every layer sees.
@@ -73,6 +77,8 @@ class RealNVP(NormalizingFlow):
         *,
         scale_activation: str = "tanh_gain",
         activation: str = "relu",
+        residual_blocks: int = 0,
+        dropout: float = 0.0,
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
         dtype: object = "float32",
@@ -83,17 +89,16 @@ class RealNVP(NormalizingFlow):
         self.hidden_dims = as_widths(hidden_dims)
         self.mask_type = as_choice(mask_type, "mask_type", MASK_TYPES)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
-        self.activation = as_choice(activation, "activation", list(ACTIVATIONS))
         self.base_distribution = base_distribution
-        mask, generator = coupling_mask(shape, self.mask_type), as_rng(rng)
+        mask = coupling_mask(shape, self.mask_type)
+        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
         if mask.all() or not mask.any():
             raise ValueError(
                 f"RealNVP with mask_type={self.mask_type!r} can't split input_dim={input_dim!r}: a coupling needs values "
                 f"on both sides; for one column use MAF"
             )
         layers = [
-            CouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, self.scale_activation,
-                          activation=self.activation, condition_dim=condition_dim, dtype=dtype, rng=generator)
+            CouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, self.scale_activation, dtype=dtype, **options)
             for i in range(self.num_coupling_layers)
         ]  # fmt: skip
         self._assemble(layers, shape, base_distribution, as_dtype(dtype))

@@ -1,0 +1,26 @@
+"""The arguments about networks that layers and models have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from npflows.kernels.activations import ACTIVATIONS
+from npflows.validation import as_choice, as_int, as_positive, as_rng
+
+
+def network_options(
+    owner: Any, activation: object, residual_blocks: object, dropout: object, condition_dim: object, rng: object
+) -> dict[str, Any]:
+    """Check them, keep them as attributes of the layer or model, and give them as keyword arguments."""
+    owner.activation = as_choice(activation, "activation", list(ACTIVATIONS))
+    owner.residual_blocks = as_int(residual_blocks, "residual_blocks", 0)
+    owner.dropout = as_positive(dropout, "dropout", zero=True)
+    if owner.dropout >= 1:
+        raise ValueError(f"dropout must be below 1, got {dropout!r}")
+    return {
+        "activation": owner.activation,
+        "residual_blocks": owner.residual_blocks,
+        "dropout": owner.dropout,
+        "condition_dim": as_int(condition_dim, "condition_dim", 0),
+        "rng": as_rng(rng),
+    }
