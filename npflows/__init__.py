@@ -5,8 +5,21 @@ from npflows.engine.threads import get_num_threads, set_num_threads
 from npflows.errors import TrainingError
 from npflows.flow import NormalizingFlow
 from npflows.io import FlowFileError, load
-from npflows.layers import MADE, CouplingLayer, IAFLayer, Layer, MAFLayer, Permutation, Standardize
-from npflows.models import IAF, MAF, RealNVP
+from npflows.layers import (
+    MADE,
+    CouplingLayer,
+    IAFLayer,
+    Layer,
+    LULinear,
+    MAFLayer,
+    Permutation,
+    SplineAutoregressiveLayer,
+    SplineCouplingLayer,
+    SplineLayer,
+    Standardize,
+)
+from npflows.models import IAF, MAF, NeuralSplineFlow, RealNVP
+from npflows.transformers.spline_transform import RationalQuadraticSplineTransform
 
 __version__ = "0.1.0"
 
@@ -18,12 +31,18 @@ __all__ = [
     "CouplingLayer",
     "FlowFileError",
     "IAFLayer",
+    "LULinear",
     "Layer",
     "MAFLayer",
+    "NeuralSplineFlow",
     "Normal",
     "NormalizingFlow",
     "Permutation",
+    "RationalQuadraticSplineTransform",
     "RealNVP",
+    "SplineAutoregressiveLayer",
+    "SplineCouplingLayer",
+    "SplineLayer",
     "Standardize",
     "StudentT",
     "TrainingError",

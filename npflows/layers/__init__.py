@@ -2,9 +2,12 @@
 
 from npflows.layers.autoregressive import Autoregressive, IAFLayer, MAFLayer
 from npflows.layers.coupling import Coupling, CouplingLayer
+from npflows.layers.elementwise import Elementwise
 from npflows.layers.layer import Layer
+from npflows.layers.linear import LULinear
 from npflows.layers.made import MADE
 from npflows.layers.permutation import Permutation
+from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
 from npflows.layers.standardize import Standardize
 
 __all__ = [
@@ -12,9 +15,14 @@ __all__ = [
     "Autoregressive",
     "Coupling",
     "CouplingLayer",
+    "Elementwise",
     "IAFLayer",
+    "LULinear",
     "Layer",
     "MAFLayer",
     "Permutation",
+    "SplineAutoregressiveLayer",
+    "SplineCouplingLayer",
+    "SplineLayer",
     "Standardize",
 ]

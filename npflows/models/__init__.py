@@ -1,6 +1,7 @@
 """Models: which layers, in which order."""
 
 from npflows.models.maf import IAF, MAF
+from npflows.models.neural_spline import NeuralSplineFlow
 from npflows.models.realnvp import RealNVP
 
-__all__ = ["IAF", "MAF", "RealNVP"]
+__all__ = ["IAF", "MAF", "NeuralSplineFlow", "RealNVP"]

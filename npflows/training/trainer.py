@@ -114,7 +114,8 @@ class Trainer:
         if judged < self.best_loss:
             self.best_loss, self.best_epoch, self.waited = judged, self.epoch, 0
             self.best[:] = self.theta if self.ema is None else self.average
-        self.schedule.end_epoch(self.waited)
+        if n_taken:
+            self.schedule.end_epoch(self.waited)
         return {
             "epoch": self.epoch,
             "train_loss": train_loss,

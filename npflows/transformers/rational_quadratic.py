@@ -338,10 +338,15 @@ class RationalQuadratic:
     def multiplier(self) -> int:
         return 3 * self.num_bins - (0 if self.circular else 1)
 
+    @property
+    def derivative_shift(self) -> float:
+        """What is added to a raw derivative, so that 0 gives 1: its softplus is 1 - min_derivative."""
+        return math.log(math.expm1(1 - self.min_derivative))
+
     def parameters(self, n: int) -> list[Parameter]:
         return []
 
     def spec(self) -> list[int]:
-        shift = math.log(math.expm1(1 - self.min_derivative))  # softplus of it is 1 - min_derivative
-        numbers = np.array([self.tail_bound, self.min_bin_width, self.min_bin_height, self.min_derivative, shift])
+        sizes = (self.tail_bound, self.min_bin_width, self.min_bin_height, self.min_derivative, self.derivative_shift)
+        numbers = np.array(sizes)
         return [self.num_bins, int(self.circular), *numbers.view(np.int64).tolist()]

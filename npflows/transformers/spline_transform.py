@@ -1,0 +1,159 @@
+"""`RationalQuadraticSplineTransform`: the spline by itself, on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npflows.kernels.jit import kernel
+from npflows.transformers.rational_quadratic import RationalQuadratic, evaluate, evaluate_inverse, new_scratch
+from npflows.validation import as_numeric
+
+
+@kernel
+def apply_constrained(spec, x, raw, log_det):
+    """x (d, n) in place, for probabilities and derivatives in raw; log_det (n,) +=."""
+    evaluate(spec, x, raw, log_det, new_scratch(raw))
+
+
+@kernel
+def apply_constrained_inverse(spec, x, raw, log_det):
+    evaluate_inverse(spec, x, raw, log_det, new_scratch(raw))
+
+
+class RationalQuadraticSplineTransform(RationalQuadratic):
+    """Monotone rational-quadratic splines of given bins (Durkan et al. 2019, arXiv:1906.04032, equations 4 to 8).
+
+    The map is the identity outside [-tail_bound, tail_bound], and its slope is 1 at the two ends.
+
+    Parameters
+    ----------
+    num_bins : int
+        K, at least 2.
+    tail_bound : float
+        Above 0.
+    min_bin_width, min_bin_height : float
+        Least share of [-tail_bound, tail_bound] that `constrain_parameters` gives a bin; below 1 / num_bins.
+    min_derivative : float
+        Least slope at a knot that it gives; below 1.
+
+    Examples
+    --------
+    >>> spline = RationalQuadraticSplineTransform(num_bins=4)
+    >>> parameters = spline.constrain_parameters(np.zeros((1, 1, 4)), np.zeros((1, 1, 4)), np.zeros((1, 1, 5)))
+    >>> spline.apply_spline([[0.5]], *parameters)
+    (array([[0.5]]), array([0.]))
+    """
+
+    def __init__(
+        self,
+        num_bins: int = 8,
+        tail_bound: float = 3.0,
+        min_bin_width: float = 1e-3,
+        min_bin_height: float = 1e-3,
+        min_derivative: float = 1e-3,
+    ) -> None:
+        super().__init__(num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
+
+    def constrain_parameters(
+        self, raw_widths: object, raw_heights: object, raw_derivatives: object
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Widths, heights and derivatives from any real numbers; zeros give the identity.
+
+        Parameters
+        ----------
+        raw_widths, raw_heights : array_like (n, d, K)
+        raw_derivatives : array_like (n, d, K + 1) or (n, d, K - 1)
+            Those at the two ends are ignored, or left out.
+
+        Returns
+        -------
+        widths, heights : ndarray (n, d, K)
+            By softmax; each sums to 2 * tail_bound.
+        derivatives : ndarray (n, d, K + 1)
+            By softplus; 1 at both ends.
+        """
+        widths, heights, derivatives = (
+            as_numeric(raw, name).astype(np.float64)
+            for raw, name in (
+                (raw_widths, "raw_widths"),
+                (raw_heights, "raw_heights"),
+                (raw_derivatives, "raw_derivatives"),
+            )
+        )
+        self._check_shapes(widths, heights, derivatives, (self.num_bins + 1, self.num_bins - 1))
+        inner = derivatives[..., 1:-1] if derivatives.shape[-1] == self.num_bins + 1 else derivatives
+        inner = self.min_derivative + np.logaddexp(0, inner + self.derivative_shift)
+        ends = np.ones((*inner.shape[:2], 1))
+        return (
+            self._sizes(widths, self.min_bin_width),
+            self._sizes(heights, self.min_bin_height),
+            np.concatenate([ends, inner, ends], axis=-1),
+        )
+
+    def _sizes(self, raw: np.ndarray, least: float) -> np.ndarray:
+        raw = np.exp(raw - raw.max(axis=-1, keepdims=True, initial=-np.inf))
+        share = raw / raw.sum(axis=-1, keepdims=True)
+        return 2 * self.tail_bound * (least + (1 - self.num_bins * least) * share)
+
+    def apply_spline(
+        self, x: object, widths: object, heights: object, derivatives: object, inverse: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Map x, or map back.
+
+        Parameters
+        ----------
+        x : array_like (n, d)
+        widths, heights : array_like (n, d, K)
+            Positive; each sums to 2 * tail_bound.
+        derivatives : array_like (n, d, K + 1)
+            Positive slopes at the knots; the two at the ends are taken to be 1.
+        inverse : bool
+            Map from y to x.
+
+        Returns
+        -------
+        y : ndarray (n, d)
+        log_det : ndarray (n,)
+            Sum over d of log |dy/dx|, or of log |dx/dy| for the inverse.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, sizes are not positive or do not add up to the interval.
+        """
+        x, widths, heights, derivatives = (
+            as_numeric(a, name).astype(np.float64)
+            for a, name in ((x, "x"), (widths, "widths"), (heights, "heights"), (derivatives, "derivatives"))
+        )
+        if x.ndim != 2 or widths.shape[:2] != x.shape:
+            raise ValueError(f"x must have shape (n, d) and widths (n, d, K), got {x.shape} and {widths.shape}")
+        self._check_shapes(widths, heights, derivatives, (self.num_bins + 1,))
+        for sizes, name in ((widths, "widths"), (heights, "heights")):
+            if not (sizes > 0).all() or not np.allclose(sizes.sum(axis=-1), 2 * self.tail_bound, rtol=1e-5):
+                raise ValueError(
+                    f"{name} must be positive and sum to 2 * tail_bound = {2 * self.tail_bound:g} over the bins"
+                )
+        inner = derivatives[..., 1:-1]
+        if not (inner > 0).all():
+            raise ValueError("derivatives must be positive")
+        n, d = x.shape
+        shares = [
+            (sizes / (2 * self.tail_bound) - least) / (1 - self.num_bins * least)
+            for sizes, least in ((widths, self.min_bin_width), (heights, self.min_bin_height))
+        ]
+        raw = np.concatenate([*shares, inner], axis=-1)  # (n, d, 3 K - 1), as the layers' kernels leave it
+        block = np.ascontiguousarray(x.T)
+        log_det = np.zeros(n)
+        function = apply_constrained_inverse if inverse else apply_constrained
+        rows = np.ascontiguousarray(raw.transpose(1, 2, 0)).reshape(d * self.multiplier, n)
+        function(np.array(self.spec(), np.int64), block, rows, log_det)
+        return np.ascontiguousarray(block.T), log_det
+
+    def _check_shapes(
+        self, widths: np.ndarray, heights: np.ndarray, derivatives: np.ndarray, knots: tuple[int, ...]
+    ) -> None:
+        k = self.num_bins
+        if widths.ndim != 3 or widths.shape[2] != k or heights.shape != widths.shape:
+            raise ValueError(f"widths and heights must have shape (n, d, {k}), got {widths.shape} and {heights.shape}")
+        if derivatives.shape[:2] != widths.shape[:2] or derivatives.ndim != 3 or derivatives.shape[2] not in knots:
+            raise ValueError(f"derivatives must have shape (n, d, {knots[0]}), got {derivatives.shape}")

@@ -1,0 +1,233 @@
+"""Slow, obvious NumPy twins of every layer, network and base distribution, in float64, from their named parameters."""
+
+import functools
+
+import numpy as np
+import scipy.stats
+
+from npflows import (
+    CouplingLayer,
+    IAFLayer,
+    MAFLayer,
+    Normal,
+    NormalizingFlow,
+    Permutation,
+    Standardize,
+    StudentT,
+    Uniform,
+)
+
+ACTIVATIONS = {
+    "relu": lambda h: np.maximum(h, 0),
+    "tanh": np.tanh,
+    "silu": lambda h: h / (1 + np.exp(-h)),
+    "elu": lambda h: np.where(h > 0, h, np.expm1(np.minimum(h, 0))),
+    "leaky_relu": lambda h: np.where(h > 0, h, 0.01 * h),
+}
+
+
+def mlp(params, x, condition, activation, prefix="network."):
+    """The network of parameters weight_0, bias_0, condition_weight, weight_1, ... at x (n, n_in)."""
+    params = {name.removeprefix(prefix): value.astype(np.float64) for name, value in params.items()}
+    h = x @ params["weight_0"].T + params["bias_0"]
+    if condition is not None:
+        h = h + condition @ params["condition_weight"].T
+    for i in range(1, sum(name.startswith("weight_") for name in params)):
+        h = ACTIVATIONS[activation](h) @ params[f"weight_{i}"].T + params[f"bias_{i}"]
+    return h
+
+
+def made(network, x, condition=None):
+    """The outputs (n, input_dim) of a MADE."""
+    raw = mlp(network.named_params(), x[:, network.order], condition, network.activation, prefix="")
+    raw = raw.reshape(len(x), network.input_dim, network.output_multiplier)
+    outputs = np.empty_like(raw)
+    outputs[:, network.order] = raw
+    return tuple(np.moveaxis(outputs, 2, 0))
+
+
+def _affine(layer, inputs, condition):
+    """Shift and log-scale of an affine layer's values, in the order in which its network, at `inputs`, gives them."""
+    params = layer.named_params()
+    gain = params.pop("gain", np.ones(1)).astype(np.float64)
+    raw = mlp(params, inputs, condition, layer.activation)
+    shift, scale = raw[:, 0::2], raw[:, 1::2]
+    return shift, scale if layer.scale_activation == "none" else gain * np.tanh(scale)
+
+
+def _shift_and_scale(layer, x, condition):
+    """Shift and log-scale (n, input_dim) of an autoregressive layer at the input x of its network."""
+    shift, scale = np.empty_like(x), np.empty_like(x)
+    shift[:, layer.order], scale[:, layer.order] = _affine(layer, x[:, layer.order], condition)
+    return shift, scale
+
+
+def _one_feature_after_the_other(layer, solve, like, condition):
+    """Solve x = solve(x, shift(x), scale(x)) in as many passes of the whole network as there are features."""
+    x = np.zeros_like(like)
+    for _ in range(layer.input_dim):
+        x = solve(*_shift_and_scale(layer, x, condition))
+    return x, _shift_and_scale(layer, x, condition)[1]
+
+
+@functools.singledispatch
+def forward(layer, x, condition=None):
+    """(y, log_det) of a layer or flow, data to latent."""
+    raise NotImplementedError(f"write the naive twin of {type(layer).__name__}")
+
+
+@functools.singledispatch
+def inverse(layer, y, condition=None):
+    """(x, log_det) of a layer or flow, latent to data."""
+    raise NotImplementedError(f"write the naive twin of {type(layer).__name__}")
+
+
+@forward.register
+def _(layer: Standardize, x, condition=None):
+    return (x - layer.loc) / layer.scale, np.full(len(x), -np.log(layer.scale).sum())
+
+
+@inverse.register
+def _(layer: Standardize, y, condition=None):
+    return y * layer.scale + layer.loc, np.full(len(y), np.log(layer.scale).sum())
+
+
+@forward.register
+def _(layer: Permutation, x, condition=None):
+    return x[:, layer.order], np.zeros(len(x))
+
+
+@inverse.register
+def _(layer: Permutation, y, condition=None):
+    return y[:, np.argsort(layer.order)], np.zeros(len(y))
+
+
+@forward.register
+def _(layer: CouplingLayer, x, condition=None):
+    moved, y = layer.mask == 0, x.copy()
+    shift, scale = _affine(layer, x[:, ~moved], condition)
+    y[:, moved] = x[:, moved] * np.exp(scale) + shift
+    return y, scale.sum(1)
+
+
+@inverse.register
+def _(layer: CouplingLayer, y, condition=None):
+    moved, x = layer.mask == 0, y.copy()
+    shift, scale = _affine(layer, y[:, ~moved], condition)
+    x[:, moved] = (y[:, moved] - shift) * np.exp(-scale)
+    return x, -scale.sum(1)
+
+
+@forward.register
+def _(layer: MAFLayer, x, condition=None):
+    shift, scale = _shift_and_scale(layer, x, condition)
+    return (x - shift) * np.exp(-scale), -scale.sum(1)
+
+
+@inverse.register
+def _(layer: MAFLayer, y, condition=None):
+    x, scale = _one_feature_after_the_other(layer, lambda shift, scale: y * np.exp(scale) + shift, y, condition)
+    return x, scale.sum(1)
+
+
+@forward.register
+def _(layer: IAFLayer, x, condition=None):
+    z, scale = _one_feature_after_the_other(layer, lambda shift, scale: (x - shift) * np.exp(-scale), x, condition)
+    return z, -scale.sum(1)
+
+
+@inverse.register
+def _(layer: IAFLayer, y, condition=None):
+    shift, scale = _shift_and_scale(layer, y, condition)
+    return y * np.exp(scale) + shift, scale.sum(1)
+
+
+def _chain(layers, step, x, condition):
+    log_det = np.zeros(len(x))
+    for layer in layers:
+        x, more = step(layer, x, condition if layer.condition_dim else None)
+        log_det = log_det + more
+    return x, log_det
+
+
+@forward.register
+def _(flow: NormalizingFlow, x, condition=None):
+    return _chain(flow.flow_layers, forward, x, condition)
+
+
+@inverse.register
+def _(flow: NormalizingFlow, y, condition=None):
+    return _chain(flow.flow_layers[::-1], inverse, y, condition)
+
+
+@functools.singledispatch
+def distribution(base):
+    """SciPy's distribution of the columns of a base."""
+    raise NotImplementedError(f"write the naive twin of {type(base).__name__}")
+
+
+@distribution.register
+def _(base: Normal):
+    return scipy.stats.norm(base.loc, base.scale)
+
+
+@distribution.register
+def _(base: Uniform):
+    return scipy.stats.uniform(base.low, base.high - base.low)
+
+
+@distribution.register
+def _(base: StudentT):
+    return scipy.stats.t(base.degrees_of_freedom)
+
+
+def log_prob(flow, x, condition=None):
+    """Log-density of x under a flow."""
+    z, log_det = forward(flow, x, condition)
+    return distribution(flow.base).logpdf(z).sum(1) + log_det
+
+
+@functools.singledispatch
+def dependence(layer, direction="forward"):
+    """Which result (row) depends on which input (column), as promised."""
+    raise NotImplementedError(f"say what {type(layer).__name__} promises")
+
+
+@dependence.register
+def _(layer: Standardize, direction="forward"):
+    return np.eye(layer.input_dim, dtype=bool)
+
+
+@dependence.register
+def _(layer: Permutation, direction="forward"):
+    return np.eye(layer.input_dim, dtype=bool)[layer.order if direction == "forward" else np.argsort(layer.order)]
+
+
+@dependence.register
+def _(layer: CouplingLayer, direction="forward"):
+    return np.eye(layer.input_dim, dtype=bool) | np.outer(layer.mask == 0, layer.mask == 1)
+
+
+@dependence.register(MAFLayer)
+@dependence.register(IAFLayer)
+def _(layer, direction="forward"):
+    place = np.argsort(layer.order)
+    return place[:, None] >= place
+
+
+@dependence.register
+def _(flow: NormalizingFlow, direction="forward"):
+    layers = flow.flow_layers if direction == "forward" else flow.flow_layers[::-1]
+    seen = np.eye(flow.input_dim, dtype=bool)
+    for layer in layers:
+        seen = dependence(layer, direction) @ seen
+    return seen
+
+
+def jacobian(function, x, step=1e-5):
+    """d result[i] / d x[j] (n, i, j) of a function of rows at x (n, d) by central differences, in one call."""
+    n, d = x.shape
+    moves = step * np.eye(d)
+    ends = np.concatenate([x[:, None] + moves, x[:, None] - moves], axis=1).reshape(-1, d)
+    results = np.reshape(function(ends), (n, 2, d, -1))
+    return np.moveaxis(results[:, 0] - results[:, 1], 1, 2) / (2 * step)

@@ -1,0 +1,171 @@
+"""Every layer and every model by name; every check of the suite runs on all of them.
+
+An entry is a constructor that takes `dtype` and `rng`.  To have a new layer or model tested, add an entry here, and a
+twin in naive.py where there is a new kind of layer.
+"""
+
+import numpy as np
+import pytest
+
+from npflows import (
+    IAF,
+    MAF,
+    CouplingLayer,
+    IAFLayer,
+    MAFLayer,
+    Normal,
+    NormalizingFlow,
+    Permutation,
+    RealNVP,
+    Standardize,
+    StudentT,
+    Uniform,
+)
+
+LAYERS = {
+    "coupling": lambda **o: CouplingLayer([1, 0, 0], (12,), "tanh", activation="tanh", **o),
+    "coupling, learned gain": lambda **o: CouplingLayer([0, 1, 1, 0, 1], (16, 8), "tanh_gain", activation="silu", **o),
+    "coupling, unbounded scale": lambda **o: CouplingLayer([0, 1], (8,), "none", **o),
+    "coupling, unbounded scale, tanh": lambda **o: CouplingLayer([0, 1, 0, 0], (8,), "none", activation="tanh", **o),
+    "coupling, condition": lambda **o: CouplingLayer([1, 0, 0, 0, 1, 0], (12,), activation="elu", condition_dim=2, **o),
+    "coupling, leaky": lambda **o: CouplingLayer([0, 1, 1, 1], (16,), "tanh_gain", activation="leaky_relu", **o),
+    "coupling, no hidden layer": lambda **o: CouplingLayer([1, 0, 0], (), **o),
+    "reversal": lambda **o: Permutation(5, **o),
+    "random permutation": lambda **o: Permutation(6, "random", **o),
+    "given permutation": lambda **o: Permutation(4, [2, 0, 3, 1], **o),
+    "standardize": lambda dtype, rng: Standardize(3, [5.0, -2.0, 0.0], [2.0, 0.25, 1.0], dtype=dtype),
+}
+
+
+def _autoregressive(layer):
+    return {
+        "": lambda **o: layer(4, (16,), activation="tanh", **o),
+        ", random order": lambda **o: layer(6, (24, 16), [3, 0, 5, 1, 4, 2], "none", activation="silu", **o),
+        ", one feature": lambda **o: layer(1, (8,), **o),
+        ", one feature, condition": lambda **o: layer(1, (8,), activation="tanh", condition_dim=2, **o),
+        ", condition": lambda **o: layer(3, (12,), [2, 0, 1], "tanh", activation="elu", condition_dim=2, **o),
+        ", deep, condition": lambda **o: layer(5, (10, 16), activation="silu", condition_dim=1, **o),
+        ", no hidden layer": lambda **o: layer(4, (), **o),
+        ", three hidden layers": lambda **o: layer(5, (16, 8, 24), activation="leaky_relu", **o),
+        ", many features": lambda **o: layer(18, (40, 34), np.roll(np.arange(18), 5)[::-1], **o),
+    }
+
+
+for _kind, _class in (("MAF layer", MAFLayer), ("IAF layer", IAFLayer)):
+    LAYERS |= {_kind + variant: make for variant, make in _autoregressive(_class).items()}
+
+
+def _mixed(dtype, rng):
+    options = {"dtype": dtype, "rng": rng, "activation": "tanh", "condition_dim": 1}
+    layers = [
+        Permutation(3, "random", dtype=dtype, rng=rng),
+        CouplingLayer([0, 1, 0], (8,), "none", **options),
+        MAFLayer(3, (8,), [1, 2, 0], **options),
+        Permutation(3, dtype=dtype),
+        IAFLayer(3, (8, 8), **options),
+    ]
+    return NormalizingFlow(layers, Normal(3, [1.0, 0.0, -1.0], [1.0, 2.0, 0.5], dtype=dtype), dtype=dtype)
+
+
+def _only_standardize(dtype, rng):
+    base = StudentT(2, [3.0, 50.0], learnable=False, dtype=dtype)
+    return NormalizingFlow([Standardize(2, [1.0, 2.0], [3.0, 0.1], dtype=dtype)], base, dtype=dtype)
+
+
+MODELS = {
+    "RealNVP": lambda **o: RealNVP(5, 4, (12,), activation="tanh", **o),
+    "RealNVP, half, relu": lambda **o: RealNVP(2, 3, (16, 16), "half", base_distribution="student_t", **o),
+    "RealNVP, channel-wise, silu": lambda **o: RealNVP(3, 2, (8,), "channel-wise", activation="silu", **o),
+    "RealNVP, uniform": lambda **o: RealNVP(2, 2, (8,), scale_activation="tanh", base_distribution="uniform", **o),
+    "RealNVP, condition": lambda **o: RealNVP(3, 2, (8,), scale_activation="none", condition_dim=2, **o),
+    "RealNVP, image": lambda **o: RealNVP((4, 4, 2), 2, (20,), activation="tanh", **o),
+    "RealNVP, image, channel-wise": lambda **o: RealNVP((2, 3, 2), 3, (16,), "channel-wise", activation="silu", **o),
+    "MAF": lambda **o: MAF(4, 3, (16,), activation="tanh", **o),
+    "MAF, two features": lambda **o: MAF(2, 2, (12, 12), scale_activation="none", activation="silu", **o),
+    "MAF, one feature": lambda **o: MAF(1, 2, (8,), base_distribution="student_t", **o),
+    "MAF, random orders": lambda **o: MAF(5, 2, (16, 8), orders="random", base_distribution="student_t", **o),
+    "MAF, uniform, condition": lambda dtype, rng: MAF(
+        3, 2, (12,), base_distribution=Uniform(3, -1.0, [1.0, 2.0, 3.0], dtype=dtype), condition_dim=2, dtype=dtype, rng=rng
+    ),
+    "IAF": lambda **o: IAF(4, 3, (16,), activation="tanh", **o),
+    "IAF, two features": lambda **o: IAF(2, 2, (12,), activation="silu", base_distribution="student_t", **o),
+    "IAF, one feature, uniform": lambda **o: IAF(1, 2, (8,), base_distribution="uniform", **o),
+    "IAF, one order, condition": lambda **o: IAF(3, 2, (12,), False, activation="elu", condition_dim=1, **o),
+    "flow of layers": _mixed,
+    "flow of Standardize alone": _only_standardize,
+}
+
+ALL = LAYERS | MODELS
+
+for_everything = pytest.mark.parametrize("name", ALL)
+for_every_layer = pytest.mark.parametrize("name", LAYERS)
+for_every_model = pytest.mark.parametrize("name", MODELS)
+both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+both_directions = pytest.mark.parametrize("direction", ["forward", "inverse"])
+
+SMOOTH = {"tanh", "silu"}
+
+
+def fresh(name, dtype="float64"):
+    """A new object, its parameters as the constructor leaves them."""
+    return ALL[name](dtype=dtype, rng=np.random.default_rng(1))
+
+
+def randomize(obj, seed=2, strength=1.0):
+    """Give an object random parameters; at initialisation almost everything is the identity.
+
+    They are smaller the wider the layers, and gains start lower than else, so that the map stretches by a factor of ten
+    or so, whatever its size.
+    """
+    rng = np.random.default_rng(seed)
+    widest = max((width for part in parts(obj) for width in getattr(part, "hidden_dims", ())), default=16)
+    scale = strength / np.sqrt(widest)
+    obj.params = np.clip(obj.params, -1.6, 1.6) + scale * rng.normal(size=obj.num_params)
+    if isinstance(obj, NormalizingFlow):
+        loc, spread = rng.normal(size=(2, obj.input_dim))
+        obj.standardize.set(obj.standardize.loc + loc, obj.standardize.scale * np.exp(0.3 * spread))
+    return obj
+
+
+def build(name, dtype="float64"):
+    """An object with random parameters."""
+    return randomize(fresh(name, dtype))
+
+
+def parts(obj):
+    """The layers of a flow, or the layer itself."""
+    return obj.flow_layers if isinstance(obj, NormalizingFlow) else [obj]
+
+
+def is_smooth(obj):
+    """Whether every derivative is continuous."""
+    return all(getattr(part, "activation", "tanh") in SMOOTH for part in parts(obj))
+
+
+def condition(obj, n, seed=3):
+    """One condition for each of n samples, None where the object takes none."""
+    width = obj.condition_dim
+    return np.random.default_rng(seed).normal(size=(n, width)) if width else None
+
+
+def data(obj, n, seed=4):
+    """n samples (n, input_dim) that the object can map to the latent side, for `condition(obj, n)`."""
+    if isinstance(obj, NormalizingFlow):
+        return flat(obj.sample(n, seed, condition=condition(obj, n)))
+    return np.random.default_rng(seed).normal(size=(n, obj.input_dim))
+
+
+def latent(obj, n, seed=5):
+    """n samples (n, input_dim) from the latent side."""
+    rng = np.random.default_rng(seed)
+    return obj.base.sample(n, rng) if isinstance(obj, NormalizingFlow) else rng.normal(size=(n, obj.input_dim))
+
+
+def source(obj, n, direction):
+    """What the given direction starts from."""
+    return data(obj, n) if direction == "forward" else latent(obj, n)
+
+
+def flat(samples):
+    """Samples of any shape as (n, dim)."""
+    return np.reshape(samples, (len(samples), -1)) if np.size(samples) else np.zeros((len(samples), 0))

@@ -1,0 +1,171 @@
+"""Base distributions are those of SciPy, alone and under a flow, and users can add their own."""
+
+import math
+
+import naive
+import numpy as np
+import pytest
+import scipy.stats
+from registry import both_dtypes
+
+from npflows import Base, Normal, NormalizingFlow, Permutation, Standardize, StudentT, Uniform
+from npflows.engine.params import Parameter
+from npflows.kernels.jit import kernel
+
+BASES = {
+    "normal": lambda **o: Normal(2, **o),
+    "normal, loc and scale": lambda **o: Normal(3, [5.0, 0.0, -1.0], [0.5, 1.0, 4.0], **o),
+    "uniform": lambda **o: Uniform(1, **o),
+    "uniform, bounds": lambda **o: Uniform(2, [-1.0, 2.0], [3.0, 2.5], **o),
+    "student_t": lambda **o: StudentT(2, **o),
+    "student_t, heavy to light": lambda **o: StudentT(4, [0.5, 1.0, 30.0, 1e3], **o),
+}
+for_every_base = pytest.mark.parametrize("make", BASES.values(), ids=BASES)
+TEMPERATURES = [1.0, 0.5, 2.5]
+
+
+@pytest.mark.nojit
+@both_dtypes
+@for_every_base
+def test_log_prob_is_that_of_scipy(make, dtype):
+    base = make(dtype=dtype)
+    z = base.sample(50, 0).astype(dtype)
+    tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]
+    expected = naive.distribution(base).logpdf(z).sum(1)
+    np.testing.assert_allclose(base.log_prob(z), expected, rtol=tolerance, atol=tolerance)
+    assert base.log_prob(z[0]) == base.log_prob(z)[0]
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@for_every_base
+def test_samples_follow_the_density_at_any_temperature(make, temperature):
+    base = make(dtype="float64")
+    z = base.sample(2000, 1, temperature)
+    cold = base.center + (z - base.center) / temperature
+    assert z.shape == (2000, base.dim)
+    probabilities = naive.distribution(base).cdf(cold)
+    for column in probabilities.T:
+        assert scipy.stats.kstest(column, "uniform").pvalue > 1e-3
+    expected = naive.distribution(base).logpdf(cold).sum(1) - base.dim * math.log(temperature)
+    np.testing.assert_allclose(base.log_prob(z, temperature), expected, rtol=1e-12)
+
+
+@both_dtypes
+@for_every_base
+def test_density_outside_the_support_is_zero_and_of_nan_is_nan(make, dtype):
+    base = make(dtype=dtype)
+    z = np.repeat(base.center[None], 6, axis=0)
+    z[:5, 0] = np.inf, -np.inf, 1e30, np.nan, 1e30
+    z[4, -1] = np.nan
+    log_prob = base.log_prob(z)
+    assert (log_prob[:2] == -np.inf).all()
+    assert log_prob[2] < -50
+    assert np.isnan(log_prob[3:5]).all()
+    assert np.isfinite(log_prob[5])
+
+
+def test_uniform_density_is_zero_outside_and_constant_inside():
+    base = Uniform(2, [-1.0, 2.0], [3.0, 2.5], dtype="float64")
+    z = [[-1.0, 2.0], [3.0, 2.5], [0.0, 2.2], [3.0001, 2.2], [0.0, 1.9999], [-1.0001, 2.2]]
+    np.testing.assert_allclose(base.log_prob(z), [-math.log(2)] * 3 + [-np.inf] * 3)
+    assert base.sample(1000, 0).min(0).tolist() >= [-1.0, 2.0]
+    np.testing.assert_array_equal(base.center, [1.0, 2.25])
+
+
+@for_every_base
+def test_seed_decides_the_samples(make):
+    base = make()
+    np.testing.assert_array_equal(base.sample(5, 3), base.sample(5, np.random.default_rng(3)))
+    assert not np.array_equal(base.sample(5, 3), base.sample(5, 4))
+    assert base.sample(0, 3).shape == (0, base.dim)
+    assert base.log_prob(np.zeros((0, base.dim))).shape == (0,)
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize("df", [0.2, 1.0, 4.0, 30.0, 1e3, 1e5])
+def test_degrees_of_freedom_have_the_gradient_of_scipys_density(df):
+    flow = NormalizingFlow([Standardize(1, dtype="float64")], StudentT(1, df, dtype="float64"), dtype="float64")
+    x = np.array([[0.0], [0.5], [-2.0], [30.0]])
+    step = 1e-4
+    start, ends = math.log(df), []
+    for log_df in (start + step, start - step):
+        ends.append(-scipy.stats.t(math.exp(log_df)).logpdf(x).mean())
+    # SciPy's own rounding bounds what differences of it can tell
+    assert flow.nll_and_grad(x)[1] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-9)
+
+
+def test_degrees_of_freedom_are_learnt_only_if_asked_and_stay_in_range():
+    assert StudentT(2, learnable=False).num_params == 0
+    base = StudentT(2, [1.0, 30.0], dtype="float64")
+    np.testing.assert_allclose(base.params, np.log([1.0, 30.0]))
+    base.params = [-50.0, 50.0]
+    np.testing.assert_allclose(base.degrees_of_freedom, [0.1, 1e6])
+    assert np.isfinite(base.log_prob([[0.5, 0.5], [1e30, 1e30]])).all()
+    flow = NormalizingFlow([Standardize(2, dtype="float64")], base, dtype="float64")
+    np.testing.assert_array_equal(flow.nll_and_grad([[0.5, 3.0]])[1], [0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Normal(2, scale=0.0), "scale must be positive"),
+        (lambda: Normal(2, scale=[1.0, -1.0]), "scale must be positive"),
+        (lambda: Normal(2, loc=[1.0, 2.0, 3.0]), "loc must be a finite number or 2 of them"),
+        (lambda: Normal(2, loc=np.nan), "loc must be a finite number"),
+        (lambda: Uniform(2, 1.0, 1.0), "low must be below high"),
+        (lambda: Uniform(2, [0.0, 3.0], 2.0), "low must be below high"),
+        (lambda: StudentT(2, 0.05), "df must lie between"),
+        (lambda: StudentT(2, [1.0, 1e7]), "df must lie between"),
+        (lambda: Normal(0), "dim must be a whole number of at least 1"),
+        (lambda: Normal(2).sample(3, temperature=0.0), "temperature must be a finite number above 0"),
+        (lambda: Normal(2).sample(-1), "n_samples must be a whole number of at least 0"),
+        (lambda: NormalizingFlow([Permutation(3)], Normal(2)), "2 columns of float32 where the flow has 3"),
+        (lambda: NormalizingFlow([Permutation(3)], Normal(3, dtype="float64")), "float64 where the flow has 3 of float32"),
+        (lambda: NormalizingFlow([Permutation(3)], "gaussian"), "base_distribution must be one of 'normal'"),
+    ],
+)
+def test_impossible_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@kernel
+def laplace_log_prob(spec, theta, z, log_prob):
+    for d in range(z.shape[0]):
+        for t in range(z.shape[1]):
+            log_prob[t] -= abs(z[d, t]) * math.exp(theta[d]) + math.log(2.0) - theta[d]
+
+
+@kernel
+def laplace_log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
+    for d in range(z.shape[0]):
+        rate = math.exp(theta[d])
+        for t in range(z.shape[1]):
+            if dtheta.size > 0:
+                dtheta[d] += dlog_prob[t] * (1.0 - abs(z[d, t]) * rate)
+            z[d, t] = -dlog_prob[t] * rate * (1.0 if z[d, t] > 0.0 else -1.0)
+
+
+class Laplace(Base):
+    """A base of the user's own, with a learnable rate."""
+
+    kernels = (laplace_log_prob, laplace_log_prob_vjp)
+
+    def __init__(self, dim, *, dtype="float32"):
+        super().__init__(dim, [Parameter("log_rate", np.full(dim, 0.5))], dtype=dtype)
+
+    def draw(self, n, rng):
+        return rng.laplace(scale=math.exp(-0.5), size=(n, self.dim))
+
+
+@pytest.mark.nojit
+def test_users_own_base_works_under_a_flow():
+    flow = NormalizingFlow([Standardize(2, 1.0, 3.0, dtype="float64")], Laplace(2, dtype="float64"), dtype="float64")
+    x = flow.sample(200, 0)
+    expected = scipy.stats.laplace(1.0, 3.0 * math.exp(-0.5)).logpdf(x).sum(1)
+    np.testing.assert_allclose(flow.log_prob(x), expected, rtol=1e-12)
+    np.testing.assert_allclose(flow.sample_and_log_prob(200, 0).log_prob, expected, rtol=1e-12)
+    rate = math.exp(0.5)
+    np.testing.assert_allclose(flow.nll_and_grad(x)[1], (np.abs((x - 1) / 3) * rate - 1).mean(0), rtol=1e-12)
+    np.testing.assert_allclose(flow.log_prob_and_grad(x)[1], -rate / 3 * np.sign(x - 1), rtol=1e-12)
+    assert "Laplace" in repr(flow)

@@ -1,0 +1,176 @@
+"""Compiled kernels on disk: used again by the next process, never stale, never in the way."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import npflows
+from npflows.kernels import jit
+
+pytestmark = pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")
+
+HELPER = "from npflows.kernels.jit import inlined\n\n@inlined\ndef shift(v):\n    return v + {step}\n"
+KERNEL = "from npflows.kernels.jit import kernel\nfrom {where} import shift\n\n@kernel\ndef f(v):\n    return shift(v)\n"
+CALL = "print(f(1.0), sum(f.stats.cache_hits.values()), sum(f.stats.cache_misses.values()))"
+COMPILED, LOADED = "0 1", "1 0"
+
+
+class Package:
+    """A copy of npflows with one tiny kernel of its own, whose helper stands in another file."""
+
+    def __init__(self, folder):
+        self.folder, self.cache = folder, folder / "cache"
+        source = Path(npflows.__file__).parent
+        shutil.copytree(source, folder / "npflows", ignore=shutil.ignore_patterns("__pycache__", "data"))
+        (folder / "npflows/tiny.py").write_text(KERNEL.format(where="npflows.helper"))
+        self.help("1.0")
+
+    def help(self, step):
+        """Change the helper but not the date of its file."""
+        self.write(self.folder / "npflows/helper.py", HELPER.format(step=step))
+
+    @staticmethod
+    def write(file, text):
+        file.write_text(text)
+        os.utime(file, (1e9, 1e9))
+
+    def start(self, code, **variables):
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_CACHE_DIR": str(self.cache), **variables}
+        environment.pop("PYTHONPATH", None)
+        return subprocess.Popen([sys.executable, "-c", code], cwd=self.folder, env=environment, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+    def run(self, code="from npflows.tiny import f; " + CALL, **variables):
+        return finished(self.start(code, **variables))
+
+    def files(self):
+        return sorted(self.cache.rglob("*.nbc*"))
+
+
+def finished(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out.strip()
+
+
+@pytest.fixture
+def package(tmp_path):
+    return Package(tmp_path)
+
+
+def test_a_second_process_compiles_nothing(package):
+    assert package.run() == f"2.0 {COMPILED}"
+    files = package.files()
+    assert len(files) == 1
+    assert package.run() == f"2.0 {LOADED}"
+    assert package.files() == files
+
+
+def test_a_flow_in_a_second_process_compiles_nothing():
+    if jit.cache_directory() is None:
+        pytest.skip("no kernel cache here")
+    code = """
+import numpy as np, npflows
+from numba.core import event
+with event.install_recorder("numba:compile") as compiled:
+    flow = npflows.MAF(2, 2, (8,), rng=0)
+    flow.fit(flow.sample(50, 0), max_epochs=1, rng=0, progress=False)
+    flow.log_prob(np.zeros((3, 2)))
+print(len(compiled.buffer))
+"""
+    root = str(Path(npflows.__file__).parents[1])
+    counts = []
+    for _ in range(2):
+        process = subprocess.run([sys.executable, "-c", code], cwd=root, text=True, check=True, capture_output=True)
+        counts.append(int(process.stdout))
+    assert counts[1] == 0
+
+
+def test_a_changed_helper_in_another_file_is_compiled_anew(package):
+    package.run()
+    package.help("5.0")
+    assert package.run() == f"6.0 {COMPILED}"
+
+
+def test_a_changed_kernel_outside_the_package_is_compiled_anew(package):
+    own = package.folder / "own.py"
+    text = KERNEL.format(where="npflows.helper")
+    package.write(own, text)
+    run = "from own import f; " + CALL
+    assert package.run(run) == f"2.0 {COMPILED}"
+    assert package.run(run) == f"2.0 {LOADED}"
+    package.write(own, text.replace("shift(v)", "shift(v) * 2.0"))
+    assert package.run(run) == f"4.0 {COMPILED}"
+
+
+DAMAGE = {
+    "empty": lambda data: b"",
+    "truncated": lambda data: data[: len(data) // 2],
+    "something else": lambda data: b"no kernel at all",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_compiled_anew(package, damage):
+    package.run()
+    (file,) = package.files()
+    file.write_bytes(DAMAGE[damage](file.read_bytes()))
+    assert package.run() == f"2.0 {COMPILED}"
+
+
+def test_a_flipped_bit_is_never_run(package):
+    package.run()
+    (file,) = package.files()
+    code = f"""
+from pathlib import Path
+from numba import float64
+from npflows.tiny import f
+file, used = Path({str(file)!r}), []
+data = file.read_bytes()
+for place in range(0, len(data), 61):
+    file.write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1:])
+    if f._cache.load_overload((float64,), f.targetctx) is not None:
+        used.append(place)
+file.write_bytes(data)
+assert f._cache.load_overload((float64,), f.targetctx) is not None
+print(used)
+"""
+    assert package.run(code) == "[]"
+
+
+def test_a_cache_folder_that_can_not_be_made_is_done_without(package):
+    (package.folder / "file").write_text("")
+    nowhere = str(package.folder / "file/cache")
+    assert package.run(NUMBA_CACHE_DIR=nowhere) == f"2.0 {COMPILED}"
+
+
+def test_a_read_only_installation_and_home_are_done_without(package):
+    (package.folder / "npflows/__pycache__").write_text("")  # in place of folders that forbid writing: root may always
+    (package.folder / "home").write_text("")
+    home = str(package.folder / "home")
+    assert package.run(NUMBA_CACHE_DIR="", HOME=home, XDG_CACHE_HOME="", LOCALAPPDATA=home) == f"2.0 {COMPILED}"
+
+
+def test_kernels_are_kept_beside_the_package_or_else_at_home(package):
+    home = package.folder / "home"
+    variables = {"NUMBA_CACHE_DIR": "", "HOME": str(home), "XDG_CACHE_HOME": "", "LOCALAPPDATA": str(home)}
+    beside = package.folder / "npflows/__pycache__"
+    package.run(**variables)
+    assert len(list(beside.rglob("*.nbc"))) == 1
+    assert not home.exists()
+    shutil.rmtree(beside)
+    beside.write_text("")
+    package.run(**variables)
+    assert len(list(home.rglob("*.nbc"))) == 1
+    assert package.run(**variables) == f"2.0 {LOADED}"
+
+
+def test_two_processes_may_fill_an_empty_cache_at_once(package):
+    both = [package.start("from npflows.tiny import f; print(f(1.0))") for _ in range(2)]
+    assert [finished(process) for process in both] == ["2.0", "2.0"]
+    assert [file.suffix for file in package.files()] == [".nbc"]
+    assert package.run() == f"2.0 {LOADED}"
