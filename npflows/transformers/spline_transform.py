@@ -40,8 +40,9 @@ class RationalQuadraticSplineTransform(RationalQuadratic):
     --------
     >>> spline = RationalQuadraticSplineTransform(num_bins=4)
     >>> parameters = spline.constrain_parameters(np.zeros((1, 1, 4)), np.zeros((1, 1, 4)), np.zeros((1, 1, 5)))
-    >>> spline.apply_spline([[0.5]], *parameters)
-    (array([[0.5]]), array([0.]))
+    >>> y, log_det = spline.apply_spline([[0.5]], *parameters)
+    >>> print(y, log_det.round(9))
+    [[0.5]] [0.]
     """
 
     def __init__(
