@@ -26,20 +26,26 @@ ACTIVATIONS = {
 }
 
 
-def mlp(params, x, condition, activation, prefix="network."):
-    """The network of parameters weight_0, bias_0, condition_weight, weight_1, ... at x (n, n_in)."""
+def mlp(params, x, condition, activation, prefix="network.", residual_blocks=0):
+    """The network of parameters weight_0, bias_0, condition_weight, weight_1, ... at x (n, n_in).
+
+    With residual blocks, layers 1 and 2, 3 and 4, ... each add to what entered them.
+    """
     params = {name.removeprefix(prefix): value.astype(np.float64) for name, value in params.items()}
     h = x @ params["weight_0"].T + params["bias_0"]
     if condition is not None:
         h = h + condition @ params["condition_weight"].T
-    for i in range(1, sum(name.startswith("weight_") for name in params)):
+    entered, last = h, sum(name.startswith("weight_") for name in params) - 1
+    for i in range(1, last + 1):
         h = ACTIVATIONS[activation](h) @ params[f"weight_{i}"].T + params[f"bias_{i}"]
+        if residual_blocks and i % 2 == 0 and i < last:
+            h = entered = h + entered
     return h
 
 
 def made(network, x, condition=None):
     """The outputs (n, input_dim) of a MADE."""
-    raw = mlp(network.named_params(), x[:, network.order], condition, network.activation, prefix="")
+    raw = mlp(network.named_params(), x[:, network.order], condition, network.activation, "", network.residual_blocks)
     raw = raw.reshape(len(x), network.input_dim, network.output_multiplier)
     outputs = np.empty_like(raw)
     outputs[:, network.order] = raw
@@ -50,7 +56,7 @@ def _affine(layer, inputs, condition):
     """Shift and log-scale of an affine layer's values, in the order in which its network, at `inputs`, gives them."""
     params = layer.named_params()
     gain = params.pop("gain", np.ones(1)).astype(np.float64)
-    raw = mlp(params, inputs, condition, layer.activation)
+    raw = mlp(params, inputs, condition, layer.activation, residual_blocks=layer.residual_blocks)
     shift, scale = raw[:, 0::2], raw[:, 1::2]
     return shift, scale if layer.scale_activation == "none" else gain * np.tanh(scale)
 

@@ -4,6 +4,7 @@ An entry is a constructor that takes `dtype` and `rng`.  To have a new layer or 
 twin in naive.py where there is a new kind of layer.
 """
 
+import naive_spline
 import numpy as np
 import pytest
 
@@ -12,15 +13,22 @@ from npflows import (
     MAF,
     CouplingLayer,
     IAFLayer,
+    LULinear,
     MAFLayer,
+    NeuralSplineFlow,
     Normal,
     NormalizingFlow,
     Permutation,
     RealNVP,
+    SplineAutoregressiveLayer,
+    SplineCouplingLayer,
+    SplineLayer,
     Standardize,
     StudentT,
     Uniform,
 )
+
+TWINS = (naive_spline,)  # importing it registers them
 
 LAYERS = {
     "coupling": lambda **o: CouplingLayer([1, 0, 0], (12,), "tanh", activation="tanh", **o),
@@ -30,6 +38,18 @@ LAYERS = {
     "coupling, condition": lambda **o: CouplingLayer([1, 0, 0, 0, 1, 0], (12,), activation="elu", condition_dim=2, **o),
     "coupling, leaky": lambda **o: CouplingLayer([0, 1, 1, 1], (16,), "tanh_gain", activation="leaky_relu", **o),
     "coupling, no hidden layer": lambda **o: CouplingLayer([1, 0, 0], (), **o),
+    "coupling, residual blocks": lambda **o: CouplingLayer(
+        [1, 0, 1, 0], (8,), activation="silu", residual_blocks=2, condition_dim=1, **o
+    ),
+    "spline coupling": lambda **o: SplineCouplingLayer([1, 0, 0, 1], (12,), 5, 2.0, activation="silu", **o),
+    "spline coupling, condition": lambda **o: SplineCouplingLayer([0, 1, 0], (12, 8), 3, condition_dim=2, **o),
+    "spline, autoregressive": lambda **o: SplineAutoregressiveLayer(4, (16,), [2, 0, 3, 1], 4, activation="tanh", **o),
+    "spline, autoregressive, residual": lambda **o: SplineAutoregressiveLayer(
+        3, (12,), None, 2, activation="silu", residual_blocks=1, condition_dim=1, **o
+    ),
+    "spline of each column": lambda dtype, rng: SplineLayer(3, 6, 2.5, dtype=dtype),
+    "LU": lambda **o: LULinear(5, **o),
+    "LU, one value": lambda **o: LULinear(1, "natural", **o),
     "reversal": lambda **o: Permutation(5, **o),
     "random permutation": lambda **o: Permutation(6, "random", **o),
     "given permutation": lambda **o: Permutation(4, [2, 0, 3, 1], **o),
@@ -47,6 +67,7 @@ def _autoregressive(layer):
         ", deep, condition": lambda **o: layer(5, (10, 16), activation="silu", condition_dim=1, **o),
         ", no hidden layer": lambda **o: layer(4, (), **o),
         ", three hidden layers": lambda **o: layer(5, (16, 8, 24), activation="leaky_relu", **o),
+        ", residual blocks": lambda **o: layer(5, (12,), activation="silu", residual_blocks=2, condition_dim=1, **o),
         ", many features": lambda **o: layer(18, (40, 34), np.roll(np.arange(18), 5)[::-1], **o),
     }
 
@@ -91,6 +112,13 @@ MODELS = {
     "IAF, two features": lambda **o: IAF(2, 2, (12,), activation="silu", base_distribution="student_t", **o),
     "IAF, one feature, uniform": lambda **o: IAF(1, 2, (8,), base_distribution="uniform", **o),
     "IAF, one order, condition": lambda **o: IAF(3, 2, (12,), False, activation="elu", condition_dim=1, **o),
+    "NSF": lambda **o: NeuralSplineFlow(5, 3, (12,), 4, activation="silu", **o),
+    "NSF, two features": lambda **o: NeuralSplineFlow(2, 2, (12,), 4, linear="permutation", activation="tanh", **o),
+    "NSF, one feature": lambda **o: NeuralSplineFlow(1, 2, num_bins=5, base_distribution="student_t", **o),
+    "NSF, one feature, condition": lambda **o: NeuralSplineFlow(1, 2, (8,), 3, condition_dim=2, **o),
+    "NSF, autoregressive": lambda **o: NeuralSplineFlow(
+        3, 2, (10,), 4, conditioner="autoregressive", linear="reverse", residual_blocks=1, condition_dim=1, **o
+    ),
     "flow of layers": _mixed,
     "flow of Standardize alone": _only_standardize,
 }
