@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from npflows.validation import as_dtype, as_rng
+from npflows.validation import as_dtype
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
@@ -83,6 +83,13 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             raise FlowFileError(f"{os.fspath(path)} is not a complete .npz file ({error})") from None
 
 
+class _NoDraws(np.random.Generator):
+    """Spares drawing the weights that a file replaces."""
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
+        return np.zeros(size)
+
+
 def load(
     path: str | os.PathLike[str], *, dtype: object = None, classes: Iterable[type] = ()
 ) -> NormalizingFlow:  # fmt: skip
@@ -132,7 +139,7 @@ def unpack(
     if not isinstance(name, str) or name not in known or not _is_flow(known[name]):
         raise FlowFileError(f"{where} holds a {name}, which is no flow known here: pass load(..., classes=[{name}])")
     try:
-        flow = construct(known[name], config, as_rng(0), known)
+        flow = construct(known[name], config, _NoDraws(np.random.PCG64(0)), known)
     except Exception as error:  # the constructor of any class, given anything
         raise FlowFileError(f"{where}: {name} can't be made from its configuration: {error}") from None
     wrong = _mismatches(flow, parameters, arrays)

@@ -2,9 +2,9 @@
 
 In the products of a network one operand is a block, whose rows lie contiguously in lanes.  So vectors of lanes are loaded
 straight from it and weights are broadcast against them, or two blocks are multiplied lane by lane and summed: nothing has
-to be copied first, as a BLAS must, which costs it as much as some twenty more rows.  For the sizes of flows on tables that
-is two to four times faster (benchmarks/RESULTS.md), a lane's result does not depend on how many lanes there are, and there
-is no library with threads of its own to keep in check.
+to be copied first, as a BLAS must.  For the sizes of flows on tables that is as fast as a BLAS tuned to the CPU, and two to
+four times faster than one that does not know it (benchmarks/RESULTS.md); a lane's result does not depend on how many lanes
+there are; and there is no library with threads of its own to keep in check.
 
 The tiles are written as LLVM instructions on vectors of this CPU's width; all else is ordinary code around them.
 """

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from npflows.engine.params import Parameter
+from npflows.kernels.blocks import gather, scatter
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
-from npflows.layers.coupling import gather, scatter
 from npflows.layers.layer import Layer
 from npflows.networks.made import MADENetwork
 from npflows.networks.options import network_options

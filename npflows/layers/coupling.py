@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.engine.params import Parameter
+from npflows.kernels.blocks import gather, scatter
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.layer import Layer
@@ -19,24 +20,6 @@ from npflows.validation import as_choice, as_dtype, as_mask, as_widths
 (N_KEPT, N_MOVED, MULTIPLIER, NETWORK_THETA, NETWORK_SPEC, MAP_SPEC, NETWORK_FORWARD, NETWORK_VJP,
  MAP_FORWARD, MAP_INVERSE, MAP_VJP, MAP_SOLVE, HEADER) = range(13)  # fmt: skip
 # work: the kept values, the moved ones before the map, the raw parameters, the network's own
-
-
-@inlined
-def gather(block, spec, start, rows):
-    """rows[k] = block[spec[start + k]]."""
-    for k in range(rows.shape[0]):
-        source = block[spec[start + k]]
-        for t in range(rows.shape[1]):
-            rows[k, t] = source[t]
-
-
-@inlined
-def scatter(rows, spec, start, block):
-    """block[spec[start + k]] = rows[k]."""
-    for k in range(rows.shape[0]):
-        target = block[spec[start + k]]
-        for t in range(rows.shape[1]):
-            target[t] = rows[k, t]
 
 
 @inlined

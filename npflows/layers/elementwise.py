@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npflows.engine.params import Parameter
+from npflows.kernels.blocks import copy
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.layer import Layer
@@ -22,13 +23,6 @@ def parts(spec, work):
     """x (dim, lanes) and raw (dim * multiplier, lanes)."""
     n = spec[DIM]
     return work[:n], work[n : n + n * spec[MULTIPLIER]]
-
-
-@inlined
-def copy(source, target):
-    for k in range(source.shape[0]):
-        for t in range(source.shape[1]):
-            target[k, t] = source[k, t]
 
 
 @kernel

@@ -6,6 +6,7 @@ import numpy as np
 
 from npflows.engine.params import Parameter
 from npflows.kernels import vecmath
+from npflows.kernels.blocks import copy, gather, scatter
 from npflows.kernels.calls import Link
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.layer import Layer
@@ -37,31 +38,6 @@ def scale_row(block, i, weight):
     target = block[i]
     for t in range(target.size):
         target[t] *= weight
-
-
-@inlined
-def copy_rows(source, target):
-    for k in range(source.shape[0]):
-        for t in range(source.shape[1]):
-            target[k, t] = source[k, t]
-
-
-@inlined
-def permute_rows(spec, source, target):
-    """target[k] = source[order[k]]."""
-    for k in range(target.shape[0]):
-        row = source[spec[1 + k]]
-        for t in range(row.size):
-            target[k, t] = row[t]
-
-
-@inlined
-def unpermute_rows(spec, source, target):
-    """target[order[k]] = source[k]."""
-    for k in range(target.shape[0]):
-        row = target[spec[1 + k]]
-        for t in range(row.size):
-            row[t] = source[k, t]
 
 
 @inlined
@@ -116,10 +92,10 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
     """y = L U P x + shift."""
     n = spec[0]
     permuted, upper = parts(spec, work)
-    permute_rows(spec, block, permuted)
-    copy_rows(permuted, upper)
+    gather(block, spec, 1, permuted)
+    copy(permuted, upper)
     multiply_upper(spec, theta, upper)
-    copy_rows(upper, block)
+    copy(upper, block)
     multiply_lower(spec, theta, block)
     for i in range(n):
         add_to_row(block[i], theta[n * n + i])
@@ -131,13 +107,13 @@ def inverse(spec, theta, context, key, first, block, log_det, work, temp):
     """x = P^T U^-1 L^-1 (y - shift)."""
     n = spec[0]
     permuted, upper = parts(spec, work)
-    copy_rows(block, upper)
+    copy(block, upper)
     for i in range(n):
         add_to_row(upper[i], -theta[n * n + i])
     solve_lower(spec, theta, upper)
-    copy_rows(upper, permuted)
+    copy(upper, permuted)
     solve_upper(spec, theta, permuted)
-    unpermute_rows(spec, permuted, block)
+    scatter(permuted, spec, 1, block)
     add_to_row(log_det, -log_diagonal(spec, theta))
 
 
@@ -175,7 +151,7 @@ def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
     n = spec[0]
     permuted, upper = parts(spec, work)
     du = temp[:n]
-    copy_rows(dblock, du)
+    copy(dblock, du)
     for j in range(n):
         for i in range(j + 1, n):
             add_row(du, j, i, theta[i * n + j])
@@ -185,7 +161,7 @@ def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
         scale_row(du, j, vecmath.exp(theta[j * n + j]))
         for i in range(j):
             add_row(du, j, i, theta[i * n + j])
-    unpermute_rows(spec, du, dblock)
+    scatter(du, spec, 1, dblock)
 
 
 @kernel
@@ -194,14 +170,14 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
     n = spec[0]
     permuted, upper = parts(spec, work)
     du, dy, dlog = temp[:n], temp[n : 2 * n], temp[2 * n]
-    permute_rows(spec, dblock, du)
+    gather(dblock, spec, 1, du)
     for j in range(n):
         for i in range(j):
             add_row(du, j, i, theta[i * n + j])  # du[i] still has the sign of dx here
         scale_row(du, j, -vecmath.exp(-theta[j * n + j]))
     for t in range(dlog_det.size):
         dlog[t] = -dlog_det[t]
-    copy_rows(du, dy)
+    copy(du, dy)
     for j in range(n - 1, -1, -1):
         for i in range(j + 1, n):
             add_row(dy, j, i, -theta[i * n + j])

@@ -8,10 +8,10 @@ import numpy as np
 
 from npflows.engine.params import ParameterBuffer, Parametrised
 from npflows.engine.program import NO_FRONT, Program
+from npflows.kernels.blocks import gather
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import kernel
 from npflows.layers.configured import Configured
-from npflows.layers.coupling import gather
 from npflows.networks.made import MADENetwork
 from npflows.networks.options import network_options
 from npflows.validation import as_condition, as_dtype, as_int, as_order, as_rows, as_widths

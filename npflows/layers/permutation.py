@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from npflows.kernels.blocks import copy, gather, scatter
 from npflows.kernels.calls import Link
 from npflows.kernels.jit import inlined, kernel
-from npflows.layers.coupling import gather, scatter
 from npflows.layers.layer import Layer
 from npflows.validation import as_int, as_rng, given_order
-
-
-@inlined
-def copy(source, target):
-    for k in range(source.shape[0]):
-        for t in range(source.shape[1]):
-            target[k, t] = source[k, t]
 
 
 @inlined
