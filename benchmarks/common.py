@@ -1,0 +1,156 @@
+"""What the benchmarks share: sizes, flows, a train step, interleaved timing, fresh processes, the machine."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+import npflows
+from npflows.kernels.gemm import VECTOR_BYTES
+from npflows.training.adam import Adam
+from npflows.training.data import Rows
+from npflows.training.schedules import Schedule
+from npflows.training.trainer import Trainer
+
+QUICK = os.environ.get("NPFLOWS_BENCH_QUICK", "") not in ("", "0")
+"""Whether this is a pass for CI: every benchmark once, at its smallest size."""
+
+SIZES = {"D=8, 64x64": (8, (64, 64)), "D=8, 128x128": (8, (128, 128)), "D=64, 512x512": (64, (512, 512))}
+"""Columns and hidden units."""
+MODELS: dict[str, Callable[..., npflows.NormalizingFlow]] = {
+    "MAF": lambda dim, hidden, **options: npflows.MAF(dim, 5, hidden, **options),
+    "IAF": lambda dim, hidden, **options: npflows.IAF(dim, 5, hidden, **options),
+    "RealNVP": lambda dim, hidden, **options: npflows.RealNVP(dim, 8, hidden, "half", **options),
+}
+DTYPES = ("float32", "float64")
+
+
+def few(*values: Any) -> list[Any]:
+    """The values of a benchmark's parameter, the cheapest first; that one alone in a quick pass."""
+    return list(values[:1] if QUICK else values)
+
+
+def make_flow(model: str, size: str, dtype: str = "float32") -> npflows.NormalizingFlow:
+    """A flow that is not the identity."""
+    dim, hidden = SIZES[size]
+    flow = MODELS[model](dim, hidden, dtype=dtype, rng=0)
+    flow.params = flow.params + 0.01 * np.random.default_rng(1).standard_normal(flow.num_params)
+    return flow
+
+
+def make_data(n: int, dim: int, dtype: str = "float64") -> np.ndarray:
+    return np.random.default_rng(2).standard_normal((n, dim)).astype(dtype)
+
+
+class TrainStep:
+    """All that `fit` does for one batch: gather its rows, loss, gradient, clip, Adam."""
+
+    def __init__(self, flow: npflows.NormalizingFlow, batch_size: int, n_batches: int = 16) -> None:
+        n, buffer, rng = n_batches * batch_size, flow._buffer, np.random.default_rng(3)
+        rows = Rows(make_data(n, flow.input_dim, flow.dtype.name), np.arange(n))
+        self.trainer = Trainer(flow, rows, None, batch_size=batch_size, schedule=Schedule("constant", 1e-3, 1, 0, 1),
+                               optimizer=Adam(buffer.theta, buffer.free, 0.0, 5.0), ema=None, rng=rng)  # fmt: skip
+        self._batches = itertools.cycle(np.array_split(rng.permutation(n), n_batches))
+
+    def __call__(self) -> None:
+        trainer = self.trainer
+        _, taken, _ = trainer.run_step(next(self._batches), trainer.schedule.rate(trainer.step))
+        if not taken:
+            raise RuntimeError("a step was not finite")
+
+
+Repeat = Callable[[int], object]
+"""Does a piece of work so many times."""
+
+
+def repeated(call: Callable[[], object]) -> Repeat:
+    def run(repeats: int) -> None:
+        for _ in range(repeats):
+            call()
+
+    return run
+
+
+def interleaved(work: Mapping[Any, Repeat], rounds: int, at_least: float) -> dict[Any, np.ndarray]:
+    """Seconds that each piece of work takes in each round, all of them in every round, so that drift meets all alike.
+
+    In a round it is done as often as fills `at_least` seconds.  Garbage is collected before, and not in between.
+    """
+    repeats = {name: _enough(run, at_least) for name, run in work.items()}
+    seconds = {name: np.empty(rounds) for name in work}
+    gc.collect()
+    gc.disable()
+    try:
+        for i in range(rounds):
+            for name, run in work.items():
+                seconds[name][i] = _timed(run, repeats[name]) / repeats[name]
+    finally:
+        gc.enable()
+    return seconds
+
+
+def _timed(run: Repeat, repeats: int) -> float:
+    started = time.perf_counter()
+    run(repeats)
+    return time.perf_counter() - started
+
+
+def _enough(run: Repeat, at_least: float) -> int:
+    """How many repeats take that long; the first one, which compiles, is not counted."""
+    run(1)
+    repeats, seconds = 1, _timed(run, 1)
+    while seconds < at_least:
+        repeats = max(repeats + 1, math.ceil(repeats * min(10.0, 1.1 * at_least / seconds)))
+        seconds = _timed(run, repeats)
+    return repeats
+
+
+def in_fresh_process(function: str, *arguments: object, cache: str | None = None) -> tuple[float, str]:
+    """Seconds from the start of a process to the first line that a function of children.py prints in it, and that line.
+
+    `cache` is the folder for compiled kernels; by default that of this process.
+    """
+    paths = [Path(npflows.__file__).parents[1], Path(__file__).parents[1]]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(path.resolve()) for path in paths)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    if cache is not None:
+        environment["NUMBA_CACHE_DIR"] = cache
+    command = [sys.executable, "-m", "benchmarks.children", function, *map(str, arguments)]
+    started = time.perf_counter()
+    with subprocess.Popen(
+        command, env=environment, cwd=tempfile.gettempdir(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        seconds = time.perf_counter() - started
+    if process.returncode or not line:
+        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
+    return seconds, line.strip()
+
+
+def machine() -> str:
+    """One line: CPU, threads, versions."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return (
+        f"{cpu}, {os.cpu_count()} CPUs, vectors of {8 * VECTOR_BYTES} bits, {npflows.get_num_threads()} threads; "
+        f"{platform.system()}, Python {platform.python_version()}, NumPy {np.__version__}, Numba {numba.__version__}, "
+        f"npflows {npflows.__version__}"
+    )

@@ -1,0 +1,66 @@
+"""Each layer alone, in both directions, and the gradients through them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+import npflows
+
+from .common import DTYPES, SIZES, few, make_data
+
+LAYERS = {
+    "CouplingLayer": lambda dim, hidden, **options: npflows.CouplingLayer(np.arange(dim) % 2, hidden, **options),
+    "MAFLayer": npflows.MAFLayer,
+    "IAFLayer": npflows.IAFLayer,
+    "Permutation": lambda dim, hidden, **options: npflows.Permutation(dim, "random", **options),
+    "Standardize": lambda dim, hidden, dtype, rng: npflows.Standardize(dim, dtype=dtype),
+}
+
+
+def perturbed(dim: int, hidden: tuple[int, ...], dtype: str, name: str) -> npflows.Layer:
+    """A layer that is not the identity."""
+    layer = LAYERS[name](dim, hidden, dtype=dtype, rng=0)
+    layer.params = layer.params + 0.01 * np.random.default_rng(1).standard_normal(layer.num_params)
+    return layer
+
+
+class Layers:
+    """A layer's forward, inverse and their gradients, with respect to input and parameters."""
+
+    params = (
+        list(LAYERS),
+        ["forward", "inverse", "forward_vjp", "inverse_vjp"],
+        few(*SIZES),
+        few(256, 4096),
+        few(*DTYPES),
+    )
+    param_names = ("layer", "method", "size", "batch", "dtype")
+    timeout = 180
+
+    def setup(self, layer: str, method: str, size: str, batch: int, dtype: str) -> None:
+        dim, hidden = SIZES[size]
+        x = make_data(batch, dim)
+        cotangents = (x[::-1].copy(), x[:, 0].copy()) if method.endswith("vjp") else ()
+        self.call = partial(getattr(perturbed(dim, hidden, dtype, layer), method), x, *cotangents)
+        self.call()
+
+    def time_call(self, layer: str, method: str, size: str, batch: int, dtype: str) -> None:
+        self.call()
+
+
+class MaskedNetwork:
+    """A `MADE` called on a batch."""
+
+    params = (few(*SIZES), few(256, 4096), few(*DTYPES))
+    param_names = ("size", "batch", "dtype")
+    timeout = 180
+
+    def setup(self, size: str, batch: int, dtype: str) -> None:
+        dim, hidden = SIZES[size]
+        self.made, self.x = npflows.MADE(dim, hidden, dtype=dtype, rng=0), make_data(batch, dim)
+        self.made(self.x)
+
+    def time_call(self, size: str, batch: int, dtype: str) -> None:
+        self.made(self.x)

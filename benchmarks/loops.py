@@ -1,0 +1,71 @@
+"""Compiled loops around single kernels, so that what is timed is the kernel and not the call from Python."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npflows.kernels.gemm import FROM_ZERO, add_outer, matmul, matmul_transposed
+from npflows.kernels.jit import kernel
+from npflows.kernels.vecmath import exp, log, softplus, tanh
+
+FUNCTIONS = ("exp", "log", "tanh", "softplus")
+
+
+@kernel
+def own_function(which, x, out, repeats):
+    """out (n,) = FUNCTIONS[which] of x (n,)."""
+    for _ in range(repeats):
+        if which == 0:
+            for i in range(x.size):
+                out[i] = exp(x[i])
+        elif which == 1:
+            for i in range(x.size):
+                out[i] = log(x[i])
+        elif which == 2:
+            for i in range(x.size):
+                out[i] = tanh(x[i])
+        else:
+            for i in range(x.size):
+                out[i] = softplus(x[i])
+
+
+@kernel
+def own_product(address, a, b, c, repeats):
+    """c (m, lanes) = a (m, k) @ b (k, lanes)."""
+    (m, k), flat = a.shape, a.reshape(a.size)
+    for _ in range(repeats):
+        matmul(address, flat, k, b, c, m, k, FROM_ZERO, flat[:0])
+
+
+@kernel
+def own_transposed(address, a, b, c, repeats):
+    """c (m, lanes) = a (k, m).T @ b (k, lanes)."""
+    (k, m), flat = a.shape, a.reshape(a.size)
+    for _ in range(repeats):
+        matmul_transposed(address, flat, m, b, c, m, k, FROM_ZERO)
+
+
+@kernel
+def own_outer(address, a, b, c, repeats):
+    """c (m, k) += a (m, lanes) @ b (k, lanes).T."""
+    (m, k), flat = c.shape, c.reshape(c.size)
+    for _ in range(repeats):
+        add_outer(address, a, b, flat, k, m, k)
+
+
+@kernel
+def scipy_product(a, b, c, repeats):
+    for _ in range(repeats):
+        np.dot(a, b, c)
+
+
+@kernel
+def scipy_transposed(a, b, c, repeats):
+    for _ in range(repeats):
+        np.dot(a.T, b, c)
+
+
+@kernel
+def scipy_outer(a, b, c, repeats):
+    for _ in range(repeats):
+        np.dot(a, b.T, c)

@@ -1,0 +1,60 @@
+"""What a fresh process waits for: the import, the first result from cached kernels, the first step without a cache."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from .common import QUICK, few, in_fresh_process, make_flow
+
+ROUNDS = 1 if QUICK else 7
+
+
+class Import:
+    """Seconds of `import npflows` after `import numba`."""
+
+    unit = "s"
+    timeout = 180
+
+    def track_beyond_numba(self) -> float:
+        in_fresh_process("import_beyond_numba")  # files are read from disk, bytecode written
+        return float(np.median([float(in_fresh_process("import_beyond_numba")[1]) for _ in range(ROUNDS)]))
+
+
+class WarmCache:
+    """Seconds from the start of a process to the first log_prob of a flow that it loads, D=8, 64x64."""
+
+    params = few("MAF", "RealNVP")
+    param_names = ["model"]
+    unit = "s"
+    timeout = 180
+
+    def setup(self, model: str) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.file = Path(self.folder.name, "flow.npz")
+        make_flow(model, "D=8, 64x64").save(self.file)
+        in_fresh_process("first_log_prob", self.file)
+
+    def teardown(self, model: str) -> None:
+        self.folder.cleanup()
+
+    def track_first_log_prob(self, model: str) -> float:
+        return float(np.median([in_fresh_process("first_log_prob", self.file)[0] for _ in range(ROUNDS)]))
+
+
+class EmptyCache:
+    """Seconds from the start of a process to the end of its first train step with every kernel to compile."""
+
+    params = few("MAF", "IAF", "RealNVP")
+    param_names = ["model"]
+    unit = "s"
+    timeout = 600
+
+    def track_first_train_step(self, model: str) -> float:
+        seconds = []
+        for _ in range(1 if QUICK else 3):
+            with tempfile.TemporaryDirectory() as cache:
+                seconds.append(in_fresh_process("first_train_step", model, cache=cache)[0])
+        return float(np.median(seconds))

@@ -1,0 +1,180 @@
+"""The speeds that npflows promises, measured on this machine.
+
+    python benchmarks/speed_table.py [--quick]
+
+prints two Markdown tables: times with the aim of each, and train steps beside the least time that their arithmetic takes.
+Two threads, float32.  What runs in this process is timed in turn, round by round: medians, and quartiles as the spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+
+import npflows
+from benchmarks import loops, products
+from benchmarks.common import Repeat, TrainStep, in_fresh_process, interleaved, machine, make_data, make_flow, repeated
+from npflows.engine import threads
+from npflows.kernels.calls import address
+from npflows.kernels.gemm import PRODUCT
+
+THREADS = 2
+
+
+class Step(NamedTuple):
+    """A train step."""
+
+    model: str
+    size: str
+    batch: int
+    aim: str = ""
+
+    def __str__(self) -> str:
+        layers = {"MAF": "5 layers", "RealNVP": "8 layers, mask half"}[self.model]
+        return f"train step {self.model} {self.size}, {layers}, B={self.batch}"
+
+
+STEPS = [
+    Step("MAF", "D=8, 64x64", 256, "0.5 ms"),
+    Step("MAF", "D=8, 64x64", 4096, "3.3 ms"),
+    Step("MAF", "D=64, 512x512", 256, "17 ms"),
+    Step("MAF", "D=64, 512x512", 4096),
+    Step("RealNVP", "D=8, 64x64", 256, "0.9 ms"),
+    Step("RealNVP", "D=8, 64x64", 4096),
+]
+ONE_ROW, LOG_PROB, SAMPLE, PRODUCTS = "one row", "log_prob", "sample", "products"
+
+
+class Row(NamedTuple):
+    """A row of the table: what each round gave."""
+
+    work: str
+    aim: str
+    values: np.ndarray
+    unit: str = "s"
+
+    def cells(self) -> list[str]:
+        low, median, high = np.percentile(self.values, [25, 50, 75])
+        spread = f"{in_unit(low, self.unit)} to {in_unit(high, self.unit)}" if len(self.values) > 1 else ""
+        return [self.work, self.aim, in_unit(median, self.unit), spread]
+
+
+def in_unit(value: float, unit: str) -> str:
+    """A number for people: seconds get a prefix."""
+    if unit == "s":
+        factor, unit = next(((f, u) for f, u in ((1, "s"), (1e3, "ms")) if value * f >= 1), (1e6, "us"))
+        value *= factor
+    digits = max(0, 2 - int(np.floor(np.log10(max(abs(value), 1e-3)))))
+    return f"{value:.{digits}f} {unit}"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+M, K, LANES, AT_ONCE = 512, 512, 128, 64
+
+
+def products_on_all_threads() -> Repeat:
+    """Large products, float32, 64 of them shared out among as many threads as npflows uses."""
+    number = address(*PRODUCT, np.dtype("float32"))
+    operands = [products.operands("product", M, K, LANES, "float32") for _ in range(npflows.get_num_threads())]
+
+    def run(repeats: int) -> None:
+        pieces = itertools.count()
+
+        def work() -> None:
+            mine = operands.pop()
+            while next(pieces) < repeats * AT_ONCE:
+                loops.own_product(number, *mine, 1)
+            operands.append(mine)
+
+        threads.run(work, npflows.get_num_threads())
+
+    return run
+
+
+def free_weights(flow: npflows.NormalizingFlow) -> int:
+    """Weights of the networks, without what the masks forbid."""
+    return sum(int(p.free_mask().sum()) for p in flow._buffer.parameters if "weight" in p.name)
+
+
+def in_this_process(rounds: int, at_least: float) -> tuple[list[Row], list[list[str]]]:
+    """Rows of the first table, and the second table."""
+    flows = {step: make_flow(step.model, step.size) for step in STEPS}
+    small, large = make_flow("MAF", "D=8, 64x64"), make_flow("MAF", "D=64, 512x512")
+    row, rng = make_data(1, 8)[0], np.random.default_rng(0)
+    drawn = large.sample(4096, rng=rng)
+    work = {step: repeated(TrainStep(flow, step.batch)) for step, flow in flows.items()}
+    work[ONE_ROW] = repeated(lambda: small.log_prob(row))
+    work[LOG_PROB] = repeated(lambda: large.log_prob(drawn))
+    work[SAMPLE] = repeated(lambda: large.sample(4096, rng=rng))
+    work[PRODUCTS] = products_on_all_threads()
+    seconds = interleaved(work, rounds, at_least)
+    rows = [Row(str(step), step.aim, seconds[step]) for step in STEPS]
+    rows += [
+        Row("MAF log_prob of one row, D=8, 64x64, 5 layers, public API", "18 us", seconds[ONE_ROW]),
+        Row("MAF sampling 4096 rows, D=64, 512x512, over its own log_prob", "1.5", seconds[SAMPLE] / seconds[LOG_PROB],
+            "times"),
+        Row("the sampling itself", "", seconds[SAMPLE]),
+    ]  # fmt: skip
+    rate = 2 * M * K * LANES * AT_ONCE / np.median(seconds[PRODUCTS])
+    floors = []
+    for step in STEPS:
+        n_weights = free_weights(flows[step])
+        floor, reached = 6 * n_weights * step.batch / rate, float(np.median(seconds[step]))
+        floors.append([str(step), f"{n_weights:,}", in_unit(6e-9 * n_weights * step.batch, "GFLOP"),
+                       f"{rate * 1e-9:.0f} GFLOP/s", in_unit(floor, "s"), in_unit(reached, "s"),
+                       f"{reached / floor:.2f}"])  # fmt: skip
+    return rows, floors
+
+
+def in_own_processes(rounds: int, empty_rounds: int) -> list[Row]:
+    rows = []
+    for batch in (1024, 65536):
+        found = json.loads(in_fresh_process("train_step_memory", batch)[1])
+        megabytes = {name: f"{value / 1e6:.1f} MB" for name, value in found.items()}
+        work = (f"memory of a train step, MAF D=64, 512x512, B={batch}, beyond the batch itself ({megabytes['batch']}) and "
+                f"the gradient buffers ({megabytes['buffers']})")  # fmt: skip
+        rows.append(Row(work, "independent of B", np.array([found["scratch"] / 1e6]), "MB"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "flow.npz")
+        make_flow("MAF", "D=8, 64x64").save(file)
+        warm = [in_fresh_process("first_log_prob", file)[0] for _ in range(1 + rounds)][1:]
+    rows.append(Row("fresh process, warm cache: import, load, first log_prob", "0.7 s", np.array(warm)))
+    empty = []
+    for _ in range(empty_rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            empty.append(in_fresh_process("first_train_step", "MAF", cache=cache)[0])
+    rows.append(Row("empty cache: import to the end of the first MAF train step, through fit", "12 s", np.array(empty)))
+    imports = [float(in_fresh_process("import_beyond_numba")[1]) for _ in range(rounds)]
+    return [*rows, Row("import npflows after import numba", "0.15 s", np.array(imports))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rounds, for CI")
+    quick = parser.parse_args().quick
+    npflows.set_num_threads(THREADS)
+    rows, floors = in_this_process(*(2, 1e-3) if quick else (25, 0.05))
+    rows += in_own_processes(*(1, 1) if quick else (15, 3))
+    print(machine(), end="\n\n")
+    print(table(["work", "aim", "median", "quartiles"], [row.cells() for row in rows]), end="\n\n")
+    print("Floor: 6 x weights x B operations at the rate of npflows' own 512x512x128 products on all threads, measured in "
+          "the same rounds.\n")  # fmt: skip
+    print(table(["train step", "weights", "work", "rate", "floor", "reached", "reached / floor"], floors))
+
+
+if __name__ == "__main__":
+    main()
