@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.kernels.calls import borrow, call, fetch_add
+from npflows.kernels.calls import borrow, call, carve, fetch_add
 from npflows.kernels.jit import inlined, kernel
 
 # header
@@ -28,12 +28,6 @@ LANE_MULTIPLE = 16
 @inlined
 def padded(n):
     return (n + LANE_MULTIPLE - 1) // LANE_MULTIPLE * LANE_MULTIPLE
-
-
-@inlined
-def carve(arena, start, rows, lanes):
-    """A block (rows, lanes) of the arena."""
-    return arena[start : start + rows * lanes].reshape(rows, lanes)
 
 
 @inlined

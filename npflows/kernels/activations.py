@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from npflows.kernels import vecmath
+from npflows.kernels.calls import flat
 from npflows.kernels.jit import kernel
 
 LEAK = 0.01
@@ -17,7 +18,7 @@ LEAK = 0.01
 
 @kernel
 def relu(h, before):
-    h = h.reshape(h.size)
+    h = flat(h)
     zero = h.dtype.type(0)
     for i in range(h.size):
         h[i] = zero if h[i] < zero else h[i]  # NaN stays NaN
@@ -25,7 +26,7 @@ def relu(h, before):
 
 @kernel
 def relu_vjp(h, before, dh):
-    h, dh = h.reshape(h.size), dh.reshape(dh.size)
+    h, dh = flat(h), flat(dh)
     zero = h.dtype.type(0)
     for i in range(h.size):
         dh[i] = dh[i] if h[i] > zero else zero
@@ -33,14 +34,14 @@ def relu_vjp(h, before, dh):
 
 @kernel
 def tanh(h, before):
-    h = h.reshape(h.size)
+    h = flat(h)
     for i in range(h.size):
         h[i] = vecmath.tanh(h[i])
 
 
 @kernel
 def tanh_vjp(h, before, dh):
-    h, dh = h.reshape(h.size), dh.reshape(dh.size)
+    h, dh = flat(h), flat(dh)
     one = h.dtype.type(1)
     for i in range(h.size):
         dh[i] *= one - h[i] * h[i]
@@ -49,7 +50,7 @@ def tanh_vjp(h, before, dh):
 @kernel
 def silu(h, before):
     """h * sigmoid(h)."""
-    h, before = h.reshape(h.size), before.reshape(before.size)
+    h, before = flat(h), flat(before)
     for i in range(h.size):
         before[i] = h[i]
         h[i] = h[i] * vecmath.sigmoid(h[i])
@@ -57,7 +58,7 @@ def silu(h, before):
 
 @kernel
 def silu_vjp(h, before, dh):
-    h, before, dh = h.reshape(h.size), before.reshape(before.size), dh.reshape(dh.size)
+    h, before, dh = flat(h), flat(before), flat(dh)
     one = h.dtype.type(1)
     for i in range(h.size):
         s = vecmath.sigmoid(before[i])
@@ -66,7 +67,7 @@ def silu_vjp(h, before, dh):
 
 @kernel
 def elu(h, before):
-    h = h.reshape(h.size)
+    h = flat(h)
     zero = h.dtype.type(0)
     for i in range(h.size):
         h[i] = h[i] if h[i] > zero else vecmath.expm1(h[i])
@@ -74,7 +75,7 @@ def elu(h, before):
 
 @kernel
 def elu_vjp(h, before, dh):
-    h, dh = h.reshape(h.size), dh.reshape(dh.size)
+    h, dh = flat(h), flat(dh)
     zero, one = h.dtype.type(0), h.dtype.type(1)
     for i in range(h.size):
         dh[i] *= one if h[i] > zero else h[i] + one
@@ -82,7 +83,7 @@ def elu_vjp(h, before, dh):
 
 @kernel
 def leaky_relu(h, before):
-    h = h.reshape(h.size)
+    h = flat(h)
     zero, leak = h.dtype.type(0), h.dtype.type(LEAK)
     for i in range(h.size):
         h[i] = leak * h[i] if h[i] < zero else h[i]
@@ -90,7 +91,7 @@ def leaky_relu(h, before):
 
 @kernel
 def leaky_relu_vjp(h, before, dh):
-    h, dh = h.reshape(h.size), dh.reshape(dh.size)
+    h, dh = flat(h), flat(dh)
     zero, one, leak = h.dtype.type(0), h.dtype.type(1), h.dtype.type(LEAK)
     for i in range(h.size):
         dh[i] *= one if h[i] > zero else leak

@@ -15,6 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 from npflows.kernels.jit import DISABLED
 
@@ -47,10 +48,10 @@ SIGNATURES = {
     "activation_vjp": "MMM",
     # threshold i, key i, first i, layer i, row i, h M (in place)
     "dropout": "iiiiiM",
-    # a V, a_row i, a_column i, b V, ldb i, c V, ldc i, m i, n i, k i, start i, bias V
-    "product": "ViiViViiiiiV",
-    # a V, lda i, b V, ldb i, c V, ldc i, m i, n i, k i
-    "outer": "ViViViiii",
+    # a V, a_row i, a_column i, b M, c M, m i, k i, start i, bias V
+    "product": "ViiMMiiiV",
+    # a M, b M, c V, ldc i, m i, k i
+    "outer": "MMViii",
     # spec I, theta V, z M, log_prob L (+=)
     "base": "IVML",
     # spec I, theta V, z M (its cotangent on return), dlog_prob V, dtheta V (+=; empty: not wanted)
@@ -126,6 +127,14 @@ if DISABLED:
         """The same array."""
         return array
 
+    def flat(block: np.ndarray) -> np.ndarray:
+        """A block's entries one after the other, as a view."""
+        return block.reshape(-1)
+
+    def carve(array: np.ndarray, start: int, rows: int, lanes: int) -> np.ndarray:
+        """A block (rows, lanes) that begins at an entry of a flat array, as a view that does not keep it alive."""
+        return array[start : start + rows * lanes].reshape(rows, lanes)
+
     def fetch_add(counter: np.ndarray, value: int) -> int:
         """Add to counter[0] and return what it held, as one step that no thread can interrupt."""
         counter[0] += value
@@ -147,6 +156,39 @@ else:
         return array(array), lambda context, builder, signature, args: _unowned(
             context, builder, signature.args[0], args[0]
         )
+
+    def _view(context: Any, builder: Any, type_: Any, data: Any, shape: list) -> Any:
+        """A contiguous array at a place in memory, not counted as in use."""
+        array = context.make_array(type_)(context, builder)
+        itemsize = context.get_constant(types.intp, type_.dtype.bitwidth // 8)
+        strides = [itemsize]
+        for n in shape[:0:-1]:
+            strides.insert(0, builder.mul(strides[0], n))
+        populate_array(array, data=data, shape=shape, strides=strides, itemsize=itemsize, meminfo=None)
+        return array._getvalue()
+
+    @intrinsic
+    def flat(typingctx, block):
+        """A block's entries one after the other, as a view that does not keep it alive."""
+        result = types.Array(block.dtype, 1, "C")
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(block)(context, builder, args[0])
+            rows, lanes = cgutils.unpack_tuple(builder, array.shape, 2)
+            return _view(context, builder, result, array.data, [builder.mul(rows, lanes)])
+
+        return result(block), codegen
+
+    @intrinsic
+    def carve(typingctx, array, start, rows, lanes):
+        """A block (rows, lanes) that begins at an entry of a flat array, as a view that does not keep it alive."""
+        result = types.Array(array.dtype, 2, "C")
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            whole = context.make_array(array)(context, builder, args[0])
+            return _view(context, builder, result, builder.gep(whole.data, [args[1]]), [args[2], args[3]])
+
+        return result(array, types.int64, types.int64, types.int64), codegen
 
     @intrinsic
     def call(typingctx, number, arguments):

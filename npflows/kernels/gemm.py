@@ -204,16 +204,13 @@ def _outer_tile(height: int, width: int) -> Callable:
 
 if DISABLED:
 
-    def product(a, a_row, a_column, b, ldb, c, ldc, m, n, k, start, bias):
-        size, strided = a.itemsize, np.lib.stride_tricks.as_strided
-        left = strided(a, (m, k), (a_row * size, a_column * size))
-        right, out = strided(b, (k, n), (ldb * size, size)), strided(c, (m, n), (ldc * size, size))
-        out[:] = left @ right + (out if start == FROM_RESULT else bias[:m, None] if start == FROM_BIAS else 0)
+    def product(a, a_row, a_column, b, c, m, k, start, bias):
+        left = np.lib.stride_tricks.as_strided(a, (m, k), (a_row * a.itemsize, a_column * a.itemsize))
+        c[:m] = left @ b[:k] + (c[:m] if start == FROM_RESULT else bias[:m, None] if start == FROM_BIAS else 0)
 
-    def outer(a, lda, b, ldb, c, ldc, m, n, k):
-        size, strided = a.itemsize, np.lib.stride_tricks.as_strided
-        left, right = strided(a, (m, n), (lda * size, size)), strided(b, (k, n), (ldb * size, size))
-        strided(c, (m, k), (ldc * size, size))[:] += left @ right.T
+    def outer(a, b, c, ldc, m, k):
+        out = np.lib.stride_tricks.as_strided(c, (m, k), (ldc * c.itemsize, c.itemsize))
+        out += a[:m] @ b[:k].T
 
 else:
     _wide = _product_tile(HEIGHT, TILE_BYTES)
@@ -224,11 +221,13 @@ else:
     _outer_14, _outer_11 = _outer_tile(1, 4), _outer_tile(1, 1)
 
     @kernel
-    def product(a, a_row, a_column, b, ldb, c, ldc, m, n, k, start, bias):
-        """c (m, n) = start + sum over p < k of a[i * a_row + p * a_column] * b[p * ldb + j]; n a multiple of 16.
+    def product(a, a_row, a_column, b, c, m, k, start, bias):
+        """c[:m] = start + sum over p < k of a[i * a_row + p * a_column] * b[p], for blocks b and c of the same lanes.
 
         start: FROM_ZERO, FROM_RESULT (what c holds) or FROM_BIAS (one number for each row).
         """
+        n = b.shape[1]
+        ldb, ldc = n, n
         wide, narrow = TILE_BYTES // c.itemsize, NARROW_BYTES // c.itemsize
         for p in range(0, max(k, 1), DEPTH):  # so that DEPTH rows of b stay in the nearest cache
             depth, begin = min(DEPTH, k - p), (start if p == 0 else FROM_RESULT)
@@ -263,9 +262,10 @@ else:
                     j += narrow
 
     @kernel
-    def outer(a, lda, b, ldb, c, ldc, m, n, k):
-        """c (m, k) += a (m, n) @ b (k, n).T; n a multiple of 16."""
-        i = 0
+    def outer(a, b, c, ldc, m, k):
+        """c (m, k) += a[:m] @ b[:k].T, for blocks a and b of the same lanes."""
+        n = a.shape[1]
+        lda, ldb, i = n, n, 0
         while i < m:
             j = 0
             if i + 4 <= m:
@@ -293,23 +293,16 @@ PRODUCT, OUTER = (product, "product"), (outer, "outer")
 @inlined
 def matmul(address, a, lda, b, c, m, k, start, bias):
     """c (m, lanes) = start + a (m, k) @ b (k, lanes), for blocks b and c."""
-    lanes, one = b.shape[1], np.int64(1)
-    arguments = (a, np.int64(lda), one, b.reshape(b.size), lanes, c.reshape(c.size), lanes, np.int64(m), lanes,
-                 np.int64(k), np.int64(start), bias)  # fmt: skip
-    call(address, arguments)
+    call(address, (a, np.int64(lda), np.int64(1), b, c, np.int64(m), np.int64(k), np.int64(start), bias))
 
 
 @inlined
 def matmul_transposed(address, a, lda, b, c, m, k, start):
     """c (m, lanes) = start + a (k, m).T @ b (k, lanes), for blocks b and c."""
-    lanes, one = b.shape[1], np.int64(1)
-    arguments = (a, one, np.int64(lda), b.reshape(b.size), lanes, c.reshape(c.size), lanes, np.int64(m), lanes,
-                 np.int64(k), np.int64(start), a[:0])  # fmt: skip
-    call(address, arguments)
+    call(address, (a, np.int64(1), np.int64(lda), b, c, np.int64(m), np.int64(k), np.int64(start), a[:0]))
 
 
 @inlined
 def add_outer(address, a, b, c, ldc, m, k):
     """c (m, k) += a (m, lanes) @ b (k, lanes).T, for blocks a and b."""
-    lanes = a.shape[1]
-    call(address, (a.reshape(a.size), lanes, b.reshape(b.size), lanes, c, np.int64(ldc), np.int64(m), lanes, np.int64(k)))
+    call(address, (a, b, c, np.int64(ldc), np.int64(m), np.int64(k)))

@@ -78,8 +78,10 @@ class Trainer:
         return self.patience is not None and self.waited >= self.patience
 
     def begin(self) -> None:
-        """Know what the first parameters are worth, so that they are kept if nothing is better."""
-        self.best_loss = self._loss(self.theta, self.validation if self.validation is not None else self.train)
+        """Know what the first parameters are worth to the validation rows, so that they are kept if nothing is better."""
+        if self.validation is None:
+            return
+        self.best_loss = self._loss(self.theta, self.validation)
         if math.isnan(self.best_loss):
             self.best_loss = math.inf
 
