@@ -16,14 +16,19 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from npflows import IAF, MAF, NormalizingFlow, RealNVP, TrainingError, __version__, load
+from npflows import IAF, MAF, NeuralSplineFlow, NormalizingFlow, RealNVP, TrainingError, __version__, load
 from npflows.engine.threads import get_num_threads, set_num_threads
 from npflows.io import read_arrays, unpack
 from npflows.kernels.activations import ACTIVATIONS
 from npflows.tables import Table, TableError, check_writable, read_table, write_table
 
-MODELS: dict[str, Callable[..., NormalizingFlow]] = {"maf": MAF, "realnvp": RealNVP, "iaf": IAF}
-DEPTH = {"maf": "num_layers", "iaf": "num_layers", "realnvp": "num_coupling_layers"}
+MODELS: dict[str, Callable[..., NormalizingFlow]] = {
+    "maf": MAF,
+    "spline": NeuralSplineFlow,
+    "realnvp": RealNVP,
+    "iaf": IAF,
+}
+DEPTH = {"maf": "num_layers", "spline": "num_layers", "realnvp": "num_coupling_layers", "iaf": "num_layers"}
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
@@ -328,7 +333,7 @@ def _parser() -> argparse.ArgumentParser:
         fit.add_argument(name, help=f"{help} (default: %(default)s)", default=default, **more)
 
     option("--model", "kind of flow", "maf", choices=list(MODELS))
-    fit.add_argument("--layers", type=_count, metavar="N", help="layers (default: 5, and 8 for realnvp)")
+    fit.add_argument("--layers", type=_count, metavar="N", help="layers (default: 5, and 8 for spline and realnvp)")
     option("--hidden", "units of the hidden layers", "128,128", type=_widths, metavar="N,N,...")
     option("--activation", "of the hidden layers", "relu", choices=list(ACTIVATIONS))
     option("--base", "latent distribution", "normal", choices=["normal", "student_t", "uniform"])

@@ -179,7 +179,8 @@ def test_each_schedule_gives_the_promised_rates_after_a_warm_up():
 def test_plateau_halves_the_rate_when_nothing_improves():
     nothing_to_learn = npflows.NormalizingFlow([npflows.Standardize(2)])
     halving = rates(flow=nothing_to_learn, schedule="plateau", max_epochs=30, patience=8)
-    assert halving == pytest.approx([0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025, 0.00125, 0.00125])
+    first = 0.01  # without validation rows the first epoch says what there is to improve on
+    assert halving == pytest.approx([first, 0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025, 0.00125, 0.00125])
 
 
 def test_weight_decay_draws_the_weights_towards_zero():
