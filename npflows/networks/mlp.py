@@ -132,11 +132,24 @@ def hidden_gradient(spec, temp, layer):
 
 
 @inlined
+def rescale(spec, key, h, back):
+    """Undo, or do again, what dropout multiplied the values that it kept by; dropped ones stay 0."""
+    if spec[DROPOUT] > 0 and key > 0:
+        kept = 1.0 - spec[DROPOUT] / 4294967296.0
+        factor = h.dtype.type(1.0 / kept if back else kept)
+        for u in range(h.shape[0]):
+            for t in range(h.shape[1]):
+                h[u, t] *= factor
+
+
+@inlined
 def leave_hidden(spec, key, first, layer, r0, r1, below, work, temp):
     """Turn the gradient of a hidden layer's values, in rows r0 to r1, into that of what enters its activation."""
     h, before = hidden(spec, work, layer)
     drop_out(spec, key, first, layer, r0, below[r0:r1])
+    rescale(spec, key, h[r0:r1], False)  # the derivative is told from the activation's own value
     call(spec[ACTIVATION_VJP], (h[r0:r1], before[r0:r1], below[r0:r1]))
+    rescale(spec, key, h[r0:r1], True)
     if spec[RESIDUAL] and layer % 2 == 0 and layer + 2 < spec[N_DENSE] - 1:  # what skips the block that begins here
         skipped = hidden_gradient(spec, temp, layer + 2)
         for u in range(r0, r1):
