@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         return _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    except (ValueError, TypeError, ImportError, TrainingError) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
         return _complain(str(error))
     except MemoryError as error:
         return _complain(f"out of memory ({error})")
@@ -103,10 +103,16 @@ def _report(pairs: Sequence[tuple[str, object]]) -> None:
         print(f"{name:{width}}  {value}")
 
 
+def _keep_inputs(output: str, *inputs: str) -> None:
+    """Refuse an output that is one of the inputs."""
+    for name in inputs:
+        if os.path.exists(output) and os.path.exists(name) and os.path.samefile(output, name):
+            raise TableError(f"{output} would overwrite the input {name}; choose another name for the output")
+
+
 def _fit(a: argparse.Namespace) -> int:
     check_writable(a.output)
-    if os.path.exists(a.output) and os.path.samefile(a.output, a.table):
-        raise TableError(f"the flow would overwrite the table {a.table}; choose another name for it")
+    _keep_inputs(a.output, a.table)
     table = read_table(a.table, a.columns)
     n, d = table.x.shape
     if not n:
@@ -180,6 +186,7 @@ def _training(history: dict[str, list[float]]) -> list[tuple[str, str]]:
 def _score(a: argparse.Namespace) -> int:
     if a.output is not None:
         check_writable(a.output, table=True)
+        _keep_inputs(a.output, a.flow, a.table)
     flow = load(a.flow)
     table = read_table(a.table, a.columns, expected=flow.columns)
     if table.x.shape[1] != flow.input_dim:
@@ -204,6 +211,7 @@ def _score(a: argparse.Namespace) -> int:
 
 def _sample(a: argparse.Namespace) -> int:
     check_writable(a.output, table=True)
+    _keep_inputs(a.output, a.flow)
     flow = load(a.flow)
     x = flow.sample(a.n, rng=a.seed, temperature=a.temperature).reshape(a.n, flow.input_dim)
     n_bad = int((~np.isfinite(x)).any(axis=1).sum())
@@ -333,7 +341,7 @@ def _parser() -> argparse.ArgumentParser:
         fit.add_argument(name, help=f"{help} (default: %(default)s)", default=default, **more)
 
     option("--model", "kind of flow", "maf", choices=list(MODELS))
-    fit.add_argument("--layers", type=_count, metavar="N", help="layers (default: 5, and 8 for spline and realnvp)")
+    fit.add_argument("--layers", type=_count, metavar="N", help="layers (default: 5; 8 for spline and realnvp)")
     option("--hidden", "units of the hidden layers", "128,128", type=_widths, metavar="N,N,...")
     option("--activation", "of the hidden layers", "relu", choices=list(ACTIVATIONS))
     option("--base", "latent distribution", "normal", choices=["normal", "student_t", "uniform"])

@@ -17,6 +17,7 @@ from npflows.engine.program import Cotangents, Program
 from npflows.layers.configured import Configured
 from npflows.layers.layer import Layer
 from npflows.layers.standardize import Standardize
+from npflows.training.fit import fit
 from npflows.validation import as_condition, as_dtype, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
 
 if TYPE_CHECKING:
@@ -62,11 +63,16 @@ class NormalizingFlow(Parametrised, Configured):
     def __init__(
         self, layers: Sequence[Layer], base_distribution: str | Base = "normal", *, dtype: object = "float32"
     ) -> None:
-        layers = list(layers)
-        if not layers or not all(isinstance(layer, Layer) for layer in layers):
-            raise ValueError("layers must be a sequence of at least one Layer")
-        self.layers, self.base_distribution = layers, base_distribution
-        self._assemble(layers, (layers[0].input_dim,), base_distribution, as_dtype(dtype))
+        given = list(layers) if isinstance(layers, Sequence) else []
+        if not given or not all(isinstance(layer, Layer) for layer in given):
+            raise ValueError(f"layers must be a sequence of at least one Layer, got {layers!r}")
+        self.base_distribution = base_distribution
+        self._assemble(given, (given[0].input_dim,), base_distribution, as_dtype(dtype))
+
+    @property
+    def layers(self) -> list[Layer]:
+        """What the constructor would take to make this flow again: `flow_layers`."""
+        return self.flow_layers
 
     def _assemble(
         self, layers: Sequence[Layer], shape: tuple[int, ...], base: str | Base, dtype: np.dtype
@@ -100,7 +106,7 @@ class NormalizingFlow(Parametrised, Configured):
             dtype,
         )
         self.history: dict[str, list[float]] = {}
-        self.columns: list[str] | None = None
+        self._columns: list[str] | None = None
         self._is_standardized = False
         self._bind()
 
@@ -124,6 +130,18 @@ class NormalizingFlow(Parametrised, Configured):
     def input_dim(self) -> int:
         """Values of a sample on the data side."""
         return self.latent_dim
+
+    @property
+    def columns(self) -> list[str] | None:
+        """Names of the columns, None where they have none."""
+        return self._columns
+
+    @columns.setter
+    def columns(self, names: Sequence[str] | None) -> None:
+        names = None if names is None else [str(name) for name in names]
+        if names is not None and len(names) != self.latent_dim:
+            raise ValueError(f"columns must be {self.latent_dim} names, one for each value of a sample, got {names!r}")
+        self._columns = names
 
     @property
     def standardize(self) -> Standardize:
@@ -244,16 +262,18 @@ class NormalizingFlow(Parametrised, Configured):
         weights = as_weights(sample_weight, len(rows))
         if weights is None:
             weights = np.full(len(rows), 1 / len(rows))
-        elif not weights.all():  # what has no weight has no influence, whatever it holds
-            used = weights > 0
-            rows, weights, context = rows[used], weights[used], None if context is None else context[used]
         weights = weights / weights.sum()
-        result = self._compiled().pullback(self._buffer.theta, self.standardize.table, rows, context, dlog=-weights)
-        return float(-(weights * result.log_prob).sum()), result.gradient[self._buffer.index]
+        result = self._compiled().pullback(self._buffer.theta, self.standardize.table, rows, context, dlog=-weights,
+                                           skip_zero=True)  # fmt: skip
+        used = weights > 0
+        return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self._buffer.index]
 
     def bits_per_dim(self, x: object, condition: object = None) -> float:
         """Mean negative log-likelihood of x in bits, for each of the `input_dim` values."""
-        return float(-np.mean(self.log_prob(x, condition)) / (self.latent_dim * math.log(2)))
+        log_prob = np.atleast_1d(self.log_prob(x, condition))
+        if not log_prob.size:
+            raise ValueError("x must have at least one row")
+        return float(-log_prob.mean() / (self.latent_dim * math.log(2)))
 
     def sample(
         self, n_samples: int, rng: object = None, temperature: float = 1.0, *, condition: object = None
@@ -275,8 +295,8 @@ class NormalizingFlow(Parametrised, Configured):
         ndarray (n_samples, input_dim)
         """
         n = as_int(n_samples, "n_samples", 0)
-        z = self.base.sample(n, rng, temperature)
         context = as_condition(condition, n, self.condition_dim)
+        z = self.base.sample(n, rng, temperature)
         result = self._compiled().transport(self._buffer.theta, self.standardize.table, z, context, inverse=True,
                                             log_det=False)  # fmt: skip
         return self._shaped(result.y, False)
@@ -289,15 +309,18 @@ class NormalizingFlow(Parametrised, Configured):
         """Draw samples with the log-density of what was drawn, temperature included; see `sample`."""
         n = as_int(n_samples, "n_samples", 0)
         temperature = as_positive(temperature, "temperature")
+        context = as_condition(condition, n, self.condition_dim)
         z = self.base.sample(n, rng, temperature)
-        x, log_det = self.inverse(self._shaped(z, False), condition)
-        return SampleAndLogProb(x, self.base.log_prob(z, temperature) - log_det)
+        result = self._compiled().transport(self._buffer.theta, self.standardize.table, z, context, inverse=True)
+        return SampleAndLogProb(self._shaped(result.y, False), self.base.log_prob(z, temperature) - result.log_det)
 
     def __call__(self, x: object, condition: object = None) -> dict[str, np.ndarray]:
         """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow)."""
-        z, log_det = self.forward(x, condition)
-        log_prob = self.base.log_prob(np.reshape(z, (-1, self.latent_dim) if np.ndim(log_det) else (self.latent_dim,)))
-        return {"z": z, "logdet": log_det, "log_prob": log_prob, "log_prob_x": log_prob + log_det}
+        rows, context, single = self._inputs(x, condition)
+        z, log_det, log_prob_x = self._compiled().transport(self._buffer.theta, self.standardize.table, rows, context,
+                                                            log_prob=True)  # fmt: skip
+        values = {"logdet": log_det, "log_prob": self.base.log_prob(z), "log_prob_x": log_prob_x}
+        return {"z": self._shaped(z, single), **{name: v[0] if single else v for name, v in values.items()}}
 
     def loss_fn(self, batch: object, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
         """The loss of a batch from what calling the flow on it gave: loss, nll_loss, log_prob (n,) and avg_log_prob."""
@@ -305,15 +328,12 @@ class NormalizingFlow(Parametrised, Configured):
         rows, _ = as_rows(batch, self.input_shape, "batch")
         if len(rows) != len(log_prob):
             raise ValueError(f"outputs are of {len(log_prob)} samples, the batch has {len(rows)}")
+        if not len(rows):
+            raise ValueError("batch must have at least one row")
         average = float(log_prob.mean())
         return {"loss": -average, "nll_loss": -average, "log_prob": log_prob, "avg_log_prob": average}
 
-    def fit(self, x: object, **options: Any) -> Self:
-        """Fit the flow to a table by maximum likelihood; see `npflows.training.fit`."""
-        from npflows.training.fit import fit
-
-        fit(self, x, **options)
-        return self
+    fit = fit
 
     def reset(self, rng: object = None) -> Self:
         """Start afresh: new first weights, no standardisation, no history."""

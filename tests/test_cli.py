@@ -255,7 +255,7 @@ def test_missing_values_are_named_or_dropped_and_score_nan(rows, tmp_path, capsy
         (["fit", "{table}", "-o", "{out}", "--columns", "3"], "3 columns, numbered from 0"),
         (["fit", "{table}", "-o", "{out}", "--columns", "age,2"], "asked for twice"),
         (["fit", "{table}", "-o", "{out}", "--columns", "age,"], "expected names or numbers"),
-        (["fit", "{table}", "-o", "{table}"], "would overwrite the table"),
+        (["fit", "{table}", "-o", "{table}"], "would overwrite the input"),
         (["fit", "{table}", "-o", "{nowhere}"], "can't write"),
         (["fit", "{table}", "-o", "{folder}"], "is not a file"),
         (["fit", "{table}", "-o", "{out}", "--epochs", "0"], "--epochs: expected a whole number of at least 1, got '0'"),

@@ -1,5 +1,6 @@
 """What every flow does beyond mapping samples: densities of anything, any number of threads and rows, parameters."""
 
+import inspect
 import itertools
 import tracemalloc
 
@@ -220,7 +221,7 @@ def test_more_rows_than_fit_in_a_chunk_give_what_the_pieces_give(dtype):
 
 
 def test_memory_mapped_table_is_never_copied_whole(tmp_path):
-    flow, rows = MAF(6, 1, (8,), rng=0), 500_000
+    flow, rows = MAF(6, 1, (8,), rng=0), 1_000_000
     table = np.memmap(tmp_path / "table", np.float32, "w+", shape=(rows, 6))
     table[:] = np.random.default_rng(0).normal(size=table.shape)
     table.flush()
@@ -232,7 +233,7 @@ def test_memory_mapped_table_is_never_copied_whole(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < log_prob.nbytes + 8e6 < table.size * 8 / 1.5  # bytes
+    assert peak < log_prob.nbytes + 20e6 < table.size * 8 / 1.5  # bytes; some chunks of 3 MB wait for their threads
     np.testing.assert_array_equal(log_prob[-100:], flow.log_prob(table[-CHUNK - 100 :])[-100:])
 
 
@@ -311,3 +312,30 @@ def test_masks_complement_on_every_other_layer(input_dim, mask_type):
     else:
         expected = (np.arange(mask.size) < mask.size // 2).reshape(mask.shape)
     np.testing.assert_array_equal(mask, expected)
+
+
+def test_nan_in_the_condition_is_nan_in_log_prob():
+    flow = MAF(2, 1, (4,), condition_dim=1, rng=0)
+    flow.params = flow.params + 0.1
+    log_prob = flow.log_prob(np.zeros((3, 2)), [[0.0], [np.nan], [1.0]])
+    np.testing.assert_array_equal(np.isnan(log_prob), [False, True, False])
+
+
+def test_calling_a_flow_gives_the_density_that_log_prob_gives():
+    flow, x = build("RealNVP"), np.random.default_rng(0).normal(size=(4, 5))
+    x[1, 2], x[2, 0] = np.inf, 1e300
+    np.testing.assert_array_equal(flow(x)["log_prob_x"], flow.log_prob(x))
+
+
+def test_names_of_columns_are_strings_and_as_many_as_values():
+    flow = MAF(2, 1, (4,), rng=0)
+    flow.columns = np.array(["a", "b"])
+    assert flow.columns == ["a", "b"]
+    with pytest.raises(ValueError, match="columns must be 2 names"):
+        flow.columns = ["a"]
+    assert flow.columns == ["a", "b"]
+
+
+def test_fit_shows_its_options():
+    options = inspect.signature(MAF(2, rng=0).fit).parameters
+    assert {"sample_weight", "validation_fraction", "max_epochs", "learning_rate", "checkpoint", "rng"} <= set(options)

@@ -22,7 +22,7 @@ ADDRESS, VJP, LAYER_ROWS, SPEC, SPEC_END, THETA, THETA_END, WORK, WORK_ROWS, REC
 # where the float64 affine map from the user's units stands
 NO_FRONT, FRONT_FIRST, FRONT_LAST = range(3)
 LANE_MULTIPLE = 16
-"""Blocks are padded to a multiple of this: the bits of a GEMM can change with its width."""
+"""Blocks are padded to a multiple of this: the lanes of the narrowest tile of a product (kernels/gemm.py)."""
 
 
 @inlined
@@ -96,12 +96,16 @@ def add_base(plan, theta, z, log_prob):
 
 
 @inlined
-def settle(X, a, t, log_prob):
-    """NaN where the sample has NaN; -inf where numbers, infinite ones included, left the range of the compute dtype."""
+def settle(X, C, a, t, log_prob):
+    """The log-density of a sample: NaN where it or its condition has NaN; -inf where numbers left the range of the
+    compute dtype, infinite ones included."""
     if np.isfinite(log_prob):
         return log_prob
     for d in range(X.shape[1]):
         if np.isnan(X[a + t, d]):
+            return np.nan
+    for d in range(C.shape[1]):
+        if np.isnan(C[a + t, d]):
             return np.nan
     return -np.inf
 
@@ -111,7 +115,7 @@ def transport(plan, theta, front, X, C, key, origin, block_width, counter, arena
     """Carry X (n, in_rows) through the program.
 
     C (n, condition_rows) is the condition, `origin` the number of the first sample, `block_width` the samples of a block
-    (the last has fewer), a multiple of LANE_MULTIPLE unless it is n; fills Y (n, out_rows), log_det
+    (the last may have fewer); fills Y (n, out_rows), log_det
     (n,) and log_prob (n,), each unless it is empty.
     """
     plan, theta, arena, n = borrow(plan), borrow(theta), borrow(arena), X.shape[0]
@@ -150,7 +154,7 @@ def transport(plan, theta, front, X, C, key, origin, block_width, counter, arena
         if want_log_prob:
             add_base(plan, theta, block, sums)
             for t in range(width):
-                log_prob[a + t] = settle(X, a, t, sums[t])
+                log_prob[a + t] = settle(X, C, a, t, sums[t])
 
 
 @kernel
@@ -203,7 +207,7 @@ def pullback(plan, theta, front, X, C, key, origin, block_width, counter, arena,
             if plan[BASE] > 0:
                 add_base(plan, theta, block, sums)
                 for t in range(width):
-                    log_prob[a + t] = settle(X, a, t, sums[t])
+                    log_prob[a + t] = settle(X, C, a, t, sums[t])
                 for d in range(plan[OUT_ROWS]):
                     for t in range(lanes):
                         dblock[d, t] = block[d, t]

@@ -218,9 +218,11 @@ class Program:
         inverse: bool = False,
         input: bool = False,
         gradient: bool = True,
+        skip_zero: bool = False,
     ) -> Pullback:
         """Carry cotangents back: dlog (n,) of log_prob where the program has a base, else of log_det with dy of the
-        result.  `input` and `gradient` say what is wanted; the gradient is of theta, in float64."""
+        result.  `input` and `gradient` say what is wanted; the gradient is of theta, in float64.  With
+        `skip_zero`, samples whose dlog is 0 are left out, whatever they hold."""
         n = len(x)
         log_prob = np.empty(n)
         dx = np.empty((n, self._dims[1 if inverse else 0])) if input else _EMPTY_2
@@ -228,6 +230,14 @@ class Program:
         total = np.zeros(theta.size if gradient else 0)
         for start in range(0, n, CHUNK):
             part = slice(start, min(start + CHUNK, n))
+            if skip_zero and not dlog[part].all():
+                used = start + np.flatnonzero(dlog[part])
+                if len(used):
+                    some = self.pullback(theta, front, x[used], None if condition is None else condition[used],
+                                         dlog=dlog[used], gradient=gradient)  # fmt: skip
+                    log_prob[used] = some.log_prob
+                    total += some.gradient
+                continue
             count = buffer_count(part.stop - start, theta.nbytes)
             buffers = np.empty((count, total.size), self.dtype)
             self.accumulate(theta, front, x[part], None if condition is None else condition[part], dlog[part], buffers,

@@ -23,7 +23,7 @@ def _cpu_quota() -> float:
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return math.inf if quota == "max" else float(quota) / float(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         pass
     try:
         folder = Path("/sys/fs/cgroup/cpu")
@@ -97,8 +97,14 @@ class _Task:
         with self.lock:
             self.closed = True
             busy = self.running > 0
-        if busy:
-            self.idle.wait()
+        interrupted: BaseException | None = None
+        while busy and not self.idle.is_set():
+            try:
+                self.idle.wait()
+            except KeyboardInterrupt as error:  # helpers still write to the caller's arrays
+                interrupted = error
+        if interrupted is not None:
+            raise interrupted
 
 
 class _Pool:

@@ -19,6 +19,7 @@ from npflows.layers.layer import Layer
 from npflows.networks.made import MADENetwork
 from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
+from npflows.transformers.rational_quadratic import RationalQuadratic
 from npflows.validation import as_choice, as_dtype, as_int, as_order, as_widths
 
 # spec: this header, then the order, the network's spec, the scalar map's
@@ -127,7 +128,13 @@ class Autoregressive(Layer):
     """
 
     def __init__(
-        self, order: np.ndarray, network: MADENetwork, transformer: Affine, dtype: object, *, inverted: bool = False
+        self,
+        order: np.ndarray,
+        network: MADENetwork,
+        transformer: Affine | RationalQuadratic,
+        dtype: object,
+        *,
+        inverted: bool = False,
     ) -> None:
         self._network, self._transformer = network, transformer
         self._inverted = inverted

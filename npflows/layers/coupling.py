@@ -14,6 +14,7 @@ from npflows.layers.layer import Layer
 from npflows.networks.mlp import MLP
 from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
+from npflows.transformers.rational_quadratic import RationalQuadratic
 from npflows.validation import as_choice, as_dtype, as_mask, as_widths
 
 # spec: this header, then the indices of the values kept and of those moved, the network's spec, the scalar map's
@@ -115,7 +116,7 @@ class Coupling(Layer):
 
     kernels = (forward, inverse, forward_vjp, inverse_vjp)
 
-    def __init__(self, mask: np.ndarray, network: MLP, transformer: Affine, dtype: object) -> None:
+    def __init__(self, mask: np.ndarray, network: MLP, transformer: Affine | RationalQuadratic, dtype: object) -> None:
         self._kept, self._moved = np.flatnonzero(mask), np.flatnonzero(mask == 0)
         self._network, self._transformer = network, transformer
         n_moved = len(self._moved)

@@ -30,7 +30,7 @@ class SplineCouplingLayer(Coupling):
     tail_bound : float
         The splines act on [-tail_bound, tail_bound] and are the identity outside.
     min_bin_width, min_bin_height, min_derivative : float
-        See `RationalQuadratic`.
+        See `RationalQuadraticSplineTransform`.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
     residual_blocks : int
         Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.

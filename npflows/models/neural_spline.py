@@ -42,7 +42,7 @@ class NeuralSplineFlow(NormalizingFlow):
         What mixes the values before each spline layer: a learned matrix by its LU factors after a random permutation,
         that permutation alone, or a reversal.
     min_bin_width, min_bin_height, min_derivative : float
-        See `RationalQuadratic`.
+        See `RationalQuadraticSplineTransform`.
     orders : sequence of array_like, optional
         The permutation before each layer instead of one from `rng`.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ class Rows:
         """x, weight and condition of some of the rows, by their place in `index`."""
         rows = self.index[which]
         weight = None if self.weight is None else self.weight[rows]
-        return self.x.take(rows, axis=0), weight, None if self.condition is None else self.condition[rows]
+        x = self.x.take(rows, axis=0) if self.x.flags.c_contiguous else self.x[rows]  # take would copy the whole first
+        return x, weight, None if self.condition is None else self.condition[rows]
 
     def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
         """All rows, in pieces."""
@@ -144,12 +146,15 @@ MARGIN = 0.05
 """Share of a bounded base's support left free at either end."""
 
 
-def standardization(rows: Rows, support: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
-    """loc and scale that give the columns mean 0 and variance 1, or put them inside a bounded base's support."""
+def standardization(
+    rows: Rows, validation: Rows | None, support: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """loc and scale that give the columns mean 0 and variance 1, or put all rows inside a bounded base's support."""
     d = rows.x.shape[1]
     if support is not None:
         low, high = np.full(d, np.inf), np.full(d, -np.inf)
-        for x, _, _ in rows.pieces():
+        every = rows.pieces() if validation is None else itertools.chain(rows.pieces(), validation.pieces())
+        for x, _, _ in every:
             low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
         room = (support[1] - support[0]) * (1 - 2 * MARGIN)
         scale = np.where(high > low, (high - low) / room, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from npflows.training.data import as_training_rows, split, standardization
 from npflows.training.progress import Progress
 from npflows.training.schedules import SCHEDULES, Schedule
 from npflows.training.trainer import Trainer
-from npflows.validation import as_choice, as_int, as_positive, as_rng
+from npflows.validation import as_choice, as_int, as_positive, as_rng, warn_user
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
@@ -49,8 +50,8 @@ def fit(
     rng: object = None,
     progress: bool | str = "auto",
     callbacks: Callable | Iterable[Callable] = (),
-) -> None:
-    """Fit a flow to a table by maximum likelihood; `NormalizingFlow.fit` calls this and returns the flow.
+) -> NormalizingFlow:
+    """Fit the flow to a table by maximum likelihood, and return it.
 
     However it ends, by itself, by an error or by Ctrl-C, the flow holds the best parameters so far, and `flow.history`
     what each epoch gave: epoch, train_loss, validation_loss (mean negative log-likelihoods), learning_rate,
@@ -163,7 +164,7 @@ def fit(
         saved.restore(trainer)
     else:
         if standardize and not flow._is_standardized:
-            flow.standardize.set(*standardization(trainer.train, flow.base.support))
+            flow.standardize.set(*standardization(trainer.train, trainer.validation, flow.base.support))
             flow._is_standardized = True
         flow.history = {}
         trainer.begin()
@@ -184,6 +185,13 @@ def fit(
     finally:
         trainer.finish()
         display.close()
+    lost = sum(math.isinf(loss) for loss in flow.history.get("validation_loss", ()))
+    if lost and flow.base.support is not None:
+        warn_user(
+            f"rows left the base's bounds in {lost} of {trainer.epoch} epochs, whose validation loss is infinite, so that "
+            f"none of them can be the best: a base with bounds needs layers that keep them, splines for instance"
+        )
+    return flow
 
 
 def _line(record: dict[str, float]) -> str:

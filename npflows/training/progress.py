@@ -15,16 +15,16 @@ class Progress:
     show : bool or "auto"
         auto: only on a terminal.
     total : int
-        Epochs (or steps) at most.
+        Epochs at most.
     """
 
     seconds_between_lines = 5.0
 
-    def __init__(self, show: bool | str, total: int, unit: str = "epoch") -> None:
+    def __init__(self, show: bool | str, total: int) -> None:
         if show not in (True, False, "auto"):
             raise ValueError(f'progress must be True, False or "auto", got {show!r}')
         self._show = sys.stderr.isatty() if show == "auto" else bool(show)
-        self._total, self._done, self._unit = total, 0, unit
+        self._total, self._done = total, 0
         self._bar: Any = None
         self._last_line = 0.0
         self._text = ""
@@ -37,7 +37,7 @@ class Progress:
                 from tqdm.auto import tqdm
             except ImportError:
                 return
-            self._bar = tqdm(total=self._total, initial=done, unit=self._unit, leave=True)
+            self._bar = tqdm(total=self._total, initial=done, unit="epoch", leave=True)
 
     def update(self, text: str) -> None:
         """One more is done."""
@@ -51,7 +51,7 @@ class Progress:
 
     def _line(self) -> None:
         self._last_line = time.monotonic()
-        print(f"{self._unit} {self._done}/{self._total}: {self._text}", file=sys.stderr, flush=True)
+        print(f"epoch {self._done}/{self._total}: {self._text}", file=sys.stderr, flush=True)
         self._text = ""
 
     def close(self) -> None:

@@ -184,7 +184,7 @@ class Trainer:
             "batch_size": self.batch_size,
             "learning_rate": schedule.peak,
             "schedule": schedule.kind,
-            "steps": schedule.total_steps,
+            "max_epochs": schedule.total_steps // self.n_batches,
             "warmup_steps": schedule.warmup_steps,
             "weight_decay": self.optimizer.weight_decay,
             "clip_norm": self.optimizer.clip_norm,
