@@ -99,5 +99,9 @@ class StudentT(Base):
         """What they are now (dim,)."""
         return np.exp(np.clip(self._buffer.views()["log_df"].astype(np.float64), SMALLEST, LARGEST))
 
+    def __repr__(self) -> str:
+        fixed = "" if self.learnable else ", learnable=False"
+        return f"StudentT(dim={self.dim}, df={self.degrees_of_freedom.round(4).tolist()}{fixed})"
+
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.standard_t(self.degrees_of_freedom, (n, self.dim))
