@@ -117,10 +117,10 @@ class NormalizingFlow(Parametrised, Configured):
             self._offsets.append(start)
             part._buffer.bind(self._buffer.theta[start : start + part.theta_size])
             start += part.theta_size
-        self._program: Program | None = None
+        self._programs: dict[bool, Program] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_program": None}
+        return {**self.__dict__, "_programs": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -148,11 +148,19 @@ class NormalizingFlow(Parametrised, Configured):
         """The first layer, which maps from the user's units."""
         return self.flow_layers[0]  # type: ignore[return-value]
 
-    def _compiled(self) -> Program:
-        if self._program is None:
-            self._program = Program(self.flow_layers[1:], self._offsets[1:], self.latent_dim, self.dtype,
-                                    base=self.base, condition_dim=self.condition_dim, front=True)  # fmt: skip
-        return self._program
+    def _compiled(self, with_base: bool = True) -> Program:
+        """The flow as a program, which ends in the base distribution unless only the map is wanted."""
+        if with_base not in self._programs:
+            self._programs[with_base] = Program(
+                self.flow_layers[1:],
+                self._offsets[1:],
+                self.latent_dim,
+                self.dtype,
+                base=self.base if with_base else None,
+                condition_dim=self.condition_dim,
+                front=True,
+            )
+        return self._programs[with_base]
 
     def _inputs(self, x: object, condition: object, name: str = "x") -> tuple[np.ndarray, np.ndarray | None, bool]:
         rows, single = as_rows(x, self.input_shape, name)
@@ -209,11 +217,16 @@ class NormalizingFlow(Parametrised, Configured):
         cotangents, _ = as_rows(dy, self.input_shape, "dx" if inverse else "dz")
         if len(cotangents) != len(rows):
             raise ValueError(f"cotangents must have one row for each of the {len(rows)} samples, got {len(cotangents)}")
-        program = Program(self.flow_layers[1:], self._offsets[1:], self.latent_dim, self.dtype,
-                          condition_dim=self.condition_dim, front=True)  # fmt: skip
-        result = program.pullback(self._buffer.theta, self.standardize.table, rows, context, dy=cotangents,
-                                  dlog=as_vector(dlog_det, len(rows), "dlog_det"), inverse=inverse,
-                                  input=True)  # fmt: skip
+        result = self._compiled(with_base=False).pullback(
+            self._buffer.theta,
+            self.standardize.table,
+            rows,
+            context,
+            dy=cotangents,
+            dlog=as_vector(dlog_det, len(rows), "dlog_det"),
+            inverse=inverse,
+            input=True,
+        )
         return Cotangents(self._shaped(result.dx, single), result.gradient[self._buffer.index],
                           result.dcondition if self.condition_dim else None)  # fmt: skip
 

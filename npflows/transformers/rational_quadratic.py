@@ -23,7 +23,7 @@ from npflows.kernels.jit import inlined, kernel
 from npflows.validation import as_int, as_positive
 
 # spec: bins, whether circular, then the bits of float64 numbers
-BINS, CIRCULAR, BOUND, MIN_WIDTH, MIN_HEIGHT, MIN_DERIVATIVE, SHIFT, SPEC_SIZE = range(8)
+BINS, CIRCULAR, BOUND, MIN_WIDTH, MIN_HEIGHT, MIN_DERIVATIVE, SHIFT = range(7)
 # rows of scratch: the bin that holds each lane's value, then what the gradient needs
 X0, W, Y0, H, D0, D1, INDEX, ONES, EDGE_X, EDGE_Y, SUM, TOP, SCRATCH = range(13)
 
