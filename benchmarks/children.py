@@ -53,7 +53,7 @@ def train_step_memory(batch_size: str) -> None:
     TrainStep(make_flow("MAF", "D=8, 64x64"), 1024)()  # kernels are loaded, threads started
     step = TrainStep(make_flow("MAF", "D=64, 512x512"), n, n_batches=1)
     trainer = step.trainer
-    buffers = trainer._buffers[n]
+    buffers = trainer.buffers[n]
     for array in (trainer.optimizer.m, trainer.optimizer.v, trainer.optimizer.gradient, buffers):
         array[:] = 0  # the system gives memory when it is first written to
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again

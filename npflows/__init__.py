@@ -7,6 +7,7 @@ from npflows.flow import NormalizingFlow
 from npflows.io import FlowFileError, load
 from npflows.layers import (
     MADE,
+    ActNormLayer,
     CouplingLayer,
     IAFLayer,
     Layer,
@@ -27,6 +28,7 @@ __all__ = [
     "IAF",
     "MADE",
     "MAF",
+    "ActNormLayer",
     "Base",
     "CouplingLayer",
     "FlowFileError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,10 +14,14 @@ from npflows.base import as_base
 from npflows.base.base import Base
 from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
 from npflows.engine.program import Cotangents, Program
+from npflows.importance import importance_weights
+from npflows.layers.actnorm import ActNormLayer
 from npflows.layers.configured import Configured
 from npflows.layers.layer import Layer
 from npflows.layers.standardize import Standardize
 from npflows.training.fit import fit
+from npflows.training.initialize import initialize
+from npflows.training.variational import fit_variational
 from npflows.validation import as_condition, as_dtype, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
 
 if TYPE_CHECKING:
@@ -55,7 +59,7 @@ class NormalizingFlow(Parametrised, Configured):
     base : Base
         The base distribution, with `log_prob` and `sample`.
     history : dict of list
-        What the last `fit` recorded after each epoch.
+        What the last `fit` recorded after each epoch, or `fit_variational` after each round.
     columns : list of str or None
         Names of the columns, yours to set; they are saved with the flow.
     """
@@ -108,6 +112,7 @@ class NormalizingFlow(Parametrised, Configured):
         self.history: dict[str, list[float]] = {}
         self._columns: list[str] | None = None
         self._is_standardized = False
+        self._target: Callable | None = None
         self._bind()
 
     def _bind(self) -> None:
@@ -120,7 +125,7 @@ class NormalizingFlow(Parametrised, Configured):
         self._programs: dict[bool, Program] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}}
+        return {**self.__dict__, "_programs": {}, "_target": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -147,6 +152,10 @@ class NormalizingFlow(Parametrised, Configured):
     def standardize(self) -> Standardize:
         """The first layer, which maps from the user's units."""
         return self.flow_layers[0]  # type: ignore[return-value]
+
+    @property
+    def _actnorm_layers(self) -> list[ActNormLayer]:
+        return [layer for layer in self.flow_layers if isinstance(layer, ActNormLayer)]
 
     def _compiled(self, with_base: bool = True) -> Program:
         """The flow as a program, which ends in the base distribution unless only the map is wanted."""
@@ -346,7 +355,10 @@ class NormalizingFlow(Parametrised, Configured):
         average = float(log_prob.mean())
         return {"loss": -average, "nll_loss": -average, "log_prob": log_prob, "avg_log_prob": average}
 
+    initialize = initialize
     fit = fit
+    fit_variational = fit_variational
+    importance_weights = importance_weights
 
     def reset(self, rng: object = None) -> Self:
         """Start afresh: new first weights, no standardisation, no history."""
@@ -354,6 +366,8 @@ class NormalizingFlow(Parametrised, Configured):
         self._buffer.theta[:] = fresh._buffer.theta
         self.standardize.set(0.0, 1.0)
         self._is_standardized = False
+        for layer in self._actnorm_layers:
+            layer.initialized = False
         self.history = {}
         return self
 
@@ -373,9 +387,9 @@ class NormalizingFlow(Parametrised, Configured):
         lines = [super().__repr__()]
         lines.append(f"  {self.latent_dim} values, {self.num_params} parameters, {self.dtype.name}")
         loc, scale = self.standardize.loc, self.standardize.scale
-        state = "set from the data" if self._is_standardized else "the identity"
+        state = "the identity"
         if (loc != 0).any() or (scale != 1).any():
-            state += f": loc {_brief(loc)}, scale {_brief(scale)}"
+            state = f"loc {_brief(loc)}, scale {_brief(scale)}"
         lines.append(f"  0  Standardize ({state})")
         lines += [f"  {i}  {layer!r}" for i, layer in enumerate(self.flow_layers) if i]
         return "\n".join([*lines, f"  base  {self.base!r}"])

@@ -60,6 +60,7 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
         "config": flow.config,
         "parameters": [[name, list(view.shape)] for name, view in flow.named_params().items()],
         "standardized": flow._is_standardized,
+        "initialized": [layer.initialized for layer in flow._actnorm_layers],
         "columns": flow.columns,
         "history": flow.history,
     }
@@ -150,9 +151,16 @@ def unpack(
     free = flow._buffer.free
     flow._buffer.theta[free] = arrays["theta"][free]
     flow.standardize.set(*arrays["standardize"])
-    flow._is_standardized = bool(about.get("standardized", False))
+    set_state(flow, about)
     flow.history, flow.columns = history, columns
     return flow
+
+
+def set_state(flow: NormalizingFlow, about: dict[str, Any]) -> None:
+    """What has been set from data already, and so never will be again."""
+    flow._is_standardized = bool(about.get("standardized", False))
+    for layer, initialized in zip(flow._actnorm_layers, about.get("initialized", ())):
+        layer.initialized = bool(initialized)
 
 
 def _is_flow(cls: type) -> bool:

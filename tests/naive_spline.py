@@ -1,9 +1,9 @@
-"""Slow, obvious NumPy twins of the spline layers and the linear layer; importing this registers them."""
+"""Slow, obvious NumPy twins of the spline layers, the linear layer and ActNorm; importing this registers them."""
 
 import numpy as np
 from naive import dependence, forward, inverse, mlp
 
-from npflows import LULinear, SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
+from npflows import ActNormLayer, LULinear, SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
 
 
 def knots(raw, bound, least):
@@ -119,6 +119,18 @@ def _(layer: LULinear, y, condition=None):
     return (y - shift) @ np.linalg.inv(matrix).T, np.full(len(y), -log_det)
 
 
+@forward.register
+def _(layer: ActNormLayer, x, condition=None):
+    logs, bias = (layer.named_params()[name].astype(np.float64) for name in ("logs", "bias"))
+    return (x + bias) * np.exp(logs), np.full(len(x), logs.sum())
+
+
+@inverse.register
+def _(layer: ActNormLayer, y, condition=None):
+    logs, bias = (layer.named_params()[name].astype(np.float64) for name in ("logs", "bias"))
+    return y / np.exp(logs) - bias, np.full(len(y), -logs.sum())
+
+
 @dependence.register
 def _(layer: SplineCouplingLayer, direction="forward"):
     return np.eye(layer.input_dim, dtype=bool) | np.outer(layer.mask == 0, layer.mask == 1)
@@ -130,8 +142,9 @@ def _(layer: SplineAutoregressiveLayer, direction="forward"):
     return place[:, None] >= place
 
 
-@dependence.register
-def _(layer: SplineLayer, direction="forward"):
+@dependence.register(SplineLayer)
+@dependence.register(ActNormLayer)
+def _(layer, direction="forward"):
     return np.eye(layer.input_dim, dtype=bool)
 
 

@@ -11,6 +11,7 @@ import pytest
 from npflows import (
     IAF,
     MAF,
+    ActNormLayer,
     CouplingLayer,
     IAFLayer,
     LULinear,
@@ -50,6 +51,7 @@ LAYERS = {
     "spline of each column": lambda dtype, rng: SplineLayer(3, 6, 2.5, dtype=dtype),
     "LU": lambda **o: LULinear(5, **o),
     "LU, one value": lambda **o: LULinear(1, "natural", **o),
+    "ActNorm": lambda dtype, rng: ActNormLayer(4, dtype=dtype),
     "reversal": lambda **o: Permutation(5, **o),
     "random permutation": lambda **o: Permutation(6, "random", **o),
     "given permutation": lambda **o: Permutation(4, [2, 0, 3, 1], **o),
@@ -119,6 +121,9 @@ MODELS = {
     "NSF, autoregressive": lambda **o: NeuralSplineFlow(
         3, 2, (10,), 4, conditioner="autoregressive", linear="reverse", residual_blocks=1, condition_dim=1, **o
     ),
+    "NSF, ActNorm": lambda **o: NeuralSplineFlow(3, 2, (8,), 3, actnorm=True, activation="silu", **o),
+    "MAF, ActNorm, condition": lambda **o: MAF(3, 2, (8,), actnorm=True, activation="tanh", condition_dim=1, **o),
+    "RealNVP, ActNorm": lambda **o: RealNVP(3, 2, (8,), actnorm=True, activation="tanh", **o),
     "flow of layers": _mixed,
     "flow of Standardize alone": _only_standardize,
 }

@@ -246,7 +246,7 @@ def test_row_numbers_that_can_not_be_are_refused(rows, saved):
     refused(saved, "belongs to another run")
 
 
-@pytest.mark.parametrize("name", ["best_loss", "epoch", "step", "adam_steps", "factor", "generator"])
+@pytest.mark.parametrize("name", ["best_loss", "round", "step", "adam_steps", "factor", "generator"])
 def test_a_checkpoint_that_lost_a_count_is_refused(name, saved):
     def without(numbers):
         content = json.loads(str(numbers))

@@ -283,7 +283,7 @@ def test_missing_values_are_named_or_dropped_and_score_nan(rows, tmp_path, capsy
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_in_one_line(argv, message, table, flow_file, rows, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Trainer, "run_epoch", lambda trainer: pytest.fail("trained before it was found out"))
+    monkeypatch.setattr(Trainer, "run_round", lambda trainer: pytest.fail("trained before it was found out"))
     places = {
         "table": table,
         "flow": flow_file,
@@ -306,20 +306,20 @@ def test_what_is_wrong_is_told_in_one_line(argv, message, table, flow_file, rows
 
 
 def epochs_then(error, count):
-    """A stand-in for Trainer.run_epoch that raises after `count` epochs."""
-    run_epoch = Trainer.run_epoch
+    """A stand-in for Trainer.run_round that raises after `count` epochs."""
+    run_round = Trainer.run_round
 
     def run(trainer):
-        if trainer.epoch == count:
+        if trainer.round > count:
             raise error
-        return run_epoch(trainer)
+        return run_round(trainer)
 
     return run
 
 
 def test_ctrl_c_keeps_the_best_so_far(table, tmp_path, capsys, monkeypatch):
     out = tmp_path / "flow.npz"
-    monkeypatch.setattr(Trainer, "run_epoch", epochs_then(KeyboardInterrupt(), 1))
+    monkeypatch.setattr(Trainer, "run_round", epochs_then(KeyboardInterrupt(), 1))
     assert main(["fit", table, "-o", str(out), *SMALL]) == 130
     assert "interrupted after epoch 1; the best so far is in" in capsys.readouterr().err
     flow = npflows.load(out)
@@ -330,7 +330,7 @@ def test_ctrl_c_keeps_the_best_so_far(table, tmp_path, capsys, monkeypatch):
 def test_ctrl_c_before_there_is_anything_leaves_the_old_file(table, tmp_path, capsys, monkeypatch):
     out = tmp_path / "flow.npz"
     out.write_bytes(b"old")
-    monkeypatch.setattr(Trainer, "run_epoch", epochs_then(KeyboardInterrupt(), 0))
+    monkeypatch.setattr(Trainer, "run_round", epochs_then(KeyboardInterrupt(), 0))
     assert main(["fit", table, "-o", str(out), *SMALL]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert out.read_bytes() == b"old"
@@ -341,7 +341,7 @@ def test_ctrl_c_before_there_is_anything_leaves_the_old_file(table, tmp_path, ca
 
 def test_a_training_that_fails_keeps_the_best_so_far(table, tmp_path, capsys, monkeypatch):
     out = tmp_path / "flow.npz"
-    monkeypatch.setattr(Trainer, "run_epoch", epochs_then(npflows.TrainingError("epoch 2: no good"), 1))
+    monkeypatch.setattr(Trainer, "run_round", epochs_then(npflows.TrainingError("epoch 2: no good"), 1))
     said = fails(capsys, "fit", table, "-o", str(out), *SMALL)
     assert f"epoch 2: no good (the best so far is in {out})" in said
     assert npflows.load(out).columns == NAMES

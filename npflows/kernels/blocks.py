@@ -1,4 +1,4 @@
-"""Moving rows of blocks (rows, lanes)."""
+"""Rows of blocks (rows, lanes): moving them, adding multiples of one to another, sums over their lanes."""
 
 from __future__ import annotations
 
@@ -29,3 +29,44 @@ def scatter(rows, spec, start, block):
         target = block[spec[start + k]]
         for t in range(rows.shape[1]):
             target[t] = rows[k, t]
+
+
+@inlined
+def add_row(block, i, j, weight):
+    """Row i += weight * row j."""
+    target, source = block[i], block[j]
+    for t in range(target.size):
+        target[t] += weight * source[t]
+
+
+@inlined
+def scale_row(block, i, weight):
+    """Row i *= weight."""
+    target = block[i]
+    for t in range(target.size):
+        target[t] *= weight
+
+
+@inlined
+def shift_row(row, value):
+    """row += value."""
+    for t in range(row.size):
+        row[t] += value
+
+
+@inlined(reassociate=True)
+def dot(a, b):
+    """Sum over lanes of a * b."""
+    result = a.dtype.type(0)
+    for t in range(a.size):
+        result += a[t] * b[t]
+    return result
+
+
+@inlined(reassociate=True)
+def total(a):
+    """Sum over lanes."""
+    result = a.dtype.type(0)
+    for t in range(a.size):
+        result += a[t]
+    return result

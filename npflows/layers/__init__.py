@@ -1,5 +1,6 @@
 """Layers, each usable alone."""
 
+from npflows.layers.actnorm import ActNormLayer
 from npflows.layers.autoregressive import Autoregressive, IAFLayer, MAFLayer
 from npflows.layers.coupling import Coupling, CouplingLayer
 from npflows.layers.elementwise import Elementwise
@@ -12,6 +13,7 @@ from npflows.layers.standardize import Standardize
 
 __all__ = [
     "MADE",
+    "ActNormLayer",
     "Autoregressive",
     "Coupling",
     "CouplingLayer",

@@ -6,7 +6,7 @@ import numpy as np
 
 from npflows.engine.params import Parameter
 from npflows.kernels import vecmath
-from npflows.kernels.blocks import copy, gather, scatter
+from npflows.kernels.blocks import add_row, copy, dot, gather, scale_row, scatter, shift_row, total
 from npflows.kernels.calls import Link
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.layer import Layer
@@ -19,25 +19,10 @@ from npflows.validation import as_int, as_rng, given_order
 @inlined
 def log_diagonal(spec, theta):
     """log |det|."""
-    n, total = spec[0], 0.0
+    n, result = spec[0], 0.0
     for i in range(n):
-        total += theta[i * n + i]
-    return total
-
-
-@inlined
-def add_row(block, i, j, weight):
-    """Row i += weight * row j."""
-    target, source = block[i], block[j]
-    for t in range(target.size):
-        target[t] += weight * source[t]
-
-
-@inlined
-def scale_row(block, i, weight):
-    target = block[i]
-    for t in range(target.size):
-        target[t] *= weight
+        result += theta[i * n + i]
+    return result
 
 
 @inlined
@@ -75,12 +60,6 @@ def solve_lower(spec, theta, block):
 
 
 @inlined
-def add_to_row(row, value):
-    for t in range(row.size):
-        row[t] += value
-
-
-@inlined
 def parts(spec, work):
     """The permuted input and U times it, which is what L then multiplies; both (dim, lanes)."""
     n = spec[0]
@@ -98,8 +77,8 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
     copy(upper, block)
     multiply_lower(spec, theta, block)
     for i in range(n):
-        add_to_row(block[i], theta[n * n + i])
-    add_to_row(log_det, log_diagonal(spec, theta))
+        shift_row(block[i], theta[n * n + i])
+    shift_row(log_det, log_diagonal(spec, theta))
 
 
 @kernel
@@ -109,28 +88,12 @@ def inverse(spec, theta, context, key, first, block, log_det, work, temp):
     permuted, upper = parts(spec, work)
     copy(block, upper)
     for i in range(n):
-        add_to_row(upper[i], -theta[n * n + i])
+        shift_row(upper[i], -theta[n * n + i])
     solve_lower(spec, theta, upper)
     copy(upper, permuted)
     solve_upper(spec, theta, permuted)
     scatter(permuted, spec, 1, block)
-    add_to_row(log_det, -log_diagonal(spec, theta))
-
-
-@inlined(reassociate=True)
-def dot(a, b):
-    total = a.dtype.type(0)
-    for t in range(a.size):
-        total += a[t] * b[t]
-    return total
-
-
-@inlined(reassociate=True)
-def total(a):
-    result = a.dtype.type(0)
-    for t in range(a.size):
-        result += a[t]
-    return result
+    shift_row(log_det, -log_diagonal(spec, theta))
 
 
 @inlined

@@ -8,6 +8,7 @@ import numpy as np
 
 from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
+from npflows.layers.actnorm import normalised
 from npflows.layers.autoregressive import IAFLayer, MAFLayer
 from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS
@@ -45,6 +46,7 @@ class _AutoregressiveFlow(NormalizingFlow):
         activation: str = "relu",
         residual_blocks: int = 0,
         dropout: float = 0.0,
+        actnorm: bool = False,
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
         dtype: object = "float32",
@@ -54,13 +56,13 @@ class _AutoregressiveFlow(NormalizingFlow):
         self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
         self.reverse_ordering = bool(reverse_ordering)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
-        self.base_distribution = base_distribution
+        self.base_distribution, self.actnorm = base_distribution, bool(actnorm)
         options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
         self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, orders, options["rng"])
         layers = [
             self._layer(n, self.hidden_dims, order, self.scale_activation, dtype=dtype, **options) for order in self.orders
         ]
-        self._assemble(layers, (n,), base_distribution, as_dtype(dtype))
+        self._assemble(normalised(layers) if self.actnorm else layers, (n,), base_distribution, as_dtype(dtype))
 
 
 class MAF(_AutoregressiveFlow):
@@ -87,6 +89,8 @@ class MAF(_AutoregressiveFlow):
         Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
     dropout : float
         Share of hidden values that are set to 0 in training only, at least 0 and below 1.
+    actnorm : bool
+        Whether an `ActNormLayer`, set from the data by `fit`, comes before each layer.
     base_distribution : {"normal", "uniform", "student_t"} or Base
     condition_dim : int
         Width of the condition that every layer sees.
@@ -105,7 +109,7 @@ class IAF(_AutoregressiveFlow):
     Parameters
     ----------
     input_dim, num_layers, hidden_dims, reverse_ordering, orders, scale_activation, activation, residual_blocks, dropout,
-    base_distribution, condition_dim, dtype, rng
+    actnorm, base_distribution, condition_dim, dtype, rng
         As in `MAF`.
     """
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
+from npflows.layers.actnorm import normalised
 from npflows.layers.layer import Layer
 from npflows.layers.linear import LULinear
 from npflows.layers.permutation import Permutation
@@ -50,6 +51,8 @@ class NeuralSplineFlow(NormalizingFlow):
         Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
     dropout : float
         Share of hidden values that are set to 0 in training only, at least 0 and below 1.
+    actnorm : bool
+        Whether an `ActNormLayer`, set from the data by `fit`, comes before each spline layer.
     base_distribution : {"normal", "uniform", "student_t"} or Base
     condition_dim : int
         Width of the condition that every layer sees.
@@ -76,6 +79,7 @@ class NeuralSplineFlow(NormalizingFlow):
         activation: str = "relu",
         residual_blocks: int = 0,
         dropout: float = 0.0,
+        actnorm: bool = False,
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
         dtype: object = "float32",
@@ -85,7 +89,8 @@ class NeuralSplineFlow(NormalizingFlow):
         self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
         self.conditioner = as_choice(conditioner, "conditioner", CONDITIONERS)
         self.linear = as_choice(linear, "linear", LINEARS)
-        self.num_bins, self.tail_bound, self.base_distribution = num_bins, tail_bound, base_distribution
+        self.num_bins, self.tail_bound = num_bins, tail_bound
+        self.base_distribution, self.actnorm = base_distribution, bool(actnorm)
         self.min_bin_width, self.min_bin_height, self.min_derivative = min_bin_width, min_bin_height, min_derivative
         network = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
         generator = network["rng"]
@@ -112,10 +117,11 @@ class NeuralSplineFlow(NormalizingFlow):
                     LULinear(n, order, dtype=dtype) if self.linear == "lu" else Permutation(n, order, dtype=dtype)
                 )
             if n == 1 and not condition_dim:
-                layers.append(SplineLayer(n, **spline))
+                layer: Layer = SplineLayer(n, **spline)
             elif n == 1 or self.conditioner == "autoregressive":
-                layers.append(SplineAutoregressiveLayer(n, self.hidden_dims, **spline, **network))
+                layer = SplineAutoregressiveLayer(n, self.hidden_dims, **spline, **network)
             else:
                 mask = coupling_mask((n,), "checkerboard")
-                layers.append(SplineCouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, **spline, **network))
+                layer = SplineCouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, **spline, **network)
+            layers += normalised([layer]) if self.actnorm else [layer]
         self._assemble(layers, (n,), base_distribution, as_dtype(dtype))

@@ -9,6 +9,7 @@ import numpy as np
 
 from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
+from npflows.layers.actnorm import normalised
 from npflows.layers.coupling import CouplingLayer
 from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS
@@ -59,6 +60,8 @@ class RealNVP(NormalizingFlow):
         Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
     dropout : float
         Share of hidden values that are set to 0 in training only, at least 0 and below 1.
+    actnorm : bool
+        Whether an `ActNormLayer`, set from the data by `fit`, comes before each coupling.
     base_distribution : {"normal", "uniform", "student_t"} or Base
     condition_dim : int
         Width of the condition that every layer sees.
@@ -79,6 +82,7 @@ class RealNVP(NormalizingFlow):
         activation: str = "relu",
         residual_blocks: int = 0,
         dropout: float = 0.0,
+        actnorm: bool = False,
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
         dtype: object = "float32",
@@ -89,7 +93,7 @@ class RealNVP(NormalizingFlow):
         self.hidden_dims = as_widths(hidden_dims)
         self.mask_type = as_choice(mask_type, "mask_type", MASK_TYPES)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
-        self.base_distribution = base_distribution
+        self.base_distribution, self.actnorm = base_distribution, bool(actnorm)
         mask = coupling_mask(shape, self.mask_type)
         options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
         if mask.all() or not mask.any():
@@ -101,7 +105,7 @@ class RealNVP(NormalizingFlow):
             CouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, self.scale_activation, dtype=dtype, **options)
             for i in range(self.num_coupling_layers)
         ]  # fmt: skip
-        self._assemble(layers, shape, base_distribution, as_dtype(dtype))
+        self._assemble(normalised(layers) if self.actnorm else layers, shape, base_distribution, as_dtype(dtype))
 
     @property
     def config(self) -> dict:

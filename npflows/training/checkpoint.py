@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npflows.io import FlowFileError, atomic_write, pack, read_arrays
+from npflows.io import FlowFileError, atomic_write, pack, read_arrays, set_state
 from npflows.training.data import Rows
 
 if TYPE_CHECKING:
-    from npflows.training.trainer import Trainer
+    from npflows.training.run import Run
 
 _PREFIX = "run_"
 
@@ -28,10 +28,10 @@ def _from_json(value: dict) -> Any:
     return np.array(value["array"], value["dtype"]) if set(value) == {"array", "dtype"} else value
 
 
-def write(trainer: Trainer, path: str | os.PathLike[str]) -> None:
-    """The flow, its best parameters, the optimiser, the split of the rows, the generator and the counts."""
-    arrays, numbers = trainer.state()
-    content = {**pack(trainer.flow), "theta": trainer.best}  # so that `load` finds the best ones
+def write(run: Run, path: str | os.PathLike[str]) -> None:
+    """The flow, its best parameters, the optimiser, what the run chose before it began, the generator and the counts."""
+    arrays, numbers = run.state()
+    content = {**pack(run.flow), "theta": run.best}  # so that `load` finds the best ones
     content.update({_PREFIX + name: array for name, array in arrays.items()})
     content[_PREFIX + "numbers"] = np.array(json.dumps(numbers, default=_json))
     with atomic_write(path) as file:
@@ -50,14 +50,16 @@ class Saved:
 
     def rows(self, rows: Rows) -> tuple[Rows, Rows | None]:
         """The split of the run."""
-        parts = [self.arrays["train"], self.arrays["validation"]]
+        parts = [self.arrays.get(name, np.zeros(0)) for name in ("train", "validation")]
+        if any(part.dtype != np.int64 or part.ndim != 1 for part in parts):
+            raise FlowFileError(f"{self.where} belongs to another kind of run, or is damaged: it holds no row numbers")
         every = np.concatenate(parts)
         if not len(parts[0]) or every.min() < 0 or every.max() >= len(rows.x) or len(np.unique(every)) < len(every):
             raise FlowFileError(f"{self.where} belongs to another run: its rows are not among the {len(rows.x)} of x")
         train, validation = (Rows(rows.x, part, rows.weight, rows.condition) for part in parts)
         return train, validation if len(validation) else None
 
-    def restore(self, trainer: Trainer) -> None:
+    def restore(self, run: Run) -> None:
         """Take up the run.
 
         Raises
@@ -65,8 +67,8 @@ class Saved:
         FlowFileError
             If it was one of another flow, other data or other options, or the file is damaged; nothing is changed then.
         """
-        flow, options = trainer.flow, self.numbers["options"]
-        ours = {"flow": type(flow).__name__, **json.loads(json.dumps(flow.config)), **trainer.options}
+        flow, options = run.flow, self.numbers["options"]
+        ours = {"flow": type(flow).__name__, **json.loads(json.dumps(flow.config)), **run.options}
         theirs = {"flow": self.about["class"], **self.about["config"], **options}
         wrong = [
             f"{name} is {value!r}, the file has {theirs.get(name)!r}"
@@ -75,11 +77,12 @@ class Saved:
         ]
         if wrong:
             raise FlowFileError(f"{self.where} belongs to another run:\n  " + "\n  ".join(wrong))
-        expected, numbers = trainer.state()
+        expected, numbers = run.state()
+        found = {name: _describe(self.arrays.get(name)) for name in expected}
         wrong = [
-            f"{name} is {self.arrays[name].dtype} {self.arrays[name].shape}, expected {array.dtype} {array.shape}"
+            f"{name} is {found[name]}, expected {_describe(array)}"
             for name, array in expected.items()
-            if (self.arrays[name].dtype, self.arrays[name].shape) != (array.dtype, array.shape)
+            if found[name] != _describe(array)
         ]
         wrong += [
             f"{name} is {self.numbers.get(name)!r}"
@@ -96,12 +99,13 @@ class Saved:
         if wrong:
             raise FlowFileError(f"{self.where} is damaged:\n  " + "\n  ".join(wrong))
         flow.standardize.set(*self.table)
-        flow._is_standardized = self.about["standardized"]
+        set_state(flow, self.about)
         flow.history = {name: list(values) for name, values in self.about["history"].items()}
-        trainer.restore(self.arrays, self.numbers)
+        run.restore(self.arrays, self.numbers)
 
 
-_ARRAYS = {"now", "best", "average", "m", "v", "train", "validation"}
+def _describe(array: np.ndarray | None) -> str:
+    return "missing" if array is None else f"{array.dtype} {array.shape}"
 
 
 def read(path: str | os.PathLike[str]) -> Saved | None:
@@ -113,16 +117,13 @@ def read(path: str | os.PathLike[str]) -> Saved | None:
         saved = Saved(
             where,
             json.loads(str(content["about"])),
-            json.loads(str(content[_PREFIX + "numbers"]), object_hook=_from_json),
-            {name: content[_PREFIX + name] for name in sorted(_ARRAYS)},
+            json.loads(str(content.pop(_PREFIX + "numbers")), object_hook=_from_json),
+            {name[len(_PREFIX) :]: array for name, array in content.items() if name.startswith(_PREFIX)},
             content["standardize"],
         )
         parts = (saved.about["class"], dict(saved.about["config"]), saved.about["standardized"], saved.about["history"])
         if not parts[3] or not isinstance(saved.numbers["options"], dict):
-            raise ValueError("it records no epoch")
-        for name in ("train", "validation"):
-            if saved.arrays[name].dtype != np.int64 or saved.arrays[name].ndim != 1:
-                raise ValueError(f"{name} holds no row numbers")
+            raise ValueError("it records no round")
     except (KeyError, ValueError, TypeError) as error:
         raise FlowFileError(f"{where} is not a checkpoint, or damaged ({error!r})") from None
     return saved

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -140,47 +139,3 @@ def split(rows: Rows, fraction: object, rng: np.random.Generator) -> tuple[Rows,
         return rows, None
     shuffled = rng.permutation(n)
     return rows.part(shuffled[n_validation:]), rows.part(shuffled[:n_validation])
-
-
-MARGIN = 0.05
-"""Share of a bounded base's support left free at either end."""
-
-
-def standardization(
-    rows: Rows, validation: Rows | None, support: tuple[np.ndarray, np.ndarray] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """loc and scale that give the columns mean 0 and variance 1, or put all rows inside a bounded base's support."""
-    d = rows.x.shape[1]
-    if support is not None:
-        low, high = np.full(d, np.inf), np.full(d, -np.inf)
-        every = rows.pieces() if validation is None else itertools.chain(rows.pieces(), validation.pieces())
-        for x, _, _ in every:
-            low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
-        room = (support[1] - support[0]) * (1 - 2 * MARGIN)
-        scale = np.where(high > low, (high - low) / room, 1.0)
-        loc = 0.5 * (low + high) - scale * 0.5 * (support[0] + support[1])
-        _warn_constant(high <= low)
-        return loc, scale
-    rows = rows.normalised()
-    n, loc, largest = len(rows), np.zeros(d), np.zeros(d)
-    for x, weight, _ in rows.pieces():
-        share = np.full(len(x), 1 / n) if weight is None else weight / n
-        loc += share @ x.astype(np.float64)
-        largest = np.maximum(largest, np.abs(x).max(axis=0))
-    unit = np.where(largest > 0, largest, 1.0)  # squares of deviations in this unit neither overflow nor vanish
-    variance = np.zeros(d)
-    for x, weight, _ in rows.pieces():
-        share = np.full(len(x), 1 / n) if weight is None else weight / n
-        variance += share @ (x / unit - loc / unit) ** 2
-    relative = np.sqrt(variance)
-    constant = relative <= 1e-14
-    _warn_constant(constant)
-    return loc, np.where(constant, 1.0, unit * relative)
-
-
-def _warn_constant(constant: np.ndarray) -> None:
-    if constant.any():
-        columns = ", ".join(map(str, np.flatnonzero(constant)))
-        warn_user(
-            f"column {columns} of x is constant in the training rows and has no density; it is standardised by 1: drop it"
-        )

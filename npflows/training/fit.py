@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from npflows.training import checkpoint as checkpoints
-from npflows.training.adam import Adam
-from npflows.training.data import as_training_rows, split, standardization
-from npflows.training.progress import Progress
-from npflows.training.schedules import SCHEDULES, Schedule
+from npflows.training.data import as_training_rows, split
+from npflows.training.initialize import set_from_data
+from npflows.training.options import Options
 from npflows.training.trainer import Trainer
-from npflows.validation import as_choice, as_int, as_positive, as_rng, warn_user
+from npflows.validation import as_choice, as_int, warn_user
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
@@ -113,29 +107,11 @@ def fit(
     TrainingError
         If the loss stays non-finite in spite of lower learning rates.
     """
-    as_choice(schedule, "schedule", SCHEDULES)
-    as_choice(on_invalid, "on_invalid", ("raise", "drop"))
     max_epochs, batch_size = as_int(max_epochs, "max_epochs", 0), as_int(batch_size, "batch_size")
-    learning_rate = as_positive(learning_rate, "learning_rate")
-    weight_decay = as_positive(weight_decay, "weight_decay", zero=True)
-    clip_norm = None if clip_norm is None else as_positive(clip_norm, "clip_norm")
-    patience = None if patience is None else as_int(patience, "patience")
-    limit = np.inf if max_seconds is None else as_positive(max_seconds, "max_seconds")
-    if ema is not None and not 0 < as_positive(ema, "ema") < 1:
-        raise ValueError(f"ema must lie between 0 and 1, got {ema!r}")
-    if resume and checkpoint is None:
-        raise ValueError("resume=True needs checkpoint=, the file to continue from")
-    if checkpoint is not None and not os.access(Path(checkpoint).resolve().parent, os.W_OK):
-        raise OSError(f"checkpoint {os.fspath(checkpoint)!r} can't be written: its folder is missing or read-only")
-    callbacks = [callbacks] if callable(callbacks) else list(callbacks)
-    for callback in callbacks:
-        if not callable(callback):
-            raise TypeError(f"callbacks must be functions of (flow, record), got {callback!r}")
-    display = Progress(progress, max_epochs)
-    generator = as_rng(rng)
-    started = time.monotonic()
-
-    saved = checkpoints.read(checkpoint) if resume else None  # type: ignore[arg-type]
+    as_choice(on_invalid, "on_invalid", ("raise", "drop"))
+    options = Options(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
+                      checkpoint, resume, rng, progress, callbacks)  # fmt: skip
+    saved = options.saved()
     rows = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x")
     if validation_data is not None:
         validation = as_training_rows(flow, validation_data, validation_weight, validation_condition, on_invalid,
@@ -146,56 +122,20 @@ def fit(
     elif saved is not None:
         train, validation = saved.rows(rows)
     else:
-        train, validation = split(rows, validation_fraction, generator)
+        train, validation = split(rows, validation_fraction, options.rng)
+
+    def begin() -> None:
+        set_from_data(flow, train, validation, standardize, options.rng)
+
     n_batches = max(1, -(-len(train) // batch_size))
     trainer = Trainer(
-        flow,
-        train,
-        validation,
-        batch_size=batch_size,
-        schedule=Schedule(schedule, learning_rate, max_epochs * n_batches, as_int(warmup_steps, "warmup_steps", 0),
-                          max(1, (patience or 20) // 4)),
-        optimizer=Adam(flow._buffer.theta, flow._buffer.free, weight_decay, clip_norm),
-        ema=None if ema is None else float(ema),
-        rng=generator,
-        patience=patience,
+        flow, train, validation, batch_size=batch_size, **options.for_run(flow, max_epochs * n_batches)
     )  # fmt: skip
-    if saved is not None:
-        saved.restore(trainer)
-    else:
-        if standardize and not flow._is_standardized:
-            flow.standardize.set(*standardization(trainer.train, trainer.validation, flow.base.support))
-            flow._is_standardized = True
-        flow.history = {}
-        trainer.begin()
-    display.begin(trainer.epoch)
-    try:
-        while trainer.epoch < max_epochs and time.monotonic() - started < limit:
-            if trainer.is_stuck:
-                break
-            record = trainer.run_epoch()
-            for name, value in record.items():
-                flow.history.setdefault(name, []).append(value)
-            display.update(_line(record))
-            if checkpoint is not None:
-                checkpoints.write(trainer, checkpoint)
-            wants_end = [callback(flow, record) is True for callback in callbacks]  # every one is called
-            if any(wants_end):
-                break
-    finally:
-        trainer.finish()
-        display.close()
+    options.drive(trainer, max_epochs, begin, saved)
     lost = sum(math.isinf(loss) for loss in flow.history.get("validation_loss", ()))
     if lost and flow.base.support is not None:
         warn_user(
-            f"rows left the base's bounds in {lost} of {trainer.epoch} epochs, whose validation loss is infinite, so that "
+            f"rows left the base's bounds in {lost} of {trainer.round} epochs, whose validation loss is infinite, so that "
             f"none of them can be the best: a base with bounds needs layers that keep them, splines for instance"
         )
     return flow
-
-
-def _line(record: dict[str, float]) -> str:
-    text = f"train {record['train_loss']:.4f}"
-    if record["validation_loss"] == record["validation_loss"]:
-        text += f", validation {record['validation_loss']:.4f}"
-    return text

@@ -8,36 +8,34 @@ from typing import Any
 
 
 class Progress:
-    """Shows epochs as they end, on standard error.
+    """Shows rounds, epochs for instance, as they end, on standard error.
 
     Parameters
     ----------
     show : bool or "auto"
         auto: only on a terminal.
-    total : int
-        Epochs at most.
     """
 
     seconds_between_lines = 5.0
 
-    def __init__(self, show: bool | str, total: int) -> None:
+    def __init__(self, show: bool | str) -> None:
         if show not in (True, False, "auto"):
             raise ValueError(f'progress must be True, False or "auto", got {show!r}')
         self._show = sys.stderr.isatty() if show == "auto" else bool(show)
-        self._total, self._done = total, 0
+        self._total, self._done, self._unit = 0, 0, ""
         self._bar: Any = None
         self._last_line = 0.0
         self._text = ""
 
-    def begin(self, done: int = 0) -> None:
-        """Start showing; `done` are those of an earlier run that this one continues."""
-        self._done = done
+    def begin(self, total: int, unit: str, done: int = 0) -> None:
+        """Start showing rounds of this name, so many at most; `done` are those of an earlier run that this continues."""
+        self._total, self._unit, self._done = total, unit, done
         if self._show:
             try:
                 from tqdm.auto import tqdm
             except ImportError:
                 return
-            self._bar = tqdm(total=self._total, initial=done, unit="epoch", leave=True)
+            self._bar = tqdm(total=total, initial=done, unit=unit, leave=True)
 
     def update(self, text: str) -> None:
         """One more is done."""
@@ -51,7 +49,7 @@ class Progress:
 
     def _line(self) -> None:
         self._last_line = time.monotonic()
-        print(f"epoch {self._done}/{self._total}: {self._text}", file=sys.stderr, flush=True)
+        print(f"{self._unit} {self._done}/{self._total}: {self._text}", file=sys.stderr, flush=True)
         self._text = ""
 
     def close(self) -> None:

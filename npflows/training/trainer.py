@@ -1,84 +1,45 @@
-"""One training run: steps, epochs, what is best so far, and what to do when numbers stop being finite."""
+"""Training by maximum likelihood: a round is an epoch, one pass through the rows."""
 
 from __future__ import annotations
 
 import functools
 import math
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npflows.engine.program import buffer_count
-from npflows.errors import TrainingError
-from npflows.training.adam import Adam
 from npflows.training.data import Rows
-from npflows.training.schedules import Schedule
+from npflows.training.run import Run
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
 
-PATIENCE_FOR_BAD_STEPS = 5
-"""Steps in a row that may fail before the run goes back to its best parameters."""
-MAX_RECOVERIES = 5
-"""How often it goes back, at half the learning rate each time, before it gives up."""
 
-
-class Trainer:
-    """Maximum likelihood with Adam, the loss of a batch being the (weighted) mean negative log-likelihood.
+class Trainer(Run):
+    """The loss of a batch is the (weighted) mean negative log-likelihood of its rows.
 
     Parameters
     ----------
-    flow : NormalizingFlow
-        Its parameters move with every step; `finish` leaves the best ones.
     train, validation : Rows
         Without validation rows the training loss decides which parameters are best.
     batch_size : int
-    schedule : Schedule
-    optimizer : Adam
-    ema : float or None
-        Decay of a moving average of the parameters, which then is what is validated and kept.
-    rng : numpy.random.Generator
-        Shuffles the rows.
-    patience : int or None
-        Epochs without improvement after which the run is stuck.
+    options
+        As in `Run`.
     """
 
-    def __init__(
-        self,
-        flow: NormalizingFlow,
-        train: Rows,
-        validation: Rows | None,
-        *,
-        batch_size: int,
-        schedule: Schedule,
-        optimizer: Adam,
-        ema: float | None,
-        rng: np.random.Generator,
-        patience: int | None = None,
-    ) -> None:
-        self.flow, self.train, self.validation = flow, train.normalised(), validation and validation.normalised()
-        self.batch_size, self.schedule, self.optimizer, self.ema, self.rng = batch_size, schedule, optimizer, ema, rng
-        self.patience = patience
-        self.theta = flow._buffer.theta
-        self.average = self.theta.copy()
-        self.best = self.theta.copy()
-        self.best_loss, self.best_epoch = math.inf, 0
-        self.epoch, self.step, self.waited, self.bad_in_row, self.recoveries = 0, 0, 0, 0, 0
-        self.n_batches = max(1, -(-len(train) // batch_size))
-        sizes = {len(part) for part in np.array_split(np.arange(len(train)), self.n_batches)}
-        counts = {n: buffer_count(n, self.theta.nbytes) for n in sizes}
-        memory = np.zeros((max(counts.values()), self.theta.size), self.theta.dtype)
-        self._buffers = {n: memory[:count] for n, count in counts.items()}
-        self._log_prob = np.zeros(max(sizes))
+    unit = "epoch"
 
-    @property
-    def is_stuck(self) -> bool:
-        """Whether patience is at an end."""
-        return self.patience is not None and self.waited >= self.patience
+    def __init__(
+        self, flow: NormalizingFlow, train: Rows, validation: Rows | None, *, batch_size: int, **options: Any
+    ) -> None:
+        self.train, self.validation = train.normalised(), validation and validation.normalised()
+        self.batch_size, self.n_batches = batch_size, max(1, -(-len(train) // batch_size))
+        sizes = {len(part) for part in np.array_split(np.arange(len(train)), self.n_batches)}
+        self._log_prob = np.zeros(max(sizes))
+        super().__init__(flow, sizes, **options)
 
     def begin(self) -> None:
-        """Know what the first parameters are worth to the validation rows, so that they are kept if nothing is better."""
+        super().begin()
         if self.validation is None:
             return
         self.best_loss = self._loss(self.theta, self.validation)
@@ -94,10 +55,7 @@ class Trainer:
             total -= log_prob.sum() if weight is None else (log_prob * weight).sum()
         return float(total / len(rows))
 
-    def run_epoch(self) -> dict[str, float]:
-        """Go through the training rows once and judge the result; returns what the history records."""
-        self.epoch += 1
-        started = time.perf_counter()
+    def run_round(self) -> dict[str, float]:
         shuffled = self.rng.permutation(len(self.train))
         total, n_taken, norm, skipped = 0.0, 0, 0.0, 0
         rate = self.schedule.rate(self.step)
@@ -109,23 +67,14 @@ class Trainer:
             else:
                 skipped += 1
         train_loss = total / n_taken if n_taken else math.nan
-        judged = train_loss
-        if self.validation is not None:
-            judged = self._loss(self.theta if self.ema is None else self.average, self.validation)
-        self.waited += n_taken > 0  # an epoch without a step proves nothing
-        if judged < self.best_loss:
-            self.best_loss, self.best_epoch, self.waited = judged, self.epoch, 0
-            self.best[:] = self.theta if self.ema is None else self.average
-        if n_taken:
-            self.schedule.end_epoch(self.waited)
+        validation_loss = math.nan if self.validation is None else self._loss(self.kept, self.validation)
+        self.judge(train_loss if self.validation is None else validation_loss, n_taken > 0)
         return {
-            "epoch": self.epoch,
             "train_loss": train_loss,
-            "validation_loss": judged if self.validation is not None else math.nan,
+            "validation_loss": validation_loss,
             "learning_rate": rate,
             "gradient_norm": norm,
             "skipped_steps": skipped,
-            "seconds": time.perf_counter() - started,
         }
 
     def run_step(self, batch: np.ndarray, rate: float) -> tuple[float, bool, float]:
@@ -133,94 +82,35 @@ class Trainer:
         x, weight, condition = self.train.take(batch)
         n = len(batch)
         dlog = np.full(n, -1 / n) if weight is None else weight / -n
-        buffers, log_prob = self._buffers[n], self._log_prob[:n]
-        self.flow._compiled().accumulate(self.theta, self.flow.standardize.table, x, condition, dlog, buffers,
+        log_prob = self._log_prob[:n]
+        self.flow._compiled().accumulate(self.theta, self.flow.standardize.table, x, condition, dlog, self.buffers[n],
                                          log_prob=log_prob, key=self.step + 1)  # fmt: skip
         loss = float((log_prob * dlog).sum())
-        taken, norm = False, math.nan
-        if math.isfinite(loss):
-            taken, norm = self.optimizer.step(buffers, rate)
-        self.step += 1
-        if not taken:
-            self._after_bad_step()
-            return loss, False, norm
-        self.bad_in_row = 0
-        if self.ema is not None:
-            self.average *= self.theta.dtype.type(self.ema)
-            self.average += self.theta.dtype.type(1 - self.ema) * self.theta
-        return loss, True, norm
+        return loss, *self.take_step(n, loss, rate)
 
-    def _after_bad_step(self) -> None:
-        """After too many failures in a row: the best parameters again, at half the learning rate; then give up."""
-        self.bad_in_row += 1
-        if self.bad_in_row < PATIENCE_FOR_BAD_STEPS:
-            return
-        if self.recoveries == MAX_RECOVERIES:
-            raise TrainingError(
-                f"epoch {self.epoch}: loss or gradient was not finite in {self.bad_in_row} steps in a row, and going back "
-                f"to the best parameters at half the learning rate failed {self.recoveries} times; the flow holds its "
-                f"parameters of epoch {self.best_epoch}. Look for outliers in x, or lower learning_rate"
-            )
-        self.recoveries += 1
-        self.bad_in_row = 0
-        self.schedule.factor *= 0.5
-        self.theta[:] = self.best
-        self.average[:] = self.best
-        self.optimizer.forget()
+    def line(self, record: dict[str, float]) -> str:
+        text = f"train {record['train_loss']:.4f}"
+        if self.validation is not None:
+            text += f", validation {record['validation_loss']:.4f}"
+        return text
 
-    def finish(self) -> None:
-        """Leave the best parameters in the flow."""
-        self.theta[:] = self.best
+    def advice(self) -> str:
+        return "Look for outliers in x, or lower learning_rate"
 
     @functools.cached_property
     def options(self) -> dict[str, Any]:
-        """What a run that continues this one must have in common with it."""
-        schedule = self.schedule
         return {
             "training data": f"{len(self.train)} rows, checksum {self.train.checksum():08x}",
             "validation data": "none"
             if self.validation is None
             else f"{len(self.validation)} rows, checksum {self.validation.checksum():08x}",
             "batch_size": self.batch_size,
-            "learning_rate": schedule.peak,
-            "schedule": schedule.kind,
-            "max_epochs": schedule.total_steps // self.n_batches,
-            "warmup_steps": schedule.warmup_steps,
-            "weight_decay": self.optimizer.weight_decay,
-            "clip_norm": self.optimizer.clip_norm,
-            "ema": self.ema,
-            "patience": self.patience,
-            "generator": type(self.rng.bit_generator).__name__,
+            "max_epochs": self.schedule.total_steps // self.n_batches,
+            **super().options,
         }
-
-    _NUMBERS = ("best_loss", "best_epoch", "epoch", "step", "waited", "bad_in_row", "recoveries")
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """All that changes during a run."""
-        validation = np.zeros(0, np.int64) if self.validation is None else self.validation.index
-        arrays = {
-            "now": self.theta,
-            "best": self.best,
-            "average": self.average,
-            "m": self.optimizer.m,
-            "v": self.optimizer.v,
-            "train": self.train.index,
-            "validation": validation,
-        }
-        numbers = {name: getattr(self, name) for name in self._NUMBERS}
-        numbers.update(
-            options=self.options,
-            factor=self.schedule.factor,
-            adam_steps=self.optimizer.steps,
-            generator=self.rng.bit_generator.state,
-        )
-        return arrays, numbers
-
-    def restore(self, arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
-        """Set what `state` gave, but for the rows, which are chosen before."""
-        for name in self._NUMBERS:
-            setattr(self, name, numbers[name])
-        self.schedule.factor, self.optimizer.steps = numbers["factor"], numbers["adam_steps"]
-        self.rng.bit_generator.state = numbers["generator"]
-        self.theta[:], self.best[:], self.average[:] = arrays["now"], arrays["best"], arrays["average"]
-        self.optimizer.m[:], self.optimizer.v[:] = arrays["m"], arrays["v"]
+        """All that changes, with the rows, which are chosen before."""
+        arrays, numbers = super().state()
+        rows = np.zeros(0, np.int64) if self.validation is None else self.validation.index
+        return {**arrays, "train": self.train.index, "validation": rows}, numbers

@@ -1,0 +1,127 @@
+"""What is set from the data once, before the first step: the standardisation, and layers that start from what enters
+them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npflows.layers.actnorm import ActNormLayer
+from npflows.training.data import Rows
+from npflows.validation import as_condition, as_rows, as_weights, warn_user
+
+if TYPE_CHECKING:
+    from npflows.flow import NormalizingFlow
+
+MARGIN = 0.05
+"""Share of a bounded base's support left free at either end."""
+INITIAL_ROWS = 10000
+"""Rows, drawn at random, that layers are initialised with."""
+FAR = 3.0
+"""Values so many tail bounds from the centre are far outside."""
+
+
+def set_from_data(
+    flow: NormalizingFlow, train: Rows, validation: Rows | None, standardize: bool, rng: np.random.Generator
+) -> None:  # fmt: skip
+    """Whatever has not been set from data yet, and a warning if splines do not reach the data."""
+    if standardize and not flow._is_standardized:
+        flow.standardize.set(*standardization(train, validation, flow.base.support))
+        flow._is_standardized = True
+    if _pending(flow):
+        x, weight, condition = train.take(rng.permutation(len(train))[:INITIAL_ROWS])
+        initialize(flow, x, weight, condition)
+    warn_of_tails(flow, train)
+
+
+def _pending(flow: NormalizingFlow) -> list[ActNormLayer]:
+    return [layer for layer in flow.flow_layers if isinstance(layer, ActNormLayer) and not layer.initialized]
+
+
+def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, condition: object = None) -> NormalizingFlow:
+    """Set each `ActNormLayer` that is not initialised yet from what enters it when x enters the flow; returns the flow.
+
+    `fit` does this by itself, with training rows.
+
+    Parameters
+    ----------
+    x : array_like (n, input_dim)
+        Finite, at least one row.
+    sample_weight : array_like (n,), optional
+    condition : array_like, optional
+        See `forward`.
+    """
+    rows, _ = as_rows(x, flow.input_shape, "x")
+    weight, context = as_weights(sample_weight, len(rows)), as_condition(condition, len(rows), flow.condition_dim)
+    for layer in flow.flow_layers:
+        pending = _pending(flow)
+        if not pending:
+            break
+        if layer in pending:
+            layer.initialize(rows, weight)
+        rows, _ = layer.forward(rows, context if layer.condition_dim else None)
+    return flow
+
+
+def warn_of_tails(flow: NormalizingFlow, rows: Rows) -> None:
+    """Name the columns with values far outside the interval on which the first splines act."""
+    bound = next((layer.tail_bound for layer in flow.flow_layers if hasattr(layer, "tail_bound")), None)
+    if bound is None:
+        return
+    farthest, beyond = np.zeros(flow.latent_dim), np.zeros(flow.latent_dim)
+    for x, _, _ in rows.pieces():
+        distance = np.abs((x - flow.standardize.loc) / flow.standardize.scale)
+        farthest = np.maximum(farthest, distance.max(axis=0))
+        beyond += (distance > bound).sum(axis=0)
+    names = flow.columns or [f"column {d}" for d in range(flow.latent_dim)]
+    far = [
+        f"{names[d]} ({int(beyond[d])} of {len(rows)} rows, the farthest at {farthest[d]:.3g})"
+        for d in np.flatnonzero(farthest > FAR * bound)
+    ]
+    if far:
+        warn_user(
+            f"x has standardised values far outside the splines' tail_bound={bound:g}, where the flow is affine and fits "
+            f"badly: {', '.join(far)}. Remove outliers, transform these columns, or raise tail_bound"
+        )
+
+
+def standardization(
+    rows: Rows, validation: Rows | None, support: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """loc and scale that give the columns mean 0 and variance 1, or put all rows inside a bounded base's support."""
+    d = rows.x.shape[1]
+    if support is not None:
+        low, high = np.full(d, np.inf), np.full(d, -np.inf)
+        every = rows.pieces() if validation is None else itertools.chain(rows.pieces(), validation.pieces())
+        for x, _, _ in every:
+            low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
+        room = (support[1] - support[0]) * (1 - 2 * MARGIN)
+        scale = np.where(high > low, (high - low) / room, 1.0)
+        loc = 0.5 * (low + high) - scale * 0.5 * (support[0] + support[1])
+        _warn_constant(high <= low)
+        return loc, scale
+    rows = rows.normalised()
+    n, loc, largest = len(rows), np.zeros(d), np.zeros(d)
+    for x, weight, _ in rows.pieces():
+        share = np.full(len(x), 1 / n) if weight is None else weight / n
+        loc += share @ x.astype(np.float64)
+        largest = np.maximum(largest, np.abs(x).max(axis=0))
+    unit = np.where(largest > 0, largest, 1.0)  # squares of deviations in this unit neither overflow nor vanish
+    variance = np.zeros(d)
+    for x, weight, _ in rows.pieces():
+        share = np.full(len(x), 1 / n) if weight is None else weight / n
+        variance += share @ (x / unit - loc / unit) ** 2
+    relative = np.sqrt(variance)
+    constant = relative <= 1e-14
+    _warn_constant(constant)
+    return loc, np.where(constant, 1.0, unit * relative)
+
+
+def _warn_constant(constant: np.ndarray) -> None:
+    if constant.any():
+        columns = ", ".join(map(str, np.flatnonzero(constant)))
+        warn_user(
+            f"column {columns} of x is constant in the training rows and has no density; it is standardised by 1: drop it"
+        )

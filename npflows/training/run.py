@@ -1,0 +1,189 @@
+"""A training run of any kind: rounds of steps, what is best so far, and what to do when numbers stop being finite."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from npflows.engine.program import buffer_count
+from npflows.errors import TrainingError
+from npflows.training.adam import Adam
+from npflows.training.schedules import Schedule
+
+if TYPE_CHECKING:
+    from npflows.flow import NormalizingFlow
+
+PATIENCE_FOR_BAD_STEPS = 5
+"""Steps in a row that may fail before the run goes back to its best parameters."""
+MAX_RECOVERIES = 5
+"""How often it goes back, at half the learning rate each time, before it gives up."""
+
+
+class Run:
+    """Steps with Adam that lower a loss, in rounds after each of which the parameters are judged.
+
+    A subclass says what a round is.
+
+    Parameters
+    ----------
+    flow : NormalizingFlow
+        Its parameters move with every step; `finish` leaves the best ones.
+    batch_sizes : set of int
+        Samples that a step may have.
+    schedule : Schedule
+    optimizer : Adam
+    ema : float or None
+        Decay of a moving average of the parameters, which then is what is judged and kept.
+    rng : numpy.random.Generator
+        Whatever the run draws.
+    patience : int or None
+        Rounds without improvement after which the run is stuck.
+    """
+
+    unit: ClassVar[str]
+    """What a round is called."""
+    numbers: ClassVar[tuple[str, ...]] = (
+        "best_loss", "best_round", "round", "step", "waited", "bad_in_row", "recoveries"
+    )  # fmt: skip
+    """Names of the attributes that change during a run and are numbers."""
+
+    def __init__(
+        self,
+        flow: NormalizingFlow,
+        batch_sizes: set[int],
+        *,
+        schedule: Schedule,
+        optimizer: Adam,
+        ema: float | None,
+        rng: np.random.Generator,
+        patience: int | None = None,
+    ) -> None:
+        self.flow, self.schedule, self.optimizer = flow, schedule, optimizer
+        self.ema, self.rng, self.patience = ema, rng, patience
+        self.theta = flow._buffer.theta
+        self.average, self.best = self.theta.copy(), self.theta.copy()
+        self.best_loss, self.best_round = math.inf, 0
+        self.round, self.step, self.waited, self.bad_in_row, self.recoveries = 0, 0, 0, 0, 0
+        counts = {n: buffer_count(n, self.theta.nbytes) for n in batch_sizes}
+        memory = np.zeros((max(counts.values()), self.theta.size), self.theta.dtype)
+        self.buffers = {n: memory[:count] for n, count in counts.items()}
+
+    @property
+    def kept(self) -> np.ndarray:
+        """The parameters to judge and keep: the present ones, or their moving average."""
+        return self.theta if self.ema is None else self.average
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether patience is at an end."""
+        return self.patience is not None and self.waited >= self.patience
+
+    def begin(self) -> None:
+        """Before the first round; the first parameters are kept if nothing is better."""
+        self.average[:], self.best[:] = self.theta, self.theta
+
+    def run_round(self) -> dict[str, float]:
+        """Steps, then judgement; returns what the history records."""
+        raise NotImplementedError
+
+    def line(self, record: dict[str, float]) -> str:
+        """A record for people."""
+        raise NotImplementedError
+
+    def advice(self) -> str:
+        """What to do if steps keep failing."""
+        raise NotImplementedError
+
+    def take_step(self, n: int, loss: float, rate: float) -> tuple[bool, float]:
+        """A step along the gradient in `buffers[n]`: whether it was taken, and the gradient's norm."""
+        taken, norm = False, math.nan
+        if math.isfinite(loss):
+            taken, norm = self.optimizer.step(self.buffers[n], rate)
+        self.step += 1
+        if not taken:
+            self._after_bad_step()
+            return False, norm
+        self.bad_in_row = 0
+        if self.ema is not None:
+            self.average *= self.theta.dtype.type(self.ema)
+            self.average += self.theta.dtype.type(1 - self.ema) * self.theta
+        return True, norm
+
+    def judge(self, loss: float, stepped: bool) -> None:
+        """At the end of a round: keep the parameters if their loss is the lowest so far."""
+        self.waited += stepped  # a round without a step proves nothing
+        if loss < self.best_loss:
+            self.best_loss, self.waited = loss, 0
+            self.keep()
+        if stepped:
+            self.schedule.end_epoch(self.waited)
+
+    def keep(self) -> None:
+        """These parameters are the best so far."""
+        self.best_round = self.round
+        self.best[:] = self.kept
+
+    def _after_bad_step(self) -> None:
+        """After too many failures in a row: the best parameters again, at half the learning rate; then give up."""
+        self.bad_in_row += 1
+        if self.bad_in_row < PATIENCE_FOR_BAD_STEPS:
+            return
+        if self.recoveries == MAX_RECOVERIES:
+            raise TrainingError(
+                f"{self.unit} {self.round}: loss or gradient was not finite in {self.bad_in_row} steps in a row, and going "
+                f"back to the best parameters at half the learning rate failed {self.recoveries} times; the flow holds its "
+                f"parameters of {self.unit} {self.best_round}. {self.advice()}"
+            )
+        self.recoveries += 1
+        self.bad_in_row = 0
+        self.schedule.factor *= 0.5
+        self.theta[:] = self.best
+        self.average[:] = self.best
+        self.optimizer.forget()
+
+    def finish(self) -> None:
+        """Leave the best parameters in the flow."""
+        self.theta[:] = self.best
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a run that continues this one must have in common with it."""
+        return {
+            "learning_rate": self.schedule.peak,
+            "schedule": self.schedule.kind,
+            "warmup_steps": self.schedule.warmup_steps,
+            "weight_decay": self.optimizer.weight_decay,
+            "clip_norm": self.optimizer.clip_norm,
+            "ema": self.ema,
+            "patience": self.patience,
+            "generator": type(self.rng.bit_generator).__name__,
+        }
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """All that changes during a run: arrays, and numbers."""
+        arrays = {
+            "now": self.theta,
+            "best": self.best,
+            "average": self.average,
+            "m": self.optimizer.m,
+            "v": self.optimizer.v,
+        }
+        numbers = {name: getattr(self, name) for name in self.numbers}
+        numbers.update(
+            options=self.options,
+            factor=self.schedule.factor,
+            adam_steps=self.optimizer.steps,
+            generator=self.rng.bit_generator.state,
+        )
+        return arrays, numbers
+
+    def restore(self, arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
+        """Set what `state` gave."""
+        for name in self.numbers:
+            setattr(self, name, numbers[name])
+        self.schedule.factor, self.optimizer.steps = numbers["factor"], numbers["adam_steps"]
+        self.rng.bit_generator.state = numbers["generator"]
+        self.theta[:], self.best[:], self.average[:] = arrays["now"], arrays["best"], arrays["average"]
+        self.optimizer.m[:], self.optimizer.v[:] = arrays["m"], arrays["v"]

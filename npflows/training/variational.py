@@ -1,0 +1,329 @@
+"""`fit_variational`: a flow drawn towards a density that is known up to a constant."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npflows.engine.program import Program
+from npflows.importance import as_log_density, effective_sample_size
+from npflows.training.options import Options
+from npflows.training.run import Run
+from npflows.validation import as_int, as_positive, warn_user
+
+if TYPE_CHECKING:
+    from npflows.flow import NormalizingFlow
+
+Target = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+ROUNDS = 100
+"""Rounds of a run, unless `steps_per_round` says otherwise."""
+
+
+class VariationalTrainer(Run):
+    """Training towards a target: a round is a number of steps.
+
+    The loss of a batch of samples x of the flow q is the mean of log q(x) - log p(x).
+
+    Parameters
+    ----------
+    target : callable
+        x (n, d) to log p (n,) and its gradient (n, d).
+    batch_size, max_steps, steps_per_round : int
+    tempering_steps : int
+        Steps over which the exponent of the target rises from 0 to 1.
+    sticking : bool
+        Whether the gradient is that of the path alone.
+    noise : ndarray (n, d)
+        Latent samples that judge the parameters after each round; without any the loss does.
+    options
+        As in `Run`.
+    """
+
+    unit = "round"
+
+    def __init__(
+        self,
+        flow: NormalizingFlow,
+        target: Target,
+        *,
+        batch_size: int,
+        max_steps: int,
+        steps_per_round: int,
+        tempering_steps: int,
+        sticking: bool,
+        noise: np.ndarray,
+        **options: Any,
+    ) -> None:
+        self.target, self.batch_size, self.max_steps = target, batch_size, max_steps
+        self.steps_per_round, self.tempering_steps, self.sticking = steps_per_round, tempering_steps, sticking
+        self.noise = noise
+        self._trouble = ""
+        super().__init__(flow, {batch_size}, **options)
+        self._base = Program([], [flow._offsets[-1]], flow.latent_dim, flow.dtype, base=flow.base, front=True)
+
+    def run_round(self) -> dict[str, float]:
+        elbos, norm, skipped = [], math.nan, 0
+        rate = beta = 0.0
+        for _ in range(min(self.steps_per_round, self.max_steps - self.step)):
+            rate, beta = self.schedule.rate(self.step), self._exponent()
+            elbo, taken, norm = self.run_step(rate, beta)
+            if taken:
+                elbos.append(elbo)
+            else:
+                skipped += 1
+        elbo = float(np.mean(elbos)) if elbos else math.nan
+        judged, ess = self._evaluate() if len(self.noise) else (elbo, math.nan)
+        if beta < 1:  # the target is not yet the one that counts
+            self.keep()
+            self.schedule.end_epoch(0)
+        else:
+            self.judge(-judged, bool(elbos))
+        return {
+            "step": self.step,
+            "elbo": elbo,
+            "validation_elbo": judged if len(self.noise) else math.nan,
+            "ess": ess,
+            "tempering": beta,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "skipped_steps": skipped,
+        }
+
+    def _exponent(self) -> float:
+        """What the target is raised to in this step."""
+        return min(1.0, (self.step + 1) / self.tempering_steps) if self.tempering_steps else 1.0
+
+    def run_step(self, rate: float, beta: float) -> tuple[float, bool, float]:
+        """One step: the ELBO of its samples, whether it was taken, and the norm of its gradient."""
+        n, table = self.batch_size, self.flow.standardize.table
+        program = self.flow._compiled()
+        z = self.flow.base.sample(n, self.rng)
+        x, log_det, _ = program.transport(self.theta, table, z, None, inverse=True)
+        log_q = self.flow.base.log_prob(z) - log_det
+        log_p, slope = self._call(x)
+        tempered = log_p
+        if beta < 1:
+            start = self._base.pullback(self.theta, table, x, None, dlog=np.ones(n), input=True, gradient=False)
+            tempered = beta * log_p + (1 - beta) * start.log_prob
+            slope = beta * slope + (1 - beta) * start.dx
+        if self.sticking:
+            path = program.pullback(self.theta, table, x, None, dlog=np.ones(n), input=True, gradient=False)
+            dx, dlog = (path.dx - slope) / n, np.zeros(n)
+        else:
+            dx, dlog = -slope / n, np.full(n, -1 / n)
+        loss = float((log_q - tempered).mean())
+        if math.isfinite(loss):
+            program.accumulate(self.theta, table, z, None, dlog, self.buffers[n], log_prob=np.empty(n), dy=dx,
+                               inverse=True)  # fmt: skip
+        else:
+            self._note(x, log_p)
+        return float((log_p - log_q).mean()), *self.take_step(n, loss, rate)
+
+    def _call(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x.flags.writeable = False  # what is drawn is used again
+        log_p, slope = self.target(x)
+        return np.asarray(log_p, np.float64), np.asarray(slope, np.float64)
+
+    def _note(self, x: np.ndarray, log_p: np.ndarray) -> None:
+        """Remember where the target is not finite."""
+        bad = np.flatnonzero(~np.isfinite(log_p))
+        if len(bad):
+            self._trouble = (
+                f"The target's log-density is not finite at {len(bad)} of {len(x)} samples, at "
+                f"{np.array2string(x[bad[0]], precision=4, threshold=8)} for instance: it must be finite everywhere; map "
+                f"bounded parameters to the whole line. "
+            )
+
+    def _evaluate(self) -> tuple[float, float]:
+        """ELBO and effective share of the samples that the fixed noise makes."""
+        x, log_det, _ = self.flow._compiled().transport(self.kept, self.flow.standardize.table, self.noise, None,
+                                                        inverse=True)  # fmt: skip
+        log_weights = self._call(x)[0] - self.flow.base.log_prob(self.noise) + log_det
+        return float(log_weights.mean()), effective_sample_size(log_weights) / len(x)
+
+    def line(self, record: dict[str, float]) -> str:
+        text = f"ELBO {record['elbo']:.4f}"
+        if len(self.noise):
+            text = f"ELBO {record['validation_elbo']:.4f}, ESS {record['ess']:.1%}"
+        return text if record["tempering"] == 1 else f"{text}, tempering {record['tempering']:.2f}"
+
+    def advice(self) -> str:
+        return f"{self._trouble}Lower learning_rate, or temper"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "max_steps": self.max_steps,
+            "steps_per_round": self.steps_per_round,
+            "tempering_steps": self.tempering_steps,
+            "sticking_the_landing": self.sticking,
+            "validation_size": len(self.noise),
+            **super().options,
+        }
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        arrays, numbers = super().state()
+        return {**arrays, "noise": self.noise}, numbers
+
+    def restore(self, arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
+        super().restore(arrays, numbers)
+        self.noise = arrays["noise"]
+
+
+def fit_variational(
+    flow: NormalizingFlow,
+    log_density_and_grad: Target,
+    *,
+    max_steps: int = 5000,
+    max_seconds: float | None = None,
+    batch_size: int = 256,
+    sticking_the_landing: bool = True,
+    tempering: float = 0.0,
+    validation_size: int = 1024,
+    steps_per_round: int | None = None,
+    learning_rate: float = 1e-3,
+    schedule: str = "cosine",
+    warmup_steps: int = 0,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = 5.0,
+    patience: int | None = None,
+    ema: float | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    rng: object = None,
+    progress: bool | str = "auto",
+    callbacks: Callable | Iterable[Callable] = (),
+) -> NormalizingFlow:
+    """Fit the flow to a density that is known up to a constant, a posterior for instance, and return the flow.
+
+    It minimises KL(flow || target), by gradients through the flow's samples (Rezende and Mohamed 2015, arXiv:1505.05770,
+    equation 15).  Afterwards `importance_weights` tells how good it is, and what the constant is.
+
+    However it ends, by itself, by an error or by Ctrl-C, the flow holds the best parameters so far, and `flow.history`
+    what each round of steps gave: round, step, elbo (mean of log p - log q over the round's samples: a bound from below
+    on the log-evidence), validation_elbo and ess (the same and the effective share of fixed samples, after the round),
+    tempering, learning_rate, gradient_norm (of the last step), skipped_steps, seconds.  A second call continues from the
+    present parameters; a first one starts from the base distribution, and `flow.standardize.set(loc, scale)` before it
+    moves that to where the target is.  Dropout is not applied, and parameters of the base distribution stay as they are.
+
+    Parameters
+    ----------
+    log_density_and_grad : callable
+        x (n, input_dim) to the target's log-density (n,), up to a constant, and its gradient (n, input_dim); both finite
+        everywhere.  x is float64 and read-only.
+    max_steps : int
+        Steps; the length of the cosine schedule.
+    max_seconds : float, optional
+        Stop after the round in which this time is up.
+    batch_size : int
+        Samples of a step.
+    sticking_the_landing : bool
+        Leave the score out of the gradient: its mean is 0, and without it the gradient's noise vanishes as the flow
+        approaches the target (Roeder et al. 2017, arXiv:1703.09194, equation 6).
+    tempering : float
+        Share of the steps, 0 to 1, during which the target is base^(1 - t) target^t with t rising from 0 to 1, so that
+        the flow has not settled on one mode when the others appear.  The base is taken in the units of x.
+    validation_size : int
+        Samples that judge the parameters after each round; their noise is the same each time.  With 0 the round's own
+        samples do.
+    steps_per_round : int, optional
+        By default a hundredth of `max_steps`.
+    learning_rate, schedule, warmup_steps, weight_decay, clip_norm, ema, checkpoint, resume, rng, progress, callbacks
+        As in `fit`, with rounds for epochs.
+    patience : int, optional
+        Stop after so many rounds without improvement.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit, or the target does not return what it should, before anything is changed.
+    TrainingError
+        If the loss stays non-finite in spite of lower learning rates.
+    """
+    max_steps, batch_size = as_int(max_steps, "max_steps", 0), as_int(batch_size, "batch_size")
+    validation_size = as_int(validation_size, "validation_size", 0)
+    if steps_per_round is None:
+        steps_per_round = max(1, max_steps // ROUNDS)
+    steps_per_round = as_int(steps_per_round, "steps_per_round")
+    tempering = as_positive(tempering, "tempering", zero=True)
+    if tempering > 1:
+        raise ValueError(f"tempering is a share of the steps, between 0 and 1, got {tempering!r}")
+    if flow.condition_dim:
+        raise ValueError("fit_variational takes flows without a condition; this one has condition_dim="
+                         f"{flow.condition_dim}")  # fmt: skip
+    options = Options(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
+                      checkpoint, resume, rng, progress, callbacks)  # fmt: skip
+    saved = options.saved()
+    noise = flow.base.sample(validation_size, options.rng)
+    check_target(flow, log_density_and_grad)
+    trainer = VariationalTrainer(
+        flow,
+        log_density_and_grad,
+        batch_size=batch_size,
+        max_steps=max_steps,
+        steps_per_round=steps_per_round,
+        tempering_steps=round(tempering * max_steps),
+        sticking=bool(sticking_the_landing),
+        noise=noise,
+        **options.for_run(flow, max_steps),
+    )
+    flow._is_standardized = True  # a later fit goes on from what is learnt here
+    for layer in flow._actnorm_layers:
+        layer.initialized = True
+    flow._target = log_density_and_grad
+    options.drive(trainer, -(-max_steps // steps_per_round), lambda: None, saved)
+    return flow
+
+
+CHECKED = 8
+"""Samples at which the target's gradient is compared with differences."""
+
+
+def check_target(flow: NormalizingFlow, target: Target) -> None:
+    """Whether the target returns what it should; warns if its gradient is not that of its log-density.
+
+    The same samples whatever the run's seed: central differences along random directions, a thousandth of the samples'
+    spread long.
+    """
+    if not callable(target):
+        raise TypeError(f"log_density_and_grad must be a function of x (n, {flow.latent_dim}), got {target!r}")
+    rng = np.random.default_rng(0)
+    x = flow.sample(CHECKED, rng).reshape(CHECKED, flow.latent_dim)
+    log_p, slope = _checked(target, x)
+    direction = 1e-3 * (x.std(axis=0) + 1e-9) * rng.choice([-1.0, 1.0], x.shape)
+    ahead, behind = as_log_density(target, np.concatenate([x + direction, x - direction])).reshape(2, CHECKED)
+    with np.errstate(invalid="ignore", over="ignore"):
+        expected, given = (ahead - behind) / 2, (slope * direction).sum(axis=1)
+        room = 0.05 * (abs(expected) + abs(given)) + 1e-6 * (1 + abs(log_p))
+        wrong = np.flatnonzero(abs(expected - given) > room)
+    if 2 * len(wrong) > CHECKED:
+        i = wrong[0]
+        warn_user(
+            f"the gradient that log_density_and_grad returns does not seem to be that of its log-density: at "
+            f"{np.array2string(x[i], precision=4, threshold=8)} the log-density changes by {expected[i]:.4g} over a small "
+            f"step for which the gradient says {given[i]:.4g}"
+        )
+
+
+def _checked(target: Target, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the target returns for some rows, after every check."""
+    n, d = x.shape
+    x.flags.writeable = False
+    result = target(x)
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise TypeError(
+            f"log_density_and_grad must return two arrays, the log-density (n,) and its gradient (n, {d}), got "
+            f"{type(result).__name__}"
+        )
+    log_p, slope = np.asarray(result[0]), np.asarray(result[1])
+    if log_p.shape != (n,) or slope.shape != (n, d):
+        raise ValueError(
+            f"log_density_and_grad must return shapes ({n},) and ({n}, {d}) for x of shape ({n}, {d}), got {log_p.shape} "
+            f"and {slope.shape}"
+        )
+    return log_p.astype(np.float64), slope.astype(np.float64)
