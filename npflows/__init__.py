@@ -1,6 +1,7 @@
 """npflows: normalizing flows on NumPy and Numba."""
 
 from npflows.base import Base, Normal, StudentT, Uniform
+from npflows.conditions import one_hot
 from npflows.engine.threads import get_num_threads, set_num_threads
 from npflows.errors import TrainingError
 from npflows.flow import NormalizingFlow
@@ -19,7 +20,7 @@ from npflows.layers import (
     SplineLayer,
     Standardize,
 )
-from npflows.models import IAF, MAF, NeuralSplineFlow, RealNVP
+from npflows.models import IAF, MAF, ConditionalNormalizingFlow, ConditionalRealNVP, NeuralSplineFlow, RealNVP
 from npflows.transformers.spline_transform import RationalQuadraticSplineTransform
 
 __version__ = "0.1.0"
@@ -30,6 +31,8 @@ __all__ = [
     "MAF",
     "ActNormLayer",
     "Base",
+    "ConditionalNormalizingFlow",
+    "ConditionalRealNVP",
     "CouplingLayer",
     "FlowFileError",
     "IAFLayer",
@@ -51,5 +54,6 @@ __all__ = [
     "Uniform",
     "get_num_threads",
     "load",
+    "one_hot",
     "set_num_threads",
 ]

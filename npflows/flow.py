@@ -13,16 +13,27 @@ import numpy as np
 from npflows.base import as_base
 from npflows.base.base import Base
 from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
-from npflows.engine.program import Cotangents, Program
+from npflows.engine.program import CHUNK, NO_FRONT, Cotangents, Program, State
 from npflows.importance import importance_weights
 from npflows.layers.actnorm import ActNormLayer
 from npflows.layers.configured import Configured
 from npflows.layers.layer import Layer
-from npflows.layers.standardize import Standardize
+from npflows.layers.standardize import Standardize, affine_table
+from npflows.networks.embedding import Embedding
 from npflows.training.fit import fit
 from npflows.training.initialize import initialize
 from npflows.training.variational import fit_variational
-from npflows.validation import as_condition, as_dtype, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
+from npflows.validation import (
+    as_condition,
+    as_dtype,
+    as_int,
+    as_positive,
+    as_rng,
+    as_rows,
+    as_vector,
+    as_weights,
+    as_widths,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,8 +58,15 @@ class NormalizingFlow(Parametrised, Configured):
         From data to latent.  The flow takes copies and puts a `Standardize` first where there is none.
     base_distribution : {"normal", "uniform", "student_t"} or Base
         The distribution on the latent side.
+    condition_dim : int, optional
+        Width of the condition; that of the layers by default, and needed with `embedding_dims`.
+    embedding_dims : sequence of int
+        Where given, a dense network with these hidden units, the last its output and as wide as the layers' condition,
+        is trained between the condition and the layers.
     dtype : {"float32", "float64"}
         The compute dtype, that of every layer.
+    rng : int, numpy.random.Generator or None
+        Draws the embedding's first weights.
 
     Attributes
     ----------
@@ -65,13 +83,26 @@ class NormalizingFlow(Parametrised, Configured):
     """
 
     def __init__(
-        self, layers: Sequence[Layer], base_distribution: str | Base = "normal", *, dtype: object = "float32"
+        self,
+        layers: Sequence[Layer],
+        base_distribution: str | Base = "normal",
+        *,
+        condition_dim: int | None = None,
+        embedding_dims: Sequence[int] = (),
+        dtype: object = "float32",
+        rng: object = None,
     ) -> None:
         given = list(layers) if isinstance(layers, Sequence) else []
         if not given or not all(isinstance(layer, Layer) for layer in given):
             raise ValueError(f"layers must be a sequence of at least one Layer, got {layers!r}")
-        self.base_distribution = base_distribution
-        self._assemble(given, (given[0].input_dim,), base_distribution, as_dtype(dtype))
+        self.base_distribution, self.embedding_dims = base_distribution, as_widths(embedding_dims, "embedding_dims")
+        embedding = None
+        if self.embedding_dims:
+            width = as_int(condition_dim, "condition_dim (with embedding_dims)")
+            embedding = Embedding(width, self.embedding_dims, dtype=as_dtype(dtype), rng=as_rng(rng))
+        self._assemble(given, (given[0].input_dim,), base_distribution, as_dtype(dtype), embedding)
+        if condition_dim not in (None, self.condition_dim):
+            raise ValueError(f"condition_dim is {condition_dim!r}, and the layers take {self.condition_dim} values")
 
     @property
     def layers(self) -> list[Layer]:
@@ -79,8 +110,13 @@ class NormalizingFlow(Parametrised, Configured):
         return self.flow_layers
 
     def _assemble(
-        self, layers: Sequence[Layer], shape: tuple[int, ...], base: str | Base, dtype: np.dtype
-    ) -> None:  # fmt: skip
+        self,
+        layers: Sequence[Layer],
+        shape: tuple[int, ...],
+        base: str | Base,
+        dtype: np.dtype,
+        embedding: Embedding | None = None,
+    ) -> None:
         """Put copies of the layers on one parameter buffer."""
         dim = math.prod(shape)
         if not isinstance(layers[0], Standardize):
@@ -96,11 +132,19 @@ class NormalizingFlow(Parametrised, Configured):
         widths = {layer.condition_dim for layer in layers} - {0}
         if len(widths) > 1:
             raise ValueError(f"all layers with a condition must have the same condition_dim, got {sorted(widths)}")
+        width = widths.pop() if widths else 0
+        if embedding is not None and embedding.output_dim != width:
+            raise ValueError(f"the embedding gives {embedding.output_dim} values where the layers take {width}")
         self.input_shape, self.latent_dim = shape, dim
-        self.condition_dim = widths.pop() if widths else 0
+        self.condition_dim = width if embedding is None else embedding.condition_dim
+        self._condition_front = NO_FRONT
+        self._embedding = embedding
         self.flow_layers: list[Layer] = [copy.deepcopy(layer) for layer in layers]
         self.base = as_base(base, dim, dtype)
-        parts = [(f"layers.{i}", part) for i, part in enumerate(self.flow_layers)] + [("base", self.base)]
+        parts: list[tuple[str, Parametrised]] = [(f"layers.{i}", part) for i, part in enumerate(self.flow_layers)]
+        if embedding is not None:
+            parts.append(("embedding", embedding))
+        parts.append(("base", self.base))
         self._buffer = ParameterBuffer(
             (
                 Parameter(f"{prefix}.{p.name}", part._buffer.views()[p.name], p.free)
@@ -116,9 +160,10 @@ class NormalizingFlow(Parametrised, Configured):
         self._bind()
 
     def _bind(self) -> None:
-        """Let the layers and the base work on their parts of the flow's buffer."""
+        """Let the layers, the embedding and the base work on their parts of the flow's buffer."""
         start, self._offsets = 0, []
-        for part in (*self.flow_layers, self.base):
+        parts = [*self.flow_layers, *([] if self._embedding is None else [self._embedding]), self.base]
+        for part in parts:
             self._offsets.append(start)
             part._buffer.bind(self._buffer.theta[start : start + part.theta_size])
             start += part.theta_size
@@ -157,6 +202,10 @@ class NormalizingFlow(Parametrised, Configured):
     def _actnorm_layers(self) -> list[ActNormLayer]:
         return [layer for layer in self.flow_layers if isinstance(layer, ActNormLayer)]
 
+    def standardize_condition(self, loc: object, scale: object) -> None:
+        """Set location and (positive) scale of each value of the condition, which the flow standardises by; `fit` does."""
+        self._condition_front = affine_table(loc, scale, self.condition_dim)
+
     def _compiled(self, with_base: bool = True) -> Program:
         """The flow as a program, which ends in the base distribution unless only the map is wanted."""
         if with_base not in self._programs:
@@ -167,9 +216,15 @@ class NormalizingFlow(Parametrised, Configured):
                 self.dtype,
                 base=self.base if with_base else None,
                 condition_dim=self.condition_dim,
+                embedding=self._embedding,
+                embedding_offset=self._offsets[-2],
                 front=True,
             )
         return self._programs[with_base]
+
+    def _state(self, theta: np.ndarray | None = None) -> State:
+        """What a program reads, with other parameters perhaps."""
+        return State(self._buffer.theta if theta is None else theta, self.standardize.table, self._condition_front)
 
     def _inputs(self, x: object, condition: object, name: str = "x") -> tuple[np.ndarray, np.ndarray | None, bool]:
         rows, single = as_rows(x, self.input_shape, name)
@@ -203,13 +258,13 @@ class NormalizingFlow(Parametrised, Configured):
             If x is not numeric.
         """
         rows, context, single = self._inputs(x, condition)
-        z, log_det, _ = self._compiled().transport(self._buffer.theta, self.standardize.table, rows, context)
+        z, log_det, _ = self._compiled().transport(self._state(), rows, context)
         return self._shaped(z, single), log_det[0] if single else log_det
 
     def inverse(self, z: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
         """Latent to data: x (n, input_dim) and log |det dx/dz| (n,), for z (n, latent_dim); see `forward`."""
         rows, context, single = self._inputs(z, condition, "z")
-        x, log_det, _ = self._compiled().transport(self._buffer.theta, self.standardize.table, rows, context,
+        x, log_det, _ = self._compiled().transport(self._state(), rows, context,
                                                    inverse=True)  # fmt: skip
         return self._shaped(x, single), log_det[0] if single else log_det
 
@@ -227,8 +282,7 @@ class NormalizingFlow(Parametrised, Configured):
         if len(cotangents) != len(rows):
             raise ValueError(f"cotangents must have one row for each of the {len(rows)} samples, got {len(cotangents)}")
         result = self._compiled(with_base=False).pullback(
-            self._buffer.theta,
-            self.standardize.table,
+            self._state(),
             rows,
             context,
             dy=cotangents,
@@ -254,7 +308,7 @@ class NormalizingFlow(Parametrised, Configured):
         ndarray (n,)
         """
         rows, context, single = self._inputs(x, condition)
-        result = self._compiled().transport(self._buffer.theta, self.standardize.table, rows, context, y=False,
+        result = self._compiled().transport(self._state(), rows, context, y=False,
                                             log_det=False, log_prob=True)  # fmt: skip
         return result.log_prob[0] if single else result.log_prob
 
@@ -265,7 +319,7 @@ class NormalizingFlow(Parametrised, Configured):
         dtype, so that a sampler meets no NaN.
         """
         rows, context, single = self._inputs(x, condition)
-        result = self._compiled().pullback(self._buffer.theta, self.standardize.table, rows, context,
+        result = self._compiled().pullback(self._state(), rows, context,
                                            dlog=np.ones(len(rows)), input=True, gradient=False)  # fmt: skip
         lost = np.isneginf(result.log_prob) | ~np.isfinite(result.dx).all(axis=1)
         result.dx[lost & ~np.isnan(result.log_prob)] = 0
@@ -285,7 +339,7 @@ class NormalizingFlow(Parametrised, Configured):
         if weights is None:
             weights = np.full(len(rows), 1 / len(rows))
         weights = weights / weights.sum()
-        result = self._compiled().pullback(self._buffer.theta, self.standardize.table, rows, context, dlog=-weights,
+        result = self._compiled().pullback(self._state(), rows, context, dlog=-weights,
                                            skip_zero=True)  # fmt: skip
         used = weights > 0
         return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self._buffer.index]
@@ -319,11 +373,27 @@ class NormalizingFlow(Parametrised, Configured):
         n = as_int(n_samples, "n_samples", 0)
         context = as_condition(condition, n, self.condition_dim)
         z = self.base.sample(n, rng, temperature)
-        result = self._compiled().transport(self._buffer.theta, self.standardize.table, z, context, inverse=True,
+        result = self._compiled().transport(self._state(), z, context, inverse=True,
                                             log_det=False)  # fmt: skip
         return self._shaped(result.y, False)
 
     generate = sample
+
+    def sample_each(
+        self, n_samples: int, condition: object, rng: object = None, temperature: float = 1.0
+    ) -> np.ndarray:  # fmt: skip
+        """Draw `n_samples` for each of m conditions (m, condition_dim): an array (m, n_samples, input_dim)."""
+        n, generator = as_int(n_samples, "n_samples", 0), as_rng(rng)
+        if not self.condition_dim:
+            raise ValueError("this flow takes no condition (condition_dim=0): use sample")
+        rows, _ = as_rows(condition, (self.condition_dim,), "condition")
+        result = np.empty((len(rows), n, *self.input_shape))
+        at_once = max(1, CHUNK // max(n, 1))
+        for start in range(0, len(rows), at_once):
+            part = np.repeat(rows[start : start + at_once], n, axis=0)
+            samples = self.sample(len(part), generator, temperature, condition=part)
+            result[start : start + at_once] = samples.reshape(-1, n, *self.input_shape)
+        return result
 
     def sample_and_log_prob(
         self, n_samples: int, rng: object = None, temperature: float = 1.0, *, condition: object = None
@@ -333,13 +403,13 @@ class NormalizingFlow(Parametrised, Configured):
         temperature = as_positive(temperature, "temperature")
         context = as_condition(condition, n, self.condition_dim)
         z = self.base.sample(n, rng, temperature)
-        result = self._compiled().transport(self._buffer.theta, self.standardize.table, z, context, inverse=True)
+        result = self._compiled().transport(self._state(), z, context, inverse=True)
         return SampleAndLogProb(self._shaped(result.y, False), self.base.log_prob(z, temperature) - result.log_det)
 
     def __call__(self, x: object, condition: object = None) -> dict[str, np.ndarray]:
         """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow)."""
         rows, context, single = self._inputs(x, condition)
-        z, log_det, log_prob_x = self._compiled().transport(self._buffer.theta, self.standardize.table, rows, context,
+        z, log_det, log_prob_x = self._compiled().transport(self._state(), rows, context,
                                                             log_prob=True)  # fmt: skip
         values = {"logdet": log_det, "log_prob": self.base.log_prob(z), "log_prob_x": log_prob_x}
         return {"z": self._shaped(z, single), **{name: v[0] if single else v for name, v in values.items()}}
@@ -365,6 +435,7 @@ class NormalizingFlow(Parametrised, Configured):
         fresh = self._again(as_rng(rng))
         self._buffer.theta[:] = fresh._buffer.theta
         self.standardize.set(0.0, 1.0)
+        self._condition_front = NO_FRONT
         self._is_standardized = False
         for layer in self._actnorm_layers:
             layer.initialized = False

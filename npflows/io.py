@@ -68,6 +68,7 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
         "about": np.array(json.dumps(about)),
         "theta": flow._buffer.theta,
         "standardize": np.stack([flow.standardize.loc, flow.standardize.scale]),
+        "standardize_condition": flow._condition_front[:2],
     }
 
 
@@ -150,14 +151,17 @@ def unpack(
         raise FlowFileError(f"{where} does not fit its own configuration:\n  " + "\n  ".join(wrong))
     free = flow._buffer.free
     flow._buffer.theta[free] = arrays["theta"][free]
-    flow.standardize.set(*arrays["standardize"])
-    set_state(flow, about)
+    set_state(flow, about, arrays)
     flow.history, flow.columns = history, columns
     return flow
 
 
-def set_state(flow: NormalizingFlow, about: dict[str, Any]) -> None:
+def set_state(flow: NormalizingFlow, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """What has been set from data already, and so never will be again."""
+    flow.standardize.set(*arrays["standardize"])
+    condition = arrays.get("standardize_condition", np.zeros((2, 0)))
+    if condition.shape[1]:
+        flow.standardize_condition(*condition)
     flow._is_standardized = bool(about.get("standardized", False))
     for layer, initialized in zip(flow._actnorm_layers, about.get("initialized", ())):
         layer.initialized = bool(initialized)
@@ -178,6 +182,11 @@ def _mismatches(flow: NormalizingFlow, have: dict[str, tuple], arrays: dict[str,
         for name, shape in want.items()
         if name in have and have[name] != shape
     ]
+    condition = arrays.get("standardize_condition", np.zeros((2, 0)))
+    if condition.shape not in ((2, 0), (2, flow.condition_dim)) or condition.dtype.kind != "f":
+        wrong.append(f"standardize_condition is {condition.dtype} {condition.shape}, expected (2, {flow.condition_dim})")
+    elif not np.isfinite(condition).all() or (condition[1] <= 0).any():
+        wrong.append("standardize_condition holds scales that are not positive, or values that are not finite")
     theta, table, ours, free = arrays["theta"], arrays["standardize"], flow._buffer.theta, flow._buffer.free
     if theta.shape != ours.shape or theta.dtype.kind != "f":
         wrong.append(f"theta is {theta.dtype} {theta.shape}, expected {ours.shape} of floats")

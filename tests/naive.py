@@ -156,14 +156,24 @@ def _chain(layers, step, x, condition):
     return x, log_det
 
 
+def _context(flow, condition):
+    """What the layers of a flow see of a condition: standardised, and embedded where there is an embedding."""
+    if flow._condition_front.shape[1]:
+        condition = (condition - flow._condition_front[0]) / flow._condition_front[1]
+    if flow._embedding is None:
+        return condition
+    params = {name: value for name, value in flow.named_params().items() if name.startswith("embedding.")}
+    return mlp(params, condition, None, flow._embedding.activation, "embedding.")
+
+
 @forward.register
 def _(flow: NormalizingFlow, x, condition=None):
-    return _chain(flow.flow_layers, forward, x, condition)
+    return _chain(flow.flow_layers, forward, x, _context(flow, condition))
 
 
 @inverse.register
 def _(flow: NormalizingFlow, y, condition=None):
-    return _chain(flow.flow_layers[::-1], inverse, y, condition)
+    return _chain(flow.flow_layers[::-1], inverse, y, _context(flow, condition))
 
 
 @functools.singledispatch

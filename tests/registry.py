@@ -12,6 +12,8 @@ from npflows import (
     IAF,
     MAF,
     ActNormLayer,
+    ConditionalNormalizingFlow,
+    ConditionalRealNVP,
     CouplingLayer,
     IAFLayer,
     LULinear,
@@ -90,6 +92,14 @@ def _mixed(dtype, rng):
     return NormalizingFlow(layers, Normal(3, [1.0, 0.0, -1.0], [1.0, 2.0, 0.5], dtype=dtype), dtype=dtype)
 
 
+def _conditional(dtype, rng):
+    layers = [
+        CouplingLayer([0, 1, 0], (8,), condition_dim=2, activation="tanh", dtype=dtype, rng=rng),
+        LULinear(3, dtype=dtype, rng=rng),
+    ]
+    return ConditionalNormalizingFlow(layers, "normal", condition_dim=4, embedding_dims=(5, 2), dtype=dtype, rng=rng)
+
+
 def _only_standardize(dtype, rng):
     base = StudentT(2, [3.0, 50.0], learnable=False, dtype=dtype)
     return NormalizingFlow([Standardize(2, [1.0, 2.0], [3.0, 0.1], dtype=dtype)], base, dtype=dtype)
@@ -124,6 +134,13 @@ MODELS = {
     "NSF, ActNorm": lambda **o: NeuralSplineFlow(3, 2, (8,), 3, actnorm=True, activation="silu", **o),
     "MAF, ActNorm, condition": lambda **o: MAF(3, 2, (8,), actnorm=True, activation="tanh", condition_dim=1, **o),
     "RealNVP, ActNorm": lambda **o: RealNVP(3, 2, (8,), actnorm=True, activation="tanh", **o),
+    "MAF, embedded condition": lambda **o: MAF(3, 2, (8,), activation="tanh", condition_dim=3, embedding_dims=(6, 2), **o),
+    "NSF, embedded condition": lambda **o: NeuralSplineFlow(
+        2, 2, (8,), 3, activation="silu", condition_dim=2, embedding_dims=(3,), **o
+    ),
+    "conditional RealNVP": lambda **o: ConditionalRealNVP(3, 2, 3, (8,), activation="tanh", **o),
+    "conditional RealNVP, image": lambda **o: ConditionalRealNVP((2, 2, 2), 1, 2, (12,), activation="silu", **o),
+    "conditional flow of layers": _conditional,
     "flow of layers": _mixed,
     "flow of Standardize alone": _only_standardize,
 }
@@ -157,6 +174,9 @@ def randomize(obj, seed=2, strength=1.0):
     if isinstance(obj, NormalizingFlow):
         loc, spread = rng.normal(size=(2, obj.input_dim))
         obj.standardize.set(obj.standardize.loc + loc, obj.standardize.scale * np.exp(0.3 * spread))
+        if obj.condition_dim:
+            loc, spread = rng.normal(size=(2, obj.condition_dim))
+            obj.standardize_condition(0.3 * loc, np.exp(0.3 * spread))
     return obj
 
 

@@ -25,7 +25,7 @@ def training_loss(flow, x, key):
     """Loss and packed gradient of one training step."""
     gradient, log_prob = np.zeros((1, flow._buffer.theta.size)), np.empty(len(x))
     dlog = np.full(len(x), -1 / len(x))
-    flow._compiled().accumulate(flow._buffer.theta, flow.standardize.table, x, None, dlog, gradient,
+    flow._compiled().accumulate(flow._state(), x, None, dlog, gradient,
                                 log_prob=log_prob, key=key)  # fmt: skip
     return -log_prob.mean(), gradient[0][flow._buffer.index]
 

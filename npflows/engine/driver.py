@@ -15,8 +15,10 @@ from npflows.kernels.calls import borrow, call, carve, fetch_add
 from npflows.kernels.jit import inlined, kernel
 
 # header
-(N_LAYERS, IN_ROWS, OUT_ROWS, BLOCK_ROWS, CONDITION_ROWS, TEMP_ROWS, FRONT,
- BASE, BASE_VJP, BASE_SPEC, BASE_SPEC_END, BASE_THETA, BASE_THETA_END, HEADER) = range(14)  # fmt: skip
+(N_LAYERS, IN_ROWS, OUT_ROWS, BLOCK_ROWS, CONDITION_ROWS, CONTEXT_ROWS, TEMP_ROWS, FRONT,
+ BASE, BASE_VJP, BASE_SPEC, BASE_SPEC_END, BASE_THETA, BASE_THETA_END,
+ EMBEDDING, EMBEDDING_VJP, EMBEDDING_SPEC, EMBEDDING_SPEC_END, EMBEDDING_THETA, EMBEDDING_THETA_END, EMBEDDING_WORK,
+ HEADER) = range(22)  # fmt: skip
 # record of a layer; ADDRESS and VJP are its kernels in the direction of the plan
 ADDRESS, VJP, LAYER_ROWS, SPEC, SPEC_END, THETA, THETA_END, WORK, WORK_ROWS, RECORD = range(10)
 # where the float64 affine map from the user's units stands
@@ -58,8 +60,36 @@ def layer_key(key, layer):
     return key * 1024 + layer if key > 0 else 0
 
 
+EMBEDDING_LAYER = 1023
+"""What the embedding counts as among the layers, for their keys."""
+
+
 @inlined
-def run_layers(plan, theta, condition, key, first, block, log_det, arena, work_start, keep, temp):
+def load_condition(plan, theta, C, C_front, a, width, key, first, condition, context, work, temp):
+    """Fill condition from C, standardised, and context, what the layers see of it: its embedding, where there is one."""
+    if plan[CONDITION_ROWS] == 0:
+        return
+    load(C, a, width, C_front, C_front.shape[1] > 0, condition)
+    if plan[EMBEDDING] > 0:
+        spec = plan[plan[EMBEDDING_SPEC] : plan[EMBEDDING_SPEC_END]]
+        part = theta[plan[EMBEDDING_THETA] : plan[EMBEDDING_THETA_END]]
+        call(plan[EMBEDDING], (spec, part, condition, layer_key(key, EMBEDDING_LAYER), first, condition, context, work,
+                               temp))  # fmt: skip
+
+
+@inlined
+def leave_embedding(plan, theta, key, first, condition, dcontext, dcondition, work, temp, dtheta):
+    """From the gradient of the context that of the condition, and of the embedding's parameters."""
+    if plan[EMBEDDING] > 0:
+        spec = plan[plan[EMBEDDING_SPEC] : plan[EMBEDDING_SPEC_END]]
+        part = theta[plan[EMBEDDING_THETA] : plan[EMBEDDING_THETA_END]]
+        dpart = dtheta[plan[EMBEDDING_THETA] : plan[EMBEDDING_THETA_END]]
+        call(plan[EMBEDDING_VJP], (spec, part, condition, layer_key(key, EMBEDDING_LAYER), first, condition, dcontext,
+                                   dcondition, work, temp, dpart, dcondition))  # fmt: skip
+
+
+@inlined
+def run_layers(plan, theta, context, key, first, block, log_det, arena, work_start, keep, temp):
     lanes = block.shape[1]
     for layer in range(plan[N_LAYERS]):
         r = HEADER + RECORD * layer
@@ -67,7 +97,7 @@ def run_layers(plan, theta, condition, key, first, block, log_det, arena, work_s
         arguments = (
             plan[plan[r + SPEC] : plan[r + SPEC_END]],
             theta[plan[r + THETA] : plan[r + THETA_END]],
-            condition,
+            context,
             layer_key(key, layer),
             first,
             block[: plan[r + LAYER_ROWS]],
@@ -111,12 +141,13 @@ def settle(X, C, a, t, log_prob):
 
 
 @kernel
-def transport(plan, theta, front, X, C, key, origin, block_width, counter, arena, Y, log_det, log_prob):
+def transport(plan, theta, front, C_front, X, C, key, origin, block_width, counter, arena, Y, log_det, log_prob):
     """Carry X (n, in_rows) through the program.
 
-    C (n, condition_rows) is the condition, `origin` the number of the first sample, `block_width` the samples of a block
-    (the last may have fewer); fills Y (n, out_rows), log_det
-    (n,) and log_prob (n,), each unless it is empty.
+    `front` (3, in_rows) and `C_front` (3, condition_rows) hold location, scale and its logarithm of the affine maps from
+    the user's units, or have no columns; C (n, condition_rows) is the condition, `origin` the number of the first sample,
+    `block_width` the samples of a block (the last may have fewer).  Fills Y (n, out_rows), log_det (n,) and log_prob (n,),
+    each unless it is empty.
     """
     plan, theta, arena, n = borrow(plan), borrow(theta), borrow(arena), X.shape[0]
     want_y, want_log_det, want_log_prob = Y.shape[0] > 0, log_det.size > 0, log_prob.size > 0
@@ -129,18 +160,24 @@ def transport(plan, theta, front, X, C, key, origin, block_width, counter, arena
         a = b * block_width
         width = min(block_width, n - a)
         lanes = padded(width)
-        block_size, condition_size = plan[BLOCK_ROWS] * lanes, plan[CONDITION_ROWS] * lanes
-        block = carve(arena, 0, plan[BLOCK_ROWS], lanes)
-        condition = carve(arena, block_size, plan[CONDITION_ROWS], lanes)
-        temp = carve(arena, block_size + condition_size, plan[TEMP_ROWS], lanes)
-        work_start = block_size + condition_size + plan[TEMP_ROWS] * lanes
+        start = 0
+        block = carve(arena, start, plan[BLOCK_ROWS], lanes)
+        start += block.size
+        context = carve(arena, start, plan[CONTEXT_ROWS], lanes)
+        start += context.size
+        condition = context
+        if plan[EMBEDDING] > 0:
+            condition = carve(arena, start, plan[CONDITION_ROWS], lanes)
+            start += condition.size
+        temp = carve(arena, start, plan[TEMP_ROWS], lanes)
+        start += temp.size
         sums = row[:lanes]
         load(X, a, width, front, plan[FRONT] == FRONT_FIRST, block)
-        if plan[CONDITION_ROWS] > 0:
-            load(C, a, width, front, False, condition)
+        load_condition(plan, theta, C, C_front, a, width, key, origin + a, condition, context,
+                       carve(arena, start, plan[EMBEDDING_WORK], lanes), temp)  # fmt: skip
         for t in range(lanes):
             sums[t] = front_log_det(plan, front)
-        run_layers(plan, theta, condition, key, origin + a, block, sums, arena, work_start, False, temp)
+        run_layers(plan, theta, context, key, origin + a, block, sums, arena, start, False, temp)
         if want_log_det:
             for t in range(width):
                 log_det[a + t] = sums[t]
@@ -158,8 +195,8 @@ def transport(plan, theta, front, X, C, key, origin, block_width, counter, arena
 
 
 @kernel
-def pullback(plan, theta, front, X, C, key, origin, block_width, counter, arena, dY, dlog, log_prob, dX, dC, n_buffers,
-             gradients):  # fmt: skip
+def pullback(plan, theta, front, C_front, X, C, key, origin, block_width, counter, arena, dY, dlog, log_prob, dX, dC,
+             n_buffers, gradients):  # fmt: skip
     """Carry cotangents back through the program at X (n, in_rows).
 
     With a base in the plan, dlog (n,) are the cotangents of log_prob, which is filled on the way; without one they are
@@ -185,10 +222,18 @@ def pullback(plan, theta, front, X, C, key, origin, block_width, counter, arena,
             start += block.size
             dblock = carve(arena, start, plan[BLOCK_ROWS], lanes)
             start += block.size
-            condition = carve(arena, start, plan[CONDITION_ROWS], lanes)
-            start += condition.size
-            dcondition = carve(arena, start, plan[CONDITION_ROWS], lanes)
-            start += condition.size
+            context = carve(arena, start, plan[CONTEXT_ROWS], lanes)
+            start += context.size
+            dcontext = carve(arena, start, plan[CONTEXT_ROWS], lanes)
+            start += context.size
+            condition, dcondition = context, dcontext
+            if plan[EMBEDDING] > 0:
+                condition = carve(arena, start, plan[CONDITION_ROWS], lanes)
+                start += condition.size
+                dcondition = carve(arena, start, plan[CONDITION_ROWS], lanes)
+                start += condition.size
+            embedding_work = carve(arena, start, plan[EMBEDDING_WORK], lanes)
+            start += embedding_work.size
             dlog_det = arena[start : start + lanes]
             start += lanes
             temp = carve(arena, start, plan[TEMP_ROWS], lanes)
@@ -196,13 +241,12 @@ def pullback(plan, theta, front, X, C, key, origin, block_width, counter, arena,
             sums = row[:lanes]
 
             load(X, a, width, front, plan[FRONT] == FRONT_FIRST, block)
-            if plan[CONDITION_ROWS] > 0:
-                load(C, a, width, front, False, condition)
-                dcondition[:, :] = 0
+            load_condition(plan, theta, C, C_front, a, width, key, origin + a, condition, context, embedding_work, temp)
+            dcontext[:, :] = 0
             for t in range(lanes):
                 sums[t] = front_log_det(plan, front)
                 dlog_det[t] = dlog[a + t] if t < width else 0.0
-            run_layers(plan, theta, condition, key, origin + a, block, sums, arena, start, True, temp)
+            run_layers(plan, theta, context, key, origin + a, block, sums, arena, start, True, temp)
 
             if plan[BASE] > 0:
                 add_base(plan, theta, block, sums)
@@ -222,7 +266,7 @@ def pullback(plan, theta, front, X, C, key, origin, block_width, counter, arena,
                 arguments = (
                     plan[plan[r + SPEC] : plan[r + SPEC_END]],
                     theta[plan[r + THETA] : plan[r + THETA_END]],
-                    condition,
+                    context,
                     layer_key(key, layer),
                     origin + a,
                     dblock[: plan[r + LAYER_ROWS]],
@@ -230,9 +274,10 @@ def pullback(plan, theta, front, X, C, key, origin, block_width, counter, arena,
                     carve(arena, start + plan[r + WORK] * lanes, plan[r + WORK_ROWS], lanes),
                     temp,
                     dtheta[plan[r + THETA] : plan[r + THETA_END]],
-                    dcondition,
+                    dcontext,
                 )
                 call(plan[r + VJP], arguments)
+            leave_embedding(plan, theta, key, origin + a, condition, dcontext, dcondition, embedding_work, temp, dtheta)
 
             if dX.shape[0] > 0:
                 for d in range(plan[IN_ROWS]):
@@ -241,5 +286,6 @@ def pullback(plan, theta, front, X, C, key, origin, block_width, counter, arena,
                         dX[a + t, d] = dblock[d, t] / scale
             if dC.shape[0] > 0:
                 for d in range(plan[CONDITION_ROWS]):
+                    scale = C_front[1, d] if C_front.shape[1] > 0 else 1.0
                     for t in range(width):
-                        dC[a + t, d] = dcondition[d, t]
+                        dC[a + t, d] = dcondition[d, t] / scale

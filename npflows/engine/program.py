@@ -17,6 +17,7 @@ from npflows.kernels.calls import Link, address
 if TYPE_CHECKING:
     from npflows.base.base import Base
     from npflows.layers.layer import Layer
+    from npflows.networks.embedding import Embedding
 
 CHUNK = 65536
 """Samples that one run of a driver takes; more are converted and run chunk by chunk."""
@@ -40,6 +41,15 @@ def buffer_count(n: int, n_bytes: int) -> int:
     """Gradient buffers of `n_bytes` for n samples: as many threads as that can work at once."""
     blocks = -(-n // block_width(n))
     return min(blocks, max(8, blocks // 4), max(4, BUFFER_BYTES // max(n_bytes, 1)))
+
+
+class State(NamedTuple):
+    """The numbers that a program reads: parameters, and the float64 affine maps (3, columns) from the user's units of
+    samples and of conditions, each location, scale and its logarithm; without columns there is none."""
+
+    theta: np.ndarray
+    front: np.ndarray = NO_FRONT
+    condition_front: np.ndarray = NO_FRONT
 
 
 class Result(NamedTuple):
@@ -80,6 +90,10 @@ class Program:
     output_dim : int, optional
         Values of a result, `input_dim` by default.
     base : Base, optional
+    condition_dim : int
+        Values of a condition.
+    embedding : Embedding, optional
+        What the condition goes through first; its parameters begin at `embedding_offset`.
     front : bool
         Whether a float64 affine map from the user's units comes before the layers.
     """
@@ -94,6 +108,8 @@ class Program:
         output_dim: int | None = None,
         base: Base | None = None,
         condition_dim: int = 0,
+        embedding: Embedding | None = None,
+        embedding_offset: int = 0,
         front: bool = False,
     ) -> None:
         self.dtype = np.dtype(dtype)
@@ -103,8 +119,10 @@ class Program:
             max(self._dims),
             sum(layer.work_rows for layer in layers),
             max((layer.work_rows for layer in layers), default=0),
-            max((layer.temp_rows for layer in layers), default=0),
+            max((layer.temp_rows for layer in (*layers, *filter(None, [embedding]))), default=0),
         )
+        self._context_rows = condition_dim if embedding is None else embedding.output_dim
+        self._embedding, self._embedding_offset = embedding, embedding_offset
         self._parts = (list(layers), list(offsets), base, front)
         self._plans: dict[tuple[bool, bool], np.ndarray] = {}
 
@@ -121,7 +139,7 @@ class Program:
         header[driver.N_LAYERS] = len(layers)
         header[driver.IN_ROWS], header[driver.OUT_ROWS] = self._dims[::-1] if inverse else self._dims
         header[driver.BLOCK_ROWS], header[driver.TEMP_ROWS] = block_rows, temp_rows
-        header[driver.CONDITION_ROWS] = self.condition_dim
+        header[driver.CONDITION_ROWS], header[driver.CONTEXT_ROWS] = self.condition_dim, self._context_rows
         header[driver.FRONT] = (driver.FRONT_LAST if inverse else driver.FRONT_FIRST) if front else driver.NO_FRONT
         records, specs = [], []
         position = driver.HEADER + driver.RECORD * len(layers)
@@ -151,20 +169,34 @@ class Program:
             header[driver.BASE_SPEC], header[driver.BASE_SPEC_END] = position, position + len(spec)
             header[driver.BASE_THETA], header[driver.BASE_THETA_END] = offsets[-1], offsets[-1] + base.theta_size
             specs += spec
+            position += len(spec)
+        if self._embedding is not None:
+            functions = self._embedding.kernels[: 1 + gradient]
+            spec = self._embedding.spec(Link(self.dtype, functions))
+            header[driver.EMBEDDING] = address(functions[0], "network", self.dtype)
+            header[driver.EMBEDDING_VJP] = address(functions[1], "network_vjp", self.dtype) if gradient else 0
+            header[driver.EMBEDDING_SPEC], header[driver.EMBEDDING_SPEC_END] = position, position + len(spec)
+            start = self._embedding_offset
+            header[driver.EMBEDDING_THETA] = start
+            header[driver.EMBEDDING_THETA_END] = start + self._embedding.theta_size
+            header[driver.EMBEDDING_WORK] = self._embedding.work_rows
+            specs += spec
         return np.array(header + records + specs, np.int64)
 
     def _arena(self, n: int, gradient: bool) -> np.ndarray:
         block_rows, kept, shared, temp_rows = self._rows
-        rows = block_rows + self.condition_dim + temp_rows + shared
+        context_rows, embedding_rows = self._context_rows, 0
+        if self._embedding is not None:
+            context_rows, embedding_rows = context_rows + self.condition_dim, self._embedding.work_rows
+        rows = block_rows + context_rows + temp_rows + max(shared, embedding_rows)
         if gradient:
-            rows = 2 * (block_rows + self.condition_dim) + 1 + temp_rows + kept
+            rows = 2 * (block_rows + context_rows) + 1 + temp_rows + kept + embedding_rows
         lanes = -(-min(n, block_width(n)) // driver.LANE_MULTIPLE) * driver.LANE_MULTIPLE
         return threads.arena(rows * lanes, self.dtype)
 
     def transport(
         self,
-        theta: np.ndarray,
-        front: np.ndarray,
+        state: State,
         x: np.ndarray,
         condition: np.ndarray | None,
         *,
@@ -185,14 +217,13 @@ class Program:
             rows = _native(x[part])
             context = _EMPTY_2 if condition is None else _native(condition[part])
             out = (result.y[part], result.log_det[part], result.log_prob[part])
-            self._transport_chunk(plan, theta, front, rows, context, start, out)
+            self._transport_chunk(plan, state, rows, context, start, out)
         return result
 
     def _transport_chunk(
         self,
         plan: np.ndarray,
-        theta: np.ndarray,
-        front: np.ndarray,
+        state: State,
         x: np.ndarray,
         condition: np.ndarray,
         origin: int,
@@ -202,14 +233,13 @@ class Program:
         width, counter = block_width(n), np.zeros(1, np.int64)
 
         def work() -> None:
-            driver.transport(plan, theta, front, x, condition, 0, origin, width, counter, self._arena(n, False), *out)
+            driver.transport(plan, *state, x, condition, 0, origin, width, counter, self._arena(n, False), *out)
 
         threads.run(work, -(-n // width))
 
     def pullback(
         self,
-        theta: np.ndarray,
-        front: np.ndarray,
+        state: State,
         x: np.ndarray,
         condition: np.ndarray | None,
         *,
@@ -227,20 +257,20 @@ class Program:
         log_prob = np.empty(n)
         dx = np.empty((n, self._dims[1 if inverse else 0])) if input else _EMPTY_2
         dcondition = np.empty((n, self.condition_dim)) if input and self.condition_dim else _EMPTY_2
-        total = np.zeros(theta.size if gradient else 0)
+        total = np.zeros(state.theta.size if gradient else 0)
         for start in range(0, n, CHUNK):
             part = slice(start, min(start + CHUNK, n))
             if skip_zero and not dlog[part].all():
                 used = start + np.flatnonzero(dlog[part])
                 if len(used):
-                    some = self.pullback(theta, front, x[used], None if condition is None else condition[used],
+                    some = self.pullback(state, x[used], None if condition is None else condition[used],
                                          dlog=dlog[used], gradient=gradient)  # fmt: skip
                     log_prob[used] = some.log_prob
                     total += some.gradient
                 continue
-            count = buffer_count(part.stop - start, theta.nbytes)
+            count = buffer_count(part.stop - start, state.theta.nbytes)
             buffers = np.empty((count, total.size), self.dtype)
-            self.accumulate(theta, front, x[part], None if condition is None else condition[part], dlog[part], buffers,
+            self.accumulate(state, x[part], None if condition is None else condition[part], dlog[part], buffers,
                             dy=None if dy is None else dy[part], log_prob=log_prob[part], dx=dx[part],
                             dcondition=dcondition[part], inverse=inverse, origin=start)  # fmt: skip
             for buffer in buffers:
@@ -249,8 +279,7 @@ class Program:
 
     def accumulate(
         self,
-        theta: np.ndarray,
-        front: np.ndarray,
+        state: State,
         x: np.ndarray,
         condition: np.ndarray | None,
         dlog: np.ndarray,
@@ -273,7 +302,7 @@ class Program:
         dlog = _native(dlog)
 
         def work() -> None:
-            driver.pullback(plan, theta, front, rows, context, key, origin, width, counter,
+            driver.pullback(plan, *state, rows, context, key, origin, width, counter,
                             self._arena(n, True), cotangents, dlog, log_prob, dx, dcondition, len(buffers),
                             buffers)  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
-from npflows.engine.program import NO_FRONT, Cotangents, Program
+from npflows.engine.program import Cotangents, Program, State
 from npflows.kernels.calls import Link
 from npflows.layers.configured import Configured
 from npflows.validation import as_condition, as_dtype, as_rows, as_vector
@@ -82,8 +82,8 @@ class Layer(Parametrised, Configured):
         """Gradients of a scalar L through `inverse` at y, from dL/dx (n, d) and dL/dlog_det (n,)."""
         return self._pullback(y, dx, dlog_det, condition, inverse=True)
 
-    def _front(self) -> np.ndarray:
-        return NO_FRONT
+    def _state(self) -> State:
+        return State(self._buffer.theta)
 
     def _compiled(self) -> Program:
         if self._program is None:
@@ -93,7 +93,7 @@ class Layer(Parametrised, Configured):
     def _transport(self, x: object, condition: object, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
         rows, single = as_rows(x, (self.input_dim,), "y" if inverse else "x")
         context = as_condition(condition, len(rows), self.condition_dim)
-        y, log_det, _ = self._compiled().transport(self._buffer.theta, self._front(), rows, context, inverse=inverse)
+        y, log_det, _ = self._compiled().transport(self._state(), rows, context, inverse=inverse)
         return (y[0], log_det[0]) if single else (y, log_det)
 
     def _pullback(self, x: object, dy: object, dlog_det: object, condition: object, inverse: bool) -> Cotangents:
@@ -103,7 +103,7 @@ class Layer(Parametrised, Configured):
         if len(cotangents) != n:
             raise ValueError(f"cotangents must have one row for each of the {n} samples, got {len(cotangents)}")
         context = as_condition(condition, n, self.condition_dim)
-        result = self._compiled().pullback(self._buffer.theta, self._front(), rows, context, dy=cotangents,
+        result = self._compiled().pullback(self._state(), rows, context, dy=cotangents,
                                            dlog=as_vector(dlog_det, n, "dlog_det"), inverse=inverse,
                                            input=True)  # fmt: skip
         dcondition = result.dcondition if self.condition_dim else None

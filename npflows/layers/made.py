@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.engine.params import ParameterBuffer, Parametrised
-from npflows.engine.program import NO_FRONT, Program
+from npflows.engine.program import Program, State
 from npflows.kernels.blocks import gather
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import kernel
@@ -108,7 +108,7 @@ class MADE(Parametrised, Configured):
         if self._program is None:
             self._program = Program([self], [0], self.input_dim, self.dtype, output_dim=self.rows,
                                     condition_dim=self.condition_dim)  # fmt: skip
-        y = self._program.transport(self._buffer.theta, NO_FRONT, rows, context, log_det=False).y
+        y = self._program.transport(State(self._buffer.theta), rows, context, log_det=False).y
         outputs = y.reshape(len(rows), self.output_multiplier, self.input_dim)
         return tuple(outputs[0, j] if single else outputs[:, j] for j in range(self.output_multiplier))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.engine.program import Program
+from npflows.engine.program import Program, State
 from npflows.layers.layer import Layer
 from npflows.validation import as_int
 
@@ -31,11 +31,7 @@ class Standardize(Layer):
 
     def set(self, loc: object, scale: object) -> None:
         """Set location and scale."""
-        n = self.input_dim
-        loc, scale = (np.broadcast_to(np.asarray(v, np.float64), (n,)) for v in (loc, scale))
-        if not (np.isfinite(loc).all() and np.isfinite(scale).all() and (scale > 0).all()):
-            raise ValueError(f"loc must be finite and scale finite and positive, got loc={loc}, scale={scale}")
-        self.table = np.stack([loc, scale, np.log(scale)])
+        self.table = affine_table(loc, scale, self.input_dim)
 
     @property
     def loc(self) -> np.ndarray:
@@ -45,10 +41,18 @@ class Standardize(Layer):
     def scale(self) -> np.ndarray:
         return self.table[1].copy()
 
-    def _front(self) -> np.ndarray:
-        return self.table
+    def _state(self) -> State:
+        return State(self._buffer.theta, self.table)
 
     def _compiled(self) -> Program:
         if self._program is None:
             self._program = Program([], [0], self.input_dim, self.dtype, front=True)
         return self._program
+
+
+def affine_table(loc: object, scale: object, n: int) -> np.ndarray:
+    """Location, scale and its logarithm (3, n), after a check."""
+    loc, scale = (np.broadcast_to(np.asarray(v, np.float64), (n,)) for v in (loc, scale))
+    if not (np.isfinite(loc).all() and np.isfinite(scale).all() and (scale > 0).all()):
+        raise ValueError(f"loc must be finite and scale finite and positive, got loc={loc}, scale={scale}")
+    return np.stack([loc, scale, np.log(scale)])

@@ -1,7 +1,8 @@
 """Models: which layers, in which order."""
 
+from npflows.models.conditional import ConditionalNormalizingFlow, ConditionalRealNVP
 from npflows.models.maf import IAF, MAF
 from npflows.models.neural_spline import NeuralSplineFlow
 from npflows.models.realnvp import RealNVP
 
-__all__ = ["IAF", "MAF", "NeuralSplineFlow", "RealNVP"]
+__all__ = ["IAF", "MAF", "ConditionalNormalizingFlow", "ConditionalRealNVP", "NeuralSplineFlow", "RealNVP"]

@@ -10,6 +10,7 @@ from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
 from npflows.layers.actnorm import normalised
 from npflows.layers.autoregressive import IAFLayer, MAFLayer
+from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS
 from npflows.validation import as_choice, as_dtype, as_int, as_order, as_widths
@@ -49,20 +50,23 @@ class _AutoregressiveFlow(NormalizingFlow):
         actnorm: bool = False,
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
+        embedding_dims: Sequence[int] = (),
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
         n = as_int(input_dim, "input_dim")
+        self.embedding_dims = as_widths(embedding_dims, "embedding_dims")
         self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
         self.reverse_ordering = bool(reverse_ordering)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
         self.base_distribution, self.actnorm = base_distribution, bool(actnorm)
-        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
+        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng, embedding_dims)
         self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, orders, options["rng"])
         layers = [
             self._layer(n, self.hidden_dims, order, self.scale_activation, dtype=dtype, **options) for order in self.orders
         ]
-        self._assemble(normalised(layers) if self.actnorm else layers, (n,), base_distribution, as_dtype(dtype))
+        self._assemble(normalised(layers) if self.actnorm else layers, (n,), base_distribution, as_dtype(dtype),
+                       embedding_of(self, condition_dim, options, as_dtype(dtype)))  # fmt: skip
 
 
 class MAF(_AutoregressiveFlow):
@@ -93,7 +97,10 @@ class MAF(_AutoregressiveFlow):
         Whether an `ActNormLayer`, set from the data by `fit`, comes before each layer.
     base_distribution : {"normal", "uniform", "student_t"} or Base
     condition_dim : int
-        Width of the condition that every layer sees.
+        Width of the condition that every layer sees, standardised; 0 for none.
+    embedding_dims : sequence of int
+        Where given, a dense network with these hidden units, the last its output, is trained between the condition and
+        the layers.
     dtype : {"float32", "float64"}
         The compute dtype.
     rng : int, numpy.random.Generator or None
@@ -109,7 +116,7 @@ class IAF(_AutoregressiveFlow):
     Parameters
     ----------
     input_dim, num_layers, hidden_dims, reverse_ordering, orders, scale_activation, activation, residual_blocks, dropout,
-    actnorm, base_distribution, condition_dim, dtype, rng
+    actnorm, base_distribution, condition_dim, embedding_dims, dtype, rng
         As in `MAF`.
     """
 

@@ -14,6 +14,7 @@ from npflows.layers.linear import LULinear
 from npflows.layers.permutation import Permutation
 from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
 from npflows.models.realnvp import coupling_mask
+from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
 from npflows.validation import as_choice, as_dtype, as_int, as_order, as_widths
 
@@ -55,7 +56,10 @@ class NeuralSplineFlow(NormalizingFlow):
         Whether an `ActNormLayer`, set from the data by `fit`, comes before each spline layer.
     base_distribution : {"normal", "uniform", "student_t"} or Base
     condition_dim : int
-        Width of the condition that every layer sees.
+        Width of the condition that every layer sees, standardised; 0 for none.
+    embedding_dims : sequence of int
+        Where given, a dense network with these hidden units, the last its output, is trained between the condition and
+        the layers.
     dtype : {"float32", "float64"}
         The compute dtype.
     rng : int, numpy.random.Generator or None
@@ -82,17 +86,19 @@ class NeuralSplineFlow(NormalizingFlow):
         actnorm: bool = False,
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
+        embedding_dims: Sequence[int] = (),
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
         n = as_int(input_dim, "input_dim")
+        self.embedding_dims = as_widths(embedding_dims, "embedding_dims")
         self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
         self.conditioner = as_choice(conditioner, "conditioner", CONDITIONERS)
         self.linear = as_choice(linear, "linear", LINEARS)
         self.num_bins, self.tail_bound = num_bins, tail_bound
         self.base_distribution, self.actnorm = base_distribution, bool(actnorm)
         self.min_bin_width, self.min_bin_height, self.min_derivative = min_bin_width, min_bin_height, min_derivative
-        network = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
+        network = network_options(self, activation, residual_blocks, dropout, condition_dim, rng, embedding_dims)
         generator = network["rng"]
         spline = {
             "num_bins": num_bins,
@@ -124,4 +130,5 @@ class NeuralSplineFlow(NormalizingFlow):
                 mask = coupling_mask((n,), "checkerboard")
                 layer = SplineCouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, **spline, **network)
             layers += normalised([layer]) if self.actnorm else [layer]
-        self._assemble(layers, (n,), base_distribution, as_dtype(dtype))
+        self._assemble(layers, (n,), base_distribution, as_dtype(dtype),
+                       embedding_of(self, condition_dim, network, as_dtype(dtype)))  # fmt: skip

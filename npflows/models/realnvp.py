@@ -11,6 +11,7 @@ from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
 from npflows.layers.actnorm import normalised
 from npflows.layers.coupling import CouplingLayer
+from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS
 from npflows.validation import as_choice, as_dtype, as_int, as_widths
@@ -64,7 +65,10 @@ class RealNVP(NormalizingFlow):
         Whether an `ActNormLayer`, set from the data by `fit`, comes before each coupling.
     base_distribution : {"normal", "uniform", "student_t"} or Base
     condition_dim : int
-        Width of the condition that every layer sees.
+        Width of the condition that every layer sees, standardised; 0 for none.
+    embedding_dims : sequence of int
+        Where given, a dense network with these hidden units, the last its output, is trained between the condition and
+        the layers.
     dtype : {"float32", "float64"}
         The compute dtype.
     rng : int, numpy.random.Generator or None
@@ -85,17 +89,19 @@ class RealNVP(NormalizingFlow):
         actnorm: bool = False,
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
+        embedding_dims: Sequence[int] = (),
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
         shape = as_shape(input_dim)
+        self.embedding_dims = as_widths(embedding_dims, "embedding_dims")
         self.num_coupling_layers = as_int(num_coupling_layers, "num_coupling_layers")
         self.hidden_dims = as_widths(hidden_dims)
         self.mask_type = as_choice(mask_type, "mask_type", MASK_TYPES)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
         self.base_distribution, self.actnorm = base_distribution, bool(actnorm)
         mask = coupling_mask(shape, self.mask_type)
-        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
+        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng, embedding_dims)
         if mask.all() or not mask.any():
             raise ValueError(
                 f"RealNVP with mask_type={self.mask_type!r} can't split input_dim={input_dim!r}: a coupling needs values "
@@ -105,7 +111,8 @@ class RealNVP(NormalizingFlow):
             CouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, self.scale_activation, dtype=dtype, **options)
             for i in range(self.num_coupling_layers)
         ]  # fmt: skip
-        self._assemble(normalised(layers) if self.actnorm else layers, shape, base_distribution, as_dtype(dtype))
+        self._assemble(normalised(layers) if self.actnorm else layers, shape, base_distribution, as_dtype(dtype),
+                       embedding_of(self, condition_dim, options, as_dtype(dtype)))  # fmt: skip
 
     @property
     def config(self) -> dict:

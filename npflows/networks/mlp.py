@@ -225,8 +225,10 @@ class MLP:
         Share of hidden values that are set to 0 in training, at least 0 and below 1.
     condition_dim : int
         Width of a further input that enters the first layer.
+    zero_output : bool
+        Whether the output layer starts at zero, so that a flow starts as the identity.
     rng : numpy.random.Generator
-        Draws the hidden layers' weights; the output layer starts at zero, so that a flow starts as the identity.
+        Draws the other weights.
     """
 
     kernels = {"forward": (forward, "network"), "vjp": (forward_vjp, "network_vjp")}
@@ -241,13 +243,14 @@ class MLP:
         residual_blocks: int = 0,
         dropout: float = 0.0,
         condition_dim: int = 0,
+        zero_output: bool = True,
         rng: np.random.Generator,
     ) -> None:
         self.n_in, self.n_out, self.hidden_dims = n_in, n_out, hidden_layers(hidden_dims, residual_blocks)
         self.residual_blocks, self.dropout = residual_blocks, dropout
         self.activation, self.condition_dim = activation, condition_dim
         self._widths = (n_in, *self.hidden_dims, n_out)
-        self.parameters = self._initial(rng)
+        self.parameters = self._initial(rng, zero_output)
         n_hidden = sum(self.hidden_dims)
         self._keeps_input = activation in NEEDS_INPUT or residual_blocks > 0
         self.work_rows = n_hidden * (2 if self._keeps_input else 1)
@@ -260,15 +263,15 @@ class MLP:
     def _condition_mask(self) -> np.ndarray | None:
         return None
 
-    def _initial(self, rng: np.random.Generator) -> list[Parameter]:
-        """Uniform weights of variance 1 / (3 fan-in), fan-in counted after the mask; biases and the output zero."""
+    def _initial(self, rng: np.random.Generator, zero_output: bool) -> list[Parameter]:
+        """Uniform weights of variance 1 / (3 fan-in), fan-in counted after the mask; biases zero."""
         parameters, last = [], len(self._widths) - 2
         for layer, (columns, rows) in enumerate(zip(self._widths[:-1], self._widths[1:])):
             mask = self._mask(layer)
             fan_in = np.full(rows, columns) if mask is None else mask.sum(1)
             if layer == 0:
                 fan_in = fan_in + self.condition_dim
-            bound = (0.0 if layer == last else 1.0) / np.sqrt(np.maximum(fan_in, 1))[:, None]
+            bound = (0.0 if layer == last and zero_output else 1.0) / np.sqrt(np.maximum(fan_in, 1))[:, None]
             weight = bound * rng.uniform(-1, 1, (rows, columns))
             parameters.append(Parameter(f"weight_{layer}", weight, mask))
             parameters.append(Parameter(f"bias_{layer}", np.zeros(rows)))

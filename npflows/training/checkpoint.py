@@ -46,7 +46,7 @@ class Saved:
     about: dict[str, Any]
     numbers: dict[str, Any]
     arrays: dict[str, np.ndarray]
-    table: np.ndarray
+    fronts: dict[str, np.ndarray]
 
     def rows(self, rows: Rows) -> tuple[Rows, Rows | None]:
         """The split of the run."""
@@ -91,15 +91,17 @@ class Saved:
         ]
         wrong += [
             f"{name} has values that are not finite"
-            for name, array in [*self.arrays.items(), ("standardize", self.table)]
+            for name, array in [*self.arrays.items(), *self.fronts.items()]
             if array.dtype.kind == "f" and not np.isfinite(array).all()
         ]
-        if self.table.dtype != np.float64 or self.table.shape != (2, flow.latent_dim) or not (self.table[1] > 0).all():
-            wrong.append(f"standardize must be a location and a positive scale for each of {flow.latent_dim} columns")
+        for name, widths in (("standardize", {flow.latent_dim}), ("standardize_condition", {0, flow.condition_dim})):
+            table = self.fronts[name]
+            fits = table.dtype == np.float64 and table.shape in {(2, width) for width in widths}
+            if not fits or not (table[1] > 0).all():
+                wrong.append(f"{name} must be a location and a positive scale for each of {max(widths)} columns")
         if wrong:
             raise FlowFileError(f"{self.where} is damaged:\n  " + "\n  ".join(wrong))
-        flow.standardize.set(*self.table)
-        set_state(flow, self.about)
+        set_state(flow, self.about, self.fronts)
         flow.history = {name: list(values) for name, values in self.about["history"].items()}
         run.restore(self.arrays, self.numbers)
 
@@ -119,7 +121,7 @@ def read(path: str | os.PathLike[str]) -> Saved | None:
             json.loads(str(content["about"])),
             json.loads(str(content.pop(_PREFIX + "numbers")), object_hook=_from_json),
             {name[len(_PREFIX) :]: array for name, array in content.items() if name.startswith(_PREFIX)},
-            content["standardize"],
+            {name: content[name] for name in ("standardize", "standardize_condition")},
         )
         parts = (saved.about["class"], dict(saved.about["config"]), saved.about["standardized"], saved.about["history"])
         if not parts[3] or not isinstance(saved.numbers["options"], dict):

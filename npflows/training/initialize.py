@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,10 @@ def set_from_data(
     """Whatever has not been set from data yet, and a warning if splines do not reach the data."""
     if standardize and not flow._is_standardized:
         flow.standardize.set(*standardization(train, validation, flow.base.support))
+        if train.condition is not None:
+            rows = train.normalised()
+            loc, scale = moments(lambda: ((c, weight) for _, weight, c in rows.pieces()), len(rows))
+            flow.standardize_condition(loc, np.where(scale == 0, 1.0, scale))
         flow._is_standardized = True
     if _pending(flow):
         x, weight, condition = train.take(rng.permutation(len(train))[:INITIAL_ROWS])
@@ -103,20 +108,28 @@ def standardization(
         _warn_constant(high <= low)
         return loc, scale
     rows = rows.normalised()
-    n, loc, largest = len(rows), np.zeros(d), np.zeros(d)
-    for x, weight, _ in rows.pieces():
+    loc, scale = moments(lambda: ((x, weight) for x, weight, _ in rows.pieces()), len(rows))
+    _warn_constant(scale == 0)
+    return loc, np.where(scale == 0, 1.0, scale)
+
+
+Pieces = Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]
+
+
+def moments(pieces: Pieces, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation, 0 where a column is constant, of n rows that come in pieces with their weights."""
+    loc, largest = 0.0, 0.0
+    for x, weight in pieces():
         share = np.full(len(x), 1 / n) if weight is None else weight / n
-        loc += share @ x.astype(np.float64)
+        loc = loc + share @ x.astype(np.float64)
         largest = np.maximum(largest, np.abs(x).max(axis=0))
     unit = np.where(largest > 0, largest, 1.0)  # squares of deviations in this unit neither overflow nor vanish
-    variance = np.zeros(d)
-    for x, weight, _ in rows.pieces():
+    variance = 0.0
+    for x, weight in pieces():
         share = np.full(len(x), 1 / n) if weight is None else weight / n
-        variance += share @ (x / unit - loc / unit) ** 2
+        variance = variance + share @ (x / unit - loc / unit) ** 2
     relative = np.sqrt(variance)
-    constant = relative <= 1e-14
-    _warn_constant(constant)
-    return loc, np.where(constant, 1.0, unit * relative)
+    return loc, np.where(relative <= 1e-14, 0.0, unit * relative)
 
 
 def _warn_constant(constant: np.ndarray) -> None:

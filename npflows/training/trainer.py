@@ -48,10 +48,10 @@ class Trainer(Run):
 
     def _loss(self, theta: np.ndarray, rows: Rows) -> float:
         """Mean negative log-likelihood of some rows."""
-        program, table = self.flow._compiled(), self.flow.standardize.table
+        program, state = self.flow._compiled(), self.flow._state(theta)
         total = 0.0
         for x, weight, condition in rows.pieces():
-            log_prob = program.transport(theta, table, x, condition, y=False, log_det=False, log_prob=True).log_prob
+            log_prob = program.transport(state, x, condition, y=False, log_det=False, log_prob=True).log_prob
             total -= log_prob.sum() if weight is None else (log_prob * weight).sum()
         return float(total / len(rows))
 
@@ -83,7 +83,7 @@ class Trainer(Run):
         n = len(batch)
         dlog = np.full(n, -1 / n) if weight is None else weight / -n
         log_prob = self._log_prob[:n]
-        self.flow._compiled().accumulate(self.theta, self.flow.standardize.table, x, condition, dlog, self.buffers[n],
+        self.flow._compiled().accumulate(self.flow._state(), x, condition, dlog, self.buffers[n],
                                          log_prob=log_prob, key=self.step + 1)  # fmt: skip
         loss = float((log_prob * dlog).sum())
         return loss, *self.take_step(n, loss, rate)

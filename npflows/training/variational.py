@@ -99,25 +99,25 @@ class VariationalTrainer(Run):
 
     def run_step(self, rate: float, beta: float) -> tuple[float, bool, float]:
         """One step: the ELBO of its samples, whether it was taken, and the norm of its gradient."""
-        n, table = self.batch_size, self.flow.standardize.table
+        n, state = self.batch_size, self.flow._state()
         program = self.flow._compiled()
         z = self.flow.base.sample(n, self.rng)
-        x, log_det, _ = program.transport(self.theta, table, z, None, inverse=True)
+        x, log_det, _ = program.transport(state, z, None, inverse=True)
         log_q = self.flow.base.log_prob(z) - log_det
         log_p, slope = self._call(x)
         tempered = log_p
         if beta < 1:
-            start = self._base.pullback(self.theta, table, x, None, dlog=np.ones(n), input=True, gradient=False)
+            start = self._base.pullback(state, x, None, dlog=np.ones(n), input=True, gradient=False)
             tempered = beta * log_p + (1 - beta) * start.log_prob
             slope = beta * slope + (1 - beta) * start.dx
         if self.sticking:
-            path = program.pullback(self.theta, table, x, None, dlog=np.ones(n), input=True, gradient=False)
+            path = program.pullback(state, x, None, dlog=np.ones(n), input=True, gradient=False)
             dx, dlog = (path.dx - slope) / n, np.zeros(n)
         else:
             dx, dlog = -slope / n, np.full(n, -1 / n)
         loss = float((log_q - tempered).mean())
         if math.isfinite(loss):
-            program.accumulate(self.theta, table, z, None, dlog, self.buffers[n], log_prob=np.empty(n), dy=dx,
+            program.accumulate(state, z, None, dlog, self.buffers[n], log_prob=np.empty(n), dy=dx,
                                inverse=True)  # fmt: skip
         else:
             self._note(x, log_p)
@@ -140,7 +140,7 @@ class VariationalTrainer(Run):
 
     def _evaluate(self) -> tuple[float, float]:
         """ELBO and effective share of the samples that the fixed noise makes."""
-        x, log_det, _ = self.flow._compiled().transport(self.kept, self.flow.standardize.table, self.noise, None,
+        x, log_det, _ = self.flow._compiled().transport(self.flow._state(self.kept), self.noise, None,
                                                         inverse=True)  # fmt: skip
         log_weights = self._call(x)[0] - self.flow.base.log_prob(self.noise) + log_det
         return float(log_weights.mean()), effective_sample_size(log_weights) / len(x)

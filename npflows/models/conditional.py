@@ -1,0 +1,83 @@
+"""Flows of densities p(x | condition)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from npflows.base.base import Base
+from npflows.flow import NormalizingFlow
+from npflows.models.realnvp import RealNVP
+from npflows.validation import as_int
+
+
+class ConditionalNormalizingFlow(NormalizingFlow):
+    """A flow whose layers see a condition: `forward`, `inverse`, `log_prob`, `sample`, `fit` take `condition=` and never
+    make one up.
+
+    Every model does so where `condition_dim` is given; this class makes such a flow from a list of layers and refuses
+    layers without a condition.
+
+    Parameters
+    ----------
+    layers, base_distribution, condition_dim, embedding_dims, dtype, rng
+        As in `NormalizingFlow`.
+    """
+
+    def _assemble(self, *arguments: Any, **options: Any) -> None:
+        super()._assemble(*arguments, **options)
+        if not self.condition_dim:
+            raise ValueError(
+                f"{type(self).__name__} needs layers with a condition, and none here has condition_dim above 0"
+            )
+
+
+class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
+    """Affine coupling flow of a density p(x | condition) (Dinh et al. 2017, arXiv:1605.08803).
+
+    Parameters
+    ----------
+    input_dim : int or tuple of int
+        Number of features, at least 2; or the shape (height, width, channels) of an image.
+    condition_dim : int
+        Width of the condition, at least 1; `npflows.one_hot` makes one from class labels.
+    num_coupling_layers, hidden_dims, mask_type, scale_activation, activation, residual_blocks, dropout, actnorm,
+    base_distribution, embedding_dims, dtype, rng
+        As in `RealNVP`.
+    """
+
+    def __init__(
+        self,
+        input_dim: int | Sequence[int],
+        condition_dim: int,
+        num_coupling_layers: int = 8,
+        hidden_dims: Sequence[int] = (128, 128),
+        mask_type: str = "checkerboard",
+        *,
+        scale_activation: str = "tanh_gain",
+        activation: str = "relu",
+        residual_blocks: int = 0,
+        dropout: float = 0.0,
+        actnorm: bool = False,
+        base_distribution: str | Base = "normal",
+        embedding_dims: Sequence[int] = (),
+        dtype: object = "float32",
+        rng: object = None,
+    ) -> None:
+        RealNVP.__init__(
+            self,
+            input_dim,
+            num_coupling_layers,
+            hidden_dims,
+            mask_type,
+            scale_activation=scale_activation,
+            activation=activation,
+            residual_blocks=residual_blocks,
+            dropout=dropout,
+            actnorm=actnorm,
+            base_distribution=base_distribution,
+            condition_dim=as_int(condition_dim, "condition_dim"),
+            embedding_dims=embedding_dims,
+            dtype=dtype,
+            rng=rng,
+        )
