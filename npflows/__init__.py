@@ -1,6 +1,6 @@
 """npflows: normalizing flows on NumPy and Numba."""
 
-from npflows.base import Base, Normal, StudentT, Uniform
+from npflows.base import Base, Cylinder, Normal, StudentT, Uniform
 from npflows.conditions import one_hot
 from npflows.engine.threads import get_num_threads, set_num_threads
 from npflows.errors import TrainingError
@@ -15,6 +15,7 @@ from npflows.layers import (
     LULinear,
     MAFLayer,
     Permutation,
+    Rotation,
     SplineAutoregressiveLayer,
     SplineCouplingLayer,
     SplineLayer,
@@ -34,6 +35,7 @@ __all__ = [
     "ConditionalNormalizingFlow",
     "ConditionalRealNVP",
     "CouplingLayer",
+    "Cylinder",
     "FlowFileError",
     "IAFLayer",
     "LULinear",
@@ -45,6 +47,7 @@ __all__ = [
     "Permutation",
     "RationalQuadraticSplineTransform",
     "RealNVP",
+    "Rotation",
     "SplineAutoregressiveLayer",
     "SplineCouplingLayer",
     "SplineLayer",

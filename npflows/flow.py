@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from npflows.base import as_base
+from npflows.assembled import Assembled
 from npflows.base.base import Base
-from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
-from npflows.engine.program import CHUNK, NO_FRONT, Cotangents, Program, State
+from npflows.engine.program import CHUNK, NO_FRONT, Cotangents
 from npflows.importance import importance_weights
-from npflows.layers.actnorm import ActNormLayer
-from npflows.layers.configured import Configured
 from npflows.layers.layer import Layer
-from npflows.layers.standardize import Standardize, affine_table
 from npflows.networks.embedding import Embedding
 from npflows.training.fit import fit
 from npflows.training.initialize import initialize
@@ -46,7 +41,7 @@ class SampleAndLogProb(NamedTuple):
     log_prob: np.ndarray
 
 
-class NormalizingFlow(Parametrised, Configured):
+class NormalizingFlow(Assembled):
     """An exact, trainable density: layers that carry data to a base distribution, and back.
 
     Whatever the compute dtype, methods take arrays of any layout or numeric dtype and return float64.  Where they take
@@ -63,6 +58,11 @@ class NormalizingFlow(Parametrised, Configured):
     embedding_dims : sequence of int
         Where given, a dense network with these hidden units, the last its output and as wide as the layers' condition,
         is trained between the condition and the layers.
+    support : sequence or mapping of npflows.support columns, optional
+        Where each column lives, all on the whole line by default: `npflows.support.real()`, `positive()`, `interval()`,
+        `periodic()`, `integer()`, one for each column, or by number or name for some.  Samples never leave it.
+    columns : sequence of str, optional
+        Names of the columns.
     dtype : {"float32", "float64"}
         The compute dtype, that of every layer.
     rng : int, numpy.random.Generator or None
@@ -89,6 +89,8 @@ class NormalizingFlow(Parametrised, Configured):
         *,
         condition_dim: int | None = None,
         embedding_dims: Sequence[int] = (),
+        support: object = None,
+        columns: Sequence[str] | None = None,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
@@ -100,7 +102,8 @@ class NormalizingFlow(Parametrised, Configured):
         if self.embedding_dims:
             width = as_int(condition_dim, "condition_dim (with embedding_dims)")
             embedding = Embedding(width, self.embedding_dims, dtype=as_dtype(dtype), rng=as_rng(rng))
-        self._assemble(given, (given[0].input_dim,), base_distribution, as_dtype(dtype), embedding)
+        self._assemble(given, (given[0].input_dim,), base_distribution, as_dtype(dtype), embedding,
+                       support=support, columns=columns)  # fmt: skip
         if condition_dim not in (None, self.condition_dim):
             raise ValueError(f"condition_dim is {condition_dim!r}, and the layers take {self.condition_dim} values")
 
@@ -108,132 +111,6 @@ class NormalizingFlow(Parametrised, Configured):
     def layers(self) -> list[Layer]:
         """What the constructor would take to make this flow again: `flow_layers`."""
         return self.flow_layers
-
-    def _assemble(
-        self,
-        layers: Sequence[Layer],
-        shape: tuple[int, ...],
-        base: str | Base,
-        dtype: np.dtype,
-        embedding: Embedding | None = None,
-    ) -> None:
-        """Put copies of the layers on one parameter buffer."""
-        dim = math.prod(shape)
-        if not isinstance(layers[0], Standardize):
-            layers = [Standardize(dim, dtype=dtype), *layers]
-        for i, layer in enumerate(layers):
-            name = f"layer {i} ({type(layer).__name__})"
-            if layer.input_dim != dim:
-                raise ValueError(f"{name} takes {layer.input_dim} values where the flow has {dim}")
-            if layer.dtype != dtype:
-                raise ValueError(f"{name} has dtype {layer.dtype} where the flow has {dtype}")
-            if i and isinstance(layer, Standardize):
-                raise ValueError(f"{name}: Standardize can only be the first layer, as it works in the user's units")
-        widths = {layer.condition_dim for layer in layers} - {0}
-        if len(widths) > 1:
-            raise ValueError(f"all layers with a condition must have the same condition_dim, got {sorted(widths)}")
-        width = widths.pop() if widths else 0
-        if embedding is not None and embedding.output_dim != width:
-            raise ValueError(f"the embedding gives {embedding.output_dim} values where the layers take {width}")
-        self.input_shape, self.latent_dim = shape, dim
-        self.condition_dim = width if embedding is None else embedding.condition_dim
-        self._condition_front = NO_FRONT
-        self._embedding = embedding
-        self.flow_layers: list[Layer] = [copy.deepcopy(layer) for layer in layers]
-        self.base = as_base(base, dim, dtype)
-        parts: list[tuple[str, Parametrised]] = [(f"layers.{i}", part) for i, part in enumerate(self.flow_layers)]
-        if embedding is not None:
-            parts.append(("embedding", embedding))
-        parts.append(("base", self.base))
-        self._buffer = ParameterBuffer(
-            (
-                Parameter(f"{prefix}.{p.name}", part._buffer.views()[p.name], p.free)
-                for prefix, part in parts
-                for p in part._buffer.parameters
-            ),
-            dtype,
-        )
-        self.history: dict[str, list[float]] = {}
-        self._columns: list[str] | None = None
-        self._is_standardized = False
-        self._target: Callable | None = None
-        self._bind()
-
-    def _bind(self) -> None:
-        """Let the layers, the embedding and the base work on their parts of the flow's buffer."""
-        start, self._offsets = 0, []
-        parts = [*self.flow_layers, *([] if self._embedding is None else [self._embedding]), self.base]
-        for part in parts:
-            self._offsets.append(start)
-            part._buffer.bind(self._buffer.theta[start : start + part.theta_size])
-            start += part.theta_size
-        self._programs: dict[bool, Program] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}, "_target": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._bind()
-
-    @property
-    def input_dim(self) -> int:
-        """Values of a sample on the data side."""
-        return self.latent_dim
-
-    @property
-    def columns(self) -> list[str] | None:
-        """Names of the columns, None where they have none."""
-        return self._columns
-
-    @columns.setter
-    def columns(self, names: Sequence[str] | None) -> None:
-        names = None if names is None else [str(name) for name in names]
-        if names is not None and len(names) != self.latent_dim:
-            raise ValueError(f"columns must be {self.latent_dim} names, one for each value of a sample, got {names!r}")
-        self._columns = names
-
-    @property
-    def standardize(self) -> Standardize:
-        """The first layer, which maps from the user's units."""
-        return self.flow_layers[0]  # type: ignore[return-value]
-
-    @property
-    def _actnorm_layers(self) -> list[ActNormLayer]:
-        return [layer for layer in self.flow_layers if isinstance(layer, ActNormLayer)]
-
-    def standardize_condition(self, loc: object, scale: object) -> None:
-        """Set location and (positive) scale of each value of the condition, which the flow standardises by; `fit` does."""
-        self._condition_front = affine_table(loc, scale, self.condition_dim)
-
-    def _compiled(self, with_base: bool = True) -> Program:
-        """The flow as a program, which ends in the base distribution unless only the map is wanted."""
-        if with_base not in self._programs:
-            self._programs[with_base] = Program(
-                self.flow_layers[1:],
-                self._offsets[1:],
-                self.latent_dim,
-                self.dtype,
-                base=self.base if with_base else None,
-                condition_dim=self.condition_dim,
-                embedding=self._embedding,
-                embedding_offset=self._offsets[-2],
-                front=True,
-            )
-        return self._programs[with_base]
-
-    def _state(self, theta: np.ndarray | None = None) -> State:
-        """What a program reads, with other parameters perhaps."""
-        return State(self._buffer.theta if theta is None else theta, self.standardize.table, self._condition_front)
-
-    def _inputs(self, x: object, condition: object, name: str = "x") -> tuple[np.ndarray, np.ndarray | None, bool]:
-        rows, single = as_rows(x, self.input_shape, name)
-        return rows, as_condition(condition, len(rows), self.condition_dim), single
-
-    def _shaped(self, rows: np.ndarray, single: bool) -> np.ndarray:
-        """(n, latent_dim) in the shape of samples."""
-        rows = rows.reshape(len(rows), *self.input_shape)
-        return rows[0] if single else rows
 
     def forward(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
         """Data to latent.
@@ -248,7 +125,7 @@ class NormalizingFlow(Parametrised, Configured):
         -------
         z : ndarray (n, latent_dim)
         log_det : ndarray (n,)
-            log |det dz/dx|.
+            log |det dz/dx|.  Outside the support both are NaN; whole numbers are taken for the middle of their cells.
 
         Raises
         ------
@@ -266,7 +143,7 @@ class NormalizingFlow(Parametrised, Configured):
         rows, context, single = self._inputs(z, condition, "z")
         x, log_det, _ = self._compiled().transport(self._state(), rows, context,
                                                    inverse=True)  # fmt: skip
-        return self._shaped(x, single), log_det[0] if single else log_det
+        return self._shaped(x, single, "x"), log_det[0] if single else log_det
 
     def forward_vjp(self, x: object, dz: object, dlog_det: object = 0.0, condition: object = None) -> Cotangents:
         """Gradients of a scalar L through `forward` at x, from dL/dz (n, d) and dL/dlog_det (n,)."""
@@ -293,48 +170,76 @@ class NormalizingFlow(Parametrised, Configured):
         return Cotangents(self._shaped(result.dx, single), result.gradient[self._buffer.index],
                           result.dcondition if self.condition_dim else None)  # fmt: skip
 
-    def log_prob(self, x: object, condition: object = None) -> np.ndarray:
+    def log_prob(
+        self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0
+    ) -> np.ndarray:  # fmt: skip
         """Log-density of x, in the units of x.
+
+        With `integer` columns it is the logarithm of a mass: that of x's cell, a mean of the density at random points of
+        it, which is right on average before the logarithm is taken and the closer the more of them there are.
 
         Parameters
         ----------
         x : array_like (n, input_dim)
-            A row with NaN gives NaN; one outside what the flow can represent, infinity included, gives -inf.
+            A row with NaN gives NaN; one outside the support, or what the flow can represent, infinity included, gives
+            -inf.
         condition : array_like, optional
             See `forward`.
+        draws : int
+            Points of each cell of whole numbers; without integer columns nothing is drawn.
+        rng : int, numpy.random.Generator or None
+            Draws them; the same ones each time by default.
 
         Returns
         -------
         ndarray (n,)
         """
-        rows, context, single = self._inputs(x, condition)
-        result = self._compiled().transport(self._state(), rows, context, y=False,
-                                            log_det=False, log_prob=True)  # fmt: skip
-        return result.log_prob[0] if single else result.log_prob
+        rows, context, single = self._given(x, condition)
+        log_probs = [
+            self._compiled().transport(self._state(), points, context, y=False, log_det=False, log_prob=True).log_prob
+            for points in self._cells(rows, draws, rng)
+        ]
+        log_prob = log_probs[0] if len(log_probs) == 1 else _log_mean_exp(np.array(log_probs))
+        return log_prob[0] if single else log_prob
 
-    def log_prob_and_grad(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
-        """Log-density (n,) of x and its gradient with respect to x (n, input_dim), in the units of x.
+    def log_prob_and_grad(
+        self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Log-density (n,) of x and its gradient with respect to x (n, input_dim), in the units of x; see `log_prob`.
 
         The gradient is 0 where the log-density is -inf, or so small that the gradient leaves the range of the compute
-        dtype, so that a sampler meets no NaN.
+        dtype, so that a sampler meets no NaN; and in integer columns.
         """
-        rows, context, single = self._inputs(x, condition)
-        result = self._compiled().pullback(self._state(), rows, context,
-                                           dlog=np.ones(len(rows)), input=True, gradient=False)  # fmt: skip
-        lost = np.isneginf(result.log_prob) | ~np.isfinite(result.dx).all(axis=1)
-        result.dx[lost & ~np.isnan(result.log_prob)] = 0
-        return (result.log_prob[0] if single else result.log_prob), self._shaped(result.dx, single)
+        rows, context, single = self._given(x, condition)
+        results = [
+            self._compiled().pullback(self._state(), points, context, dlog=np.ones(len(rows)), input=True, gradient=False)
+            for points in self._cells(rows, draws, rng)
+        ]
+        log_prob, dx = results[0].log_prob, results[0].dx
+        if len(results) > 1:
+            log_probs = np.array([result.log_prob for result in results])
+            log_prob = _log_mean_exp(log_probs)
+            with np.errstate(invalid="ignore"):
+                shares = np.exp(log_probs - log_prob) / len(results)
+            dx = sum(share[:, None] * result.dx for share, result in zip(shares, results))
+            dx[:, self._support.integer] = 0  # type: ignore[union-attr]
+        lost = np.isneginf(log_prob) | ~np.isfinite(dx).all(axis=1)
+        dx[lost & ~np.isnan(log_prob)] = 0
+        return (log_prob[0] if single else log_prob), self._shaped(dx, single)
 
     def nll_and_grad(
         self, x: object, sample_weight: object = None, condition: object = None
     ) -> tuple[float, np.ndarray]:  # fmt: skip
         """Mean negative log-likelihood of x and its gradient (num_params,) in the order of `params`.
 
-        With weights it is the weighted mean.  Made for optimisers: assign `params`, return this.
+        With weights it is the weighted mean.  Made for optimisers: assign `params`, return this.  Whole numbers are placed
+        at random in their cells, the same way each time, which gives a bound from above.
         """
-        rows, context, _ = self._inputs(x, condition)
+        rows, context, _ = self._given(x, condition)
         if not len(rows):
             raise ValueError("x must have at least one row")
+        if self._support is not None and self._support.has_integers:
+            rows = self._support.scatter(rows, np.random.default_rng(0))
         weights = as_weights(sample_weight, len(rows))
         if weights is None:
             weights = np.full(len(rows), 1 / len(rows))
@@ -375,7 +280,7 @@ class NormalizingFlow(Parametrised, Configured):
         z = self.base.sample(n, rng, temperature)
         result = self._compiled().transport(self._state(), z, context, inverse=True,
                                             log_det=False)  # fmt: skip
-        return self._shaped(result.y, False)
+        return self._shaped(result.y, False, "x")
 
     generate = sample
 
@@ -398,13 +303,18 @@ class NormalizingFlow(Parametrised, Configured):
     def sample_and_log_prob(
         self, n_samples: int, rng: object = None, temperature: float = 1.0, *, condition: object = None
     ) -> SampleAndLogProb:
-        """Draw samples with the log-density of what was drawn, temperature included; see `sample`."""
+        """Draw samples with the log-density of what was drawn, temperature included; see `sample` and `log_prob`."""
         n = as_int(n_samples, "n_samples", 0)
         temperature = as_positive(temperature, "temperature")
         context = as_condition(condition, n, self.condition_dim)
         z = self.base.sample(n, rng, temperature)
         result = self._compiled().transport(self._state(), z, context, inverse=True)
-        return SampleAndLogProb(self._shaped(result.y, False), self.base.log_prob(z, temperature) - result.log_det)
+        x = self._shaped(result.y, False, "x")
+        if self._support is not None and self._support.has_integers:
+            if temperature != 1:
+                raise ValueError("sample_and_log_prob of integer columns needs temperature=1")
+            return SampleAndLogProb(x, self.log_prob(x, context))
+        return SampleAndLogProb(x, self.base.log_prob(z, temperature) - result.log_det)
 
     def __call__(self, x: object, condition: object = None) -> dict[str, np.ndarray]:
         """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow)."""
@@ -469,3 +379,11 @@ class NormalizingFlow(Parametrised, Configured):
 def _brief(values: np.ndarray) -> str:
     shown = ", ".join(f"{v:.4g}" for v in values[:4])
     return f"[{shown}{', ...' if len(values) > 4 else ''}]"
+
+
+def _log_mean_exp(values: np.ndarray) -> np.ndarray:
+    """log of the mean of exp(values) over the first axis."""
+    top = values.max(axis=0)
+    safe = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(values - safe).mean(axis=0)) + safe

@@ -206,9 +206,9 @@ def _mismatches(flow: NormalizingFlow, have: dict[str, tuple], arrays: dict[str,
 
 def _known(classes: Iterable[type]) -> dict[str, type]:
     """Every class that a file may name."""
-    from npflows import base, flow, layers, models
+    from npflows import base, flow, layers, models, support
 
-    own = [getattr(module, name) for module in (layers, base, models) for name in module.__all__]
+    own = [getattr(module, name) for module in (layers, base, models, support) for name in module.__all__]
     return {c.__name__: c for c in [*own, flow.NormalizingFlow, *classes] if isinstance(c, type)}
 
 

@@ -17,6 +17,8 @@ BOUNDS = {
     "tanh": 3,
     "softplus": 3,
     "sigmoid": 3,
+    "sinpi": 5,
+    "cospi": 5,
 }  # units in the last place
 DTYPES = [np.float32, np.float64]
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}
@@ -67,6 +69,13 @@ def exact(name, x):
     if name == "sigmoid":
         e = np.exp(-np.abs(x))
         return np.where(x > 0, 1, e) / (1 + e)
+    if name in ("sinpi", "cospi"):
+        r = np.fmod(x, 2)  # exact; then to where sine and cosine are small
+        pi = 4 * np.arctan(x.dtype.type(1))
+        folded = r if name == "sinpi" else r + x.dtype.type(0.5)
+        near = np.rint(folded)
+        small = r - near if name == "sinpi" else r - (near - x.dtype.type(0.5))
+        return np.where(near % 2 == 0, 1, -1) * np.sin(pi * small)
     return getattr(np, name)(x)
 
 
@@ -153,14 +162,14 @@ def test_result_does_not_depend_on_the_rules_of_the_caller(name, dtype):
 
 @for_both_types
 def test_result_has_the_type_of_the_argument(dtype):
-    exp, expm1, log, log1p, tanh, softplus, sigmoid = (getattr(vecmath, name) for name in BOUNDS)
+    exp, expm1, log, log1p, tanh, softplus, sigmoid, sinpi, cospi = (getattr(vecmath, name) for name in BOUNDS)
 
     @inlined
     def every(x):
-        return exp(x), expm1(x), log(x), log1p(x), tanh(x), softplus(x), sigmoid(x)
+        return exp(x), expm1(x), log(x), log1p(x), tanh(x), softplus(x), sigmoid(x), sinpi(x), cospi(x)
 
     every(dtype(0.5))
-    assert DISABLED or str(every.nopython_signatures[0].return_type) == f"UniTuple({np.dtype(dtype).name} x 7)"
+    assert DISABLED or str(every.nopython_signatures[0].return_type) == f"UniTuple({np.dtype(dtype).name} x 9)"
     assert {type(getattr(vecmath, name)(dtype(0.5))) for name in BOUNDS} == {dtype}
 
 

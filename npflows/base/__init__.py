@@ -7,12 +7,13 @@ import copy
 import numpy as np
 
 from npflows.base.base import Base
+from npflows.base.cylinder import Cylinder
 from npflows.base.normal import Normal
 from npflows.base.student_t import StudentT
 from npflows.base.uniform import Uniform
 from npflows.validation import as_choice
 
-__all__ = ["Base", "Normal", "StudentT", "Uniform", "as_base"]
+__all__ = ["Base", "Cylinder", "Normal", "StudentT", "Uniform", "as_base"]
 
 _BY_NAME = {"normal": Normal, "uniform": Uniform, "student_t": StudentT}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
-from npflows.engine.program import NO_FRONT, Program
+from npflows.engine.program import Program, State
 from npflows.layers.configured import Configured
 from npflows.validation import as_dtype, as_int, as_positive, as_rng, as_rows
 
@@ -18,7 +18,8 @@ class Base(Parametrised, Configured):
 
     To make one of your own, subclass it, hand its parameters to the constructor, set `kernels` to two functions decorated
     with `npflows.kernels.jit.kernel`, of the kinds "base" and "base_vjp" in `npflows.kernels.calls.SIGNATURES`, and
-    write `draw`; a `center` other than 0 and a bounded `support` are the only other things to say.
+    write `draw`; a `center` other than 0 and a bounded `support` are the only other things to say.  `cdf` and `ppf` are
+    needed only where they are asked for, by a flow's `to_unit_cube` and `from_unit_cube`.
 
     Parameters
     ----------
@@ -51,6 +52,11 @@ class Base(Parametrised, Configured):
         return np.zeros(self.dim)
 
     @property
+    def tempered(self) -> np.ndarray:
+        """Which columns (dim,) a temperature draws towards the centre; a circle has none."""
+        return np.ones(self.dim, bool)
+
+    @property
     def support(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Bounds (low, high) of each column outside which the density is zero; None for the whole line."""
         return None
@@ -59,25 +65,44 @@ class Base(Parametrised, Configured):
         """n samples (n, dim) as float64."""
         raise NotImplementedError
 
+    def cdf(self, z: object) -> np.ndarray:
+        """Cumulative distribution of each column (n, dim), between 0 and 1, at z (n, dim)."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no cdf(z); a base distribution of your own needs one for this"
+        )
+
+    def ppf(self, u: object) -> np.ndarray:
+        """The inverse of `cdf`, column by column: z (n, dim) for u (n, dim) between 0 and 1; NaN outside."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no ppf(u); a base distribution of your own needs one for this"
+        )
+
     def sample(self, n_samples: int, rng: object = None, temperature: float = 1.0) -> np.ndarray:
         """Samples (n_samples, dim), their distances from the centre multiplied by `temperature`."""
         n = as_int(n_samples, "n_samples", 0)
         z = self.draw(n, as_rng(rng))
         temperature = as_positive(temperature, "temperature")
-        return z if temperature == 1 else self.center + temperature * (z - self.center)
+        return z if temperature == 1 else np.where(self.tempered, self.center + temperature * (z - self.center), z)
 
     def log_prob(self, z: object, temperature: float = 1.0) -> np.ndarray:
         """Log-density (n,) of z (n, dim), of the distribution that `sample` at this temperature draws from."""
         rows, single = as_rows(z, (self.dim,), "z")
         temperature = as_positive(temperature, "temperature")
         if temperature != 1:
-            rows = self.center + (rows - self.center) / temperature
+            rows = np.where(self.tempered, self.center + (rows - self.center) / temperature, rows)
         if self._program is None:
             self._program = Program([], [0], self.dim, self.dtype, base=self)
-        result = self._program.transport(self._buffer.theta, NO_FRONT, rows, None, y=False, log_det=False,
+        result = self._program.transport(State(self._buffer.theta), rows, None, y=False, log_det=False,
                                          log_prob=True)  # fmt: skip
-        values = result.log_prob - self.dim * math.log(temperature)
+        values = result.log_prob - int(self.tempered.sum()) * math.log(temperature)
         return values[0] if single else values
+
+    def _by_column(self, function: Callable[[np.ndarray], np.ndarray], values: object, name: str) -> np.ndarray:
+        """A function of each value, in float64, of rows or of one without its axis."""
+        rows, single = as_rows(values, (self.dim,), name)
+        with np.errstate(all="ignore"):
+            result = function(rows.astype(np.float64))
+        return result[0] if single else result
 
     def _columns(self, value: object, name: str) -> np.ndarray:
         """One number for all columns, or one for each."""

@@ -58,8 +58,22 @@ class Normal(Base):
     def center(self) -> np.ndarray:
         return self._buffer.views()["loc"].astype(np.float64)
 
+    @property
+    def _scale(self) -> np.ndarray:
+        return self._buffer.views()["scale"].astype(np.float64)
+
+    def cdf(self, z: object) -> np.ndarray:
+        from scipy.special import ndtr
+
+        return self._by_column(lambda z: ndtr((z - self.center) / self._scale), z, "z")
+
+    def ppf(self, u: object) -> np.ndarray:
+        from scipy.special import ndtri
+
+        return self._by_column(lambda u: self.center + self._scale * ndtri(u), u, "u")
+
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         z = rng.standard_normal((n, self.dim))
         if (self.loc != 0).any() or (self.scale != 1).any():
-            z = self.center + z * self._buffer.views()["scale"].astype(np.float64)
+            z = self.center + z * self._scale
         return z

@@ -61,5 +61,15 @@ class Uniform(Base):
         low, high = self.support
         return 0.5 * (low + high)
 
+    def cdf(self, z: object) -> np.ndarray:
+        low, high = self.support
+        return self._by_column(lambda z: np.clip((z - low) / (high - low), 0.0, 1.0), z, "z")
+
+    def ppf(self, u: object) -> np.ndarray:
+        low, high = self.support
+        return self._by_column(
+            lambda u: np.where((u >= 0) & (u <= 1), np.minimum(low + u * (high - low), high), np.nan), u, "u"
+        )
+
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(*self.support, (n, self.dim))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from npflows.base.base import Base
     from npflows.layers.layer import Layer
     from npflows.networks.embedding import Embedding
+    from npflows.support import Entered, Support
 
 CHUNK = 65536
 """Samples that one run of a driver takes; more are converted and run chunk by chunk."""
@@ -96,6 +97,8 @@ class Program:
         What the condition goes through first; its parameters begin at `embedding_offset`.
     front : bool
         Whether a float64 affine map from the user's units comes before the layers.
+    support : Support, optional
+        The bijection from the user's values to the line that comes before all else.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class Program:
         embedding: Embedding | None = None,
         embedding_offset: int = 0,
         front: bool = False,
+        support: Support | None = None,
     ) -> None:
         self.dtype = np.dtype(dtype)
         self.condition_dim = condition_dim
@@ -121,6 +125,7 @@ class Program:
             max((layer.work_rows for layer in layers), default=0),
             max((layer.temp_rows for layer in (*layers, *filter(None, [embedding]))), default=0),
         )
+        self._support = support
         self._context_rows = condition_dim if embedding is None else embedding.output_dim
         self._embedding, self._embedding_offset = embedding, embedding_offset
         self._parts = (list(layers), list(offsets), base, front)
@@ -216,8 +221,15 @@ class Program:
             part = slice(start, min(start + CHUNK, n))
             rows = _native(x[part])
             context = _EMPTY_2 if condition is None else _native(condition[part])
-            out = (result.y[part], result.log_det[part], result.log_prob[part])
+            out = Result(result.y[part], result.log_det[part], result.log_prob[part])
+            entered = None if inverse or self._support is None else self._support.enter(rows)
+            rows = rows if entered is None else entered.t
             self._transport_chunk(plan, state, rows, context, start, out)
+            if entered is not None:
+                _from_line(entered, out)
+            elif inverse and self._support is not None:
+                out.y[:], more = self._support.leave(out.y)
+                out.log_det[:] += more[: out.log_det.size]
         return result
 
     def _transport_chunk(
@@ -294,12 +306,19 @@ class Program:
         origin: int = 0,
     ) -> None:
         """One run of the driver with what it writes given: buffers (buffer_count, theta.size), log_prob (n,)."""
-        n, plan = len(x), self.plan(inverse, True)
+        n, plan, support = len(x), self.plan(inverse, True), self._support
         width = block_width(n)
         rows, counter = _native(x), np.zeros(1, np.int64)
         context = _EMPTY_2 if condition is None else _native(condition)
         cotangents = _EMPTY_2 if dy is None else _native(dy)
-        dlog = _native(dlog)
+        dlog, given, entered = _native(dlog), rows, None
+        if support is not None and inverse:
+            t = np.empty((n, self._dims[0]))
+            self._transport_chunk(self.plan(True, False), state, rows, context, origin, (t, _EMPTY_1, _EMPTY_1))
+            cotangents = support.leave_vjp(t, cotangents, dlog)
+        elif support is not None:
+            entered = support.enter(rows)
+            rows, dlog = entered.t, np.where(entered.inside, dlog, 0.0)
 
         def work() -> None:
             driver.pullback(plan, *state, rows, context, key, origin, width, counter,
@@ -307,6 +326,20 @@ class Program:
                             buffers)  # fmt: skip
 
         threads.run(work, len(buffers))
+        if entered is not None:
+            _from_line(entered, Result(_EMPTY_2, _EMPTY_1, log_prob))
+            if dx.size:
+                dx[:] = support.enter_vjp(given, dx, dlog)
+
+
+def _from_line(entered: Entered, out: Result) -> None:
+    """Add the log-determinant of entering the line to what came out; rows outside the support have no density."""
+    for values, outside in ((out.y, np.nan), (out.log_det, np.nan), (out.log_prob, -np.inf)):
+        if values.size:
+            if values.ndim == 1:
+                values += entered.log_det
+            if not entered.inside.all():
+                values[~entered.inside] = outside
 
 
 def _native(a: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Elementary functions that vectorise: scalar code without branches or calls, for use in compiled loops over lanes.
 
 `math.exp` and its like are calls into the C library, one number at a time, 5 to 40 times slower.  Each function takes a
-float32 or a float64 and returns the same type, within 3 units in the last place over the whole range.  NaN propagates.
+float32 or a float64 and returns the same type, within 3 units in the last place over the whole range (sinpi and cospi
+within 5).  NaN propagates.
 
 The float32 and the float64 functions are one text, built twice with constants of the type: one float64 constant in
 float32 code would halve its speed.
@@ -39,6 +40,7 @@ def _build(
     ln2_split: tuple[float, float],
     exp_coefficients: list[float],
     log_coefficients: list[float],
+    sine_terms: int,
 ) -> SimpleNamespace:
     """The functions for one type.
 
@@ -135,7 +137,32 @@ def _build(
         e = exp(-abs(x))
         return (one if x > zero else e) / (one + e)
 
-    return SimpleNamespace(exp=exp, expm1=expm1, log=log, log1p=log1p, tanh=tanh, softplus=softplus, sigmoid=sigmoid)
+    sine = tuple(real((-1) ** k * math.pi ** (2 * k + 1) / math.factorial(2 * k + 1)) for k in reversed(range(sine_terms)))
+
+    @inlined
+    def turns(x):
+        """abs(x) less the even integer next to it, exactly."""
+        y = half * abs(x)
+        part = y - np.floor(y)
+        return two * (part - one if part > half else part)
+
+    @inlined
+    def sine_of_half_turn(x):
+        """sin(pi x) for x from -1/2 to 1/2, by its series."""
+        return x * _polynomial(x * x, sine)
+
+    @inlined
+    def sinpi(x):
+        r = turns(x)
+        y = sine_of_half_turn((one if r > zero else -one) - r if abs(r) > half else r)
+        return -y if x < zero else y
+
+    @inlined
+    def cospi(x):
+        return sine_of_half_turn(half - abs(turns(x)))
+
+    return SimpleNamespace(exp=exp, expm1=expm1, log=log, log1p=log1p, tanh=tanh, softplus=softplus, sigmoid=sigmoid,
+                           sinpi=sinpi, cospi=cospi)  # fmt: skip
 
 
 # exp: minimax fits of this project's own on |r| < ln(2) / 2, for the relative error of expm1.
@@ -146,6 +173,7 @@ _SINGLE = _build(
     (6.9314575195e-01, 1.4286067653e-06),
     [0.5, 0.16666666, 0.041666348, 0.0083333915, 0.0013941652, 0.00019845959],
     [0.66666662693, 0.40000972152, 0.28498786688, 0.24279078841],
+    7,
 )  # fmt: skip
 _DOUBLE = _build(
     np.float64,
@@ -160,6 +188,7 @@ _DOUBLE = _build(
         6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01, 2.222219843214978396e-01,
         1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01,
     ],
+    11,
 )  # fmt: skip
 
 
@@ -216,3 +245,13 @@ def softplus(x: Real) -> Real:
 @_by_type
 def sigmoid(x: Real) -> Real:
     """1 / (1 + exp(-x)), accurate far into the lower tail."""
+
+
+@_by_type
+def sinpi(x: Real) -> Real:
+    """sin(pi x), exactly 0 at whole numbers."""
+
+
+@_by_type
+def cospi(x: Real) -> Real:
+    """cos(pi x)."""

@@ -8,6 +8,7 @@ from npflows.layers.layer import Layer
 from npflows.layers.linear import LULinear
 from npflows.layers.made import MADE
 from npflows.layers.permutation import Permutation
+from npflows.layers.rotation import Rotation
 from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
 from npflows.layers.standardize import Standardize
 
@@ -23,6 +24,7 @@ __all__ = [
     "Layer",
     "MAFLayer",
     "Permutation",
+    "Rotation",
     "SplineAutoregressiveLayer",
     "SplineCouplingLayer",
     "SplineLayer",

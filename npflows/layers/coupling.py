@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.engine.params import Parameter
+from npflows.kernels import vecmath
 from npflows.kernels.blocks import gather, scatter
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
@@ -17,25 +18,72 @@ from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
 from npflows.transformers.rational_quadratic import RationalQuadratic
 from npflows.validation import as_choice, as_dtype, as_mask, as_widths
 
-# spec: this header, then the indices of the values kept and of those moved, the network's spec, the scalar map's
-(N_KEPT, N_MOVED, MULTIPLIER, NETWORK_THETA, NETWORK_SPEC, MAP_SPEC, NETWORK_FORWARD, NETWORK_VJP,
- MAP_FORWARD, MAP_INVERSE, MAP_VJP, MAP_SOLVE, HEADER) = range(13)  # fmt: skip
-# work: the kept values, the moved ones before the map, the raw parameters, the network's own
+# spec: this header, then the indices of the values kept (those on circles last) and of those moved, the network's spec, the
+# scalar map's
+(N_LINE, N_CIRCLE, PER_BOUND, N_MOVED, MULTIPLIER, NETWORK_THETA, NETWORK_SPEC, MAP_SPEC, NETWORK_FORWARD, NETWORK_VJP,
+ MAP_FORWARD, MAP_INVERSE, MAP_VJP, MAP_SOLVE, HEADER) = range(15)  # fmt: skip
+# work: what the network sees of the kept values, the moved values before the map, the raw parameters, the network's own
+
+
+@inlined
+def n_features(spec):
+    """Values that the network sees: one of each kept value on the line, cosine and sine of each on a circle."""
+    return spec[N_LINE] + 2 * spec[N_CIRCLE]
+
+
+@inlined
+def start_of_moved(spec):
+    return HEADER + spec[N_LINE] + spec[N_CIRCLE]
 
 
 @inlined
 def parts(spec, work):
-    """kept (n_kept, lanes), moved (n_moved, lanes), raw (n_moved * multiplier, lanes) and the network's work."""
-    a, b = spec[N_KEPT], spec[N_KEPT] + spec[N_MOVED]
+    """kept (n_features, lanes), moved (n_moved, lanes), raw (n_moved * multiplier, lanes) and the network's work."""
+    a = n_features(spec)
+    b = a + spec[N_MOVED]
     c = b + spec[N_MOVED] * spec[MULTIPLIER]
     return work[:a], work[a:b], work[b:c], work[c:]
+
+
+@inlined
+def per_bound(spec, like):
+    """1 / bound, for values on circles, which are the interval [-bound, bound]."""
+    return like.dtype.type(spec[PER_BOUND : PER_BOUND + 1].view(np.float64)[0])
+
+
+@inlined
+def see(spec, block, kept):
+    """kept = what the network sees of a block."""
+    n, m = spec[N_LINE], spec[N_CIRCLE]
+    gather(block, spec, HEADER, kept[:n])
+    turn = per_bound(spec, block)
+    for k in range(m):
+        source, cosine, sine = block[spec[HEADER + n + k]], kept[n + k], kept[n + m + k]
+        for t in range(source.size):
+            cosine[t] = vecmath.cospi(source[t] * turn)
+            sine[t] = vecmath.sinpi(source[t] * turn)
+
+
+@inlined
+def add_kept(spec, kept, dkept, dblock):
+    """Add the gradient of what the network sees to that of the kept values."""
+    n, m = spec[N_LINE], spec[N_CIRCLE]
+    for k in range(n):
+        target = dblock[spec[HEADER + k]]
+        for t in range(dkept.shape[1]):
+            target[t] += dkept[k, t]
+    turn = per_bound(spec, dblock) * dblock.dtype.type(np.pi)
+    for k in range(n, n + m):
+        target = dblock[spec[HEADER + k]]
+        for t in range(dkept.shape[1]):
+            target[t] += turn * (kept[k, t] * dkept[m + k, t] - kept[m + k, t] * dkept[k, t])
 
 
 @inlined
 def condition_map(spec, theta, context, key, first, block, work, temp):
     """Fill kept and raw: the parameters of the map, from the values that are left unchanged."""
     kept, _, raw, network_work = parts(spec, work)
-    gather(block, spec, HEADER, kept)
+    see(spec, block, kept)
     call(spec[NETWORK_FORWARD], (spec[spec[NETWORK_SPEC] : spec[MAP_SPEC]], theta[: spec[NETWORK_THETA]], context, key,
                                  first, kept, raw, network_work, temp))  # fmt: skip
 
@@ -45,42 +93,34 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
     condition_map(spec, theta, context, key, first, block, work, temp)
     _, moved, raw, _ = parts(spec, work)
     y = temp[: spec[N_MOVED]]
-    gather(block, spec, HEADER + spec[N_KEPT], moved)
-    gather(block, spec, HEADER + spec[N_KEPT], y)
+    gather(block, spec, start_of_moved(spec), moved)
+    gather(block, spec, start_of_moved(spec), y)
     call(spec[MAP_FORWARD], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], y, raw, log_det))
-    scatter(y, spec, HEADER + spec[N_KEPT], block)
+    scatter(y, spec, start_of_moved(spec), block)
 
 
 @kernel
 def inverse(spec, theta, context, key, first, block, log_det, work, temp):
     condition_map(spec, theta, context, key, first, block, work, temp)
     _, moved, raw, _ = parts(spec, work)
-    gather(block, spec, HEADER + spec[N_KEPT], moved)
+    gather(block, spec, start_of_moved(spec), moved)
     call(spec[MAP_INVERSE], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], moved, raw, log_det))
-    scatter(moved, spec, HEADER + spec[N_KEPT], block)
+    scatter(moved, spec, start_of_moved(spec), block)
 
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
     kept, moved, raw, network_work = parts(spec, work)
-    a, b = spec[N_MOVED], spec[N_MOVED] + spec[N_KEPT]
+    a, b = spec[N_MOVED], spec[N_MOVED] + n_features(spec)
     dmoved, dkept = temp[:a], temp[a:b]
-    gather(dblock, spec, HEADER + spec[N_KEPT], dmoved)
+    gather(dblock, spec, start_of_moved(spec), dmoved)
     call(spec[MAP_VJP], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], moved, raw, dmoved, dlog_det,
                          dtheta[spec[NETWORK_THETA] :]))  # fmt: skip
-    scatter(dmoved, spec, HEADER + spec[N_KEPT], dblock)
+    scatter(dmoved, spec, start_of_moved(spec), dblock)
     call(spec[NETWORK_VJP], (spec[spec[NETWORK_SPEC] : spec[MAP_SPEC]], theta[: spec[NETWORK_THETA]], context, key,
                              first, kept, raw, dkept, network_work, temp[b:], dtheta[: spec[NETWORK_THETA]],
                              dcontext))  # fmt: skip
-    add_kept(spec, dkept, dblock)
-
-
-@inlined
-def add_kept(spec, dkept, dblock):
-    for k in range(dkept.shape[0]):
-        target = dblock[spec[HEADER + k]]
-        for t in range(dkept.shape[1]):
-            target[t] += dkept[k, t]
+    add_kept(spec, kept, dkept, dblock)
 
 
 @kernel
@@ -89,11 +129,11 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
     half, push (dY, dL) through the forward vjp, and dy = -dY."""
     kept, moved, raw, network_work = parts(spec, work)
     a = spec[N_MOVED]
-    b, c = 2 * a, 2 * a + spec[N_KEPT]
+    b, c = 2 * a, 2 * a + n_features(spec)
     dY, dmoved, dkept, dL = temp[:a], temp[a:b], temp[b:c], temp[c]
     map_spec, map_theta = spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :]
     dmap_theta = dtheta[spec[NETWORK_THETA] :]
-    gather(dblock, spec, HEADER + spec[N_KEPT], dY)
+    gather(dblock, spec, start_of_moved(spec), dY)
     for t in range(dlog_det.size):
         dL[t] = -dlog_det[t]
         for k in range(a):
@@ -107,17 +147,33 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
     call(spec[NETWORK_VJP], (spec[spec[NETWORK_SPEC] : spec[MAP_SPEC]], theta[: spec[NETWORK_THETA]], context, key,
                              first, kept, raw, dkept, network_work, temp[c + 1 :], dtheta[: spec[NETWORK_THETA]],
                              dcontext))  # fmt: skip
-    scatter(dY, spec, HEADER + spec[N_KEPT], dblock)
-    add_kept(spec, dkept, dblock)
+    scatter(dY, spec, start_of_moved(spec), dblock)
+    add_kept(spec, kept, dkept, dblock)
 
 
 class Coupling(Layer):
-    """A coupling of any conditioner and any scalar map; `CouplingLayer` is the affine one."""
+    """A coupling of any conditioner and any scalar map; `CouplingLayer` is the affine one.
+
+    Values that `circular` marks are on circles, the interval [-bound, bound] whose ends are the same point: the network,
+    which has `features_of(mask, circular)` inputs, sees their cosine and sine.
+    """
 
     kernels = (forward, inverse, forward_vjp, inverse_vjp)
 
-    def __init__(self, mask: np.ndarray, network: MLP, transformer: Affine | RationalQuadratic, dtype: object) -> None:
-        self._kept, self._moved = np.flatnonzero(mask), np.flatnonzero(mask == 0)
+    def __init__(
+        self,
+        mask: np.ndarray,
+        network: MLP,
+        transformer: Affine | RationalQuadratic,
+        dtype: object,
+        *,
+        circular: np.ndarray | None = None,
+        bound: float = 1.0,
+    ) -> None:
+        on_circle = np.zeros(mask.size, bool) if circular is None else circular
+        line, circle = np.flatnonzero((mask == 1) & ~on_circle), np.flatnonzero((mask == 1) & on_circle)
+        self._kept, self._n_circle, self._bound = np.concatenate([line, circle]), len(circle), bound
+        self._moved = np.flatnonzero(mask == 0)
         self._network, self._transformer = network, transformer
         n_moved = len(self._moved)
         parameters = [Parameter(f"network.{p.name}", p.value, p.free) for p in network.parameters]
@@ -126,8 +182,8 @@ class Coupling(Layer):
         super().__init__(
             mask.size,
             parameters,
-            work_rows=len(self._kept) + n_moved * (1 + transformer.multiplier) + network.work_rows,
-            temp_rows=len(self._kept) + 2 * n_moved + 1 + network.temp_rows,
+            work_rows=network.n_in + n_moved * (1 + transformer.multiplier) + network.work_rows,
+            temp_rows=network.n_in + 2 * n_moved + 1 + network.temp_rows,
             condition_dim=network.condition_dim,
             dtype=dtype,
         )
@@ -137,7 +193,9 @@ class Coupling(Layer):
         network_spec = HEADER + len(self._kept) + len(self._moved)
         inner = self._network.spec(link)
         return [
-            len(self._kept),
+            len(self._kept) - self._n_circle,
+            self._n_circle,
+            *np.array([1 / self._bound]).view(np.int64).tolist(),
             len(self._moved),
             self._transformer.multiplier,
             self._network_theta,
@@ -154,6 +212,11 @@ class Coupling(Layer):
             *inner,
             *self._transformer.spec(),
         ]
+
+
+def features_of(mask: np.ndarray, circular: np.ndarray) -> int:
+    """How many values the network of a coupling sees: two of each kept value on a circle."""
+    return int((mask == 1).sum() + ((mask == 1) & circular).sum())
 
 
 class CouplingLayer(Coupling):

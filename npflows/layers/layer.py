@@ -66,6 +66,26 @@ class Layer(Parametrised, Configured):
         """The integers that the kernels read: sizes, offsets, indices, addresses (from `link`) of further kernels."""
         return []
 
+    @property
+    def circle_bound(self) -> float | None:
+        """Where the layer has values on circles: half their circumference."""
+        return None
+
+    def keep_circles(self, circles: np.ndarray) -> np.ndarray:
+        """Which values (d,) are on circles after the layer, from which are before it.
+
+        Raises
+        ------
+        ValueError
+            If the layer can't keep a circle, as most can't.
+        """
+        if circles.any():
+            where = ", ".join(map(str, np.flatnonzero(circles)))
+            raise ValueError(
+                f"{self!r} can't keep a value on a circle (here {where}): use circular splines and permutations"
+            )
+        return circles
+
     def forward(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
         """Data to latent: y (n, d) and log |det dy/dx| (n,), for x (n, d)."""
         return self._transport(x, condition, inverse=False)

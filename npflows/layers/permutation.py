@@ -67,5 +67,8 @@ class Permutation(Layer):
         self.order = given_order(order, n, named)
         super().__init__(n, [], work_rows=0, temp_rows=n, dtype=dtype)
 
+    def keep_circles(self, circles: np.ndarray) -> np.ndarray:
+        return circles[self.order]
+
     def spec(self, link: Link) -> list[int]:
         return self.order.tolist()

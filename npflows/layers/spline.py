@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.layers.autoregressive import Autoregressive
-from npflows.layers.coupling import Coupling
+from npflows.layers.coupling import Coupling, features_of
 from npflows.layers.elementwise import Elementwise
 from npflows.networks.made import MADENetwork
 from npflows.networks.mlp import MLP
@@ -16,7 +16,28 @@ from npflows.transformers.rational_quadratic import RationalQuadratic
 from npflows.validation import as_dtype, as_int, as_mask, as_order, as_widths
 
 
-class SplineCouplingLayer(Coupling):
+class _OnCircles:
+    """What spline layers know of values on circles."""
+
+    circular: np.ndarray | None
+    tail_bound: float
+    input_dim: int
+
+    @property
+    def circle_bound(self) -> float | None:
+        return None if self.circular is None else self.tail_bound
+
+    def keep_circles(self, circles: np.ndarray) -> np.ndarray:
+        own = np.zeros(self.input_dim, bool) if self.circular is None else self.circular
+        if (own != circles).any():
+            raise ValueError(
+                f"{self!r} takes values {np.flatnonzero(own).tolist()} for circular where "
+                f"{np.flatnonzero(circles).tolist()} are on circles"
+            )
+        return circles
+
+
+class SplineCouplingLayer(_OnCircles, Coupling):
     """Coupling with rational-quadratic splines (Durkan et al. 2019, arXiv:1906.04032).
 
     Parameters
@@ -38,6 +59,9 @@ class SplineCouplingLayer(Coupling):
         Share of hidden values that are set to 0 in training only, at least 0 and below 1.
     condition_dim : int
         Width of a condition that the network sees too.
+    circular : array_like of bool (input_dim,), optional
+        Which values are on a circle: the interval [-tail_bound, tail_bound], whose ends are the same point.  Their splines
+        have the same slope at both ends, and the network sees their cosine and sine.
     dtype : {"float32", "float64"}
         The compute dtype.
     rng : int, numpy.random.Generator or None
@@ -58,18 +82,22 @@ class SplineCouplingLayer(Coupling):
         residual_blocks: int = 0,
         dropout: float = 0.0,
         condition_dim: int = 0,
+        circular: object = None,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
         self.mask, self.hidden_dims = as_mask(mask), as_widths(hidden_dims)
-        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
-        n_kept = int(self.mask.sum())
-        network = MLP(n_kept, self.hidden_dims, (self.mask.size - n_kept) * spline.multiplier,
+        moved, on_circle = self.mask == 0, _as_circular(circular, self.mask.size)
+        self.circular = on_circle if on_circle.any() else None
+        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, on_circle[moved])
+        network = MLP(features_of(self.mask, on_circle), self.hidden_dims, int(moved.sum()) * spline.multiplier,
                       **network_options(self, activation, residual_blocks, dropout, condition_dim, rng))  # fmt: skip
-        super().__init__(self.mask, network, spline, as_dtype(dtype))
+        super().__init__(
+            self.mask, network, spline, as_dtype(dtype), circular=on_circle, bound=self.tail_bound
+        )  # fmt: skip
 
 
-class SplineAutoregressiveLayer(Autoregressive):
+class SplineAutoregressiveLayer(_OnCircles, Autoregressive):
     """Masked autoregressive layer with rational-quadratic splines; both directions take one pass over the network.
 
     Parameters
@@ -83,6 +111,8 @@ class SplineAutoregressiveLayer(Autoregressive):
     num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, activation, residual_blocks, dropout,
     condition_dim, dtype, rng
         As in `SplineCouplingLayer`.
+    circular : array_like of bool (input_dim,), optional
+        Whether a single value is on a circle; of several none can be.
     """
 
     def __init__(
@@ -100,12 +130,19 @@ class SplineAutoregressiveLayer(Autoregressive):
         residual_blocks: int = 0,
         dropout: float = 0.0,
         condition_dim: int = 0,
+        circular: object = None,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
         n = as_int(input_dim, "input_dim")
         self.hidden_dims = as_widths(hidden_dims)
-        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
+        on_circle = _as_circular(circular, n)
+        if n > 1 and on_circle.any():
+            raise ValueError(
+                "an autoregressive layer can't keep one of several values on a circle: use SplineCouplingLayer"
+            )
+        self.circular = on_circle if on_circle.any() else None
+        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, on_circle)
         order = np.arange(n) if order is None else as_order(order, n)
         options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
         network = MADENetwork(n, self.hidden_dims, spline.multiplier, **options)
@@ -113,14 +150,14 @@ class SplineAutoregressiveLayer(Autoregressive):
         super().__init__(order, network, spline, as_dtype(dtype))
 
 
-class SplineLayer(Elementwise):
+class SplineLayer(_OnCircles, Elementwise):
     """A rational-quadratic spline for each column by itself, with parameters of its own.
 
     Parameters
     ----------
     input_dim : int
         Number of columns.
-    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, dtype
+    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, circular, dtype
         As in `SplineCouplingLayer`.
     """
 
@@ -133,17 +170,35 @@ class SplineLayer(Elementwise):
         min_bin_height: float = 1e-3,
         min_derivative: float = 1e-3,
         *,
+        circular: object = None,
         dtype: object = "float32",
     ) -> None:
-        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
-        super().__init__(as_int(input_dim, "input_dim"), spline, as_dtype(dtype))
+        n = as_int(input_dim, "input_dim")
+        on_circle = _as_circular(circular, n)
+        self.circular = on_circle if on_circle.any() else None
+        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, on_circle)
+        super().__init__(n, spline, as_dtype(dtype))
+
+
+def _as_circular(circular: object, n: int) -> np.ndarray:
+    """Which of n values are on a circle; none by default."""
+    flags = np.zeros(n, bool) if circular is None else np.asarray(circular)
+    if flags.shape != (n,) or not np.isin(flags, (False, True)).all():
+        raise ValueError(f"circular must say for each of {n} values whether it is on a circle, got {circular!r}")
+    return flags.astype(bool)
 
 
 def _spline(
-    layer: object, num_bins: int, tail_bound: float, min_bin_width: float, min_bin_height: float, min_derivative: float
+    layer: object,
+    num_bins: int,
+    tail_bound: float,
+    min_bin_width: float,
+    min_bin_height: float,
+    min_derivative: float,
+    circular: bool | np.ndarray = False,
 ) -> RationalQuadratic:
     """The spline of a layer, which keeps its arguments."""
-    spline = RationalQuadratic(num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
+    spline = RationalQuadratic(num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, circular=circular)
     for name in ("num_bins", "tail_bound", "min_bin_width", "min_bin_height", "min_derivative"):
         setattr(layer, name, getattr(spline, name))
     return spline

@@ -41,6 +41,9 @@ class Standardize(Layer):
     def scale(self) -> np.ndarray:
         return self.table[1].copy()
 
+    def keep_circles(self, circles: np.ndarray) -> np.ndarray:
+        return circles
+
     def _state(self) -> State:
         return State(self._buffer.theta, self.table)
 

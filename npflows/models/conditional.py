@@ -20,7 +20,7 @@ class ConditionalNormalizingFlow(NormalizingFlow):
 
     Parameters
     ----------
-    layers, base_distribution, condition_dim, embedding_dims, dtype, rng
+    layers, base_distribution, condition_dim, embedding_dims, support, columns, dtype, rng
         As in `NormalizingFlow`.
     """
 
@@ -42,7 +42,7 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
     condition_dim : int
         Width of the condition, at least 1; `npflows.one_hot` makes one from class labels.
     num_coupling_layers, hidden_dims, mask_type, scale_activation, activation, residual_blocks, dropout, actnorm,
-    base_distribution, embedding_dims, dtype, rng
+    base_distribution, embedding_dims, support, columns, dtype, rng
         As in `RealNVP`.
     """
 
@@ -61,6 +61,8 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         actnorm: bool = False,
         base_distribution: str | Base = "normal",
         embedding_dims: Sequence[int] = (),
+        support: object = None,
+        columns: Sequence[str] | None = None,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
@@ -78,6 +80,8 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
             base_distribution=base_distribution,
             condition_dim=as_int(condition_dim, "condition_dim"),
             embedding_dims=embedding_dims,
+            support=support,
+            columns=columns,
             dtype=dtype,
             rng=rng,
         )

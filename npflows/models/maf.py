@@ -51,6 +51,8 @@ class _AutoregressiveFlow(NormalizingFlow):
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
         embedding_dims: Sequence[int] = (),
+        support: object = None,
+        columns: Sequence[str] | None = None,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
@@ -66,7 +68,8 @@ class _AutoregressiveFlow(NormalizingFlow):
             self._layer(n, self.hidden_dims, order, self.scale_activation, dtype=dtype, **options) for order in self.orders
         ]
         self._assemble(normalised(layers) if self.actnorm else layers, (n,), base_distribution, as_dtype(dtype),
-                       embedding_of(self, condition_dim, options, as_dtype(dtype)))  # fmt: skip
+                       embedding_of(self, condition_dim, options, as_dtype(dtype)), support=support,
+                       columns=columns)  # fmt: skip
 
 
 class MAF(_AutoregressiveFlow):
@@ -101,6 +104,10 @@ class MAF(_AutoregressiveFlow):
     embedding_dims : sequence of int
         Where given, a dense network with these hidden units, the last its output, is trained between the condition and
         the layers.
+    support : sequence or mapping of npflows.support columns, optional
+        Where each column lives; see `NormalizingFlow`.
+    columns : sequence of str, optional
+        Names of the columns.
     dtype : {"float32", "float64"}
         The compute dtype.
     rng : int, numpy.random.Generator or None
@@ -116,7 +123,7 @@ class IAF(_AutoregressiveFlow):
     Parameters
     ----------
     input_dim, num_layers, hidden_dims, reverse_ordering, orders, scale_activation, activation, residual_blocks, dropout,
-    actnorm, base_distribution, condition_dim, embedding_dims, dtype, rng
+    actnorm, base_distribution, condition_dim, embedding_dims, support, columns, dtype, rng
         As in `MAF`.
     """
 

@@ -12,10 +12,12 @@ from npflows.layers.actnorm import normalised
 from npflows.layers.layer import Layer
 from npflows.layers.linear import LULinear
 from npflows.layers.permutation import Permutation
+from npflows.layers.rotation import Rotation
 from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
 from npflows.models.realnvp import coupling_mask
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
+from npflows.support import Column, as_columns
 from npflows.validation import as_choice, as_dtype, as_int, as_order, as_widths
 
 CONDITIONERS = ("coupling", "autoregressive")
@@ -42,7 +44,7 @@ class NeuralSplineFlow(NormalizingFlow):
         One half of the values conditions the splines of the other, or each value is conditioned on those before it.
     linear : {"lu", "permutation", "reverse"}
         What mixes the values before each spline layer: a learned matrix by its LU factors after a random permutation,
-        that permutation alone, or a reversal.
+        that permutation alone, or a reversal.  With periodic columns a `Rotation` comes after it, and "lu" is refused.
     min_bin_width, min_bin_height, min_derivative : float
         See `RationalQuadraticSplineTransform`.
     orders : sequence of array_like, optional
@@ -60,6 +62,10 @@ class NeuralSplineFlow(NormalizingFlow):
     embedding_dims : sequence of int
         Where given, a dense network with these hidden units, the last its output, is trained between the condition and
         the layers.
+    support : sequence or mapping of npflows.support columns, optional
+        Where each column lives; see `NormalizingFlow`.
+    columns : sequence of str, optional
+        Names of the columns.
     dtype : {"float32", "float64"}
         The compute dtype.
     rng : int, numpy.random.Generator or None
@@ -87,6 +93,8 @@ class NeuralSplineFlow(NormalizingFlow):
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
         embedding_dims: Sequence[int] = (),
+        support: object = None,
+        columns: Sequence[str] | None = None,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
@@ -116,12 +124,17 @@ class NeuralSplineFlow(NormalizingFlow):
         elif len(orders) != self.num_layers:
             raise ValueError(f"orders must hold one order for each of the {self.num_layers} layers, got {len(orders)}")
         self.orders = [as_order(order, n, "orders").tolist() for order in orders]
+        circles = self._circles(n, as_columns(support, n, columns))
         layers: list[Layer] = []
         for i, order in enumerate(self.orders):
             if n > 1:
                 layers.append(
                     LULinear(n, order, dtype=dtype) if self.linear == "lu" else Permutation(n, order, dtype=dtype)
                 )
+            if circles.any():
+                circles = circles[order]
+                layers.append(Rotation(circles, tail_bound, dtype=dtype, rng=generator))
+            spline["circular"] = circles
             if n == 1 and not condition_dim:
                 layer: Layer = SplineLayer(n, **spline)
             elif n == 1 or self.conditioner == "autoregressive":
@@ -131,4 +144,17 @@ class NeuralSplineFlow(NormalizingFlow):
                 layer = SplineCouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, **spline, **network)
             layers += normalised([layer]) if self.actnorm else [layer]
         self._assemble(layers, (n,), base_distribution, as_dtype(dtype),
-                       embedding_of(self, condition_dim, network, as_dtype(dtype)))  # fmt: skip
+                       embedding_of(self, condition_dim, network, as_dtype(dtype)), support=support,
+                       columns=columns)  # fmt: skip
+
+    def _circles(self, n: int, columns: Sequence[Column] | None) -> np.ndarray:
+        """Which columns are on circles, after checking that what lies between the splines can keep them."""
+        circles = np.zeros(n, bool) if columns is None else np.array([column.is_periodic for column in columns])
+        which = ", ".join(map(str, np.flatnonzero(circles)))
+        if circles.any() and n > 1 and self.linear == "lu":
+            raise ValueError(f"linear='lu' can't keep column {which} on a circle: pass linear='permutation'")
+        if circles.any() and n > 1 and self.conditioner == "autoregressive":
+            raise ValueError(f"conditioner='autoregressive' can't keep column {which} on a circle: pass 'coupling'")
+        if circles.any() and self.actnorm:
+            raise ValueError(f"actnorm=True can't keep column {which} on a circle: pass actnorm=False")
+        return circles

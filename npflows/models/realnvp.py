@@ -69,6 +69,10 @@ class RealNVP(NormalizingFlow):
     embedding_dims : sequence of int
         Where given, a dense network with these hidden units, the last its output, is trained between the condition and
         the layers.
+    support : sequence or mapping of npflows.support columns, optional
+        Where each column lives; see `NormalizingFlow`.
+    columns : sequence of str, optional
+        Names of the columns.
     dtype : {"float32", "float64"}
         The compute dtype.
     rng : int, numpy.random.Generator or None
@@ -90,6 +94,8 @@ class RealNVP(NormalizingFlow):
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
         embedding_dims: Sequence[int] = (),
+        support: object = None,
+        columns: Sequence[str] | None = None,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
@@ -112,7 +118,8 @@ class RealNVP(NormalizingFlow):
             for i in range(self.num_coupling_layers)
         ]  # fmt: skip
         self._assemble(normalised(layers) if self.actnorm else layers, shape, base_distribution, as_dtype(dtype),
-                       embedding_of(self, condition_dim, options, as_dtype(dtype)))  # fmt: skip
+                       embedding_of(self, condition_dim, options, as_dtype(dtype)), support=support,
+                       columns=columns)  # fmt: skip
 
     @property
     def config(self) -> dict:

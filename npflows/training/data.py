@@ -100,6 +100,8 @@ def as_training_rows(
     context = as_condition(condition, n, flow.condition_dim)
     used = np.arange(n) if weights is None else np.flatnonzero(weights)  # no weight, no influence
     rows = Rows(table, used, weights, context)
+    if flow._support is not None:
+        _check_support(flow, rows, name)
     valid = np.concatenate([_finite(part, c) for part, _, c in rows.pieces()])
     if not valid.all():
         if on_invalid == "raise":
@@ -110,6 +112,18 @@ def as_training_rows(
         warn_user(f"{name}: dropped {n_bad} of {n} rows with NaN or infinite values")
         rows = rows.part(np.flatnonzero(valid))
     return rows
+
+
+def _check_support(flow: NormalizingFlow, rows: Rows, name: str) -> None:
+    """Refuse values outside their column's support, where the density is 0."""
+    counts: dict[int, int] = {}
+    for x, _, _ in rows.pieces():
+        for d, n in flow._support.outside(x).items():  # type: ignore[union-attr]
+            counts[d] = counts.get(d, 0) + n
+    if counts:
+        names = flow.columns or [f"column {d}" for d in range(flow.latent_dim)]
+        which = ", ".join(f"{names[d]} ({n} rows, {flow.support[d]!r})" for d, n in counts.items())
+        raise ValueError(f"{name} has values outside their support, its open ends included: {which}; clean or widen it")
 
 
 def _finite(part: np.ndarray, condition: np.ndarray | None) -> np.ndarray:

@@ -29,7 +29,7 @@ def set_from_data(
 ) -> None:  # fmt: skip
     """Whatever has not been set from data yet, and a warning if splines do not reach the data."""
     if standardize and not flow._is_standardized:
-        flow.standardize.set(*standardization(train, validation, flow.base.support))
+        flow.standardize.set(*standardization(flow, train, validation))
         if train.condition is not None:
             rows = train.normalised()
             loc, scale = moments(lambda: ((c, weight) for _, weight, c in rows.pieces()), len(rows))
@@ -60,6 +60,7 @@ def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, c
     """
     rows, _ = as_rows(x, flow.input_shape, "x")
     weight, context = as_weights(sample_weight, len(rows)), as_condition(condition, len(rows), flow.condition_dim)
+    rows = on_line(flow, rows)
     for layer in flow.flow_layers:
         pending = _pending(flow)
         if not pending:
@@ -77,7 +78,7 @@ def warn_of_tails(flow: NormalizingFlow, rows: Rows) -> None:
         return
     farthest, beyond = np.zeros(flow.latent_dim), np.zeros(flow.latent_dim)
     for x, _, _ in rows.pieces():
-        distance = np.abs((x - flow.standardize.loc) / flow.standardize.scale)
+        distance = np.abs((on_line(flow, x) - flow.standardize.loc) / flow.standardize.scale)
         farthest = np.maximum(farthest, distance.max(axis=0))
         beyond += (distance > bound).sum(axis=0)
     names = flow.columns or [f"column {d}" for d in range(flow.latent_dim)]
@@ -92,15 +93,21 @@ def warn_of_tails(flow: NormalizingFlow, rows: Rows) -> None:
         )
 
 
-def standardization(
-    rows: Rows, validation: Rows | None, support: tuple[np.ndarray, np.ndarray] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """loc and scale that give the columns mean 0 and variance 1, or put all rows inside a bounded base's support."""
-    d = rows.x.shape[1]
+def on_line(flow: NormalizingFlow, x: np.ndarray) -> np.ndarray:
+    """Rows as they enter the first layer: on the line, whole numbers from the middle of their cells."""
+    support = flow._support
+    return x if support is None else support.enter(support.dequantise(x)).t
+
+
+def standardization(flow: NormalizingFlow, rows: Rows, validation: Rows | None) -> tuple[np.ndarray, np.ndarray]:
+    """loc and scale that give the columns mean 0 and variance 1, or put all rows inside a bounded base's support; circles
+    stay as they are."""
+    d, support = rows.x.shape[1], flow.base.support
     if support is not None:
         low, high = np.full(d, np.inf), np.full(d, -np.inf)
         every = rows.pieces() if validation is None else itertools.chain(rows.pieces(), validation.pieces())
         for x, _, _ in every:
+            x = on_line(flow, x)
             low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
         room = (support[1] - support[0]) * (1 - 2 * MARGIN)
         scale = np.where(high > low, (high - low) / room, 1.0)
@@ -108,9 +115,10 @@ def standardization(
         _warn_constant(high <= low)
         return loc, scale
     rows = rows.normalised()
-    loc, scale = moments(lambda: ((x, weight) for x, weight, _ in rows.pieces()), len(rows))
-    _warn_constant(scale == 0)
-    return loc, np.where(scale == 0, 1.0, scale)
+    loc, scale = moments(lambda: ((on_line(flow, x), weight) for x, weight, _ in rows.pieces()), len(rows))
+    circles = np.zeros(d, bool) if flow._support is None else flow._support.periodic
+    _warn_constant((scale == 0) & ~circles)
+    return np.where(circles, 0.0, loc), np.where(circles | (scale == 0), 1.0, scale)
 
 
 Pieces = Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]

@@ -49,11 +49,17 @@ class Trainer(Run):
     def _loss(self, theta: np.ndarray, rows: Rows) -> float:
         """Mean negative log-likelihood of some rows."""
         program, state = self.flow._compiled(), self.flow._state(theta)
-        total = 0.0
+        total, generator = 0.0, np.random.default_rng(0)  # whole numbers lie at the same points of their cells each time
         for x, weight, condition in rows.pieces():
+            x = self._scattered(x, generator)
             log_prob = program.transport(state, x, condition, y=False, log_det=False, log_prob=True).log_prob
             total -= log_prob.sum() if weight is None else (log_prob * weight).sum()
         return float(total / len(rows))
+
+    def _scattered(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Rows with whole numbers at random places of their cells."""
+        support = self.flow._support
+        return x if support is None or not support.has_integers else support.scatter(x, rng)
 
     def run_round(self) -> dict[str, float]:
         shuffled = self.rng.permutation(len(self.train))
@@ -80,6 +86,7 @@ class Trainer(Run):
     def run_step(self, batch: np.ndarray, rate: float) -> tuple[float, bool, float]:
         """One step on some training rows: its loss, whether it was taken, and the norm of its gradient."""
         x, weight, condition = self.train.take(batch)
+        x = self._scattered(x, self.rng)
         n = len(batch)
         dlog = np.full(n, -1 / n) if weight is None else weight / -n
         log_prob = self._log_prob[:n]

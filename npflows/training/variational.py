@@ -63,7 +63,8 @@ class VariationalTrainer(Run):
         self.noise = noise
         self._trouble = ""
         super().__init__(flow, {batch_size}, **options)
-        self._base = Program([], [flow._offsets[-1]], flow.latent_dim, flow.dtype, base=flow.base, front=True)
+        self._base = Program([], [flow._offsets[-1]], flow.latent_dim, flow.dtype, base=flow.base, front=True,
+                             support=flow._support)  # fmt: skip
 
     def run_round(self) -> dict[str, float]:
         elbos, norm, skipped = [], math.nan, 0
@@ -253,6 +254,8 @@ def fit_variational(
     tempering = as_positive(tempering, "tempering", zero=True)
     if tempering > 1:
         raise ValueError(f"tempering is a share of the steps, between 0 and 1, got {tempering!r}")
+    if flow._support is not None and flow._support.has_integers:
+        raise ValueError("fit_variational needs densities with gradients, and this flow has integer columns")
     if flow.condition_dim:
         raise ValueError("fit_variational takes flows without a condition; this one has condition_dim="
                          f"{flow.condition_dim}")  # fmt: skip

@@ -14,6 +14,7 @@ All loops run along lanes: a bin is found by comparing and selecting, knot after
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,8 +23,9 @@ from npflows.kernels import vecmath
 from npflows.kernels.jit import inlined, kernel
 from npflows.validation import as_int, as_positive
 
-# spec: bins, whether circular, then the bits of float64 numbers
-BINS, CIRCULAR, BOUND, MIN_WIDTH, MIN_HEIGHT, MIN_DERIVATIVE, SHIFT = range(7)
+# spec: bins, rows of raw parameters of a value, the bits of float64 numbers, then for each value (or for all) whether it
+# is on a circle
+BINS, MULTIPLIER, BOUND, MIN_WIDTH, MIN_HEIGHT, MIN_DERIVATIVE, SHIFT, N_CIRCULAR, CIRCULAR = range(9)
 # rows of scratch: the bin that holds each lane's value, then what the gradient needs
 X0, W, Y0, H, D0, D1, INDEX, ONES, EDGE_X, EDGE_Y, SUM, TOP, SCRATCH = range(13)
 
@@ -35,22 +37,23 @@ def number(spec, i, like):
 
 
 @inlined
-def rows_of(spec, raw, i):
-    """Widths (K, lanes), heights (K, lanes) and derivatives (K - 1 or K, lanes) of the i-th value."""
-    k, m = spec[BINS], multiplier(spec)
-    first = i * m
-    return raw[first : first + k], raw[first + k : first + 2 * k], raw[first + 2 * k : first + m]
+def is_circular(spec, i):
+    """Whether the i-th value is on a circle: 1 or 0."""
+    return spec[CIRCULAR + min(i, spec[N_CIRCULAR] - 1)]
 
 
 @inlined
-def multiplier(spec):
-    return 3 * spec[BINS] - (0 if spec[CIRCULAR] else 1)
+def rows_of(spec, raw, i):
+    """Widths (K, lanes), heights (K, lanes) and derivatives (K - 1, or K on a circle, lanes) of the i-th value."""
+    k, first = spec[BINS], i * spec[MULTIPLIER]
+    end = first + 3 * k - 1 + is_circular(spec, i)
+    return raw[first : first + k], raw[first + k : first + 2 * k], raw[first + 2 * k : end]
 
 
 @inlined
 def knot(spec, derivatives, scratch, k):
     """The row of derivatives at knot k of 0..K."""
-    if spec[CIRCULAR]:
+    if derivatives.shape[0] == spec[BINS]:
         return derivatives[k % spec[BINS]]
     return scratch[ONES] if k == 0 or k == spec[BINS] else derivatives[k - 1]
 
@@ -81,7 +84,7 @@ def softmax(rows, scratch):
 def constrain(spec, raw, scratch):
     """Raw parameters of all values in place: probabilities for widths and heights, derivatives."""
     shift, least = number(spec, SHIFT, raw), number(spec, MIN_DERIVATIVE, raw)
-    for i in range(raw.shape[0] // multiplier(spec)):
+    for i in range(raw.shape[0] // spec[MULTIPLIER]):
         widths, heights, derivatives = rows_of(spec, raw, i)
         softmax(widths, scratch)
         softmax(heights, scratch)
@@ -266,8 +269,11 @@ def spread_gradient(spec, raw, i, scratch, scale_w, scale_h):
             dh = gy[t] if index[t] > this else (gh[t] if index[t] == this else zero)
             widths[k, t] *= scale_w * (dw - mean_w[t])
             heights[k, t] *= scale_h * (dh - mean_h[t])
+    for k in range(i * spec[MULTIPLIER] + 2 * n_bins + derivatives.shape[0], (i + 1) * spec[MULTIPLIER]):
+        for t in range(lanes):
+            raw[k, t] = zero  # a derivative that only values on circles have
     for j in range(derivatives.shape[0]):  # at the knot between bins `before` and `after`
-        first = j - 1 if spec[CIRCULAR] else j
+        first = j - 1 if is_circular(spec, i) else j
         before, after = raw.dtype.type(first % n_bins), raw.dtype.type((first + 1) % n_bins)
         for t in range(lanes):
             d = (g1[t] if index[t] == before else zero) + (g0[t] if index[t] == after else zero)
@@ -308,8 +314,8 @@ class RationalQuadratic:
         Least share of [-B, B] that a bin has; below 1 / num_bins.
     min_derivative : float
         Least derivative at a knot; below 1.
-    circular : bool
-        The end derivatives are one free parameter instead of 1, for values on a circle.
+    circular : bool or sequence of bool
+        The end derivatives are one free parameter instead of 1, for values on a circle: for all values, or said for each.
     """
 
     kernels = {"forward": forward, "inverse": inverse, "vjp": forward_vjp, "solve": solve}
@@ -323,7 +329,7 @@ class RationalQuadratic:
         min_bin_height: float = 1e-3,
         min_derivative: float = 1e-3,
         *,
-        circular: bool = False,
+        circular: bool | Sequence[bool] = False,
     ) -> None:
         self.num_bins, self.tail_bound = as_int(num_bins, "num_bins", 2), as_positive(tail_bound, "tail_bound")
         for name, size in (("min_bin_width", min_bin_width), ("min_bin_height", min_bin_height)):
@@ -332,11 +338,12 @@ class RationalQuadratic:
         if as_positive(min_derivative, "min_derivative") >= 1:
             raise ValueError(f"min_derivative must be below 1, got {min_derivative!r}")
         self.min_bin_width, self.min_bin_height = float(min_bin_width), float(min_bin_height)
-        self.min_derivative, self.circular = float(min_derivative), bool(circular)
+        self.min_derivative = float(min_derivative)
+        self.circular = np.atleast_1d(np.asarray(circular, bool))
 
     @property
     def multiplier(self) -> int:
-        return 3 * self.num_bins - (0 if self.circular else 1)
+        return 3 * self.num_bins - (0 if self.circular.any() else 1)
 
     @property
     def derivative_shift(self) -> float:
@@ -349,4 +356,5 @@ class RationalQuadratic:
     def spec(self) -> list[int]:
         sizes = (self.tail_bound, self.min_bin_width, self.min_bin_height, self.min_derivative, self.derivative_shift)
         numbers = np.array(sizes)
-        return [self.num_bins, int(self.circular), *numbers.view(np.int64).tolist()]
+        flags = self.circular.astype(int).tolist()
+        return [self.num_bins, self.multiplier, *numbers.view(np.int64).tolist(), len(flags), *flags]
