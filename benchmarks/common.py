@@ -28,12 +28,21 @@ from npflows.training.trainer import Trainer
 QUICK = os.environ.get("NPFLOWS_BENCH_QUICK", "") not in ("", "0")
 """Whether this is a pass for CI: every benchmark once, at its smallest size."""
 
-SIZES = {"D=8, 64x64": (8, (64, 64)), "D=8, 128x128": (8, (128, 128)), "D=64, 512x512": (64, (512, 512))}
+SIZES = {
+    "D=8, 64x64": (8, (64, 64)),
+    "D=7, 128x128": (7, (128, 128)),
+    "D=8, 128x128": (8, (128, 128)),
+    "D=64, 512x512": (64, (512, 512)),
+}
 """Columns and hidden units."""
 MODELS: dict[str, Callable[..., npflows.NormalizingFlow]] = {
     "MAF": lambda dim, hidden, **options: npflows.MAF(dim, 5, hidden, **options),
     "IAF": lambda dim, hidden, **options: npflows.IAF(dim, 5, hidden, **options),
     "RealNVP": lambda dim, hidden, **options: npflows.RealNVP(dim, 8, hidden, "half", **options),
+    "coupling spline": lambda dim, hidden, **options: npflows.NeuralSplineFlow(dim, 8, hidden, **options),
+    "autoregressive spline": lambda dim, hidden, **options: npflows.NeuralSplineFlow(
+        dim, 5, hidden, conditioner="autoregressive", **options
+    ),
 }
 DTYPES = ("float32", "float64")
 

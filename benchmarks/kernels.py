@@ -1,11 +1,11 @@
-"""Single kernels on one thread: elementary functions and matrix products, each beside NumPy."""
+"""Single kernels on one thread: elementary functions and matrix products, each beside NumPy, and the spline map."""
 
 from __future__ import annotations
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from . import loops, products
+from . import loops, products, spline_map
 from .common import DTYPES, QUICK, Repeat, few, interleaved
 
 N = 4096
@@ -66,3 +66,21 @@ class Products:
 
     def track_scipy(self, product: str, size: int, dtype: str) -> float:
         return self._rate("SciPy", product, size, dtype)
+
+
+class SplineMap:
+    """Nanoseconds that a kernel of the rational-quadratic spline takes for a value, from raw parameters (the vjp: from
+    what the map left), in blocks of 7 values.  The copies of what it overwrites are subtracted."""
+
+    params = (["forward", "inverse", "vjp"], few(8, 16), few(128, 256), few(*DTYPES))
+    param_names = ("kernel", "bins", "lanes", "dtype")
+    unit = "ns/value"
+    timeout = 180
+
+    def setup(self, kernel: str, bins: int, lanes: int, dtype: str) -> None:
+        work = spline_map.Own(lanes, bins, dtype).work()
+        self.work = {key: run for key, run in work.items() if key[0] == kernel}
+
+    def track_npflows(self, kernel: str, bins: int, lanes: int, dtype: str) -> float:
+        seconds = interleaved(self.work, ROUNDS, AT_LEAST)
+        return float(spline_map.nanoseconds(seconds, lanes)[kernel].min())

@@ -14,6 +14,11 @@ LAYERS = {
     "CouplingLayer": lambda dim, hidden, **options: npflows.CouplingLayer(np.arange(dim) % 2, hidden, **options),
     "MAFLayer": npflows.MAFLayer,
     "IAFLayer": npflows.IAFLayer,
+    "SplineCouplingLayer": lambda dim, hidden, **options: npflows.SplineCouplingLayer(
+        np.arange(dim) % 2, hidden, **options
+    ),
+    "SplineAutoregressiveLayer": lambda dim, hidden, **options: npflows.SplineAutoregressiveLayer(dim, hidden, **options),
+    "LULinear": lambda dim, hidden, **options: npflows.LULinear(dim, **options),
     "Permutation": lambda dim, hidden, **options: npflows.Permutation(dim, "random", **options),
     "Standardize": lambda dim, hidden, dtype, rng: npflows.Standardize(dim, dtype=dtype),
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from npflows.kernels.blocks import copy
+from npflows.kernels.calls import call
 from npflows.kernels.gemm import FROM_ZERO, add_outer, matmul, matmul_transposed
 from npflows.kernels.jit import kernel
 from npflows.kernels.vecmath import exp, log, softplus, tanh
@@ -51,6 +53,29 @@ def own_outer(address, a, b, c, repeats):
     (m, k), flat = c.shape, c.reshape(c.size)
     for _ in range(repeats):
         add_outer(address, a, b, flat, k, m, k)
+
+
+@kernel
+def own_map(address, spec, theta, x, raw, y, used, log_det, repeats):
+    """y (d, lanes) = a scalar map of x, whose parameters it overwrites: `used`, a fresh copy of `raw` for each repeat.
+
+    Address 0: the copies alone.
+    """
+    for _ in range(repeats):
+        copy(x, y)
+        copy(raw, used)
+        if address != 0:
+            call(address, (spec, theta, y, used, log_det))
+
+
+@kernel
+def own_map_vjp(address, spec, theta, x, raw, dy, dlog_det, dx, used, dtheta, repeats):
+    """dx (d, lanes) and `used`, the gradients of x and of the raw parameters, from what the map left in `raw`."""
+    for _ in range(repeats):
+        copy(dy, dx)
+        copy(raw, used)
+        if address != 0:
+            call(address, (spec, theta, x, used, dx, dlog_det, dtheta))
 
 
 @kernel

@@ -26,7 +26,7 @@ class Import:
 class WarmCache:
     """Seconds from the start of a process to the first log_prob of a flow that it loads, D=8, 64x64."""
 
-    params = few("MAF", "RealNVP")
+    params = few("MAF", "RealNVP", "coupling spline")
     param_names = ["model"]
     unit = "s"
     timeout = 180
@@ -47,7 +47,7 @@ class WarmCache:
 class EmptyCache:
     """Seconds from the start of a process to the end of its first train step with every kernel to compile."""
 
-    params = few("MAF", "IAF", "RealNVP")
+    params = few("MAF", "IAF", "RealNVP", "NeuralSplineFlow")
     param_names = ["model"]
     unit = "s"
     timeout = 600

@@ -4,6 +4,7 @@
 
 prints two Markdown tables: times with the aim of each, and train steps beside the least time that their arithmetic takes.
 Two threads, float32.  What runs in this process is timed in turn, round by round: medians, and quartiles as the spread.
+The spline map's kernels overwrite their parameters: copying these is timed by itself and subtracted (spline_map.py).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if __name__ == "__main__":
 import numpy as np
 
 import npflows
-from benchmarks import loops, products
+from benchmarks import loops, products, spline_map
 from benchmarks.common import Repeat, TrainStep, in_fresh_process, interleaved, machine, make_data, make_flow, repeated
 from npflows.engine import threads
 from npflows.kernels.calls import address
@@ -40,8 +41,15 @@ class Step(NamedTuple):
     aim: str = ""
 
     def __str__(self) -> str:
-        layers = {"MAF": "5 layers", "RealNVP": "8 layers, mask half"}[self.model]
-        return f"train step {self.model} {self.size}, {layers}, B={self.batch}"
+        return f"train step {self.model} {self.size}, {LAYERS[self.model]}, B={self.batch}"
+
+
+LAYERS = {
+    "MAF": "5 layers",
+    "RealNVP": "8 layers, mask half",
+    "coupling spline": "8 layers, 8 bins",
+    "autoregressive spline": "5 layers, 8 bins",
+}
 
 
 STEPS = [
@@ -51,8 +59,12 @@ STEPS = [
     Step("MAF", "D=64, 512x512", 4096),
     Step("RealNVP", "D=8, 64x64", 256, "0.9 ms"),
     Step("RealNVP", "D=8, 64x64", 4096),
+    Step("autoregressive spline", "D=7, 128x128", 512, "6 ms"),
+    Step("coupling spline", "D=7, 128x128", 512, "5 ms"),
 ]
 ONE_ROW, LOG_PROB, SAMPLE, PRODUCTS = "one row", "log_prob", "sample", "products"
+SPLINES, N_DRAWN = ("autoregressive spline", "coupling spline"), 100_000
+MAPS = {spline_map.FORWARD: "25 ns", spline_map.INVERSE: "30 ns", spline_map.VJP: ""}
 
 
 class Row(NamedTuple):
@@ -110,6 +122,16 @@ def free_weights(flow: npflows.NormalizingFlow) -> int:
     return sum(int(p.free_mask().sum()) for p in flow._buffer.parameters if "weight" in p.name)
 
 
+def sampling_and_log_prob(model: str) -> dict[tuple[str, str], Repeat]:
+    """Drawing samples from a spline flow, and scoring as many."""
+    flow, rng = make_flow(model, "D=7, 128x128"), np.random.default_rng(0)
+    drawn = flow.sample(N_DRAWN, rng=rng)
+    return {
+        (SAMPLE, model): repeated(lambda: flow.sample(N_DRAWN, rng=rng)),
+        (LOG_PROB, model): repeated(lambda: flow.log_prob(drawn)),
+    }
+
+
 def in_this_process(rounds: int, at_least: float) -> tuple[list[Row], list[list[str]]]:
     """Rows of the first table, and the second table."""
     flows = {step: make_flow(step.model, step.size) for step in STEPS}
@@ -121,6 +143,9 @@ def in_this_process(rounds: int, at_least: float) -> tuple[list[Row], list[list[
     work[LOG_PROB] = repeated(lambda: large.log_prob(drawn))
     work[SAMPLE] = repeated(lambda: large.sample(4096, rng=rng))
     work[PRODUCTS] = products_on_all_threads()
+    for model in SPLINES:
+        work.update(sampling_and_log_prob(model))
+    work.update(spline_map.Own(LANES, spline_map.BINS, "float32").work())
     seconds = interleaved(work, rounds, at_least)
     rows = [Row(str(step), step.aim, seconds[step]) for step in STEPS]
     rows += [
@@ -129,6 +154,15 @@ def in_this_process(rounds: int, at_least: float) -> tuple[list[Row], list[list[
             "times"),
         Row("the sampling itself", "", seconds[SAMPLE]),
     ]  # fmt: skip
+    for model in SPLINES:
+        what = f"{model} sampling {N_DRAWN:,} rows, D=7, 128x128, {LAYERS[model]}, over its own log_prob"
+        rows += [Row(what, "1.5", seconds[SAMPLE, model] / seconds[LOG_PROB, model], "times"),
+                 Row("the sampling itself", "", seconds[SAMPLE, model])]  # fmt: skip
+    maps = spline_map.nanoseconds(seconds, LANES)
+    rows += [
+        Row(f"spline map from raw parameters, {name}, {spline_map.BINS} bins, per value, one thread", aim, maps[name], "ns")
+        for name, aim in MAPS.items()
+    ]
     rate = 2 * M * K * LANES * AT_ONCE / np.median(seconds[PRODUCTS])
     floors = []
     for step in STEPS:
