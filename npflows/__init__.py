@@ -1,7 +1,9 @@
 """npflows: normalizing flows on NumPy and Numba."""
 
+from npflows import functional, support
 from npflows.base import Base, Cylinder, Normal, StudentT, Uniform
 from npflows.conditions import one_hot
+from npflows.config import ModelConfiguration, create
 from npflows.engine.threads import get_num_threads, set_num_threads
 from npflows.errors import TrainingError
 from npflows.flow import NormalizingFlow
@@ -41,6 +43,7 @@ __all__ = [
     "LULinear",
     "Layer",
     "MAFLayer",
+    "ModelConfiguration",
     "NeuralSplineFlow",
     "Normal",
     "NormalizingFlow",
@@ -55,8 +58,11 @@ __all__ = [
     "StudentT",
     "TrainingError",
     "Uniform",
+    "create",
+    "functional",
     "get_num_threads",
     "load",
     "one_hot",
     "set_num_threads",
+    "support",
 ]

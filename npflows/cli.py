@@ -234,7 +234,7 @@ def _info(a: argparse.Namespace) -> int:
         }
         facts: dict[str, Any] = {
             "model": type(flow).__name__,
-            "config": flow.config,
+            "config": flow.arguments,
             "input_dim": flow.input_dim,
             "columns": flow.columns,
             "num_params": flow.num_params,

@@ -11,6 +11,7 @@ import numpy as np
 
 from npflows.assembled import Assembled
 from npflows.base.base import Base
+from npflows.config import ModelConfiguration, configuration_of
 from npflows.engine.program import CHUNK, NO_FRONT, Cotangents
 from npflows.importance import importance_weights
 from npflows.layers.layer import Layer
@@ -111,6 +112,11 @@ class NormalizingFlow(Assembled):
     def layers(self) -> list[Layer]:
         """What the constructor would take to make this flow again: `flow_layers`."""
         return self.flow_layers
+
+    @property
+    def config(self) -> ModelConfiguration:
+        """What `npflows.create` builds a flow of this kind from."""
+        return configuration_of(self)
 
     def forward(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
         """Data to latent.
@@ -356,7 +362,7 @@ class NormalizingFlow(Assembled):
         """A flow of the same configuration with new first weights."""
         from npflows.io import construct
 
-        return construct(type(self), self.config, rng)
+        return construct(type(self), self.arguments, rng)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow to one .npz file, in full or not at all; `npflows.load` reads it."""

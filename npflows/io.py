@@ -57,7 +57,7 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
         "format": FORMAT,
         "npflows": __version__,
         "class": type(flow).__name__,
-        "config": flow.config,
+        "config": flow.arguments,
         "parameters": [[name, list(view.shape)] for name, view in flow.named_params().items()],
         "standardized": flow._is_standardized,
         "initialized": [layer.initialized for layer in flow._actnorm_layers],
@@ -137,8 +137,8 @@ def unpack(
         )
     if dtype is not None:
         config = _with_dtype(config, as_dtype(dtype).name)
-    known = _known(classes)
-    if not isinstance(name, str) or name not in known or not _is_flow(known[name]):
+    known = known_classes(classes)
+    if not isinstance(name, str) or name not in known_models(classes):
         raise FlowFileError(f"{where} holds a {name}, which is no flow known here: pass load(..., classes=[{name}])")
     try:
         flow = construct(known[name], config, _NoDraws(np.random.PCG64(0)), known)
@@ -165,12 +165,6 @@ def set_state(flow: NormalizingFlow, about: dict[str, Any], arrays: dict[str, np
     flow._is_standardized = bool(about.get("standardized", False))
     for layer, initialized in zip(flow._actnorm_layers, about.get("initialized", ())):
         layer.initialized = bool(initialized)
-
-
-def _is_flow(cls: type) -> bool:
-    from npflows.flow import NormalizingFlow
-
-    return issubclass(cls, NormalizingFlow)
 
 
 def _mismatches(flow: NormalizingFlow, have: dict[str, tuple], arrays: dict[str, np.ndarray]) -> list[str]:
@@ -204,7 +198,7 @@ def _mismatches(flow: NormalizingFlow, have: dict[str, tuple], arrays: dict[str,
     return wrong
 
 
-def _known(classes: Iterable[type]) -> dict[str, type]:
+def known_classes(classes: Iterable[type] = ()) -> dict[str, type]:
     """Every class that a file may name."""
     from npflows import base, flow, layers, models, support
 
@@ -212,11 +206,18 @@ def _known(classes: Iterable[type]) -> dict[str, type]:
     return {c.__name__: c for c in [*own, flow.NormalizingFlow, *classes] if isinstance(c, type)}
 
 
+def known_models(classes: Iterable[type] = ()) -> dict[str, type]:
+    """Those of them that are flows."""
+    from npflows.flow import NormalizingFlow
+
+    return {name: cls for name, cls in known_classes(classes).items() if issubclass(cls, NormalizingFlow)}
+
+
 def construct(
     cls: type, config: dict[str, Any], rng: np.random.Generator, known: dict[str, type] | None = None
 ) -> Any:  # fmt: skip
-    """An object from its `config`; what is configured inside is made first."""
-    known = _known(()) if known is None else known
+    """An object from its `arguments`; what is configured inside is made first."""
+    known = known_classes() if known is None else known
     accepted = inspect.signature(cls.__init__).parameters
     unknown = sorted(set(config) - set(accepted))
     if unknown:

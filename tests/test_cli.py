@@ -188,7 +188,7 @@ def test_options_reach_the_flow(model, table, tmp_path):
     assert flow.columns == ["age", "radius, km"]
     assert flow.dtype == np.float64
     assert type(flow.base).__name__ == "StudentT"
-    assert flow.config["activation"] == "tanh"
+    assert flow.arguments["activation"] == "tanh"
     assert len(flow.flow_layers) == (3 if model == "spline" else 2)  # with what mixes the values
 
 

@@ -51,7 +51,7 @@ every_copy = pytest.mark.parametrize("how", COPIES)
 def same(a, b):
     """Whether two flows are the same to the bit."""
     assert type(a) is type(b)
-    assert a.config == b.config
+    assert a.arguments == b.arguments
     assert repr(a) == repr(b)
     assert a.history == b.history
     np.testing.assert_array_equal(a._buffer.theta, b._buffer.theta)
@@ -150,7 +150,7 @@ def rewritten(path, changes, **arrays):
 
 THETA, TABLE = maf()._buffer.theta, np.array([[3.0, -1.0], [2.0, 0.5]])
 MASKED = int(np.flatnonzero(~maf()._buffer.free)[0])
-CONFIG = maf().config
+CONFIG = maf().arguments
 
 
 def at(array, place, value):

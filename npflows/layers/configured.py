@@ -14,7 +14,7 @@ class Configured:
     _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng"})
 
     @property
-    def config(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """The constructor's arguments as values that JSON can hold, random choices resolved."""
         names = [name for name in inspect.signature(type(self).__init__).parameters if name not in self._not_configured]
         return {name: _plain(getattr(self, name)) for name in names}
@@ -22,7 +22,7 @@ class Configured:
     def __repr__(self) -> str:
         parameters = inspect.signature(type(self).__init__).parameters
         shown = []
-        for name, value in self.config.items():
+        for name, value in self.arguments.items():
             if value != _plain(parameters[name].default):
                 text = repr(value)
                 shown.append(f"{name}={text if len(text) <= 40 else f'<{len(value)} values>'}")
@@ -39,5 +39,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
     if isinstance(value, Configured):
-        return {"class": type(value).__name__, "config": value.config}
+        return {"class": type(value).__name__, "config": value.arguments}
     return value

@@ -122,9 +122,9 @@ class RealNVP(NormalizingFlow):
                        columns=columns)  # fmt: skip
 
     @property
-    def config(self) -> dict:
+    def arguments(self) -> dict:
         shape = self.input_shape
-        return {**super().config, "input_dim": shape[0] if len(shape) == 1 else list(shape)}
+        return {**super().arguments, "input_dim": shape[0] if len(shape) == 1 else list(shape)}
 
 
 def as_shape(input_dim: object) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ class Saved:
             If it was one of another flow, other data or other options, or the file is damaged; nothing is changed then.
         """
         flow, options = run.flow, self.numbers["options"]
-        ours = {"flow": type(flow).__name__, **json.loads(json.dumps(flow.config)), **run.options}
+        ours = {"flow": type(flow).__name__, **json.loads(json.dumps(flow.arguments)), **run.options}
         theirs = {"flow": self.about["class"], **self.about["config"], **options}
         wrong = [
             f"{name} is {value!r}, the file has {theirs.get(name)!r}"
