@@ -252,16 +252,18 @@ class Support:
             if not ok.all():
                 inside &= ok | np.isnan(t[:, d])  # NaN stays what it is
                 t[:, d] = np.where(ok | np.isnan(t[:, d]), t[:, d], column.middle())
-            t[:, d], more = column.enter(t[:, d], self.bound)
-            log_det += more
+            with np.errstate(all="ignore"):
+                t[:, d], more = column.enter(t[:, d], self.bound)
+                log_det += more
         return Entered(t, log_det, inside)
 
     def leave(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From the line to the user's values, whole numbers somewhere in their cells, with log |det dx/dt|."""
         x, log_det = np.array(t, np.float64), np.zeros(len(t))
         for d in self.moved:
-            x[:, d], more = self.columns[d].leave(t[:, d], self.bound)
-            log_det += more
+            with np.errstate(all="ignore"):
+                x[:, d], more = self.columns[d].leave(t[:, d], self.bound)
+                log_det += more
         return x, log_det
 
     def enter_vjp(self, x: np.ndarray, dt: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
@@ -270,16 +272,18 @@ class Support:
         for d in self.moved:
             column = self.columns[d]
             value = np.where(column.contains(x[:, d]), x[:, d], column.middle())
-            log_slope = column.enter(value, self.bound)[1]
-            dx[:, d] = dt[:, d] * np.exp(log_slope) + dlog_det * column.bend(value)
+            with np.errstate(all="ignore"):
+                log_slope = column.enter(value, self.bound)[1]
+                dx[:, d] = dt[:, d] * np.exp(log_slope) + dlog_det * column.bend(value)
         return dx
 
     def leave_vjp(self, t: np.ndarray, dx: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
         """The gradient with respect to t (n, d), from those with respect to x and log_det of `leave`."""
         dt = np.array(dx)
         for d in self.moved:
-            log_slope = self.columns[d].leave(t[:, d], self.bound)[1]
-            dt[:, d] = dx[:, d] * np.exp(log_slope) + dlog_det * self.columns[d].bend_back(t[:, d])
+            with np.errstate(all="ignore"):
+                log_slope = self.columns[d].leave(t[:, d], self.bound)[1]
+                dt[:, d] = dx[:, d] * np.exp(log_slope) + dlog_det * self.columns[d].bend_back(t[:, d])
         return dt
 
     def dequantise(self, x: np.ndarray, place: np.ndarray | float = 0.5) -> np.ndarray:

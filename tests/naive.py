@@ -7,6 +7,7 @@ import scipy.stats
 
 from npflows import (
     CouplingLayer,
+    Cylinder,
     IAFLayer,
     MAFLayer,
     Normal,
@@ -15,6 +16,7 @@ from npflows import (
     Standardize,
     StudentT,
     Uniform,
+    support,
 )
 
 ACTIVATIONS = {
@@ -166,14 +168,50 @@ def _context(flow, condition):
     return mlp(params, condition, None, flow._embedding.activation, "embedding.")
 
 
+def enter(flow, x):
+    """Columns of any support on the line, and the log-determinant."""
+    t, log_det = np.array(x, float), np.zeros(len(x))
+    for d, column in enumerate(flow.support or ()):
+        v = t[:, d].copy()
+        if isinstance(column, support.Positive):
+            t[:, d] = np.log(v - column.lower)
+            log_det -= np.log(v - column.lower)
+        elif isinstance(column, support.Interval):
+            u, width = (v - column.low) / (column.high - column.low), column.high - column.low
+            t[:, d] = np.log(u / (1 - u))
+            log_det -= np.log(u * (1 - u) * width)
+        elif isinstance(column, support.Periodic):
+            width, bound = column.high - column.low, flow._support.bound
+            t[:, d] = ((v - column.low) % width / width * 2 - 1) * bound
+            log_det += np.log(2 * bound / width)
+    return t, log_det
+
+
+def leave(flow, t):
+    """The inverse of `enter`."""
+    x, log_det = np.array(t, float), np.zeros(len(t))
+    for d, column in enumerate(flow.support or ()):
+        if isinstance(column, support.Positive):
+            x[:, d] = column.lower + np.exp(t[:, d])
+        elif isinstance(column, support.Interval):
+            x[:, d] = column.low + (column.high - column.low) / (1 + np.exp(-t[:, d]))
+        elif isinstance(column, support.Periodic):
+            x[:, d] = column.low + (column.high - column.low) * (t[:, d] / flow._support.bound + 1) / 2
+    return x, log_det - enter(flow, x)[1]
+
+
 @forward.register
 def _(flow: NormalizingFlow, x, condition=None):
-    return _chain(flow.flow_layers, forward, x, _context(flow, condition))
+    t, entering = enter(flow, x)
+    z, log_det = _chain(flow.flow_layers, forward, t, _context(flow, condition))
+    return z, log_det + entering
 
 
 @inverse.register
 def _(flow: NormalizingFlow, y, condition=None):
-    return _chain(flow.flow_layers[::-1], inverse, y, _context(flow, condition))
+    t, log_det = _chain(flow.flow_layers[::-1], inverse, y, _context(flow, condition))
+    x, leaving = leave(flow, t)
+    return x, log_det + leaving
 
 
 @functools.singledispatch
@@ -195,6 +233,25 @@ def _(base: Uniform):
 @distribution.register
 def _(base: StudentT):
     return scipy.stats.t(base.degrees_of_freedom)
+
+
+class _Cylinder:
+    """A distribution of columns on the line and on circles."""
+
+    def __init__(self, base):
+        self._line, self._circle = scipy.stats.norm(), scipy.stats.uniform(-base.bound, 2 * base.bound)
+        self._periodic = base.periodic
+
+    def __getattr__(self, name):
+        def choose(values):
+            return np.where(self._periodic, getattr(self._circle, name)(values), getattr(self._line, name)(values))
+
+        return choose
+
+
+@distribution.register
+def _(base: Cylinder):
+    return _Cylinder(base)
 
 
 def log_prob(flow, x, condition=None):

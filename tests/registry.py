@@ -23,12 +23,14 @@ from npflows import (
     NormalizingFlow,
     Permutation,
     RealNVP,
+    Rotation,
     SplineAutoregressiveLayer,
     SplineCouplingLayer,
     SplineLayer,
     Standardize,
     StudentT,
     Uniform,
+    support,
 )
 
 TWINS = (naive_spline,)  # importing it registers them
@@ -53,6 +55,14 @@ LAYERS = {
     "spline of each column": lambda dtype, rng: SplineLayer(3, 6, 2.5, dtype=dtype),
     "LU": lambda **o: LULinear(5, **o),
     "LU, one value": lambda **o: LULinear(1, "natural", **o),
+    "spline coupling, circles": lambda **o: SplineCouplingLayer(
+        [1, 0, 1, 0, 1], (12,), 4, 6.0, circular=[1, 1, 0, 0, 1], activation="silu", condition_dim=1, **o
+    ),
+    "spline of each column, circles": lambda dtype, rng: SplineLayer(3, 4, 6.0, circular=[0, 1, 1], dtype=dtype),
+    "spline of one column on a circle, condition": lambda **o: SplineAutoregressiveLayer(
+        1, (8,), None, 3, 6.0, circular=[True], activation="tanh", condition_dim=1, **o
+    ),
+    "rotation": lambda **o: Rotation([0, 1, 1, 0], 6.0, **o),
     "ActNorm": lambda dtype, rng: ActNormLayer(4, dtype=dtype),
     "reversal": lambda **o: Permutation(5, **o),
     "random permutation": lambda **o: Permutation(6, "random", **o),
@@ -140,6 +150,20 @@ MODELS = {
     ),
     "conditional RealNVP": lambda **o: ConditionalRealNVP(3, 2, 3, (8,), activation="tanh", **o),
     "conditional RealNVP, image": lambda **o: ConditionalRealNVP((2, 2, 2), 1, 2, (12,), activation="silu", **o),
+    "NSF, circles": lambda **o: NeuralSplineFlow(
+        4,
+        3,
+        (12,),
+        4,
+        linear="permutation",
+        activation="silu",
+        **o,
+        support=[support.periodic(0, 360), support.real(), support.periodic(-1, 1), support.positive()],
+    ),
+    "NSF, a circle": lambda **o: NeuralSplineFlow(1, 2, num_bins=4, support=[support.periodic(0.0, 2.0)], **o),
+    "MAF, half-lines and intervals": lambda **o: MAF(
+        3, 2, (12,), activation="tanh", support=[support.positive(-1.0), support.interval(2, 5), support.real()], **o
+    ),
     "conditional flow of layers": _conditional,
     "flow of layers": _mixed,
     "flow of Standardize alone": _only_standardize,
@@ -173,6 +197,8 @@ def randomize(obj, seed=2, strength=1.0):
     obj.params = np.clip(obj.params, -1.6, 1.6) + scale * rng.normal(size=obj.num_params)
     if isinstance(obj, NormalizingFlow):
         loc, spread = rng.normal(size=(2, obj.input_dim))
+        circles = obj._support.periodic if obj._support else np.zeros(obj.input_dim, bool)
+        loc, spread = np.where(circles, 0, loc), np.where(circles, 0, spread)
         obj.standardize.set(obj.standardize.loc + loc, obj.standardize.scale * np.exp(0.3 * spread))
         if obj.condition_dim:
             loc, spread = rng.normal(size=(2, obj.condition_dim))
