@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,11 @@ class ParameterBuffer:
         self.theta = np.concatenate([np.zeros(0), *values]).astype(self.dtype)
         self.free = np.concatenate([np.zeros(0, bool), *(p.free_mask().ravel() for p in self.parameters)])
         self.index = np.flatnonzero(self.free)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not self.theta.flags.writeable:  # joblib hands large arrays over as read-only memory maps
+            self.theta = np.array(self.theta)
 
     def bind(self, part: np.ndarray) -> None:
         """Move the values into a slice of a larger buffer, and use that from now on."""

@@ -1,0 +1,325 @@
+"""scikit-learn estimators: a flow as density, classifier and outlier detector; needs scikit-learn, which nothing else
+imports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import log_softmax
+
+from npflows.base import Base
+from npflows.flow import NormalizingFlow
+from npflows.models import IAF, MAF, NeuralSplineFlow, RealNVP
+from npflows.validation import as_choice, as_positive, as_weights
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, DensityMixin, OutlierMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted
+except ImportError as error:
+    raise ImportError("npflows.sklearn needs scikit-learn: pip install 'npflows[sklearn]'") from error
+try:
+    from sklearn.utils.validation import validate_data
+except ImportError:  # scikit-learn before 1.6
+
+    def validate_data(estimator: Any, *args: Any, **options: Any) -> Any:
+        return estimator._validate_data(*args, **options)
+
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["FlowClassifier", "FlowDensity", "FlowOutlierDetector"]
+
+MODELS = {"spline": NeuralSplineFlow, "maf": MAF, "realnvp": RealNVP, "iaf": IAF}
+COMMON = (
+    "hidden_dims", "activation", "residual_blocks", "dropout", "actnorm", "base_distribution", "support", "dtype",
+)  # fmt: skip
+"""Parameters of every model; `num_layers`, for which RealNVP has a name of its own, comes on top."""
+SPECIFIC = (
+    "num_bins", "tail_bound", "conditioner", "linear", "min_bin_width", "min_bin_height", "min_derivative",
+    "reverse_ordering", "orders", "scale_activation", "mask_type",
+)  # fmt: skip
+"""Parameters that only some models have; None leaves them to the model."""
+TRAINING = (
+    "validation_fraction", "standardize", "max_epochs", "max_seconds", "batch_size", "learning_rate", "schedule",
+    "warmup_steps", "weight_decay", "clip_norm", "patience", "ema", "progress", "callbacks",
+)  # fmt: skip
+"""Parameters of `NormalizingFlow.fit`."""
+
+
+@dataclass(eq=False, repr=False)
+class _FlowEstimator(BaseEstimator):
+    """The constructor's parameters, and how they make and fit a flow; as scikit-learn wants it, `fit` checks them."""
+
+    model: str = "spline"
+    _: KW_ONLY
+    num_layers: int = 4
+    hidden_dims: Sequence[int] = (64, 64)
+    activation: str = "relu"
+    residual_blocks: int = 0
+    dropout: float = 0.0
+    actnorm: bool = False
+    base_distribution: str | Base = "normal"
+    support: Sequence | Mapping | None = None
+    dtype: object = "float32"
+    num_bins: int | None = None
+    tail_bound: float | None = None
+    conditioner: str | None = None
+    linear: str | None = None
+    min_bin_width: float | None = None
+    min_bin_height: float | None = None
+    min_derivative: float | None = None
+    reverse_ordering: bool | None = None
+    orders: object = None
+    scale_activation: str | None = None
+    mask_type: str | None = None
+    validation_fraction: float = 0.1
+    standardize: bool = True
+    max_epochs: int = 100
+    max_seconds: float | None = None
+    batch_size: int = 128
+    learning_rate: float = 5e-3
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip_norm: float | None = 5.0
+    patience: int | None = 20
+    ema: float | None = None
+    progress: bool | str = False
+    callbacks: Callable | Iterable[Callable] = ()
+    random_state: int | np.random.RandomState | None = None
+
+    def _make_flow(self, input_dim: int, condition_dim: int, rng: np.random.Generator) -> NormalizingFlow:
+        model = MODELS[as_choice(self.model, "model", list(MODELS))]
+        options = {name: getattr(self, name) for name in COMMON}
+        options["num_coupling_layers" if model is RealNVP else "num_layers"] = self.num_layers
+        specific = {name: getattr(self, name) for name in SPECIFIC if getattr(self, name) is not None}
+        unknown = [name for name in specific if name not in signature(model).parameters]
+        if unknown:
+            raise ValueError(f"model={self.model!r} has no parameter {', '.join(unknown)}: leave it at None")
+        names = getattr(self, "feature_names_in_", None)
+        columns = None if names is None else list(names)
+        return model(input_dim, condition_dim=condition_dim, columns=columns, rng=rng, **options, **specific)
+
+    def _fit_flow(self, rows: np.ndarray, weight: np.ndarray, condition: np.ndarray | None = None) -> None:
+        rng = _generator(self.random_state)
+        flow = self._make_flow(rows.shape[1], 0 if condition is None else condition.shape[1], rng)
+        options = {name: getattr(self, name) for name in TRAINING}
+        self.flow_ = flow.fit(rows, sample_weight=weight, condition=condition, rng=rng, **options)
+        self.n_iter_ = len(flow.history.get("epoch", ()))
+
+    def _training_data(self, X: object, y: object = "no_validation") -> Any:
+        return validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+
+    def _data(self, X: object) -> np.ndarray:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+
+
+class FlowDensity(DensityMixin, _FlowEstimator):
+    """Density estimation with a normalizing flow, as a scikit-learn estimator.
+
+    Parameters have the names that models and `NormalizingFlow.fit` give them.  The defaults suit tables of some hundred to
+    some ten thousand rows and take seconds; for a good density of more data raise `num_layers`, `hidden_dims` and
+    `max_epochs`, and lower `learning_rate`.
+
+    The result depends on the distinct rows and their total weights alone: an integer weight is the same as repeating a
+    row, weight 0 the same as leaving it out, the order of the rows does not matter, and no row is both trained on and
+    validated with.
+
+    Parameters
+    ----------
+    model : {"spline", "maf", "realnvp", "iaf"}
+        `NeuralSplineFlow`, `MAF`, `RealNVP` (two columns or more) or `IAF`.
+    num_layers : int
+        For RealNVP its `num_coupling_layers`.
+    hidden_dims, activation, residual_blocks, dropout, actnorm, base_distribution, support, dtype
+        See the model.
+    num_bins, tail_bound, conditioner, linear, min_bin_width, min_bin_height, min_derivative
+        Of the spline model alone; None, as for all that follow, is the model's own default.
+    reverse_ordering
+        Of maf and iaf.
+    orders
+        Of spline, maf and iaf.
+    scale_activation
+        Of maf, iaf and realnvp.
+    mask_type
+        Of realnvp.
+    validation_fraction, standardize, max_epochs, max_seconds, batch_size, learning_rate, schedule, warmup_steps,
+    weight_decay, clip_norm, patience, ema, progress, callbacks
+        See `NormalizingFlow.fit`.
+    random_state : int, numpy.random.RandomState or None
+        Draws first weights, the validation rows and the batches; None is NumPy's global generator, as everywhere in
+        scikit-learn.
+
+    Attributes
+    ----------
+    flow_ : NormalizingFlow
+        The fitted flow; what each epoch gave is in `flow_.history`.
+    n_iter_ : int
+        Epochs that were trained.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Where X had names of columns.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_moons
+    >>> from npflows.sklearn import FlowDensity
+    >>> x, _ = make_moons(1000, noise=0.1, random_state=0)
+    >>> density = FlowDensity(random_state=0).fit(x)
+    >>> density.score_samples(x).shape, density.sample(3).shape
+    ((1000,), (3, 2))
+    """
+
+    def fit(self, X: object, y: object = None, sample_weight: object = None) -> Self:
+        """Fit a new flow.
+
+        Parameters
+        ----------
+        X : array_like (n_samples, n_features)
+            At least two rows.
+        y : ignored
+        sample_weight : array_like (n_samples,), optional
+            Non-negative weights of the rows.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If data or a parameter does not fit, a parameter that the model does not have included.
+        TrainingError
+            If the loss stays non-finite in spite of lower learning rates.
+        """
+        self._fit_flow(*distinct(self._training_data(X), sample_weight))
+        return self
+
+    def score_samples(self, X: object) -> np.ndarray:
+        """Log-density (n_samples,) of each row of X (n_samples, n_features)."""
+        X = self._data(X)
+        return self.flow_.log_prob(X)
+
+    def score(self, X: object, y: object = None) -> float:
+        """Mean log-density of the rows of X: the mean, as GaussianMixture has it, not KernelDensity's sum."""
+        return float(self.score_samples(X).mean())
+
+    def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:
+        """Draw samples (n_samples, n_features); `random_state` as in the constructor, whose own is not used."""
+        check_is_fitted(self)
+        return self.flow_.sample(n_samples, _generator(random_state))
+
+
+@dataclass(eq=False, repr=False)
+class FlowOutlierDetector(OutlierMixin, FlowDensity):
+    """Outliers are where a normalizing flow finds little density.
+
+    Parameters
+    ----------
+    contamination : float
+        Share of the training rows, by weight, that are outliers; above 0 and at most 0.5.
+    model, num_layers, ..., random_state
+        As in `FlowDensity`.
+
+    Attributes
+    ----------
+    offset_ : float
+        The log-density below which a row is an outlier.
+    flow_, n_iter_, n_features_in_, feature_names_in_
+        As in `FlowDensity`.
+    """
+
+    _: KW_ONLY
+    contamination: float = 0.1
+
+    def fit(self, X: object, y: object = None, sample_weight: object = None) -> Self:
+        """Fit a new flow and set `offset_`; see `FlowDensity.fit`."""
+        if as_positive(self.contamination, "contamination") > 0.5:
+            raise ValueError(f"contamination must be at most 0.5, got {self.contamination!r}")
+        rows, weight = distinct(self._training_data(X), sample_weight)
+        self._fit_flow(rows, weight)
+        scores = self.flow_.log_prob(rows)
+        order = np.argsort(scores)
+        reached = np.cumsum(weight[order])
+        n_out = np.searchsorted(reached, self.contamination * reached[-1] * (1 + 1e-9), side="right")
+        self.offset_ = float(scores[order][max(n_out - 1, 0) : n_out + 1].mean())  # half way from the last one out
+        return self
+
+    def decision_function(self, X: object) -> np.ndarray:
+        """`score_samples` less `offset_` (n_samples,): negative for outliers."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: object) -> np.ndarray:
+        """1 for inliers, -1 for outliers (n_samples,)."""
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+
+class FlowClassifier(ClassifierMixin, _FlowEstimator):
+    """Classification by Bayes' rule with the density of each class, p(class | x) = p(x | class) p(class) / p(x).
+
+    One normalizing flow gives all densities, conditioned on the one-hot class; the classes' frequencies, by weight, are
+    their priors.
+
+    Parameters
+    ----------
+    model, num_layers, ..., random_state
+        As in `FlowDensity`.
+
+    Attributes
+    ----------
+    classes_ : ndarray (n_classes,)
+    class_prior_ : ndarray (n_classes,)
+        Share of each class in the training rows.
+    flow_ : NormalizingFlow
+        Takes as its condition a row of the unit matrix (n_classes, n_classes).
+    n_iter_, n_features_in_, feature_names_in_
+        As in `FlowDensity`.
+    """
+
+    def fit(self, X: object, y: object, sample_weight: object = None) -> Self:
+        """Fit a new flow to X (n_samples, n_features) and its classes y (n_samples,); see `FlowDensity.fit`."""
+        X, y = self._training_data(X, y)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        table, weight = distinct(np.column_stack([X, codes]), sample_weight)
+        codes = table[:, -1].astype(np.intp)
+        n_classes = len(self.classes_)
+        self.class_prior_ = np.bincount(codes, weight, n_classes) / weight.sum()
+        self._fit_flow(table[:, :-1], weight, np.eye(n_classes)[codes])
+        return self
+
+    def predict_log_proba(self, X: object) -> np.ndarray:
+        """Log-probability of each class (n_samples, n_classes); the prior where no class has any density."""
+        X = self._data(X)
+        with np.errstate(divide="ignore"):  # a class without weight
+            prior = np.log(self.class_prior_)
+        joint = np.stack([self.flow_.log_prob(X, one) for one in np.eye(len(prior))], axis=1) + prior
+        joint[np.isneginf(joint).all(axis=1)] = prior
+        return log_softmax(joint, axis=1)
+
+    def predict_proba(self, X: object) -> np.ndarray:
+        """Probability of each class (n_samples, n_classes)."""
+        return np.exp(self.predict_log_proba(X))
+
+    def predict(self, X: object) -> np.ndarray:
+        """The most probable class (n_samples,)."""
+        best = self.predict_log_proba(X).argmax(axis=1)
+        return self.classes_[best]
+
+
+def distinct(table: np.ndarray, sample_weight: object) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows, sorted, and the total weight of each; rows of weight 0 are left out."""
+    weight = as_weights(None if sample_weight is None else np.asarray(sample_weight), len(table))
+    if weight is None:
+        weight = np.ones(len(table))
+    used = weight > 0
+    rows, place = np.unique(table[used], axis=0, return_inverse=True)
+    return rows, np.bincount(place.ravel(), weight[used])
+
+
+def _generator(random_state: object) -> np.random.Generator:
+    return np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
