@@ -16,6 +16,7 @@ from registry import (
     for_everything,
     fresh,
     is_smooth,
+    parts,
     source,
 )
 
@@ -117,9 +118,10 @@ def test_gradients_in_float32_are_those_in_float64(name, direction):
     x, context = np.float32(source(single, 40, direction)), condition(single, 40)
     a = np.random.default_rng(0).normal(size=x.shape)
     results = [getattr(obj, f"{direction}_vjp")(x, a, 1.0, context) for obj in (single, double)]
+    tolerance = 1e-3 if any(hasattr(part, "num_bins") for part in parts(single)) else 1e-4  # a bend can be sharp
     for actual, expected in zip(*results):
         if expected is not None:
-            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * np.abs(expected).max(initial=1))
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max(initial=1))
 
 
 @pytest.mark.nojit

@@ -23,7 +23,7 @@ from typing import Any
 
 import numba
 from numba.core import serialize
-from numba.core.compiler import CompileResult
+from numba.core.compiler import Compiler, CompileResult
 
 DISABLED = bool(numba.config.DISABLE_JIT)
 """True under NUMBA_DISABLE_JIT=1: kernels then are plain Python functions on NumPy arrays."""
@@ -51,13 +51,26 @@ def kernel(function: Callable | None = None, *, reassociate: bool = False) -> An
     return compiled
 
 
-def inlined(function: Callable | None = None, *, reassociate: bool = False) -> Any:
-    """Compile as part of the kernels that call it; it keeps its own floating-point rules there."""
+class _Distinct(Compiler):
+    """Numba's compiler, told that no two arrays among the arguments overlap."""
+
+    def __init__(self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any, locals: Any):
+        flags = flags.copy()
+        flags.noalias = True
+        super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
+
+
+def inlined(function: Callable | None = None, *, reassociate: bool = False, distinct: bool = False) -> Any:
+    """Compile as part of the kernels that call it; it keeps its own floating-point rules there.
+
+    `distinct` promises that no two arrays among its arguments overlap: a loop over many rows is not vectorised without.
+    """
     if function is None:
-        return functools.partial(inlined, reassociate=reassociate)
+        return functools.partial(inlined, reassociate=reassociate, distinct=distinct)
     if DISABLED:
         return function
-    return numba.njit(fastmath=_FLAGS | {"reassoc"} if reassociate else _FLAGS, **_OPTIONS)(function)
+    options = {**_OPTIONS, "pipeline_class": _Distinct} if distinct else _OPTIONS
+    return numba.njit(fastmath=_FLAGS | {"reassoc"} if reassociate else _FLAGS, **options)(function)
 
 
 @functools.cache

@@ -130,13 +130,13 @@ class RationalQuadraticSplineTransform(RationalQuadratic):
             raise ValueError(f"x must have shape (n, d) and widths (n, d, K), got {x.shape} and {widths.shape}")
         self._check_shapes(widths, heights, derivatives, (self.num_bins + 1,))
         for sizes, name in ((widths, "widths"), (heights, "heights")):
-            if not (sizes > 0).all() or not np.allclose(sizes.sum(axis=-1), 2 * self.tail_bound, rtol=1e-5):
+            if not (sizes > 0).all() or not np.allclose(sizes.sum(axis=-1), 2 * self.tail_bound, rtol=1e-5, atol=0):
                 raise ValueError(
                     f"{name} must be positive and sum to 2 * tail_bound = {2 * self.tail_bound:g} over the bins"
                 )
         inner = derivatives[..., 1:-1]
-        if not (inner > 0).all():
-            raise ValueError("derivatives must be positive")
+        if not ((inner > 0) & np.isfinite(inner)).all():
+            raise ValueError("derivatives must be positive and finite")
         n, d = x.shape
         shares = [
             (sizes / (2 * self.tail_bound) - least) / (1 - self.num_bins * least)
