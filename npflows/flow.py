@@ -81,6 +81,9 @@ class NormalizingFlow(Assembled):
         What the last `fit` recorded after each epoch, or `fit_variational` after each round.
     columns : list of str or None
         Names of the columns, yours to set; they are saved with the flow.
+    effective_rows : float or None
+        How many rows of equal weight the rows of the last `fit` were worth: (sum of weights)^2 / (sum of their squares);
+        None before the first one.
     """
 
     def __init__(
@@ -355,7 +358,7 @@ class NormalizingFlow(Assembled):
         self._is_standardized = False
         for layer in self._actnorm_layers:
             layer.initialized = False
-        self.history = {}
+        self.history, self.effective_rows = {}, None
         return self
 
     def _again(self, rng: np.random.Generator) -> NormalizingFlow:
