@@ -7,6 +7,7 @@ from npflows.config import ModelConfiguration, create
 from npflows.engine.threads import get_num_threads, set_num_threads
 from npflows.errors import TrainingError
 from npflows.flow import NormalizingFlow
+from npflows.importance import ImportanceWeights
 from npflows.io import FlowFileError, load
 from npflows.layers import (
     MADE,
@@ -40,6 +41,7 @@ __all__ = [
     "Cylinder",
     "FlowFileError",
     "IAFLayer",
+    "ImportanceWeights",
     "LULinear",
     "Layer",
     "MAFLayer",

@@ -85,6 +85,9 @@ class NormalizingFlow(Assembled):
         Names of the columns, yours to set; they are saved with the flow.
     verification : VerificationReport or None
         What `verify` found last; it is saved with the flow.
+    effective_rows : float or None
+        How many rows of equal weight the rows of the last `fit` were worth: (sum of weights)^2 / (sum of their squares);
+        None before the first one.
     """
 
     def __init__(
@@ -307,7 +310,8 @@ class NormalizingFlow(Assembled):
         for start in range(0, len(rows), at_once):
             part = np.repeat(rows[start : start + at_once], n, axis=0)
             samples = self.sample(len(part), generator, temperature, condition=part)
-            result[start : start + at_once] = samples.reshape(-1, n, *self.input_shape)
+            several = result[start : start + at_once]
+            several[:] = samples.reshape(several.shape)
         return result
 
     def sample_and_log_prob(
@@ -327,10 +331,12 @@ class NormalizingFlow(Assembled):
         return SampleAndLogProb(x, self.base.log_prob(z, temperature) - result.log_det)
 
     def __call__(self, x: object, condition: object = None) -> dict[str, np.ndarray]:
-        """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow)."""
+        """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow, as `log_prob` gives it)."""
         rows, context, single = self._inputs(x, condition)
         z, log_det, log_prob_x = self._compiled().transport(self._state(), rows, context,
                                                             log_prob=True)  # fmt: skip
+        if self._support is not None and self._support.has_integers:
+            log_prob_x = np.atleast_1d(self.log_prob(x, condition))
         values = {"logdet": log_det, "log_prob": self.base.log_prob(z), "log_prob_x": log_prob_x}
         return {"z": self._shaped(z, single), **{name: v[0] if single else v for name, v in values.items()}}
 
@@ -367,7 +373,7 @@ class NormalizingFlow(Assembled):
         self._is_standardized = False
         for layer in self._actnorm_layers:
             layer.initialized = False
-        self.history = {}
+        self.history, self.effective_rows = {}, None
         return self
 
     def _again(self, rng: np.random.Generator) -> NormalizingFlow:

@@ -100,6 +100,9 @@ def importance_weights(
 ) -> ImportanceWeights:
     """Draw samples with the weights that make them samples of a density known up to a constant.
 
+    Effective sample size and error tell how the weights of the samples differ; where the density has mass that the flow
+    does not reach, a mode it has lost for instance, they know nothing of it.
+
     Parameters
     ----------
     n_samples : int

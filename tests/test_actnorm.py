@@ -325,7 +325,7 @@ def kill_after_2(flow, record):
         raise Killed
 
 
-@pytest.mark.parametrize("model", [m if m == "flow of layers" else m for m in MODELS])
+@pytest.mark.parametrize("model", MODELS)
 def test_a_resumed_run_is_not_initialised_again_and_has_the_same_bits(model, tmp_path, calls):
     options = {**OPTIONS, "max_epochs": 4, "checkpoint": tmp_path / "run.npz"}
     with pytest.raises(Killed):
