@@ -231,7 +231,8 @@ def fit_variational(
     tempering, learning_rate, gradient_norm (of the last step), skipped_steps, seconds.  A second call continues from the
     present parameters; a first one starts from the base distribution, and `flow.standardize.set(loc, scale)` before it
     moves that to where the target is.  A learning rate of 3e-3 and `ema=0.99` come closest to a target with one mode; for
-    several, 1e-3, a base wide enough to hold all of them, and tempering.  Dropout is not applied, and parameters of the base distribution stay as they are.
+    several, 1e-3, a base wide enough to hold all of them, and tempering.  Dropout is not applied, and parameters of the
+    base distribution stay as they are.
 
     Parameters
     ----------
