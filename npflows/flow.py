@@ -79,8 +79,8 @@ class NormalizingFlow(Assembled):
         The base distribution, with `log_prob` and `sample`.
     history : dict of list
         What the last `fit` recorded after each epoch, or `fit_variational` after each round.
-    columns : list of str or None
-        Names of the columns, yours to set; they are saved with the flow.
+    columns, condition_columns : list of str or None
+        Names of the columns and of the values of the condition, yours to set; they are saved with the flow.
     """
 
     def __init__(
