@@ -67,6 +67,7 @@ class Assembled(Parametrised, Configured):
         self.flow_layers: list[Layer] = [copy.deepcopy(layer) for layer in layers]
         self._columns: list[str] | None = None
         self.columns = columns
+        self._condition_columns: list[str] | None = None
         self.support = as_columns(support, dim, self._columns)
         self._support, self.base = self._with_circles(base, dtype)
         parts: list[tuple[str, Parametrised]] = [(f"layers.{i}", part) for i, part in enumerate(self.flow_layers)]
@@ -141,6 +142,19 @@ class Assembled(Parametrised, Configured):
         if names is not None and len(names) != self.latent_dim:
             raise ValueError(f"columns must be {self.latent_dim} names, one for each value of a sample, got {names!r}")
         self._columns = names
+
+    @property
+    def condition_columns(self) -> list[str] | None:
+        """Names of the values of the condition, None where they have none."""
+        return self._condition_columns
+
+    @condition_columns.setter
+    def condition_columns(self, names: Sequence[str] | None) -> None:
+        names = None if names is None else [str(name) for name in names]
+        if names is not None and len(names) != self.condition_dim:
+            wanted = f"{self.condition_dim} names, one for each value of the condition" if self.condition_dim else "None"
+            raise ValueError(f"condition_columns must be {wanted}, got {names!r}")
+        self._condition_columns = names
 
     @property
     def standardize(self) -> Standardize:

@@ -12,7 +12,6 @@ import numpy as np
 
 from npflows import MAF, __version__, get_num_threads, load
 from npflows.data import load_galaxies
-from npflows.tables import check_writable
 
 PICTURE = "npflows_demo.png"
 N_VALIDATION = N_TEST = 2000
@@ -102,12 +101,11 @@ def _drawing(picture: str | os.PathLike[str] | None) -> Callable[[np.ndarray, np
             raise
         hint = str(error)
         return lambda *_: f"no picture: {hint}"
-    check_writable(path)
-    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"{path}: a picture's suffix is .png, .pdf or .svg")
+    plotting.check_picture(path)
 
     def draw(data: np.ndarray, samples: np.ndarray, columns: list[str]) -> str:
-        plotting.corner(data, samples, columns=columns, labels=("galaxies", "samples of the flow")).savefig(path)
+        figure = plotting.corner(data, samples, columns=columns, labels=("galaxies", "samples of the flow"))
+        plotting.save_picture(figure, path)
         return f"data and samples drawn in {path}"
 
     return draw

@@ -88,6 +88,8 @@ class NormalizingFlow(Assembled):
     effective_rows : float or None
         How many rows of equal weight the rows of the last `fit` were worth: (sum of weights)^2 / (sum of their squares);
         None before the first one.
+    columns, condition_columns : list of str or None
+        Names of the columns and of the values of the condition, yours to set; they are saved with the flow.
     """
 
     def __init__(

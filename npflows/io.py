@@ -62,6 +62,7 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
         "standardized": flow._is_standardized,
         "initialized": [layer.initialized for layer in flow._actnorm_layers],
         "columns": flow.columns,
+        "condition_columns": flow.condition_columns,
         "history": flow.history,
         "verification": None if flow.verification is None else flow.verification.to_dict(),
         "effective_rows": flow.effective_rows,
@@ -129,7 +130,7 @@ def unpack(
         version, name, config = about["format"], about["class"], dict(about["config"])
         parameters = {str(n): tuple(shape) for n, shape in about["parameters"]}
         history = {str(n): list(values) for n, values in about.get("history", {}).items()}
-        columns = about.get("columns")
+        named = {"columns": about.get("columns"), "condition_columns": about.get("condition_columns")}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FlowFileError(f"{where} is not a flow: its description can't be read ({error!r})") from None
     if type(version) is not int or not 1 <= version <= FORMAT:
@@ -147,18 +148,19 @@ def unpack(
     except Exception as error:  # the constructor of any class, given anything
         raise FlowFileError(f"{where}: {name} can't be made from its configuration: {error}") from None
     wrong = _mismatches(flow, parameters, arrays)
-    if columns is not None and (not isinstance(columns, list) or len(columns) != flow.latent_dim):
-        wrong.append(f"columns are {columns!r}, expected {flow.latent_dim} names")
     if not isinstance(about.get("effective_rows"), (int, float, type(None))):
         wrong.append(f"effective_rows is {about['effective_rows']!r}, expected a number")
+    for (kind, names), width in zip(named.items(), (flow.latent_dim, flow.condition_dim)):
+        if names is not None and (not isinstance(names, list) or len(names) != width):
+            wrong.append(f"{kind} are {names!r}, expected {width} names")
     if wrong:
         raise FlowFileError(f"{where} does not fit its own configuration:\n  " + "\n  ".join(wrong))
     free = flow._buffer.free
     flow._buffer.theta[free] = arrays["theta"][free]
     set_state(flow, about, arrays)
-    flow.history, flow.columns = history, columns
     if about.get("verification") is not None:
         flow.verification = _verification(about["verification"], where)
+    flow.history, flow.columns, flow.condition_columns = history, named["columns"], named["condition_columns"]
     return flow
 
 

@@ -1,11 +1,15 @@
 """Pictures: they are drawn for any table, leave matplotlib as it was, and say what to install where it is missing."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from npflows import plotting
+import npflows
+from npflows import plotting, support
+from npflows.plotting.pairs import regions
+from npflows.plotting.style import MASSES, mass_levels
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -57,10 +61,10 @@ def test_corner_draws_awkward_columns(x, tmp_path):
 def test_regions_hold_the_share_of_the_rows_that_they_name():
     rows = np.random.default_rng(1).standard_normal((200_000, 2))
     edges = (np.linspace(-5, 5, 101),) * 2
-    density, levels = plotting._regions(rows, edges)
+    density, levels = regions(rows, edges)
     centres = 0.5 * (edges[0][1:] + edges[0][:-1])
     radius = np.hypot(*np.meshgrid(centres, centres))
-    for level, share in zip(levels, plotting.MASSES):
+    for level, share in zip(levels, MASSES):
         assert radius[density > level].max() == pytest.approx(np.sqrt(-2 * np.log(1 - share)), abs=0.25)
 
 
@@ -104,9 +108,281 @@ def test_training_curve_draws_what_fit_recorded(tmp_path):
         plotting.training_curve({})
 
 
+def test_corner_draws_in_given_axes(x):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5))
+    axes = figure.subplots(3, 6)
+    assert plotting.corner(x, x, axes=axes[:, 3:]) is figure
+    assert [ax.get_xlabel() for ax in axes[2]] == ["", "", "", "x0", "x1", "x2"]
+    assert not axes[0, 4].get_visible()
+    assert axes[0, 1].get_visible()
+    with pytest.raises(ValueError, match="3 x 3 axes, got 18"):
+        plotting.corner(x, axes=axes)
+    with pytest.raises(ValueError, match="give one of them"):
+        plotting.corner(x, axes=axes[:, 3:], fig=figure)
+
+
+def heights(figure, which=0):
+    """Of the first histogram in some of the axes."""
+    return figure.axes[which].patches[0].get_data().values
+
+
+def test_corner_counts_rows_by_their_weights(x, tmp_path):
+    repeated = np.repeat(x, 3, axis=0)
+    weights = np.full(1500, 0.0)
+    weights[::3] = 0.2
+    figure = plotting.corner(repeated, weights=weights, columns=["a", "b", "c"])
+    np.testing.assert_allclose(heights(figure), heights(plotting.corner(x)))
+    png(figure, tmp_path)
+    with pytest.raises(ValueError, match="must not be negative"):
+        plotting.corner(x, weights=-np.ones(500))
+
+
+def test_corner_takes_the_names_of_a_data_frame(x):
+    class Frame:
+        columns = ("a", "b", "c")
+
+        def __array__(self, dtype=None, copy=None):
+            return x
+
+    figure = plotting.corner(Frame())
+    assert {ax.get_xlabel() for ax in figure.axes} - {""} == {"a", "b", "c"}
+
+
+def test_training_curve_draws_what_fit_variational_recorded(tmp_path):
+    history = {
+        "step": [100, 200, 300, 400],
+        "elbo": [-9.0, -3.0, -2.0, -2.1],
+        "validation_elbo": [-1.0, -3.1, -2.0, -2.2],
+        "ess": [0.9, 0.2, 0.83, 0.8],
+        "tempering": [0.5, 1.0, 1.0, 1.0],
+    }
+    figure = plotting.training_curve(history)
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == ["samples of the steps", "fixed samples", "best, step 300: ESS 83%"]  # the first is tempered
+    assert "ELBO" in figure.axes[0].get_ylabel()
+    png(figure, tmp_path)
+    history["validation_elbo"] = history["ess"] = [np.nan] * 4
+    png(plotting.training_curve(history), tmp_path)
+
+
+def test_training_curve_takes_a_flow(flow_1d):
+    assert plotting.training_curve(flow_1d).axes[0].get_xlabel() == "epoch"
+
+
+@pytest.fixture(scope="module")
+def flow_1d():
+    flow = npflows.MAF(1, num_layers=1, hidden_dims=(4,), condition_dim=2, columns=["mass [kg]"], rng=0)
+    x = np.random.default_rng(0).standard_normal((50, 3))
+    return flow.fit(x[:, :1], condition=x[:, 1:], max_epochs=1, rng=0, progress=False)
+
+
+def test_density_1d_draws_a_line_for_each_condition(flow_1d, x, tmp_path):
+    conditions = np.array([[0.0, 1], [2, 3]])
+    figure = plotting.density_1d(flow_1d, condition=conditions, data=x[:, 0], n_points=50)
+    ax = figure.axes[0]
+    assert ax.get_xlabel() == "mass [kg]"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["data", "c0 = 0, c1 = 1", "c0 = 2, c1 = 3"]
+    points, density = ax.lines[1].get_data()
+    np.testing.assert_allclose(density, np.exp(flow_1d.log_prob(points[:, None], conditions[1])))
+    assert (heights(figure) * np.diff(ax.patches[0].get_data().edges)).sum() == pytest.approx(0.99, abs=0.02)
+    png(figure, tmp_path)
+    flow_1d.condition_columns = ["age", "height"]
+    figure = plotting.density_1d(flow_1d, (-1, 1), conditions[0], ax=figure.axes[0])
+    assert figure.axes[0].get_legend().get_texts()[-1].get_text() == "age = 0, height = 1"
+    assert figure.axes[0].get_xlim() == (-1, 1)
+
+
+def test_densities_stay_within_the_support(tmp_path):
+    options = {"num_layers": 1, "hidden_dims": (4,), "linear": "permutation", "rng": 0}
+    flow = npflows.NeuralSplineFlow(1, support=[support.integer(0, 5)], **options)
+    figure = plotting.density_1d(flow, data=[0, 1, 1, 5, 3])
+    points, mass = figure.axes[0].lines[0].get_data()
+    np.testing.assert_array_equal(points, np.arange(6))
+    assert mass.sum() == pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(heights(figure), [0.2, 0.4, 0, 0.2, 0, 0.2])
+    png(figure, tmp_path)
+    flow = npflows.NeuralSplineFlow(1, support=[support.positive()], **options)
+    assert plotting.density_1d(flow).axes[0].get_xlim()[0] == 0
+    columns = [support.periodic(0, 360), support.interval(-1, 1)]
+    ax = plotting.density_2d(npflows.NeuralSplineFlow(2, support=columns, **options), n_points=20).axes[0]
+    assert ax.get_xlim() == (0, 360)
+    assert -1 <= ax.get_ylim()[0] < ax.get_ylim()[1] <= 1
+    flow = npflows.NeuralSplineFlow(2, support=[support.integer(0, 3), support.real()], **options)
+    png(plotting.density_2d(flow, n_points=20, data=[[0, 1.0], [3, 2.0]]), tmp_path)
+
+
+def test_density_2d_draws_density_regions_and_data(x, tmp_path):
+    flow = npflows.MAF(2, num_layers=1, hidden_dims=(4,), condition_dim=1, columns=["a", "b"], dtype="float64", rng=0)
+    flow.params = flow.params * 0  # standard normal
+    figure = plotting.density_2d(
+        flow, [(-5, 5), (-4, 4)], [7], x[:, :2], n_points=100, weights=np.arange(500), max_points=9
+    )
+    ax = figure.axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("a", "b", "condition = 7")
+    density = np.asarray(ax.collections[0].get_array())
+    assert density.sum() * 0.1 * 0.08 == pytest.approx(1, abs=1e-3)
+    assert len(figure.axes) == 2  # with the colour bar
+    levels = mass_levels(density)
+    for level, share in zip(levels, MASSES):
+        assert level == pytest.approx((1 - share) / (2 * np.pi), rel=0.05)
+    png(figure, tmp_path)
+    again = plotting.density_2d(flow, condition=[7], n_points=20, colorbar=False, ax=figure.axes[0])
+    assert again is figure
+
+
+@pytest.mark.parametrize(
+    ("function", "d", "c", "arguments", "message"),
+    [
+        (plotting.density_1d, 2, 0, {}, "this one has 2 columns: use density_2d"),
+        (plotting.density_1d, 3, 0, {}, "this one has 3 columns: corner"),
+        (plotting.density_2d, 1, 0, {}, "this one has 1 column: use density_1d"),
+        (plotting.density_1d, 1, 1, {}, "needs a condition of 1 values"),
+        (plotting.density_1d, 1, 0, {"condition": [1]}, "takes no condition"),
+        (plotting.density_1d, 1, 1, {"condition": np.zeros((0, 1))}, "at least one row"),
+        (plotting.density_1d, 1, 1, {"condition": np.zeros((9, 1))}, "8 conditions at most, got 9"),
+        (plotting.density_2d, 2, 1, {"condition": np.zeros((2, 1))}, "draws one condition, got 2"),
+        (plotting.density_1d, 1, 0, {"data": [[1, 2]]}, "data must have 1 columns, got 2"),
+        (plotting.density_1d, 1, 0, {"data": [np.nan]}, "no row"),
+        (plotting.density_1d, 1, 0, {"ranges": (2, 1)}, "low < high"),
+    ],
+)
+def test_densities_say_what_does_not_fit(function, d, c, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(npflows.MAF(d, num_layers=1, hidden_dims=(4,), condition_dim=c, rng=0), **arguments)
+
+
+def uniform_pit(d, n=2000, power=1.0, weights=None):
+    """What `npflows.diagnostics.pit` would give."""
+    u = np.random.default_rng(0).uniform(size=(n, d)) ** power
+    return SimpleNamespace(u=u, weights=weights, statistic=np.arange(d) / 100, p_value=np.linspace(0.2, 0.9, d))
+
+
+@pytest.mark.parametrize(("d", "columns"), [(1, 1), (2, 3), (9, 5)])
+def test_latent_draws_a_histogram_and_quantiles_of_each_column(d, columns, tmp_path):
+    figure = plotting.latent(uniform_pit(d))
+    assert len(figure.axes) == 2 * columns
+    if d == 9:
+        assert figure.axes[0].get_title() == "latent column 5"
+    for i in range(columns):
+        band = figure.axes[i].patches[0].get_extents().transformed(figure.axes[i].transData.inverted())
+        values = figure.axes[i].patches[1].get_data().values
+        assert values.mean() == pytest.approx(1)
+        assert ((values >= band.y0) & (values <= band.y1)).mean() > 0.9
+        assert np.abs(figure.axes[columns + i].lines[-1].get_ydata()[50:-50]).max() < 0.15
+    png(figure, tmp_path)
+
+
+def test_latent_shows_what_is_not_uniform():
+    off = plotting.latent(uniform_pit(1, power=2.0))
+    assert off.axes[0].patches[1].get_data().values[0] > 3
+    assert off.axes[1].lines[-1].get_ydata()[100] < -0.3
+    edge = uniform_pit(2, n=30)
+    edge.u[:5], edge.u[5:7] = 0, 1
+    plotting.latent(edge, max_columns=1).canvas.draw()
+
+
+def test_latent_counts_rows_by_their_weights(tmp_path):
+    weights = np.random.default_rng(1).uniform(size=2000)
+    figure = plotting.latent(uniform_pit(2, weights=weights))
+    assert figure.axes[0].patches[1].get_data().values.mean() == pytest.approx(1)
+    assert np.abs(figure.axes[3].lines[-1].get_ydata()[60:-60]).max() < 0.2
+    png(figure, tmp_path)
+
+
+def coverage_found(d=3, n=500, levels=None):
+    levels = np.linspace(0.05, 0.95, 19) if levels is None else np.asarray(levels)
+    error = np.sqrt(levels * (1 - levels) / n)
+    return SimpleNamespace(levels=levels, error=error, ball=levels - error, interval=np.tile(levels[:, None], d))
+
+
+@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("difference", [False, True])
+def test_calibration_draws_coverage_on_its_binomial_band(d, difference, tmp_path):
+    from scipy.stats import binom
+
+    figure = plotting.calibration(coverage_found(d), difference=difference)
+    ax = figure.axes[0]
+    assert len(ax.lines) == 1 + d + (d > 1)
+    found = ax.lines[-1].get_ydata()
+    if d > 1:
+        assert found[9] == pytest.approx(-np.sqrt(0.25 / 500) + 0.5 * (not difference))
+    band = ax.collections[0].get_paths()[0].vertices
+    half = band[np.isclose(band[:, 0], 0.5), 1]
+    wanted = binom.ppf([0.005, 0.995], 500, 0.5) / 500 - 0.5 * difference
+    np.testing.assert_allclose([half.min(), half.max()], wanted)
+    png(figure, tmp_path)
+    again = plotting.calibration(coverage_found(d, levels=[0.5, 0.9, 0.68]), ax, difference=difference)
+    assert again is figure
+
+
+def test_calibration_draws_ranks(tmp_path):
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(1000, np.full(16, 1 / 16), size=5)
+    found = SimpleNamespace(counts=counts, expected=62.5, band=(43, 84), p_value=np.full(5, 0.3), n_samples=255)
+    figure = plotting.calibration(found, columns=list("abcde"))
+    assert [ax.get_title() for ax in visible(figure)] == list("abcde")
+    png(figure, tmp_path)
+    axes = figure.axes[:5]
+    assert plotting.calibration(found, axes) is figure
+    with pytest.raises(ValueError, match="1 x 5 axes, got 2"):
+        plotting.calibration(found, axes[:2])
+    with pytest.raises(ValueError, match="names 1 columns, the ranks are of 5"):
+        plotting.calibration(found, columns=["a"])
+
+
+@pytest.mark.parametrize("difference", [False, True])
+def test_calibration_draws_tarp(difference, tmp_path):
+    level = np.linspace(0, 1, 21)
+    found = SimpleNamespace(level=level, coverage=level**1.1, error=np.full(21, 0.01), content=np.zeros(300), p_value=0.01)
+    figure = plotting.calibration(found, difference=difference)
+    np.testing.assert_allclose(figure.axes[0].lines[-1].get_ydata(), level**1.1 - level * difference)
+    png(figure, tmp_path)
+
+
+def test_diagnostics_are_told_apart():
+    with pytest.raises(TypeError, match="calibration draws what coverage, sbc_ranks and tarp_coverage"):
+        plotting.calibration(uniform_pit(2))
+    with pytest.raises(TypeError, match=r"latent draws what npflows.diagnostics.pit returns, got SimpleNamespace"):
+        plotting.latent(coverage_found())
+
+
+def test_what_the_diagnostics_return_can_be_drawn(flow_1d, x, tmp_path):
+    diagnostics = pytest.importorskip("npflows.diagnostics")
+    rows, condition = x[:200, :1], x[:200, 1:]
+    png(plotting.latent(diagnostics.pit(flow_1d, rows, condition)), tmp_path)
+    for found in (
+        diagnostics.coverage(flow_1d, rows, condition=condition),
+        diagnostics.sbc_ranks(flow_1d, rows, condition, 31, rng=0),
+        diagnostics.tarp_coverage(flow_1d, rows, condition, 31, rng=0),
+    ):
+        png(plotting.calibration(found), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg", "PNG"])
+def test_pictures_are_written_in_full_or_not_at_all(suffix, tmp_path, x):
+    path = plotting.check_picture(tmp_path / f"a.{suffix}")
+    figure = plotting.corner(x[:50])
+    plotting.save_picture(figure, path)
+    before = path.read_bytes()
+    assert before[:4] in (b"\x89PNG", b"%PDF", b"<?xm")
+    figure.savefig = lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        plotting.save_picture(figure, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ValueError, match=r"suffix is .png, .pdf or .svg"):
+        plotting.check_picture(tmp_path / "a.txt")
+    with pytest.raises(ValueError, match="can't write"):
+        plotting.check_picture(tmp_path / "no" / "a.png")
+
+
 def test_drawing_leaves_matplotlib_as_it_was(x, tmp_path):
     before, had_pyplot = dict(matplotlib.rcParams), "matplotlib.pyplot" in sys.modules
     png(plotting.corner(x, x), tmp_path)
+    png(plotting.latent(uniform_pit(1)), tmp_path)
+    png(plotting.calibration(coverage_found()), tmp_path)
     assert dict(matplotlib.rcParams) == before
     assert ("matplotlib.pyplot" in sys.modules) == had_pyplot
 
@@ -118,3 +394,6 @@ def test_without_matplotlib_the_remedy_is_named(x, monkeypatch):
         plotting.corner(x)
     with pytest.raises(ImportError, match=r"pip install 'npflows\[plot\]'"):
         plotting.training_curve({"epoch": [1]})
+    for draw in (plotting.latent, plotting.calibration, plotting.density_1d, plotting.density_2d, plotting.check_picture):
+        with pytest.raises(ImportError, match=r"pip install 'npflows\[plot\]'"):
+            draw(None)

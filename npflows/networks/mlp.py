@@ -264,7 +264,10 @@ class MLP:
         return None
 
     def _initial(self, rng: np.random.Generator, zero_output: bool) -> list[Parameter]:
-        """Uniform weights of variance 1 / (3 fan-in), fan-in counted after the mask; biases zero."""
+        """Uniform weights and biases of variance 1 / (3 fan-in), fan-in counted after the mask.
+
+        The biases matter: without them the kinks of all units lie at zero to begin with, and a few inputs are hardly bent.
+        """
         parameters, last = [], len(self._widths) - 2
         for layer, (columns, rows) in enumerate(zip(self._widths[:-1], self._widths[1:])):
             mask = self._mask(layer)
@@ -274,7 +277,7 @@ class MLP:
             bound = (0.0 if layer == last and zero_output else 1.0) / np.sqrt(np.maximum(fan_in, 1))[:, None]
             weight = bound * rng.uniform(-1, 1, (rows, columns))
             parameters.append(Parameter(f"weight_{layer}", weight, mask))
-            parameters.append(Parameter(f"bias_{layer}", np.zeros(rows)))
+            parameters.append(Parameter(f"bias_{layer}", bound[:, 0] * rng.uniform(-1, 1, rows)))
             if layer == 0 and self.condition_dim:
                 weight = bound * rng.uniform(-1, 1, (rows, self.condition_dim))
                 parameters.append(Parameter("condition_weight", weight, self._condition_mask()))
