@@ -82,7 +82,7 @@ def _autoregressive(layer):
         ", no hidden layer": lambda **o: layer(4, (), **o),
         ", three hidden layers": lambda **o: layer(5, (16, 8, 24), activation="leaky_relu", **o),
         ", residual blocks": lambda **o: layer(5, (12,), activation="silu", residual_blocks=2, condition_dim=1, **o),
-        ", many features": lambda **o: layer(18, (40, 34), np.roll(np.arange(18), 5)[::-1], **o),
+        ", many features": lambda **o: layer(18, (40, 34), np.roll(np.arange(18), 5)[::-1], activation="elu", **o),
     }
 
 
@@ -139,7 +139,16 @@ MODELS = {
     "NSF, one feature": lambda **o: NeuralSplineFlow(1, 2, num_bins=5, base_distribution="student_t", **o),
     "NSF, one feature, condition": lambda **o: NeuralSplineFlow(1, 2, (8,), 3, condition_dim=2, **o),
     "NSF, autoregressive": lambda **o: NeuralSplineFlow(
-        3, 2, (10,), 4, conditioner="autoregressive", linear="reverse", residual_blocks=1, condition_dim=1, **o
+        3,
+        2,
+        (10,),
+        4,
+        conditioner="autoregressive",
+        linear="reverse",
+        residual_blocks=1,
+        condition_dim=1,
+        activation="tanh",
+        **o,
     ),
     "NSF, ActNorm": lambda **o: NeuralSplineFlow(3, 2, (8,), 3, actnorm=True, activation="silu", **o),
     "MAF, ActNorm, condition": lambda **o: MAF(3, 2, (8,), actnorm=True, activation="tanh", condition_dim=1, **o),

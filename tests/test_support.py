@@ -167,7 +167,7 @@ def test_samples_come_with_their_own_log_density():
     for flow in (mixed(), mixed(support={k: v for k, v in zip(NAMES, EVERY) if k != "count"})):
         x, log_prob = strong(flow, 0.5).sample_and_log_prob(50, 3)
         np.testing.assert_array_equal(x, flow.sample(50, 3))
-        np.testing.assert_allclose(log_prob, flow.log_prob(x), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(log_prob, flow.log_prob(x), rtol=2e-3, atol=1e-3)
 
 
 def test_there_and_back_whole_numbers_are_in_the_middle_of_their_cells():

@@ -138,7 +138,7 @@ def differences(loss, params):
 
 
 def agrees(gradient, expected):
-    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
     assert np.abs(expected).max() > 0.05
     assert (np.abs(expected) > 1e-4).mean() > 0.5
 
@@ -240,7 +240,7 @@ def test_at_a_gaussian_that_the_flow_is_sticking_the_landing_stays(gradients):
 def test_the_gradient_is_a_mean_over_the_batch(gradients):
     flow, target = SMOOTH["MAF"]("float64"), Gaussian()
     sizes = [np.linalg.norm(first_gradient(gradients, flow, target, n)[0]) for n in (200, 5000)]
-    assert sizes[1] == pytest.approx(sizes[0], rel=0.5)
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.9)  # a sum would be 25 times as large
 
 
 def test_the_first_standardisation_is_where_the_run_starts():

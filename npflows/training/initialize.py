@@ -142,13 +142,13 @@ def moments(pieces: Pieces, n: int) -> tuple[np.ndarray, np.ndarray]:
     loc, largest = 0.0, 0.0
     for x, weight in pieces():
         share = np.full(len(x), 1 / n) if weight is None else weight / n
-        loc = loc + share @ x.astype(np.float64)
+        loc = loc + share @ np.ascontiguousarray(x, np.float64)  # the layout would change the last bits
         largest = np.maximum(largest, np.abs(x).max(axis=0))
     unit = np.where(largest > 0, largest, 1.0)  # squares of deviations in this unit neither overflow nor vanish
     variance = 0.0
     for x, weight in pieces():
         share = np.full(len(x), 1 / n) if weight is None else weight / n
-        variance = variance + share @ (x / unit - loc / unit) ** 2
+        variance = variance + share @ (np.ascontiguousarray(x, np.float64) / unit - loc / unit) ** 2
     relative = np.sqrt(variance)
     return loc, np.where(relative <= 1e-14, 0.0, unit * relative)
 
