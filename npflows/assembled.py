@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from npflows.layers.standardize import Standardize, affine_table
 from npflows.networks.embedding import Embedding
 from npflows.support import Real, Support, as_columns
 from npflows.validation import as_condition, as_int, as_rng, as_rows
+
+if TYPE_CHECKING:
+    from npflows.verify import VerificationReport
 
 
 class Assembled(Parametrised, Configured):
@@ -79,6 +82,7 @@ class Assembled(Parametrised, Configured):
         )
         self.history: dict[str, list[float]] = {}
         self._is_standardized = False
+        self.verification: VerificationReport | None = None
         self._target: Callable | None = None
         self._bind()
 
@@ -153,19 +157,23 @@ class Assembled(Parametrised, Configured):
     def _compiled(self, with_base: bool = True) -> Program:
         """The flow as a program, which ends in the base distribution unless only the map is wanted."""
         if with_base not in self._programs:
-            self._programs[with_base] = Program(
-                self.flow_layers[1:],
-                self._offsets[1:],
-                self.latent_dim,
-                self.dtype,
-                base=self.base if with_base else None,
-                condition_dim=self.condition_dim,
-                embedding=self._embedding,
-                embedding_offset=self._offsets[-2],
-                front=True,
-                support=self._support,
-            )
+            self._programs[with_base] = self._up_to(len(self.flow_layers), self.base if with_base else None)
         return self._programs[with_base]
+
+    def _up_to(self, n: int, base: Base | None = None) -> Program:
+        """The first n layers as a program."""
+        return Program(
+            self.flow_layers[1:n],
+            self._offsets[1:n] + self._offsets[-1:],
+            self.latent_dim,
+            self.dtype,
+            base=base,
+            condition_dim=self.condition_dim,
+            embedding=self._embedding,
+            embedding_offset=self._offsets[-2],
+            front=True,
+            support=self._support,
+        )
 
     def _state(self, theta: np.ndarray | None = None) -> State:
         """What a program reads, with other parameters perhaps."""

@@ -34,6 +34,8 @@ from npflows.validation import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from npflows.verify import VerificationReport
+
 
 class SampleAndLogProb(NamedTuple):
     """Samples (n, d) and their log-density (n,)."""
@@ -81,6 +83,8 @@ class NormalizingFlow(Assembled):
         What the last `fit` recorded after each epoch, or `fit_variational` after each round.
     columns : list of str or None
         Names of the columns, yours to set; they are saved with the flow.
+    verification : VerificationReport or None
+        What `verify` found last; it is saved with the flow.
     """
 
     def __init__(
@@ -342,6 +346,14 @@ class NormalizingFlow(Assembled):
         return {"loss": -average, "nll_loss": -average, "log_prob": log_prob, "avg_log_prob": average}
 
     initialize = initialize
+
+    def verify(self, x: object, condition: object = None, rng: object = None, **options: Any) -> VerificationReport:
+        """A certificate of exactness at rows of x: see `npflows.verify.verify`; it is kept as `verification`, and saved."""
+        from npflows.verify import verify
+
+        self.verification = verify(self, x, condition, rng, **options)
+        return self.verification
+
     fit = fit
     fit_variational = fit_variational
     importance_weights = importance_weights

@@ -45,7 +45,10 @@ class ImportanceWeights:
     @property
     def weights(self) -> np.ndarray:
         """Weights that add up to 1 (n,)."""
-        weights = np.exp(self.log_weights - self.log_weights.max())
+        top = self.log_weights.max()
+        if top == -math.inf:
+            return np.zeros_like(self.log_weights)
+        weights = np.exp(self.log_weights - top)
         return weights / weights.sum()
 
     @property
@@ -81,7 +84,9 @@ def as_log_density(function: Callable, x: np.ndarray) -> np.ndarray:
     """The log-density (n,) that a function gives, alone or first in a tuple."""
     x.flags.writeable = False
     result = function(x)
-    values = np.asarray(result[0] if isinstance(result, tuple) else result, np.float64)
+    if isinstance(result, tuple) or (isinstance(result, list) and len(result) and np.ndim(result[0]) > 0):
+        result = result[0]
+    values = np.asarray(result, np.float64)
     if values.shape != (len(x),):
         raise ValueError(f"the log-density of x {x.shape} must have shape ({len(x)},), got {values.shape}")
     if np.isnan(values).any() or np.isposinf(values).any():
@@ -114,6 +119,8 @@ def importance_weights(
         If no density is known, or it gives NaN or something of another shape.
     """
     n = as_int(n_samples, "n_samples")
+    if flow.condition_dim:
+        raise ValueError(f"importance_weights takes flows without a condition; this has condition_dim={flow.condition_dim}")
     function = flow._target if log_density is None else log_density
     if function is None:
         raise ValueError("importance_weights needs log_density=: this flow has not been fitted by fit_variational")

@@ -63,6 +63,7 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
         "initialized": [layer.initialized for layer in flow._actnorm_layers],
         "columns": flow.columns,
         "history": flow.history,
+        "verification": None if flow.verification is None else flow.verification.to_dict(),
     }
     return {
         "about": np.array(json.dumps(about)),
@@ -153,7 +154,18 @@ def unpack(
     flow._buffer.theta[free] = arrays["theta"][free]
     set_state(flow, about, arrays)
     flow.history, flow.columns = history, columns
+    if about.get("verification") is not None:
+        flow.verification = _verification(about["verification"], where)
     return flow
+
+
+def _verification(values: Any, where: str) -> Any:
+    from npflows.verify import VerificationReport
+
+    try:
+        return VerificationReport.from_dict(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FlowFileError(f"{where}: its verification report can't be read ({error!r})") from None
 
 
 def set_state(flow: NormalizingFlow, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

@@ -77,12 +77,13 @@ class Rotation(Layer):
         self.circular, self.bound = np.asarray(circular, bool), as_positive(bound, "bound")
         n = as_int(self.circular.size, "the number of values in circular")
         self._where = np.flatnonzero(self.circular)
-        if angles is None:
+        drawn = angles is None
+        if drawn:
             angles = as_rng(rng).uniform(-self.bound, self.bound, len(self._where))
         start = np.asarray(angles, np.float64)
         if self.circular.ndim != 1 or start.shape != self._where.shape or not np.isfinite(start).all():
             raise ValueError(f"angles must be a finite number for each of {len(self._where)} circles, got {angles!r}")
-        self.angles = start
+        self.angles = None if drawn else start
         super().__init__(n, [Parameter("angles", start)], work_rows=0, temp_rows=0, dtype=dtype)
 
     @property

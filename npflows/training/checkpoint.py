@@ -68,8 +68,8 @@ class Saved:
             If it was one of another flow, other data or other options, or the file is damaged; nothing is changed then.
         """
         flow, options = run.flow, self.numbers["options"]
-        ours = {"flow": type(flow).__name__, **json.loads(json.dumps(flow.arguments)), **run.options}
-        theirs = {"flow": self.about["class"], **self.about["config"], **options}
+        ours = {"flow": type(flow).__name__, **_unset(json.loads(json.dumps(flow.arguments))), **run.options}
+        theirs = {"flow": self.about["class"], **_unset(self.about["config"]), **options}
         wrong = [
             f"{name} is {value!r}, the file has {theirs.get(name)!r}"
             for name, value in ours.items()
@@ -104,6 +104,15 @@ class Saved:
         set_state(flow, self.about, self.fronts)
         flow.history = {name: list(values) for name, values in self.about["history"].items()}
         run.restore(self.arrays, self.numbers)
+
+
+def _unset(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the location and scale of the first layer, which a run sets."""
+    first, *others = config.get("layers") or [None]
+    if not isinstance(first, dict) or first.get("class") != "Standardize":
+        return config
+    kept = {name: value for name, value in first["config"].items() if name not in ("loc", "scale")}
+    return {**config, "layers": [{**first, "config": kept}, *others]}
 
 
 def _describe(array: np.ndarray | None) -> str:

@@ -28,17 +28,23 @@ def set_from_data(
     flow: NormalizingFlow, train: Rows, validation: Rows | None, standardize: bool, rng: np.random.Generator
 ) -> None:  # fmt: skip
     """Whatever has not been set from data yet, and a warning if splines do not reach the data."""
-    if standardize and not flow._is_standardized:
+    if standardize:
+        standardize_once(flow, train, validation)
+    if _pending(flow):
+        x, weight, condition = train.take(rng.permutation(len(train))[:INITIAL_ROWS])
+        _layer_after_layer(flow, x, weight, condition)
+    warn_of_tails(flow, train)
+
+
+def standardize_once(flow: NormalizingFlow, train: Rows, validation: Rows | None) -> None:
+    """The standardisation, unless it is set."""
+    if not flow._is_standardized:
         flow.standardize.set(*standardization(flow, train, validation))
         if train.condition is not None:
             rows = train.normalised()
             loc, scale = moments(lambda: ((c, weight) for _, weight, c in rows.pieces()), len(rows))
             flow.standardize_condition(loc, np.where(scale == 0, 1.0, scale))
         flow._is_standardized = True
-    if _pending(flow):
-        x, weight, condition = train.take(rng.permutation(len(train))[:INITIAL_ROWS])
-        initialize(flow, x, weight, condition)
-    warn_of_tails(flow, train)
 
 
 def _pending(flow: NormalizingFlow) -> list[ActNormLayer]:
@@ -46,7 +52,8 @@ def _pending(flow: NormalizingFlow) -> list[ActNormLayer]:
 
 
 def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, condition: object = None) -> NormalizingFlow:
-    """Set each `ActNormLayer` that is not initialised yet from what enters it when x enters the flow; returns the flow.
+    """Set the standardisation, if it is not set, and each `ActNormLayer` that is not initialised yet from what enters it
+    when x enters the flow; returns the flow.
 
     `fit` does this by itself, with training rows.
 
@@ -60,15 +67,21 @@ def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, c
     """
     rows, _ = as_rows(x, flow.input_shape, "x")
     weight, context = as_weights(sample_weight, len(rows)), as_condition(condition, len(rows), flow.condition_dim)
-    rows = on_line(flow, rows)
-    for layer in flow.flow_layers:
-        pending = _pending(flow)
-        if not pending:
-            break
-        if layer in pending:
-            layer.initialize(rows, weight)
-        rows, _ = layer.forward(rows, context if layer.condition_dim else None)
+    if not len(rows) or not np.isfinite(rows).all():
+        raise ValueError("initialize needs at least one row, and finite values only")
+    used = np.arange(len(rows)) if weight is None else np.flatnonzero(weight)
+    standardize_once(flow, Rows(rows, used, weight, context), None)
+    _layer_after_layer(flow, rows, weight, context)
     return flow
+
+
+def _layer_after_layer(
+    flow: NormalizingFlow, rows: np.ndarray, weight: np.ndarray | None, context: np.ndarray | None
+) -> None:  # fmt: skip
+    for i, layer in enumerate(flow.flow_layers):
+        if isinstance(layer, ActNormLayer) and not layer.initialized:
+            entering, _, _ = flow._up_to(i).transport(flow._state(), rows, context, log_det=False)
+            layer.initialize(entering, weight)
 
 
 def warn_of_tails(flow: NormalizingFlow, rows: Rows) -> None:

@@ -63,8 +63,25 @@ class VariationalTrainer(Run):
         self.noise = noise
         self._trouble = ""
         super().__init__(flow, {batch_size}, **options)
+        self.optimizer.free = self.optimizer.free.copy()
+        start = flow._offsets[-1]
+        self.optimizer.free[start : start + flow.base.theta_size] = False  # nor does weight decay move them
         self._base = Program([], [flow._offsets[-1]], flow.latent_dim, flow.dtype, base=flow.base, front=True,
                              support=flow._support)  # fmt: skip
+
+    def begin(self) -> None:
+        super().begin()
+        self._take_over()
+        if len(self.noise) and not self.tempering_steps:
+            first = self._evaluate()[0]
+            self.best_loss = -first if math.isfinite(first) else math.inf
+
+    def _take_over(self) -> None:
+        """From here on the flow is what is learnt from this target."""
+        self.flow._is_standardized = True  # a later fit goes on from what is learnt here
+        for layer in self.flow._actnorm_layers:
+            layer.initialized = True
+        self.flow._target = self.target
 
     def run_round(self) -> dict[str, float]:
         elbos, norm, skipped = [], math.nan, 0
@@ -120,23 +137,25 @@ class VariationalTrainer(Run):
         if math.isfinite(loss):
             program.accumulate(state, z, None, dlog, self.buffers[n], log_prob=np.empty(n), dy=dx,
                                inverse=True)  # fmt: skip
-        else:
-            self._note(x, log_p)
+        if not (math.isfinite(loss) and np.isfinite(slope).all()):
+            self._note(x, log_p, slope)
         return float((log_p - log_q).mean()), *self.take_step(n, loss, rate)
 
     def _call(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x.flags.writeable = False  # what is drawn is used again
-        log_p, slope = self.target(x)
-        return np.asarray(log_p, np.float64), np.asarray(slope, np.float64)
+        log_p, slope = (np.asarray(values, np.float64) for values in self.target(x))
+        if log_p.shape != (len(x),) or slope.shape != x.shape:
+            raise ValueError(f"the target must give ({len(x)},) and {x.shape}, got {log_p.shape} and {slope.shape}")
+        return log_p, slope
 
-    def _note(self, x: np.ndarray, log_p: np.ndarray) -> None:
+    def _note(self, x: np.ndarray, log_p: np.ndarray, slope: np.ndarray) -> None:
         """Remember where the target is not finite."""
-        bad = np.flatnonzero(~np.isfinite(log_p))
+        bad = np.flatnonzero(~(np.isfinite(log_p) & np.isfinite(slope).all(axis=1)))
         if len(bad):
             self._trouble = (
-                f"The target's log-density is not finite at {len(bad)} of {len(x)} samples, at "
-                f"{np.array2string(x[bad[0]], precision=4, threshold=8)} for instance: it must be finite everywhere; map "
-                f"bounded parameters to the whole line. "
+                f"The target's log-density or its gradient is not finite at {len(bad)} of {len(x)} samples, at "
+                f"{np.array2string(x[bad[0]], precision=4, threshold=8)} for instance: it must be finite everywhere; give "
+                f"the flow a support= if parameters are bounded. "
             )
 
     def _evaluate(self) -> tuple[float, float]:
@@ -174,6 +193,7 @@ class VariationalTrainer(Run):
     def restore(self, arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
         super().restore(arrays, numbers)
         self.noise = arrays["noise"]
+        self._take_over()
 
 
 def fit_variational(
@@ -275,10 +295,6 @@ def fit_variational(
         noise=noise,
         **options.for_run(flow, max_steps),
     )
-    flow._is_standardized = True  # a later fit goes on from what is learnt here
-    for layer in flow._actnorm_layers:
-        layer.initialized = True
-    flow._target = log_density_and_grad
     options.drive(trainer, -(-max_steps // steps_per_round), lambda: None, saved)
     return flow
 
@@ -296,10 +312,12 @@ def check_target(flow: NormalizingFlow, target: Target) -> None:
     if not callable(target):
         raise TypeError(f"log_density_and_grad must be a function of x (n, {flow.latent_dim}), got {target!r}")
     rng = np.random.default_rng(0)
-    x = flow.sample(CHECKED, rng).reshape(CHECKED, flow.latent_dim)
-    log_p, slope = _checked(target, x)
-    direction = 1e-3 * (x.std(axis=0) + 1e-9) * rng.choice([-1.0, 1.0], x.shape)
-    ahead, behind = as_log_density(target, np.concatenate([x + direction, x - direction])).reshape(2, CHECKED)
+    z = flow.base.sample(CHECKED, rng)
+    step = 1e-3 * z.std(axis=0) * rng.choice([-1.0, 1.0], z.shape)
+    x, forth, back = flow.inverse(np.concatenate([z, z + step, z - step]))[0].reshape(3, CHECKED, flow.latent_dim)
+    log_p, slope = _checked(target, x.copy())
+    ahead, behind = as_log_density(target, np.concatenate([forth, back])).reshape(2, CHECKED)
+    direction = (forth - back) / 2
     with np.errstate(invalid="ignore", over="ignore"):
         expected, given = (ahead - behind) / 2, (slope * direction).sum(axis=1)
         room = 0.05 * (abs(expected) + abs(given)) + 1e-6 * (1 + abs(log_p))
@@ -328,5 +346,10 @@ def _checked(target: Target, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"log_density_and_grad must return shapes ({n},) and ({n}, {d}) for x of shape ({n}, {d}), got {log_p.shape} "
             f"and {slope.shape}"
+        )
+    bad = np.flatnonzero(np.isfinite(log_p) & ~np.isfinite(slope).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"the gradient that log_density_and_grad returns must be finite, got {slope[bad[0]]} at x = {x[bad[0]]}"
         )
     return log_p.astype(np.float64), slope.astype(np.float64)

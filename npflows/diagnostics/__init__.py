@@ -1,0 +1,26 @@
+"""Is a fitted flow the distribution of the data?  Numbers to look at and to draw.
+
+Whether the latent values of held-out rows follow the base (`pit`, `coverage`), whether a classifier can tell samples from
+data (`two_sample_test`), whether a conditional flow's spread is that of the truth (`sbc_ranks`, `tarp_coverage`), and
+whether the flow has learnt its training rows by heart (`memorisation`).
+"""
+
+from npflows.diagnostics.conditional import SBC, Tarp, sbc_ranks, tarp_coverage
+from npflows.diagnostics.latent import PIT, Coverage, coverage, pit
+from npflows.diagnostics.memorise import Memorisation, memorisation
+from npflows.diagnostics.two_sample import TwoSampleTest, two_sample_test
+
+__all__ = [
+    "PIT",
+    "SBC",
+    "Coverage",
+    "Memorisation",
+    "Tarp",
+    "TwoSampleTest",
+    "coverage",
+    "memorisation",
+    "pit",
+    "sbc_ranks",
+    "tarp_coverage",
+    "two_sample_test",
+]

@@ -1,0 +1,59 @@
+"""What the diagnostics share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npflows.validation import as_condition, as_rows
+
+if TYPE_CHECKING:
+    from npflows.flow import NormalizingFlow
+
+VALUES = 4_000_000
+"""Numbers of samples that are held at a time."""
+
+
+def rows_of(
+    flow: NormalizingFlow, x: object, condition: object, name: str = "x", least: int = 2, condition_name: str = "condition"
+) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
+    """Finite rows (n, d) in float64 and their conditions (n, condition_dim), None where the flow takes none."""
+    given, _ = as_rows(x, flow.input_shape, name)
+    context = as_condition(condition, len(given), flow.condition_dim)
+    rows = np.array(given, np.float64)
+    if len(rows) < least:
+        raise ValueError(f"{name} must have at least {least} rows, got {len(rows)}")
+    _check_finite(rows, name)
+    if context is not None:
+        context = np.array(context, np.float64)
+        _check_finite(context, condition_name)
+    return rows, context
+
+
+def _check_finite(rows: np.ndarray, name: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        are, them = ("1 row is", "it") if len(bad) == 1 else (f"{len(bad)} rows are", "them")
+        raise ValueError(f"{name} must be finite: {are} not, the first is row {bad[0]}; leave {them} out")
+
+
+def effective_size(weights: np.ndarray | None, n: int) -> float:
+    """How many equal rows the weights are worth: (sum of weights)^2 / sum of squares (Kong 1992)."""
+    return float(n) if weights is None else float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def samples_of_each(
+    flow: NormalizingFlow, condition: np.ndarray | None, rows: slice, n_samples: int, rng: np.random.Generator
+) -> np.ndarray:  # fmt: skip
+    """n_samples samples for each of the rows: (m, n_samples, d)."""
+    m = rows.stop - rows.start
+    if condition is None:
+        return np.reshape(flow.sample(m * n_samples, rng), (m, n_samples, -1))
+    return np.reshape(flow.sample_each(n_samples, condition[rows], rng), (m, n_samples, -1))
+
+
+def pieces(n_rows: int, values_of_a_row: int) -> list[slice]:
+    """Rows that are worked on at a time."""
+    step = max(1, VALUES // max(1, values_of_a_row))
+    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]

@@ -1,0 +1,167 @@
+"""Calibration on the latent side, where the data must follow the base distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npflows.diagnostics.common import effective_size, rows_of
+from npflows.validation import as_weights
+
+if TYPE_CHECKING:
+    from npflows.flow import NormalizingFlow
+
+
+@dataclass(frozen=True)
+class PIT:
+    """Values of the probability integral transform, uniform if the flow is right.
+
+    Attributes
+    ----------
+    u : ndarray (n, d)
+        Cumulative probability of each latent value under the base.
+    weights : ndarray (n,) or None
+        Those of the rows.
+    statistic : ndarray (d,)
+        Kolmogorov-Smirnov distance of each column from uniform.
+    p_value : ndarray (d,)
+        Probability of at least that distance if the flow is right; with weights by their effective number.
+    """
+
+    u: np.ndarray
+    weights: np.ndarray | None
+    statistic: np.ndarray
+    p_value: np.ndarray
+
+    @property
+    def p_value_all(self) -> float:
+        """That of all columns together: the smallest times their number (Bonferroni)."""
+        return float(min(1.0, self.p_value.min() * len(self.p_value)))
+
+
+def pit(flow: NormalizingFlow, x: object, condition: object = None, sample_weight: object = None) -> PIT:
+    """Probability integral transform of held-out rows.
+
+    A flow that is the density of x carries it to its base, so that each latent column's cumulative probability is uniform
+    (Dawid 1984, J. R. Stat. Soc. A 147, 278).  With training rows the test is too kind.  The columns are those of the
+    latent side, each a function of several of the data's.  Columns of whole numbers are taken for the middle of their
+    cells, so that their values are uniform only roughly; `two_sample_test` and `sbc_ranks` are exact for those.
+
+    Parameters
+    ----------
+    x : array_like (n, input_dim)
+        Rows that the flow was not fitted to.
+    condition : array_like, optional
+        One for all rows or one for each.
+    sample_weight : array_like (n,), optional
+        Not negative.
+
+    Raises
+    ------
+    ValueError
+        If a row is not finite, or the flow has no latent value for it.
+    """
+    rows, context = rows_of(flow, x, condition)
+    weights = as_weights(sample_weight, len(rows))
+    u = latent_probabilities(flow, rows, context)
+    statistic, p_value = np.empty((2, u.shape[1]))
+    for j, column in enumerate(u.T):
+        statistic[j], p_value[j] = ks_uniform(column, weights)
+    return PIT(u, weights, statistic, p_value)
+
+
+def latent_probabilities(flow: NormalizingFlow, x: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
+    """Cumulative probabilities (n, d) of the latent values of x under the base."""
+    z = np.reshape(flow.forward(x, condition)[0], (len(x), -1))
+    u = np.asarray(flow.base.cdf(z))
+    bad = np.flatnonzero(np.isnan(u).any(axis=1))
+    if len(bad):
+        raise ValueError(f"{len(bad)} rows of x have no latent value, the first is row {bad[0]}: leave them out")
+    return u
+
+
+def ks_uniform(u: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
+    """Kolmogorov-Smirnov distance of u (n,) from the uniform distribution, and its p-value."""
+    from scipy.stats import kstwo
+
+    order, n = np.argsort(u), len(u)
+    share = np.full(n, 1 / n) if weights is None else weights[order] / weights.sum()
+    after = np.cumsum(share)
+    distance = max((after - u[order]).max(), (u[order] - after + share).max())
+    return float(distance), float(kstwo.sf(distance, max(1, round(effective_size(weights, n)))))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many rows lie within regions that should hold a given share of them.
+
+    Attributes
+    ----------
+    levels : ndarray (k,)
+        The shares.
+    interval : ndarray (k, d)
+        Share of the rows within the central interval of each latent column.
+    ball : ndarray (k,)
+        Share of the rows within the ball around the latent centre.
+    error : ndarray (k,)
+        Standard error of either if the flow is right.
+    """
+
+    levels: np.ndarray
+    interval: np.ndarray
+    ball: np.ndarray
+    error: np.ndarray
+
+    @property
+    def interval_deviation(self) -> np.ndarray:
+        """Found minus expected, in standard errors (k, d)."""
+        return (self.interval - self.levels[:, None]) / self.error[:, None]
+
+    @property
+    def ball_deviation(self) -> np.ndarray:
+        """Found minus expected, in standard errors (k,)."""
+        return (self.ball - self.levels) / self.error
+
+
+def coverage(
+    flow: NormalizingFlow,
+    x: object,
+    levels: Sequence[float] = (0.5, 0.68, 0.9, 0.95),
+    condition: object = None,
+    sample_weight: object = None,
+) -> Coverage:
+    """Share of held-out rows within latent regions of given content.
+
+    More than expected means that the flow is too wide, less that it is too narrow.  The balls are those of highest density
+    of a normal base, of squared radius chi-squared with d degrees of freedom; for another base each column is first
+    carried to a normal one by its cumulative distribution.  For whole numbers see `pit`.
+
+    Parameters
+    ----------
+    x : array_like (n, input_dim)
+        Rows that the flow was not fitted to.
+    levels : sequence of float
+        Between 0 and 1.
+    condition : array_like, optional
+        One for all rows or one for each.
+    sample_weight : array_like (n,), optional
+        Not negative.
+    """
+    from scipy.special import ndtri
+    from scipy.stats import chi2
+
+    rows, context = rows_of(flow, x, condition)
+    weights = as_weights(sample_weight, len(rows))
+    share = np.asarray(levels, np.float64)
+    if share.ndim != 1 or not len(share) or not ((share > 0) & (share < 1)).all():
+        raise ValueError(f"levels must be numbers between 0 and 1, got {levels!r}")
+    u = latent_probabilities(flow, rows, context)
+    within = 2 * np.abs(u - 0.5)
+    content = chi2.cdf((ndtri(u) ** 2).sum(axis=1), u.shape[1])
+    interval = np.array([np.average(within <= level, axis=0, weights=weights) for level in share])
+    ball = np.array([np.average(content <= level, weights=weights) for level in share])
+    error = np.sqrt(share * (1 - share) / effective_size(weights, len(rows)))
+    return Coverage(share, interval, ball, error)

@@ -1,0 +1,368 @@
+"""`verify`: measures how exact a flow is, and writes it down as a report that can be printed and saved with the flow."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npflows.layers import ActNormLayer, Autoregressive, Coupling, Elementwise, Permutation, Rotation, Standardize
+from npflows.validation import as_condition, as_int, as_rng, as_rows
+from npflows.verify.integration import integrate
+from npflows.verify.numbers import ULPS, apart, changes, column_scale, largest, log_abs_det, median, off
+from npflows.verify.report import Check, VerificationReport, fingerprint
+from npflows.verify.space import Columns
+
+if TYPE_CHECKING:
+    from npflows.flow import NormalizingFlow
+    from npflows.layers.layer import Layer
+
+TOLERANCES = {
+    "inverse(forward(x)) = x": (1e-3, 1e-9),
+    "forward(inverse(z)) = z": (1e-2, 1e-8),
+    "log-dets of both ways cancel": (1e-2, 1e-8),
+    "log_prob = base + log-det": (1e-4, 1e-10),
+    "log_prob of what was drawn": (1e-1, 1e-7),
+    "float32 = float64 copy": (1e-2, 0.0),
+    "dependence": (1e-5, 1e-13),
+    "integral of the density": (1e-4, 1e-6),
+}
+"""Largest errors allowed, in float32 and in float64."""
+JACOBIAN_TOLERANCE = {"float64": 1e-4, "float32": 0.1}
+STEPS = {"float64": (1e-4, 1e-5, 1e-6, 1e-7), "float32": (3e-2, 1e-2, 3e-3)}
+"""Half-steps of the central differences, in the scale of a column on the line."""
+JACOBIAN_EVALUATIONS, JACOBIAN_ROWS = 24_000, 100
+DEPENDENCE_ROWS, DEPENDENCE_VALUES = 20, 20_000_000
+MASS_ROWS, MASS_DRAWS, MASS_TOLERANCE = 200, 64, 3.0
+EDGE_SHARE = 0.01
+"""Share of the samples that may be rounded over the edge of a bounded base."""
+CONDITIONS = 3
+"""Conditions for which the density is integrated."""
+LARGEST_ERROR = 0.1
+"""An integral with a larger error says nothing."""
+STANDARD_ERRORS = 4
+
+
+def verify(
+    flow: NormalizingFlow, x: object, condition: object = None, rng: object = None, *, max_rows: int = 2000
+) -> VerificationReport:  # fmt: skip
+    """Measure whether the flow is the exact density that it promises to be, on data.
+
+    What is measured: that `forward` and `inverse` undo each other, and their log-determinants; the log-determinant
+    against that of a Jacobian by central differences; that `log_prob` is the base's plus the log-determinant, and belongs
+    to what `sample` draws; that each layer's results depend on what its order or mask allows and nothing else; that the
+    density integrates to one; and that nothing is NaN.
+
+    Columns of whole numbers are taken for the intervals that they are made from, once the masses that `log_prob` gives
+    are found to be the means of that density over their cells.  A float32 flow is differentiated as a float64 copy of
+    itself, as differences of float32 numbers say little, and is compared with that copy as well.
+
+    Parameters
+    ----------
+    x : array_like (n, input_dim)
+        Rows like those that the flow was fitted to; those with NaN or infinity are left out.
+    condition : array_like, optional
+        One for all rows or one for each, where the flow has `condition_dim`.
+    rng : int, numpy.random.Generator or None
+        Chooses rows and draws samples.
+    max_rows : int
+        Rows used at most.
+
+    Returns
+    -------
+    VerificationReport
+
+    Raises
+    ------
+    ValueError
+        If x has no finite row, or a shape does not fit.
+    """
+    rng, max_rows = as_rng(rng), as_int(max_rows, "max_rows")
+    rows, _ = as_rows(x, flow.input_shape, "x")
+    context = as_condition(condition, len(rows), flow.condition_dim)
+    usable = np.isfinite(rows).all(axis=1) & (True if context is None else np.isfinite(context).all(axis=1))
+    chosen = np.flatnonzero(usable)
+    if not len(chosen):
+        raise ValueError(f"x must have at least one row without NaN or infinity, got {len(rows)} rows")
+    if len(chosen) > max_rows:
+        chosen = np.sort(rng.choice(chosen, max_rows, replace=False))
+    x = rows[chosen].astype(np.float64)
+    return _Verification(flow, x, None if context is None else np.array(context[chosen], np.float64), rng).report()
+
+
+class _Verification:
+    """The flow, the rows and what has been found so far."""
+
+    def __init__(
+        self, flow: NormalizingFlow, x: np.ndarray, condition: np.ndarray | None, rng: np.random.Generator
+    ) -> None:  # fmt: skip
+        self.given, self.rng = flow, rng
+        self.flow, self.x, self.condition = flow, x, condition
+        self.columns = Columns(flow)
+        self.scale = column_scale(x, flow.standardize.scale)
+        self.wide = flow.dtype == np.float64
+        self.checks: list[Check] = []
+
+    def report(self) -> VerificationReport:
+        from npflows import __version__
+
+        flow = self.given
+        columns = "1 column" if flow.latent_dim == 1 else f"{flow.latent_dim} columns"
+        about = (
+            f"{type(flow).__name__}: {columns}, {flow.num_params:,} parameters, {flow.dtype.name}, base "
+            f"{type(flow.base).__name__}, on {len(self.x):,} rows"
+        )
+        if self.columns.whole.any():
+            self.without_whole_numbers()
+        self.copy, self.why_no_copy = float64_copy(self.flow)
+        self.finite()
+        self.round_trips()
+        self.densities()
+        self.jacobian()
+        self.dependence()
+        self.integral()
+        return VerificationReport(about, fingerprint(flow), __version__, tuple(self.checks))
+
+    def without_whole_numbers(self) -> None:
+        """Go on with a copy whose whole numbers are intervals, once their masses are those of its density."""
+        try:
+            copy = copy_of(self.given, self.given.dtype.name, without_whole_numbers=True)
+        except Exception as error:  # what the constructor of a class of the user's own makes of it
+            raise ValueError(
+                f"a flow with columns of whole numbers is verified as a copy with intervals, which can't be made: {error}"
+            ) from None
+        whole, some = self.columns.whole, slice(0, MASS_ROWS)
+        kept = ~self.columns.outside(self.x)
+        self.x, self.condition = self.x[kept], None if self.condition is None else self.condition[kept]
+        x, c = self.x[some], None if self.condition is None else self.condition[some]
+        if len(x):
+            mass = np.exp(self.given.log_prob(x, c, draws=MASS_DRAWS, rng=self.rng))
+            density = np.exp([copy.log_prob(x + whole * self.rng.random(x.shape), c) for _ in range(MASS_DRAWS)])
+            error = np.hypot(density.std(axis=0) * math.sqrt(2 / MASS_DRAWS), 1e-5 * density.mean(axis=0))
+            with np.errstate(invalid="ignore"):
+                pulls = np.abs(mass - density.mean(axis=0)) / error
+            self.add("masses of whole numbers", median(pulls), f"median, in standard errors; {(~kept).sum()} rows outside",
+                     tolerance=MASS_TOLERANCE)  # fmt: skip
+        self.flow, self.x = copy, self.x + whole * self.rng.uniform(1e-3, 1 - 1e-3, self.x.shape)
+        self.columns = Columns(copy)
+
+    def add(self, name: str, value: float, note: str = "", *, tolerance: float | None = None) -> None:
+        """A check that passes where value is at most the tolerance."""
+        if tolerance is None:
+            tolerance = TOLERANCES[name][self.wide]
+        self.checks.append(Check(name, float(value), tolerance, "pass" if value <= tolerance else "FAIL", note))
+
+    def skip(self, name: str, why: str) -> None:
+        self.checks.append(Check(name, None, None, "not checked", why))
+
+    def finite(self) -> None:
+        """Counts what is NaN or infinite, and keeps the rest."""
+        flow, c = self.flow, self.condition
+        z, log_det = _two(flow.forward(self.x, c))
+        log_prob = np.asarray(flow.log_prob(self.x, c))
+        latent = flow.base.sample(len(self.x), self.rng)
+        drawn, slope = _two(flow.inverse(latent, c))
+        zero = np.isneginf(log_prob)
+        inside, good = np.isfinite(z).all(axis=1) & ~zero, np.isfinite(drawn).all(axis=1)
+        lost = {
+            "log_prob": int((~np.isfinite(log_prob) & ~zero).sum()),
+            "forward": int((~inside & ~zero | np.isnan(z).any(axis=1) & ~self.columns.outside(self.x)).sum()),
+            "inverse": int((~good).sum()),
+        }
+        note = ", ".join(f"{n} of {name}" for name, n in lost.items() if n) or "none of log_prob, forward, inverse"
+        if zero.any():
+            note += f"; {zero.sum():,} rows of x have density 0"
+        self.add("rows that are not finite", sum(lost.values()), note, tolerance=0.0)
+        self.x, self.z, self.log_det, self.log_prob = (v[inside] for v in (self.x, z, log_det, log_prob))
+        self.condition = None if c is None else c[inside]
+        self.latent, self.drawn, self.slope = latent[good], drawn[good], slope[good]
+        self.drawn_condition = None if c is None else c[good]
+
+    def round_trips(self) -> None:
+        """There and back again, from both sides.
+
+        From the latent side, what the last digit of x moves the result by is no error of the flow.
+        """
+        flow, c, period = self.flow, self.condition, self.columns.latent_period
+        if len(self.x):
+            back, log_det_back = _two(flow.inverse(self.z, c))
+            there = off(back, self.x, self.scale, self.columns.period).max(axis=1, initial=0)
+            self.add("inverse(forward(x)) = x", largest(there), f"in a column's scale; median {median(there):.1g}")
+            sums = np.abs(self.log_det + log_det_back)
+        else:
+            self.skip("inverse(forward(x)) = x", "no row of x has a density above 0")
+            sums = np.zeros(0)
+        found, slope = _two(flow.forward(self.drawn, self.drawn_condition))
+        digit, log_digit = self.last_digit(self.drawn, self.drawn_condition, found, slope)
+        here = off(found, self.latent, column_scale(self.latent, np.ones(found.shape[1])), period)
+        here = np.maximum(here - digit, 0).max(axis=1, initial=0)
+        self.add("forward(inverse(z)) = z", largest(here), f"in a column's scale; median {median(here):.1g}")
+        sums = np.concatenate([sums, np.maximum(np.abs(self.slope + slope) - log_digit, 0)])
+        self.add("log-dets of both ways cancel", largest(sums), f"median {median(sums):.1g}")
+
+    def last_digit(
+        self, x: np.ndarray, condition: np.ndarray | None, z: np.ndarray, log_det: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """How far z and log_det move where x moves by a few units in the last place."""
+        inwards = np.median(x, axis=0) if len(x) else 0.0
+        moved_z, moved_log_det = _two(self.flow.forward(np.nextafter(x, inwards), condition))
+        moved = np.abs(apart(moved_z, z, self.columns.latent_period)), np.abs(moved_log_det - log_det)
+        return ULPS * np.nan_to_num(moved[0]), ULPS * np.nan_to_num(moved[1])
+
+    def densities(self) -> None:
+        """log_prob against its parts, against the sampler, and against more digits."""
+        flow, c = self.flow, self.condition
+        if len(self.x):
+            parts = flow.base.log_prob(self.z) + self.log_det
+            difference = np.abs(parts - self.log_prob) / np.maximum(1, np.abs(self.log_prob))
+            self.add("log_prob = base + log-det", largest(difference), "relative where log_prob is above 1")
+        self.of_what_was_drawn()
+        if self.copy is not flow and self.copy is not None and len(self.x):
+            difference = np.abs(self.copy.log_prob(self.x, c) - self.log_prob)
+            self.add("float32 = float64 copy", largest(difference), f"log_prob; median {median(difference):.1g}")
+
+    def of_what_was_drawn(self) -> None:
+        """The density that comes with a sample against the density that the sample has."""
+        c = self.drawn_condition
+        x, given = self.flow.sample_and_log_prob(len(self.drawn), self.rng, condition=c)
+        x, given = _two((x, given))
+        kept = np.isfinite(x).all(axis=1) & np.isfinite(given)
+        x, given, c = x[kept], given[kept], None if c is None else c[kept]
+        found = np.asarray(self.flow.log_prob(x, c))
+        moved = np.asarray(self.flow.log_prob(np.nextafter(x, np.median(x, axis=0) if len(x) else 0.0), c))
+        with np.errstate(invalid="ignore"):
+            difference = np.maximum(np.abs(found - given) - ULPS * np.nan_to_num(np.abs(moved - found), posinf=0.0), 0)
+        note = ""
+        outside = np.isneginf(found)
+        if self.flow.base.support is not None and 0 < outside.sum() < EDGE_SHARE * len(outside):
+            difference, note = difference[~outside], f"; {outside.sum()} rounded over the base's edge"
+        self.add("log_prob of what was drawn", largest(difference), f"median {median(difference):.1g}{note}")
+
+    def jacobian(self) -> None:
+        """log_det against central differences."""
+        name, d = "log-det = that of the Jacobian", self.flow.latent_dim
+        exact = self.flow if self.copy is None else self.copy
+        dtype = exact.dtype.name
+        n = min(JACOBIAN_ROWS, JACOBIAN_EVALUATIONS // (2 * d * len(STEPS[dtype])))
+        rows = self.rng.permutation(len(self.x))[:n]
+        if not len(rows):
+            self.skip(name, "no row of x has a density above 0" if n else f"{d} columns are too many")
+        else:
+            x, c = self.x[rows], None if self.condition is None else self.condition[rows]
+            log_det = exact.forward(x, c)[1]
+            line = self.columns.line
+            unit = column_scale(line.leave(self.x), self.scale) * line.slope(x)
+            found = [log_abs_det(exact.forward, x, c, step * unit, self.columns.latent_period) for step in STEPS[dtype]]
+            errors = np.nan_to_num(np.abs(np.array(found) - log_det), nan=np.inf).min(axis=0)
+            known = errors[np.isfinite(errors)]
+            note = f"central differences, {len(known)} rows; median {median(known):.1g}"
+            if dtype == "float32":
+                note += f"; in float32, so rough: {self.why_no_copy}"
+            elif exact is not self.flow:
+                note += "; of a float64 copy"
+            if len(known):
+                self.add(name, largest(known), note, tolerance=JACOBIAN_TOLERANCE[dtype])
+            else:
+                self.skip(name, "the differences are not finite")
+
+    def dependence(self) -> None:
+        """What each layer's results depend on, layer by layer."""
+        standardize = self.flow.standardize
+        d, tolerance = self.flow.latent_dim, TOLERANCES["dependence"][self.wide]
+        n = max(1, min(DEPENDENCE_ROWS, DEPENDENCE_VALUES // d**2))
+        h = standardize.loc + standardize.scale * self.rng.standard_normal((n, d))
+        seen: dict[str, list[tuple[int, float, int, int]]] = {}
+        unknown: dict[str, int] = {}
+        for i, layer in enumerate(self.flow.flow_layers):
+            kind = type(layer).__name__
+            c = self.rng.standard_normal((n, layer.condition_dim)) if layer.condition_dim else None
+            promised = promised_dependence(layer) if h.shape[1] == layer.input_dim else None
+            y = np.reshape(layer.forward(h, c)[0], (n, -1)) if h.shape[1] == layer.input_dim else h
+            if promised is None:
+                unknown[kind] = unknown.get(kind, 0) + 1
+            else:
+                back = promised.T if isinstance(layer, Permutation) else promised
+                there, here = changes(layer.forward, h, c), changes(layer.inverse, y, c)
+                wrong = max(there[~promised].max(initial=0), here[~back].max(initial=0))
+                seen.setdefault(kind, []).append((i, wrong, int((there[promised] > 0).sum()), int(promised.sum())))
+            h = y
+        for kind, results in seen.items():
+            wrong_layers = [str(i) for i, value, _, _ in results if not value <= tolerance]
+            note = f"{sum(r[2] for r in results):,} of {sum(r[3] for r in results):,} allowed dependences seen, no other"
+            if wrong_layers:
+                note = f"layer {', '.join(wrong_layers)} of the flow: results depend on what they must not"
+            self.add(f"dependence: {len(results)} {kind}", max(r[1] for r in results), note, tolerance=tolerance)
+        for kind, count in unknown.items():
+            self.skip(f"dependence: {count} {kind}", "promises none, or none that is known here")
+
+    def integral(self) -> None:
+        """The density's integral, for a few conditions where there are any."""
+        contexts = [None] if self.condition is None else list(np.unique(self.condition, axis=0))
+        if len(contexts) > CONDITIONS:
+            contexts = [contexts[i] for i in self.rng.choice(len(contexts), CONDITIONS, replace=False)]
+        checks = [self.integral_under(c, len(contexts)) for c in contexts]
+        badness = {"pass": 0, "inconclusive": 1, "FAIL": 2}
+        worst = max(checks, key=lambda check: (badness[check.verdict], check.value or 0.0))
+        if len(checks) > 1:
+            worst = replace(worst, note=f"{worst.note}, worst of {len(checks)} conditions")
+        self.checks.append(worst)
+
+    def integral_under(self, condition: np.ndarray | None, share: int) -> Check:
+        name = "integral of the density"
+        result = integrate(self.flow, condition, self.rng, share)
+        value, tolerance = abs(result.value - 1), TOLERANCES[name][self.wide]
+        if not result.error <= LARGEST_ERROR:
+            return Check(name, value if math.isfinite(value) else None, None, "inconclusive", result.note)
+        tolerance += result.error * (1 if self.flow.latent_dim <= 2 else STANDARD_ERRORS)
+        return Check(name, value, tolerance, "pass" if value <= tolerance else "FAIL", result.note)
+
+
+def promised_dependence(layer: Layer) -> np.ndarray | None:
+    """Which result (row) of a layer's `forward` may depend on which value (column); None where nothing is promised."""
+    n = layer.input_dim
+    if isinstance(layer, Autoregressive):
+        place = np.argsort(layer.order)
+        return place[:, None] >= place
+    if isinstance(layer, Coupling):
+        mask = np.asarray(layer.mask)  # type: ignore[attr-defined]
+        return np.eye(n, dtype=bool) | np.outer(mask == 0, mask == 1)
+    if isinstance(layer, Permutation):
+        return np.eye(n, dtype=bool)[layer.order]
+    if isinstance(layer, (Standardize, ActNormLayer, Elementwise, Rotation)):
+        return np.eye(n, dtype=bool)
+    return None
+
+
+def float64_copy(flow: NormalizingFlow) -> tuple[NormalizingFlow | None, str]:
+    """The flow itself where it computes in float64, else a copy that does, or None and the reason."""
+    if flow.dtype == np.float64:
+        return flow, ""
+    try:
+        return copy_of(flow, "float64"), ""
+    except Exception as error:  # what the constructor of a class of the user's own makes of it
+        return None, f"no float64 copy ({error})"
+
+
+def copy_of(flow: NormalizingFlow, dtype: str, *, without_whole_numbers: bool = False) -> NormalizingFlow:
+    """A copy that computes in another dtype, its columns of whole numbers the intervals of their cells perhaps."""
+    from npflows.io import pack, unpack
+
+    arrays = pack(flow)
+    if without_whole_numbers:
+        about = json.loads(str(arrays["about"]))
+        for column in about["config"]["support"]:
+            if column["class"] == "Integer":
+                low, high = column["config"]["low"], column["config"]["high"]
+                column.update({"class": "Interval", "config": {"low": low, "high": high + 1}})
+        arrays["about"] = np.array(json.dumps(about))
+    classes = [type(part) for part in (flow, flow.base, *flow.flow_layers)]
+    return unpack(arrays, "the flow", dtype, classes)
+
+
+def _two(result: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Values (n, d) and log-determinants (n,)."""
+    values, log_det = result
+    return np.reshape(values, (len(log_det), math.prod(np.shape(values)[1:]))), log_det
