@@ -29,6 +29,7 @@ class Assembled(Parametrised, Configured):
     """A flow without what it offers; `NormalizingFlow` is the public class."""
 
     _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng", "columns"})
+    effective_rows: float | None = None
 
     def _assemble(
         self,

@@ -85,6 +85,9 @@ class NormalizingFlow(Assembled):
         Names of the columns, yours to set; they are saved with the flow.
     verification : VerificationReport or None
         What `verify` found last; it is saved with the flow.
+    effective_rows : float or None
+        How many rows of equal weight the rows of the last `fit` were worth: (sum of weights)^2 / (sum of their squares);
+        None before the first one.
     """
 
     def __init__(
@@ -367,7 +370,7 @@ class NormalizingFlow(Assembled):
         self._is_standardized = False
         for layer in self._actnorm_layers:
             layer.initialized = False
-        self.history = {}
+        self.history, self.effective_rows = {}, None
         return self
 
     def _again(self, rng: np.random.Generator) -> NormalizingFlow:

@@ -64,6 +64,7 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
         "columns": flow.columns,
         "history": flow.history,
         "verification": None if flow.verification is None else flow.verification.to_dict(),
+        "effective_rows": flow.effective_rows,
     }
     return {
         "about": np.array(json.dumps(about)),
@@ -148,6 +149,8 @@ def unpack(
     wrong = _mismatches(flow, parameters, arrays)
     if columns is not None and (not isinstance(columns, list) or len(columns) != flow.latent_dim):
         wrong.append(f"columns are {columns!r}, expected {flow.latent_dim} names")
+    if not isinstance(about.get("effective_rows"), (int, float, type(None))):
+        wrong.append(f"effective_rows is {about['effective_rows']!r}, expected a number")
     if wrong:
         raise FlowFileError(f"{where} does not fit its own configuration:\n  " + "\n  ".join(wrong))
     free = flow._buffer.free
@@ -175,6 +178,7 @@ def set_state(flow: NormalizingFlow, about: dict[str, Any], arrays: dict[str, np
     if condition.shape[1]:
         flow.standardize_condition(*condition)
     flow._is_standardized = bool(about.get("standardized", False))
+    flow.effective_rows = about.get("effective_rows")
     for layer, initialized in zip(flow._actnorm_layers, about.get("initialized", ())):
         layer.initialized = bool(initialized)
 

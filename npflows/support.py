@@ -330,7 +330,7 @@ def as_columns(given: object, n: int, names: Sequence[str] | None = None) -> lis
     if isinstance(given, Mapping):
         columns: list[Column] = [Real() for _ in range(n)]
         for key, column in given.items():
-            columns[_place(key, n, names)] = column
+            columns[place_of(key, n, names, "support")] = column
     elif isinstance(given, Sequence) and not isinstance(given, str):
         columns = list(given)
     else:
@@ -343,13 +343,14 @@ def as_columns(given: object, n: int, names: Sequence[str] | None = None) -> lis
     return columns
 
 
-def _place(key: object, n: int, names: Sequence[str] | None) -> int:
+def place_of(key: object, n: int, names: Sequence[str] | None, what: str) -> int:
+    """The number of a column from its number or name, `what` having n of them."""
     if isinstance(key, (int, np.integer)) and 0 <= key < n:
         return int(key)
     if names is not None and key in names:
         return list(names).index(key)  # type: ignore[arg-type]
     known = f"0 to {n - 1}" + (f", or one of {', '.join(names)}" if names else "; for names pass columns=")
-    raise ValueError(f"support has no column {key!r}: expected {known}")
+    raise ValueError(f"{what} has no column {key!r}: expected {known}")
 
 
 class Inferred(list):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ class Saved:
         every = np.concatenate(parts)
         if not len(parts[0]) or every.min() < 0 or every.max() >= len(rows.x) or len(np.unique(every)) < len(every):
             raise FlowFileError(f"{self.where} belongs to another run: its rows are not among the {len(rows.x)} of x")
-        train, validation = (Rows(rows.x, part, rows.weight, rows.condition) for part in parts)
+        train, validation = (replace(rows, index=part) for part in parts)
         return train, validation if len(validation) else None
 
     def restore(self, run: Run) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npflows.importance import effective_sample_size
 from npflows.validation import as_condition, as_numeric, as_positive, as_weights, warn_user
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
+    from npflows.training.missing import Holes, Missing
 
 PIECE = 65536
 """Rows looked at together."""
@@ -28,21 +30,31 @@ class Rows:
         The user's own array, of any layout and dtype.
     index : ndarray of int
         Which of its rows are meant.
+    holes : Holes, optional
+        Entries that are missing, and what stands in for them.
     """
 
     x: np.ndarray
     index: np.ndarray
     weight: np.ndarray | None = None
     condition: np.ndarray | None = None
+    holes: Holes | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def take(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """x, weight and condition of some of the rows, by their place in `index`."""
+    def take(
+        self, which: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """x, weight and condition of some of the rows, by their place in `index`.
+
+        What is missing in them is drawn from `rng`; without one it is the same each time.
+        """
         rows = self.index[which]
         weight = None if self.weight is None else self.weight[rows]
         x = self.x.take(rows, axis=0) if self.x.flags.c_contiguous else self.x[rows]  # take would copy the whole first
+        if self.holes is not None:
+            x = self.holes.fill(x, rows, rng)
         return x, weight, None if self.condition is None else self.condition[rows]
 
     def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
@@ -57,10 +69,17 @@ class Rows:
             for array in (self.x, self.weight, self.condition):
                 if array is not None:
                     total = zlib.crc32(np.ascontiguousarray(array[start : start + PIECE]), total)
+        if self.holes is not None:
+            total = zlib.crc32(self.holes.missing, zlib.crc32(self.holes.rows, total))
         return total
 
+    @property
+    def effective(self) -> float:
+        """How many rows of equal weight these are worth: (sum of weights)^2 / (sum of their squares) (Kish 1965)."""
+        return float(len(self)) if self.weight is None else effective_sample_size(np.log(self.weight[self.index]))
+
     def part(self, which: np.ndarray) -> Rows:
-        return Rows(self.x, self.index[which], self.weight, self.condition)
+        return replace(self, index=self.index[which])
 
     def normalised(self) -> Rows:
         """The same with weights of mean 1 over these rows."""
@@ -69,7 +88,7 @@ class Rows:
         mean = self.weight[self.index].mean()
         if mean <= 0:
             raise ValueError("all rows on one side of the validation split have weight 0; give validation_data instead")
-        return Rows(self.x, self.index, self.weight / mean, self.condition)
+        return replace(self, weight=self.weight / mean)
 
 
 def as_table(flow: NormalizingFlow, x: object, name: str) -> np.ndarray:
@@ -89,9 +108,15 @@ def as_table(flow: NormalizingFlow, x: object, name: str) -> np.ndarray:
 
 
 def as_training_rows(
-    flow: NormalizingFlow, x: object, weight: object, condition: object, on_invalid: str, name: str
+    flow: NormalizingFlow,
+    x: object,
+    weight: object,
+    condition: object,
+    on_invalid: str,
+    name: str,
+    missing: Missing | None = None,
 ) -> Rows:
-    """The valid rows of a table, after every check."""
+    """The valid rows of a table, after every check; where entries are missing, nothing stands in for them yet."""
     table = as_table(flow, x, name)
     n = len(table)
     if n < table.shape[1]:
@@ -100,16 +125,20 @@ def as_training_rows(
     context = as_condition(condition, n, flow.condition_dim)
     used = np.arange(n) if weights is None else np.flatnonzero(weights)  # no weight, no influence
     rows = Rows(table, used, weights, context)
+    if missing is not None:
+        rows = missing.apply(rows, name)
     if flow._support is not None:
         _check_support(flow, rows, name)
-    valid = np.concatenate([_finite(part, c) for part, _, c in rows.pieces()])
+    valid = np.concatenate(
+        [_finite(rows, np.arange(start, min(start + PIECE, len(rows)))).all(axis=1) for start in range(0, len(rows), PIECE)]
+    )
     if not valid.all():
+        bad = np.flatnonzero(~valid)
         if on_invalid == "raise":
-            raise ValueError(_describe_invalid(table, context, used[~valid], name))
-        if not valid.any():
+            raise ValueError(_describe_invalid(rows, bad, name))
+        if len(bad) == len(rows):
             raise ValueError(f"{name} has no row without NaN or infinite values")
-        n_bad = len(valid) - int(valid.sum())
-        warn_user(f"{name}: dropped {n_bad} of {n} rows with NaN or infinite values")
+        warn_user(f"{name}: dropped {len(bad)} of {n} rows with NaN or infinite values")
         rows = rows.part(np.flatnonzero(valid))
     return rows
 
@@ -126,18 +155,24 @@ def _check_support(flow: NormalizingFlow, rows: Rows, name: str) -> None:
         raise ValueError(f"{name} has values outside their support, its open ends included: {which}; clean or widen it")
 
 
-def _finite(part: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
-    valid = np.isfinite(part).all(axis=1)
-    return valid if condition is None else valid & np.isfinite(condition).all(axis=1)
+def _finite(rows: Rows, which: np.ndarray) -> np.ndarray:
+    """Whether each value (n, d) of some rows, and last their condition, is finite; what is missing counts as such."""
+    x, _, condition = rows.take(which)
+    finite = np.isfinite(x)
+    if rows.holes is not None:
+        finite |= rows.holes.of(rows.index[which])
+    fits = np.ones(len(x), bool) if condition is None else np.isfinite(condition).all(axis=1)
+    return np.column_stack([finite, fits])
 
 
-def _describe_invalid(table: np.ndarray, condition: np.ndarray | None, bad: np.ndarray, name: str) -> str:
-    if condition is not None and not np.isfinite(condition[bad]).all():
+def _describe_invalid(rows: Rows, bad: np.ndarray, name: str) -> str:
+    finite = _finite(rows, bad)
+    if not finite[:, -1].all():
         name = f"{name} or its condition"
-    columns = np.flatnonzero(~np.isfinite(table[bad[:1000]]).all(axis=0))
-    rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+    columns = ", ".join(map(str, np.flatnonzero(~finite[:1000, :-1].all(axis=0))))
+    which = ", ".join(map(str, rows.index[bad[:5]])) + (", ..." if len(bad) > 5 else "")
     return (
-        f"{name} has NaN or infinite values in {len(bad)} rows ({rows}), columns {', '.join(map(str, columns))}; "
+        f"{name} has NaN or infinite values in {len(bad)} rows ({which}), columns {columns}; "
         f'clean them or pass on_invalid="drop"'
     )
 

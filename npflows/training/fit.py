@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from npflows.training.data import as_training_rows, split
 from npflows.training.initialize import set_from_data
+from npflows.training.missing import as_missing, filled
 from npflows.training.options import Options
 from npflows.training.trainer import Trainer
 from npflows.validation import as_choice, as_int, warn_user
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
+
+ROWS_PER_COLUMN = 10
+"""Rows that a table should at least be worth for each of its columns."""
 
 
 def fit(
@@ -39,6 +43,8 @@ def fit(
     patience: int | None = 20,
     ema: float | None = None,
     on_invalid: str = "raise",
+    missing: object = None,
+    on_missing: str = "drop",
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     rng: object = None,
@@ -49,7 +55,8 @@ def fit(
 
     However it ends, by itself, by an error or by Ctrl-C, the flow holds the best parameters so far, and `flow.history`
     what each epoch gave: epoch, train_loss, validation_loss (mean negative log-likelihoods), learning_rate,
-    gradient_norm (of the last step), skipped_steps, seconds.  A second fit continues from the present parameters.
+    gradient_norm (of the last step), skipped_steps, seconds.  `flow.effective_rows` says how many rows of equal weight the
+    training rows are worth.  A second fit continues from the present parameters.
 
     Parameters
     ----------
@@ -87,6 +94,15 @@ def fit(
         Decay, for instance 0.999, of a moving average of the parameters to keep instead of the last ones.
     on_invalid : {"raise", "drop"}
         What to do with rows that have NaN or infinite values.
+    missing : float, "nan", sequence of them or mapping, optional
+        What stands for an entry of x and `validation_data` that is missing: 99.0, or [99.0, "nan"], or by column number
+        or name {"u": 99.0}.  By default nothing does.
+    on_missing : {"drop", "impute"}
+        What to do with rows that have missing entries: leave them out; or, each time one of them is used, give it those of
+        a complete row, drawn from the 10 training rows that are nearest in its other entries and its condition, so that
+        the fit averages over what they might be.  The draws are fixed for validation and standardisation.  This is right
+        where what is missing could have been anything that such rows have, and wrong where entries are missing because of
+        what they are: for what was too faint to be seen it puts what was bright enough.
     checkpoint : path-like, optional
         Written after each epoch.
     resume : bool
@@ -109,13 +125,14 @@ def fit(
     """
     max_epochs, batch_size = as_int(max_epochs, "max_epochs", 0), as_int(batch_size, "batch_size")
     as_choice(on_invalid, "on_invalid", ("raise", "drop"))
+    declared = as_missing(flow, missing, on_missing)
     options = Options(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
     saved = options.saved()
-    rows = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x")
+    rows = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared)
     if validation_data is not None:
         validation = as_training_rows(flow, validation_data, validation_weight, validation_condition, on_invalid,
-                                      "validation_data")  # fmt: skip
+                                      "validation_data", declared)  # fmt: skip
         train = rows
     elif validation_weight is not None or validation_condition is not None:
         raise ValueError("validation_weight and validation_condition belong to validation_data, which is missing")
@@ -123,9 +140,16 @@ def fit(
         train, validation = saved.rows(rows)
     else:
         train, validation = split(rows, validation_fraction, options.rng)
+    train, validation = filled(flow, train, validation)
 
     def begin() -> None:
         set_from_data(flow, train, validation, standardize, options.rng)
+        flow.effective_rows = train.effective
+        if flow.effective_rows < min(ROWS_PER_COLUMN * flow.latent_dim, len(train) / 2):
+            warn_user(
+                f"the weights are worth {flow.effective_rows:.1f} rows only, of {len(train)}: a few rows have most of the "
+                f"weight, and the flow will fit these"
+            )
 
     n_batches = max(1, -(-len(train) // batch_size))
     trainer = Trainer(

@@ -85,7 +85,7 @@ class Trainer(Run):
 
     def run_step(self, batch: np.ndarray, rate: float) -> tuple[float, bool, float]:
         """One step on some training rows: its loss, whether it was taken, and the norm of its gradient."""
-        x, weight, condition = self.train.take(batch)
+        x, weight, condition = self.train.take(batch, self.rng)
         x = self._scattered(x, self.rng)
         n = len(batch)
         dlog = np.full(n, -1 / n) if weight is None else weight / -n
