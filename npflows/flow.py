@@ -310,7 +310,8 @@ class NormalizingFlow(Assembled):
         for start in range(0, len(rows), at_once):
             part = np.repeat(rows[start : start + at_once], n, axis=0)
             samples = self.sample(len(part), generator, temperature, condition=part)
-            result[start : start + at_once] = samples.reshape(-1, n, *self.input_shape)
+            several = result[start : start + at_once]
+            several[:] = samples.reshape(several.shape)
         return result
 
     def sample_and_log_prob(
@@ -330,10 +331,12 @@ class NormalizingFlow(Assembled):
         return SampleAndLogProb(x, self.base.log_prob(z, temperature) - result.log_det)
 
     def __call__(self, x: object, condition: object = None) -> dict[str, np.ndarray]:
-        """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow)."""
+        """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow, as `log_prob` gives it)."""
         rows, context, single = self._inputs(x, condition)
         z, log_det, log_prob_x = self._compiled().transport(self._state(), rows, context,
                                                             log_prob=True)  # fmt: skip
+        if self._support is not None and self._support.has_integers:
+            log_prob_x = np.atleast_1d(self.log_prob(x, condition))
         values = {"logdet": log_det, "log_prob": self.base.log_prob(z), "log_prob_x": log_prob_x}
         return {"z": self._shaped(z, single), **{name: v[0] if single else v for name, v in values.items()}}
 

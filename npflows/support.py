@@ -176,8 +176,9 @@ class Integer(Interval):
     is_integer = True
 
     def __init__(self, low: int, high: int) -> None:
-        if low != int(low) or high != int(high) or not low < high:
-            raise ValueError(f"integer(low, high) needs whole numbers with low < high, got {low!r} and {high!r}")
+        a, b = _ends(low, high)
+        if a != math.floor(a) or b != math.floor(b):
+            raise ValueError(f"integer(low, high) needs whole numbers, got {low!r} and {high!r}")
         self.low, self.high = int(low), int(high)
         self._cells = Interval(self.low, self.high + 1)
 
@@ -255,6 +256,10 @@ class Support:
             with np.errstate(all="ignore"):
                 t[:, d], more = column.enter(t[:, d], self.bound)
                 log_det += more
+        if not inside.all():
+            unknown = np.isnan(t).any(axis=1)
+            t[unknown & ~inside] = np.nan
+            inside |= unknown
         return Entered(t, log_det, inside)
 
     def leave(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -311,13 +316,14 @@ class Support:
         return x
 
     def outside(self, x: np.ndarray) -> dict[int, int]:
-        """How many rows each column has outside, where there are any; NaN does not count."""
+        """How many rows each column has outside, where there are any; what is not finite does not count."""
         counts = {}
         for d in self.moved:
             values, column = x[:, d].astype(np.float64), self.columns[d]
-            ok = column.contains(values + 0.5 if column.is_integer else values) | np.isnan(values)
+            ok = column.contains(values + 0.5 if column.is_integer else values)
             if column.is_integer:
-                ok &= (values == np.floor(values)) | np.isnan(values)
+                ok &= values == np.floor(values)
+            ok |= ~np.isfinite(values)
             if not ok.all():
                 counts[d] = int((~ok).sum())
         return counts
@@ -358,10 +364,13 @@ class Inferred(list):
 
     def __init__(self, columns: Sequence[Column], names: Sequence[str], reasons: Sequence[str]) -> None:
         super().__init__(columns)
-        self._lines = [f"{name}: {column!r:<32} {why}" for name, column, why in zip(names, columns, reasons)]
+        self._guesses = list(zip(columns, names, reasons))
 
     def __repr__(self) -> str:
-        return "\n".join(self._lines)
+        return "\n".join(
+            f"{name}: {column!r:<32} {why if column is guess else 'given'}"
+            for column, (guess, name, why) in zip(self, self._guesses)
+        )
 
 
 def infer(x: object, columns: Sequence[str] | None = None) -> Inferred:
@@ -379,7 +388,7 @@ def infer(x: object, columns: Sequence[str] | None = None) -> Inferred:
         Names to show; those of a data frame by default.
     """
     names = columns if columns is not None else getattr(x, "columns", None)
-    table = as_numeric(np.asarray(x), "x")
+    table = as_numeric(x, "x")
     if table.ndim != 2 or not len(table):
         raise ValueError(f"x must be a table (n, d) with at least one row, got shape {table.shape}")
     names = [f"column {d}" for d in range(table.shape[1])] if names is None else [str(name) for name in names]

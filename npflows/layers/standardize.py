@@ -24,14 +24,21 @@ class Standardize(Layer):
     dtype : {"float32", "float64"}
     """
 
+    _circles: np.ndarray | bool = False
+
     def __init__(self, input_dim: int, loc: object = 0.0, scale: object = 1.0, *, dtype: object = "float32") -> None:
         n = as_int(input_dim, "input_dim")
         super().__init__(n, [], work_rows=0, temp_rows=0, dtype=dtype)
         self.set(loc, scale)
 
     def set(self, loc: object, scale: object) -> None:
-        """Set location and scale."""
-        self.table = affine_table(loc, scale, self.input_dim)
+        """Set location and scale; columns on circles take 0 and 1 alone."""
+        table = affine_table(loc, scale, self.input_dim)
+        moved = np.flatnonzero(((table[0] != 0) | (table[1] != 1)) & self._circles)
+        if len(moved):
+            which = ", ".join(map(str, moved))
+            raise ValueError(f"column {which} is on a circle: loc must be 0 and scale 1, got loc={loc}, scale={scale}")
+        self.table = table
 
     @property
     def loc(self) -> np.ndarray:
@@ -42,6 +49,8 @@ class Standardize(Layer):
         return self.table[1].copy()
 
     def keep_circles(self, circles: np.ndarray) -> np.ndarray:
+        self._circles = circles
+        self.set(self.loc, self.scale)
         return circles
 
     def _state(self) -> State:
