@@ -22,7 +22,8 @@ def one_hot(labels: object, num_classes: int | None = None) -> np.ndarray:
     ndarray (n, num_classes), or (num_classes,) for a single label
     """
     values = as_numeric(labels, "labels")
-    whole = values.astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.int64)
     if values.ndim > 1 or (values != whole).any():
         raise ValueError(f"labels must be whole numbers in one dimension, got {values.dtype} of shape {values.shape}")
     n_classes = int(whole.max(initial=-1)) + 1 if num_classes is None else as_int(num_classes, "num_classes")

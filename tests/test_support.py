@@ -159,7 +159,7 @@ def test_absurd_latent_values_stay_in_the_support_too(dtype):
     z = np.array([[v] for v in (-1e30, -800.0, -40.0, 40.0, 800.0, 1e30)])
     for column in (positive(2.0), positive(), interval(-1.0, 3.0), interval(1e6, 1e6 + 1e-3), integer(-2, 3)):
         x, _ = alone(column, dtype=dtype).inverse(z)
-        assert np.isfinite(alone(column, dtype=dtype).log_prob(x)).all() or abs(z).max() > 100
+        assert np.isfinite(alone(column, dtype=dtype).log_prob(x)).all()
         assert column.contains(x + 0.5 if column.is_integer else x).all(), column
 
 
