@@ -60,7 +60,8 @@ class Missing:
         useless = missing.all(axis=1) if self.impute else np.ones(len(missing), bool)
         if useless.any():
             if useless.sum() == len(rows):
-                raise ValueError(f"{name} has no row without missing entries")
+                kind = "with an entry that is not missing" if self.impute else "without missing entries"
+                raise ValueError(f"{name} has no row {kind}")
             kind = "no entry that is not missing" if self.impute else "missing entries"
             warn_user(f"{name}: dropped {useless.sum()} of {len(rows.x)} rows, which have {kind}")
         index = rows.index
