@@ -64,6 +64,58 @@ def test_density_outside_the_support_is_zero_and_of_nan_is_nan(make, dtype):
     assert np.isfinite(log_prob[5])
 
 
+@both_dtypes
+@for_every_base
+def test_cumulative_and_quantiles_are_those_of_scipy(make, dtype):
+    base = make(dtype=dtype)
+    z, twin = base.sample(200, 0), naive.distribution(base)
+    u = base.cdf(z)
+    assert u.dtype == np.float64
+    np.testing.assert_allclose(u, twin.cdf(z), rtol=1e-12)
+    np.testing.assert_allclose(base.ppf(u), z, rtol=1e-8, atol=1e-12)
+    np.testing.assert_array_equal(base.cdf(z[0]), u[0])
+    np.testing.assert_array_equal(base.ppf(u[0]), base.ppf(u)[0])
+    assert base.cdf(z[:0]).shape == base.ppf(z[:0]).shape == (0, base.dim)
+    ends = np.repeat([[0.0], [1.0]], base.dim, axis=1)
+    low, high = (-np.inf, np.inf) if base.support is None else base.support
+    np.testing.assert_array_equal(base.ppf(ends), [np.broadcast_to(low, base.dim), np.broadcast_to(high, base.dim)])
+    np.testing.assert_array_equal(base.cdf(base.ppf(ends)), ends)
+    assert np.isnan(base.ppf(np.full((3, base.dim), [[-0.1], [1.1], [np.nan]]))).all()
+    assert np.isnan(base.cdf(np.full((1, base.dim), np.nan))).all()
+
+
+TAILS = [1e-300, 1e-100, 1e-30, 1e-12, 1e-4, 0.1, 0.3, 0.49, 0.4999999, 0.5]
+
+
+@pytest.mark.parametrize(
+    "base",
+    [Normal(1, dtype="float64"), *(StudentT(1, df, dtype="float64") for df in (0.5, 1.0, 2.5, 3.0, 30.0, 1e3, 1e6))],
+    ids=repr,
+)
+def test_quantiles_are_accurate_in_both_tails(base):
+    u = np.array(TAILS)[:, None]
+    z = base.ppf(u)
+    far = np.abs(z) > 1e140  # where the quantiles of heavy tails end
+    assert (far <= (u < 1e-50)).all()
+    np.testing.assert_allclose(base.cdf(z)[~far], u[~far], rtol=1e-11)
+    assert (np.diff(z[:, 0]) >= 0).all()
+    upper = 1 - u[u > 1e-10][:, None]
+    np.testing.assert_allclose(base.ppf(upper), -base.ppf(1 - upper), rtol=1e-12, atol=1e-15)
+    # next to the centre cdf is as straight as the density is flat
+    small = np.array([[1e-9], [1e-7], [1e-5]])
+    density = np.exp(base.log_prob([0.0]))
+    np.testing.assert_allclose(base.cdf(-small), 0.5 - small * density, rtol=1e-15, atol=2e-16)
+
+
+def test_quantiles_use_the_degrees_of_freedom_of_now():
+    base = StudentT(2, 5.0, dtype="float64")
+    base.params = np.log([1.0, 2.0])
+    u = np.array([[0.1, 0.1], [0.75, 0.9]])
+    expected = np.stack([np.tan(np.pi * (u[:, 0] - 0.5)), scipy.stats.t(2.0).ppf(u[:, 1])], axis=1)
+    np.testing.assert_allclose(base.ppf(u), expected, rtol=1e-12)
+    np.testing.assert_allclose(base.cdf(expected), u, rtol=1e-12)
+
+
 def test_uniform_density_is_zero_outside_and_constant_inside():
     base = Uniform(2, [-1.0, 2.0], [3.0, 2.5], dtype="float64")
     z = [[-1.0, 2.0], [3.0, 2.5], [0.0, 2.2], [3.0001, 2.2], [0.0, 1.9999], [-1.0001, 2.2]]
@@ -169,3 +221,8 @@ def test_users_own_base_works_under_a_flow():
     np.testing.assert_allclose(flow.nll_and_grad(x)[1], (np.abs((x - 1) / 3) * rate - 1).mean(0), rtol=1e-12)
     np.testing.assert_allclose(flow.log_prob_and_grad(x)[1], -rate / 3 * np.sign(x - 1), rtol=1e-12)
     assert "Laplace" in repr(flow)
+    for method in (flow.base.cdf, flow.base.ppf):
+        with pytest.raises(
+            NotImplementedError, match=r"Laplace has no (cdf\(z\)|ppf\(u\)); a base distribution of your own"
+        ):
+            method(x)

@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 import npflows
