@@ -81,8 +81,6 @@ class NormalizingFlow(Assembled):
         The base distribution, with `log_prob` and `sample`.
     history : dict of list
         What the last `fit` recorded after each epoch, or `fit_variational` after each round.
-    columns : list of str or None
-        Names of the columns, yours to set; they are saved with the flow.
     verification : VerificationReport or None
         What `verify` found last; it is saved with the flow.
     effective_rows : float or None

@@ -261,10 +261,10 @@ def test_an_embedding_is_trained_with_the_flow_and_learns_what_matters():
     """The mean is a wiggle of the condition that layers without hidden units can't follow."""
     c = np.random.default_rng(0).uniform(-3, 3, (1500, 1))
     x = np.sin(2 * c) + 0.2 * np.random.default_rng(1).normal(size=(1500, 1))
-    flow = MAF(1, 1, (), condition_dim=1, embedding_dims=(32, 4), rng=0)
+    flow = MAF(1, 1, (), condition_dim=1, embedding_dims=(64, 32, 4), rng=0)
     before = {name: value.copy() for name, value in flow.named_params().items() if name.startswith("embedding.")}
     fitted(flow, x, condition=c, max_epochs=80, learning_rate=2e-2)
-    assert len(before) == 4
+    assert len(before) == 6
     for name, value in before.items():
         assert not np.array_equal(flow.named_params()[name], value), name
     entropy = 0.5 * math.log(2 * math.pi * math.e * 0.2**2)
