@@ -176,7 +176,8 @@ class Integer(Interval):
     is_integer = True
 
     def __init__(self, low: int, high: int) -> None:
-        if low != int(low) or high != int(high) or not low < high:
+        ends = _finite(low, "low"), _finite(high, "high")
+        if not all(end.is_integer() for end in ends) or not low < high:
             raise ValueError(f"integer(low, high) needs whole numbers with low < high, got {low!r} and {high!r}")
         self.low, self.high = int(low), int(high)
         self._cells = Interval(self.low, self.high + 1)
