@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,15 +35,26 @@ class Table:
     x : ndarray (n, d)
     columns : list of str or None
         Their names, where the file has any.
+    beside : ndarray (n, c)
+        Further columns that were asked for.
+    beside_columns : list of str or None
+        Their names, where the file has any.
     """
 
     x: np.ndarray
     columns: list[str] | None
+    beside: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    beside_columns: list[str] | None = None
 
 
 def read_table(
-    path: str | os.PathLike[str], columns: Sequence[str] | None = None, *, expected: Sequence[str] | None = None
-) -> Table:  # fmt: skip
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    *,
+    expected: Sequence[str] | None = None,
+    beside: Sequence[str] = (),
+    beside_expected: Sequence[str] = (),
+) -> Table:
     """Read columns of a table.
 
     Parameters
@@ -53,9 +64,13 @@ def read_table(
         2-D array `x`, or the only 2-D one, with names in `columns` if there are any, or 1-D arrays, one for each column;
         .parquet.
     columns : sequence of str, optional
-        Names or numbers (from 0) of the columns to take, in this order; all by default.
+        Names or numbers (from 0) of the columns to take, in this order; all that are not `beside` by default.
     expected : sequence of str, optional
         Names to take where `columns` does not say and the file has names.
+    beside : sequence of str
+        Names or numbers of columns to take apart from these, a condition or weights.
+    beside_expected : sequence of str
+        Names of columns to take before those of `beside`, where the file has names.
 
     Raises
     ------
@@ -65,8 +80,33 @@ def read_table(
         If it can't be opened.
     """
     path = Path(path)
-    read = _format(path).read
-    return read(path, lambda names, n: _choose(path, names, n, columns, expected))
+    read, n_beside = _format(path).read, 0
+
+    def select(names: Sequence[str] | None, n: int) -> list[int]:
+        nonlocal n_beside
+        apart = _choose(path, names, n, None, beside_expected) if beside_expected and names is not None else []
+        apart += _choose(path, names, n, beside, None) if beside else []
+        n_beside = len(apart)
+        chosen = _choose(path, names, n, columns, expected, apart)
+        both = chosen + apart
+        if len(set(both)) < len(both):
+            twice = next(i for i in both if both.count(i) > 1)
+            what = f"{twice}" if names is None else f"{names[twice]!r}"
+            raise TableError(f"the same column of {path} is asked for twice: {what}")
+        if not chosen:
+            raise TableError(f"{path} has no columns beside {', '.join([*beside_expected, *beside])}")
+        return both
+
+    table = read(path, select)
+    if not n_beside:
+        return Table(table.x, table.columns, np.empty((len(table.x), 0)))
+    names = table.columns
+    return Table(
+        table.x[:, :-n_beside],
+        None if names is None else names[:-n_beside],
+        table.x[:, -n_beside:],
+        None if names is None else names[-n_beside:],
+    )
 
 
 def write_table(path: str | os.PathLike[str], values: np.ndarray, columns: Sequence[str]) -> None:
@@ -102,17 +142,24 @@ _Select = Callable[[Sequence[str] | None, int], list[int]]
 
 
 def _choose(
-    path: Path, names: Sequence[str] | None, n: int, columns: Sequence[str] | None, expected: Sequence[str] | None
-) -> list[int]:  # fmt: skip
+    path: Path,
+    names: Sequence[str] | None,
+    n: int,
+    columns: Sequence[str] | None,
+    expected: Sequence[str] | None,
+    without: Sequence[int] = (),
+) -> list[int]:
+    """The numbers of columns; where neither says which, all but those of `without`."""
     if names is not None:
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise TableError(f"{path} has more than one column named {sorted(repeated)[0]!r}")
     wanted = columns if columns is not None else expected if names is not None else None
     if wanted is None:
-        if names is not None and "" in names:
+        rest = [i for i in range(n) if i not in without]
+        if names is not None and "" in [names[i] for i in rest]:
             raise TableError(f"{path}: column {names.index('')} has no name (row numbers?); choose columns with --columns")
-        return list(range(n))
+        return rest
     chosen = []
     for name in wanted:
         if names is not None and name in names:
@@ -120,12 +167,10 @@ def _choose(
         elif name.isdecimal() and int(name) < n and columns is not None:
             chosen.append(int(name))
         elif names is None or name.isdecimal():
-            without = "" if names is not None else "no column names, and "
-            raise TableError(f"{path} has no column {name!r}; it has {without}{n} columns, numbered from 0")
+            unnamed = "" if names is not None else "no column names, and "
+            raise TableError(f"{path} has no column {name!r}; it has {unnamed}{n} columns, numbered from 0")
         else:
             raise TableError(f"{path} has no column {name!r}; {nearest(name, names)}")
-    if len(set(chosen)) < len(chosen):
-        raise TableError(f"the same column of {path} is asked for twice: {', '.join(wanted)}")
     return chosen
 
 

@@ -334,7 +334,7 @@ def test_ctrl_c_before_there_is_anything_leaves_the_old_file(table, tmp_path, ca
     assert main(["fit", table, "-o", str(out), *SMALL]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert out.read_bytes() == b"old"
-    monkeypatch.setattr("npflows.cli.read_table", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("npflows.cli.fitting.read_table", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["fit", table, "-o", str(out), *SMALL]) == 130
     assert out.read_bytes() == b"old"
 
@@ -372,7 +372,7 @@ def test_the_number_of_threads_is_left_as_it_was(flow_file, table):
 def test_help_and_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"npflows {npflows.__version__}\n"
-    for command in ([], ["fit"], ["score"], ["sample"], ["info"], ["demo"]):
+    for command in ([], ["fit"], ["score"], ["sample"], ["info"], ["verify"], ["plot"], ["demo"]):
         assert main([*command, "--help"]) == 0
         assert "None" not in capsys.readouterr().out
 

@@ -133,9 +133,9 @@ def calibration(
                "coverage, sbc_ranks and tarp_coverage of npflows.diagnostics return")  # fmt: skip
     ax.set_xlim(0, 1)
     label(ax, "level", "coverage - level" if difference else "share of rows within")
-    if not difference:
-        ax.set_ylim(0, 1)
-    ax.legend(frameon=False, fontsize=LEGEND, loc="best" if difference else "upper left")
+    low, high = ax.get_ylim()
+    ax.set_ylim(*((low, high + 0.28 * (high - low)) if difference else (0, 1)))  # room for the legend
+    ax.legend(frameon=False, fontsize=LEGEND, loc="upper left")
     return ax.figure
 
 

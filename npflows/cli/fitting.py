@@ -1,0 +1,92 @@
+"""`npflows fit`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from npflows import IAF, MAF, NeuralSplineFlow, NormalizingFlow, RealNVP, TrainingError
+from npflows.cli.inputs import checked_weights, keep_inputs, read_support, refuse_invalid
+from npflows.cli.reports import INTERRUPTED, column_names, complain, condition_names, report, training
+from npflows.support import Column
+from npflows.tables import TableError, check_writable, read_table
+
+MODELS: dict[str, Callable[..., NormalizingFlow]] = {
+    "maf": MAF,
+    "spline": NeuralSplineFlow,
+    "realnvp": RealNVP,
+    "iaf": IAF,
+}
+DEPTH = {"maf": "num_layers", "spline": "num_layers", "realnvp": "num_coupling_layers", "iaf": "num_layers"}
+
+
+def fit(a: argparse.Namespace) -> int:
+    check_writable(a.output)
+    keep_inputs(a.output, a.table, *([] if a.support is None else [a.support]))
+    conditions = a.condition or []
+    table = read_table(a.table, a.columns, beside=[*conditions, *([] if a.weights is None else [a.weights])])
+    n, d = table.x.shape
+    if not n:
+        raise TableError(f"{a.table} has no rows")
+    if not a.drop_invalid:
+        refuse_invalid(a.table, table)
+    elif a.weights is not None and not np.isfinite(table.beside[:, -1]).all():
+        n_bad = int((~np.isfinite(table.beside[:, -1])).sum())
+        warnings.warn(f"dropped {n_bad} of {n} rows whose weight is missing or infinite", UserWarning, stacklevel=1)
+    columns = {} if a.support is None else read_support(a.support, table.columns, d)
+    weights = None if a.weights is None else checked_weights(a.table, a.weights, table.beside[:, -1])
+    flow = MODELS[a.model](d, hidden_dims=a.hidden, activation=a.activation, base_distribution=a.base, dtype=a.dtype,
+                           rng=a.seed, condition_dim=len(conditions), support=columns or None, columns=table.columns,
+                           **_options(a, d, columns))  # fmt: skip
+    if conditions and table.beside_columns:
+        flow.condition_columns = table.beside_columns[: len(conditions)]
+    started, status = time.perf_counter(), 0
+    try:
+        flow.fit(table.x, sample_weight=weights, condition=table.beside[:, : len(conditions)] if conditions else None,
+                 max_epochs=a.epochs, batch_size=a.batch_size, learning_rate=a.learning_rate, patience=a.patience,
+                 weight_decay=a.weight_decay, validation_fraction=a.validation_fraction, max_seconds=a.max_seconds,
+                 on_invalid="drop" if a.drop_invalid else "raise", rng=a.seed,
+                 progress=False if a.quiet else "auto")  # fmt: skip
+    except KeyboardInterrupt:
+        if not flow.history:
+            return complain("interrupted before the first epoch was through; nothing was written", INTERRUPTED)
+        status = INTERRUPTED
+    except TrainingError as error:
+        flow.save(a.output)
+        raise TrainingError(f"{error} (the best so far is in {a.output})") from None
+    seconds = time.perf_counter() - started
+    flow.save(a.output)
+    if status:
+        complain(f"interrupted after epoch {len(flow.history['epoch'])}; the best so far is in {a.output}", status)
+    if not a.quiet:
+        report([
+            ("rows", f"{n:,}"),
+            *([] if weights is None else [("effective rows", f"{effective_rows(weights):,.1f}, by the weights")]),
+            ("columns", column_names(flow)),
+            *([("condition", condition_names(flow))] if conditions else []),
+            ("model", f"{type(flow).__name__}, {flow.num_params:,} parameters, {flow.dtype.name}"),
+            *training(flow.history),
+            ("time", f"{seconds:.1f} s"),
+            ("file", a.output),
+        ])  # fmt: skip
+    return status
+
+
+def _options(a: argparse.Namespace, d: int, columns: dict[int, Column]) -> dict[str, Any]:
+    """What only some models take: their depth, and for circles a spline flow that keeps them."""
+    options: dict[str, Any] = {} if a.layers is None else {DEPTH[a.model]: a.layers}
+    if any(column.is_periodic for column in columns.values()):
+        if a.model != "spline":
+            raise TableError(f"{a.support} has a periodic column, which only a spline flow can keep: pass --model spline")
+        options["linear"] = "permutation"
+    return options
+
+
+def effective_rows(weights: np.ndarray) -> float:
+    """How many rows of equal weight these are worth (Kong 1992)."""
+    return float(weights.sum() ** 2 / (weights**2).sum())

@@ -1,0 +1,231 @@
+"""What comes in: tables with conditions and weights, conditions by value, supports in JSON."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npflows import NormalizingFlow, support
+from npflows.cli.reports import column_names, condition_names
+from npflows.support import Column
+from npflows.tables import Table, TableError, nearest, read_table
+
+KINDS = {
+    kind.__name__: kind
+    for kind in (support.real, support.positive, support.interval, support.periodic, support.integer)
+}  # fmt: skip
+
+
+def keep_inputs(output: str, *inputs: str) -> None:
+    """Refuse an output that is one of the inputs."""
+    for name in inputs:
+        if os.path.exists(output) and os.path.exists(name) and os.path.samefile(output, name):
+            raise TableError(f"{output} would overwrite the input {name}; choose another name for the output")
+
+
+def refuse_invalid(path: str, table: Table) -> None:
+    """An error that names rows and columns with missing or infinite values, if there are any."""
+    bad = ~np.isfinite(np.column_stack([table.x, table.beside]) if table.beside.shape[1] else table.x)
+    if not bad.any():
+        return
+    rows, columns = np.flatnonzero(bad.any(axis=1)), np.flatnonzero(bad.any(axis=0))
+    known = None if table.columns is None else [*table.columns, *(table.beside_columns or [])]
+    names = [str(i) if known is None else known[i] for i in columns]
+    shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    raise TableError(
+        f"{path} has missing or infinite values in {len(rows):,} of {len(bad):,} rows (numbered from 0: {shown}), "
+        f"columns {', '.join(names)}; clean them or pass --drop-invalid"
+    )
+
+
+def checked_weights(path: str, column: str, weights: np.ndarray) -> np.ndarray:
+    """Sample weights (n,), NaN and infinity as 0, after a check."""
+    weights = np.where(np.isfinite(weights), weights, 0.0)
+    if (weights < 0).any():
+        row = int(np.argmax(weights < 0))
+        raise TableError(f"{path}, row {row} (numbered from 0): the weight {column} is {weights[row]:g}, below 0")
+    if not weights.any():
+        raise TableError(f"{path}: the weights {column} are 0 in all rows")
+    return weights
+
+
+class Rows(NamedTuple):
+    """Rows for a flow (n, d), their conditions (n, c) or one for all (c,), and weights (n,)."""
+
+    x: np.ndarray
+    condition: np.ndarray | None
+    weights: np.ndarray | None
+
+    def finite(self) -> Rows:
+        """Those without missing or infinite values, or weights of 0."""
+        kept = np.isfinite(self.x).all(axis=1)
+        if self.condition is not None and self.condition.ndim == 2:
+            kept &= np.isfinite(self.condition).all(axis=1)
+        if self.weights is not None:
+            kept &= self.weights > 0
+        condition = self.condition if self.condition is None or self.condition.ndim == 1 else self.condition[kept]
+        return Rows(self.x[kept], condition, None if self.weights is None else self.weights[kept])
+
+
+def read_rows(
+    flow: NormalizingFlow,
+    path: str,
+    columns: Sequence[str] | None,
+    condition: Sequence[str] | Mapping[str, float] | None,
+    weights: str | None = None,
+) -> Rows:
+    """The rows of a table that a flow takes, by the names that were saved with it or by those that are given.
+
+    Parameters
+    ----------
+    columns : sequence of str, optional
+        Names or numbers of the flow's columns in the table.
+    condition : sequence of str, or mapping, optional
+        Names or numbers of the columns that are the condition; or its values, the same for all rows.
+    weights : str, optional
+        Name or number of the column of weights.
+    """
+    if condition is not None and not flow.condition_dim:
+        raise TableError("the flow takes no condition: leave out --condition")
+    by_value = isinstance(condition, Mapping)
+    beside = [*([] if condition is None or by_value else condition), *([] if weights is None else [weights])]
+    by_name = (flow.condition_columns or ()) if condition is None else ()
+    table = read_table(path, columns, expected=flow.columns, beside=beside, beside_expected=by_name)
+    n_conditions = table.beside.shape[1] - (weights is not None)
+    if not by_value and n_conditions != flow.condition_dim:
+        raise TableError(
+            f"the flow needs a condition ({condition_names(flow)}), {path} gives {n_conditions} columns for it; say which "
+            f"with --condition"
+        )
+    if table.x.shape[1] != flow.input_dim:
+        raise TableError(
+            f"{path} gives {table.x.shape[1]} columns, the flow takes {column_names(flow)}; say which with --columns"
+        )
+    given: np.ndarray | None = None
+    if flow.condition_dim:
+        given = condition_row(flow, condition) if by_value else table.beside[:, :n_conditions]  # type: ignore[arg-type]
+    w = None if weights is None else checked_weights(path, weights, table.beside[:, -1])
+    return Rows(table.x, given, w)
+
+
+def split_names(text: str) -> list[str]:
+    """Names between commas; one with a comma stands in quotes."""
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+
+
+def condition_values(text: str) -> dict[str, float]:
+    """Numbers by name, from name=value,..."""
+    values: dict[str, float] = {}
+    for part in split_names(text):
+        name, _, number = (piece.strip() for piece in part.rpartition("="))
+        if not name or not _is_finite(number):
+            raise TableError(f"expected name=value,... with finite numbers, got {text!r}")
+        if name in values:
+            raise TableError(f"{name!r} is given twice in {text!r}")
+        values[name] = float(number)
+    return values
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def condition_row(flow: NormalizingFlow, values: Mapping[str, float]) -> np.ndarray:
+    """A condition (c,) from values by name or number."""
+    names = flow.condition_columns
+    row = np.full(flow.condition_dim, np.nan)
+    for name, value in values.items():
+        i = _place(name, flow.condition_dim, names)
+        if i is None:
+            known = nearest(name, names) if names else f"its values are numbered 0 to {flow.condition_dim - 1}"
+            raise TableError(f"the flow's condition has no {name!r}; {known}")
+        if not np.isnan(row[i]):
+            raise TableError(f"the condition {names[i] if names else i} is given twice")
+        row[i] = value
+    missing = [names[i] if names else str(i) for i in np.flatnonzero(np.isnan(row))]
+    if missing:
+        raise TableError(f"--condition lacks {', '.join(missing)}")
+    return row
+
+
+def conditions_to_sample(flow: NormalizingFlow, text: str | None, n: int) -> np.ndarray | None:
+    """Conditions for n samples, one for all (c,) or one for each (n, c), from a file or from values in the command."""
+    if not flow.condition_dim:
+        if text is not None:
+            raise TableError("the flow takes no condition: leave out --condition")
+        return None
+    if text is None:
+        raise TableError(f"the flow needs a condition ({condition_names(flow)}): --condition name=value,... or a FILE")
+    if "=" in text and not os.path.exists(text):
+        return condition_row(flow, condition_values(text))
+    table = read_table(text, expected=flow.condition_columns)
+    rows, width = table.x.shape
+    if width != flow.condition_dim:
+        raise TableError(f"{text} has {width} columns, the flow's condition is {condition_names(flow)}")
+    if rows not in (1, n):
+        raise TableError(f"{text} has {rows:,} rows; expected 1, or one for each of the {n:,} samples")
+    return table.x[0] if rows == 1 else table.x
+
+
+def read_support(path: str, names: Sequence[str] | None, n: int) -> dict[int, Column]:
+    """Where columns live, from a JSON file.
+
+    The file holds an object from names or numbers of columns to the name of a kind, where it needs no arguments, or to an
+    object with `kind` and the arguments of the function of that name in `npflows.support`::
+
+        {"azimuth": {"kind": "periodic", "low": 0, "high": 360}, "mass": "positive"}
+
+    Columns that are not in it live on the whole line.
+    """
+    try:
+        given = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TableError(f"{path} is not JSON ({error})") from None
+    if not isinstance(given, dict):
+        raise TableError(f'{path} must hold an object like {{"column": {{"kind": "interval", "low": 0, "high": 1}}}}')
+    columns: dict[int, Column] = {}
+    for name, value in given.items():
+        i = _place(name, n, names)
+        if i is None:
+            known = nearest(name, names) if names else f"columns are numbered 0 to {n - 1}"
+            raise TableError(f"{path}: the flow has no column {name!r}; {known}")
+        if i in columns:
+            raise TableError(f"{path} gives column {name!r} twice")
+        columns[i] = _column(f"{path}, column {name}", value)
+    return columns
+
+
+def _place(name: str, n: int, names: Sequence[str] | None) -> int | None:
+    """The number of a column that is given by its name or number."""
+    if names is not None and name in names:
+        return list(names).index(name)
+    return int(name) if name.isdecimal() and int(name) < n else None
+
+
+def _column(where: str, value: Any) -> Column:
+    arguments = {"kind": value} if isinstance(value, str) else value
+    kind = arguments.get("kind") if isinstance(arguments, dict) else None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise TableError(f"{where}: the kind must be one of {', '.join(KINDS)}, got {json.dumps(value)}")
+    arguments = {name: number for name, number in arguments.items() if name != "kind"}
+    signature = inspect.signature(KINDS[kind])
+    try:
+        signature.bind(**arguments)
+    except TypeError:
+        wanted = ", ".join(map(str, signature.parameters)) or "no arguments"
+        raise TableError(f"{where}: {kind} takes {wanted}, got {', '.join(arguments) or 'none'}") from None
+    try:
+        return KINDS[kind](**arguments)
+    except (ValueError, TypeError) as error:
+        raise TableError(f"{where}: {error}") from None

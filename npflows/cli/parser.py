@@ -1,0 +1,173 @@
+"""What the command line takes."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from npflows import __version__
+from npflows.cli import using
+from npflows.cli.fitting import MODELS, fit
+from npflows.cli.inputs import condition_values, split_names
+from npflows.kernels.activations import ACTIVATIONS
+from npflows.tables import TableError
+
+KINDS = ("corner", "training", "density", "latent", "calibration")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _count(text: str) -> int:
+    return _checked(text, int, lambda n: n >= 1, "a whole number of at least 1")
+
+
+def _count_or_zero(text: str) -> int:
+    return _checked(text, int, lambda n: n >= 0, "a whole number of at least 0")
+
+
+def _positive(text: str) -> float:
+    return _checked(text, float, lambda v: 0 < v < math.inf, "a number above 0")
+
+
+def _positive_or_zero(text: str) -> float:
+    return _checked(text, float, lambda v: 0 <= v < math.inf, "a number of at least 0")
+
+
+def _fraction(text: str) -> float:
+    return _checked(text, float, lambda v: 0 <= v < 1, "a number from 0 to below 1")
+
+
+def _checked(text: str, kind: Callable[[str], Any], good: Callable[[Any], bool], wanted: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not good(value):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+    return value
+
+
+def _widths(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
+def _column_list(text: str) -> list[str]:
+    names = split_names(text)
+    if not names or "" in names:
+        raise argparse.ArgumentTypeError(f"expected names or numbers with commas between them, got {text!r}")
+    return names
+
+
+def _columns_or_values(text: str) -> list[str] | dict[str, float]:
+    try:
+        return condition_values(text) if "=" in text else _column_list(text)
+    except TableError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _takes_condition(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--condition", type=_columns_or_values, metavar="A,B,...|NAME=VALUE,...",
+                         help="columns of the table that are the condition, by names or numbers, where they can't be found "
+                              "by the names that the flow has; or values for all rows")  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = _Parser(prog="npflows", description="Normalizing flows for tables: exact densities, fast on the CPU.")
+    whole.add_argument("--version", action="version", version=f"npflows {__version__}")
+    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    tables = "csv, tsv or txt with a header, npy, npz, parquet"
+
+    def command(name: str, run: Callable, help: str, *, quiet: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        sub.set_defaults(run=run)
+        sub.add_argument("--threads", type=_count, metavar="N", help="threads to use (default: all the CPUs it may use)")
+        if quiet:
+            sub.add_argument("--quiet", action="store_true", help="print nothing but errors and warnings")
+        return sub
+
+    fitting = command("fit", fit, "fit a flow to a table")
+    fitting.add_argument("table", help=tables)
+    fitting.add_argument("-o", "--output", required=True, metavar="FLOW.npz", help="the file to write the flow to")
+    fitting.add_argument(
+        "--columns", type=_column_list, metavar="A,B,...", help="names or numbers (from 0); else all others"
+    )
+    fitting.add_argument("--condition", type=_column_list, metavar="A,B,...", help="columns that are the condition")
+    fitting.add_argument("--weights", metavar="COLUMN", help="column of the rows' weights, not negative")
+    fitting.add_argument("--support", metavar="FILE.json",
+                         help='where columns live: {"COLUMN": "positive", "COLUMN": {"kind": "periodic", "low": 0, '
+                              '"high": 360}}; kinds: real, positive (lower), interval, periodic, integer (low, high)',
+                         )  # fmt: skip
+
+    def option(name: str, help: str, default: object, **more: Any) -> None:
+        fitting.add_argument(name, help=f"{help} (default: %(default)s)", default=default, **more)
+
+    option("--model", "kind of flow", "maf", choices=list(MODELS))
+    fitting.add_argument("--layers", type=_count, metavar="N", help="layers (default: 5; 8 for spline and realnvp)")
+    option("--hidden", "units of the hidden layers", "128,128", type=_widths, metavar="N,N,...")
+    option("--activation", "of the hidden layers", "relu", choices=list(ACTIVATIONS))
+    option("--base", "latent distribution", "normal", choices=["normal", "student_t", "uniform"])
+    option("--dtype", "precision to compute in", "float32", choices=["float32", "float64"])
+    option("--epochs", "passes through the table at most", 100, type=_count, metavar="N")
+    fitting.add_argument("--max-seconds", type=_positive, metavar="S", help="stop after the epoch in which this time is up")
+    option("--patience", "stop after N epochs without improvement", 20, type=_count, metavar="N")
+    option("--batch-size", "rows of a step", 256, type=_count, metavar="N")
+    option("--learning-rate", "Adam's, at its highest", 1e-3, type=_positive, metavar="R")
+    option("--weight-decay", "decoupled weight decay", 0.0, type=_positive_or_zero, metavar="R")
+    option("--validation-fraction", "share of rows held out", 0.1, type=_fraction, metavar="F")
+    fitting.add_argument("--drop-invalid", action="store_true", help="leave out rows with missing or infinite values")
+    option("--seed", "same seed, same flow", 0, type=_count_or_zero, metavar="N")
+
+    score = command("score", using.score, "log-density of each row of a table under a flow")
+    score.add_argument("flow", metavar="FLOW.npz")
+    score.add_argument("table", help=tables)
+    score.add_argument("-o", "--output", metavar="OUT", help="table to write log_prob to (csv, tsv, npy, npz, parquet)")
+    score.add_argument("--columns", type=_column_list, metavar="A,B,...",
+                       help="the flow's columns, by their names or numbers (from 0) in the table")  # fmt: skip
+    _takes_condition(score)
+
+    sample = command("sample", using.sample, "draw samples from a flow")
+    sample.add_argument("flow", metavar="FLOW.npz")
+    sample.add_argument("-n", type=_count_or_zero, required=True, metavar="N", help="how many")
+    sample.add_argument("-o", "--output", required=True, metavar="OUT", help="csv, tsv, npy, npz, parquet")
+    sample.add_argument("--seed", type=_count_or_zero, metavar="N", help="same seed, same samples")
+    sample.add_argument("--temperature", type=_positive, default=1.0, metavar="T",
+                        help="below 1: nearer the centre (default: %(default)s)")  # fmt: skip
+    sample.add_argument("--condition", metavar="FILE|NAME=VALUE,...",
+                        help="a table of one condition, or of one for each sample; or values")  # fmt: skip
+
+    info = command("info", using.info, "what a file holds", quiet=False)
+    info.add_argument("flow", metavar="FLOW.npz")
+    info.add_argument("--json", action="store_true", help="everything, for programs")
+
+    verify = command("verify", using.verify, "measure how exact a flow is; the exit status is 1 if a check fails")
+    verify.add_argument("flow", metavar="FLOW.npz")
+    verify.add_argument("table", help=f"rows like those that it was fitted to; {tables}")
+    verify.add_argument("--columns", type=_column_list, metavar="A,B,...", help="the flow's columns in the table")
+    _takes_condition(verify)
+    verify.add_argument("--rows", type=_count, default=2000, metavar="N", help="rows used at most (default: %(default)s)")
+    verify.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="chooses them (default: %(default)s)")
+    verify.add_argument("--json", action="store_true", help="the report for programs")
+
+    plot = command("plot", using.plot, "draw a flow, beside data perhaps")
+    plot.add_argument("flow", metavar="FLOW.npz")
+    plot.add_argument("table", nargs="?", metavar="TABLE", help=f"data; {tables}")
+    plot.add_argument("-o", "--output", required=True, metavar="PICTURE", help="png, pdf or svg")
+    plot.add_argument("--kind", choices=KINDS, default="corner",
+                      help="all columns and pairs of them; the course of the training; the density of one or two columns; "
+                           "latent values; the coverage of regions (default: %(default)s)")  # fmt: skip
+    plot.add_argument("--columns", type=_column_list, metavar="A,B,...", help="the flow's columns in the table")
+    _takes_condition(plot)
+    plot.add_argument("--weights", metavar="COLUMN", help="column of the rows' weights, not negative")
+    plot.add_argument("-n", type=_count, metavar="N", help="samples to draw (default: as many as rows, 20,000 at most)")
+    plot.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="draws them (default: %(default)s)")
+
+    demo = command("demo", using.demo, "fit 20,000 galaxies, compare, and draw a picture of data and samples", quiet=False)
+    demo.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf or svg (default: npflows_demo.png)")
+    demo.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="same seed, same result (default: 0)")
+    demo.add_argument("--quick", action="store_true", help="a few seconds of training only")
+    return whole

@@ -1,0 +1,58 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from npflows import NormalizingFlow
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+def complain(message: str, status: int = 2) -> int:
+    """Tell what is wrong in one line on standard error, and return the exit status."""
+    lines = [line.strip() for line in message.splitlines()]
+    print(f"npflows: {' '.join(lines[:1])} {'; '.join(lines[1:])}".rstrip(), file=sys.stderr)
+    return status
+
+
+def report(pairs: Sequence[tuple[str, object]]) -> None:
+    """Pairs in two columns on standard output."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        print(f"{name:{width}}  {value}")
+
+
+def column_names(flow: NormalizingFlow) -> str:
+    return ", ".join(flow.columns) if flow.columns else f"{flow.input_dim}, without names"
+
+
+def condition_names(flow: NormalizingFlow) -> str:
+    return ", ".join(flow.condition_columns) if flow.condition_columns else f"{flow.condition_dim} values, without names"
+
+
+def training(history: dict[str, list[float]]) -> list[tuple[str, str]]:
+    """What a fit reached, for a report."""
+    if not history:
+        return [("training", "none")]
+    if "elbo" in history:
+        judged = np.array(history["validation_elbo"])
+        bounds = np.where(np.isfinite(judged), judged, history["elbo"])[np.array(history["tempering"]) >= 1]
+        bounds = bounds[np.isfinite(bounds)]
+        return [
+            ("evidence lower bound", f"{bounds.max():.4f}" if len(bounds) else "-"),
+            ("steps", f"{int(history['step'][-1])}"),
+        ]
+    validated = math.isfinite(np.nanmin([*history["validation_loss"], math.inf]))
+    losses = history["validation_loss" if validated else "train_loss"]
+    best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
+    kind = "held-out" if validated else "training"
+    return [
+        (f"{kind} log-likelihood", f"{-losses[best]:.4f} per row"),
+        ("epochs", f"{len(losses)}, the best was {int(history['epoch'][best])}"),
+    ]

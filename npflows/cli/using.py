@@ -1,0 +1,209 @@
+"""The commands that use a flow: score, sample, info, verify, plot, and the demonstration."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npflows import NormalizingFlow, load
+from npflows.cli.inputs import Rows, condition_row, conditions_to_sample, keep_inputs, read_rows
+from npflows.cli.reports import column_names, condition_names, report, training
+from npflows.io import read_arrays, unpack
+from npflows.tables import TableError, check_writable, write_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_SAMPLES = 20_000
+"""Samples in a picture, unless it is said how many."""
+
+
+def score(a: argparse.Namespace) -> int:
+    if a.output is not None:
+        check_writable(a.output, table=True)
+        keep_inputs(a.output, a.flow, a.table)
+    flow = load(a.flow)
+    rows = read_rows(flow, a.table, a.columns, a.condition)
+    log_prob = flow.log_prob(rows.x, rows.condition)
+    if a.output is not None:
+        write_table(a.output, log_prob, ["log_prob"])
+    finite = log_prob[np.isfinite(log_prob)]
+    which = "" if finite.size == log_prob.size else " (of the finite ones)"
+    if not a.quiet:
+        report([
+            ("rows", f"{len(log_prob):,}"),
+            ("mean log_prob", f"{finite.mean():.4f}{which}" if finite.size else "-"),
+            ("-inf", f"{int(np.isneginf(log_prob).sum()):,}"),
+            ("NaN", f"{int(np.isnan(log_prob).sum()):,}"),
+            *([] if a.output is None else [("file", a.output)]),
+        ])  # fmt: skip
+    return 0
+
+
+def sample(a: argparse.Namespace) -> int:
+    check_writable(a.output, table=True)
+    keep_inputs(a.output, a.flow, *([] if a.condition is None else [a.condition]))
+    flow = load(a.flow)
+    condition = conditions_to_sample(flow, a.condition, a.n)
+    x = flow.sample(a.n, rng=a.seed, temperature=a.temperature, condition=condition).reshape(a.n, flow.input_dim)
+    n_bad = int((~np.isfinite(x)).any(axis=1).sum())
+    if n_bad:
+        warnings.warn(f"{n_bad:,} of {a.n:,} samples are not finite", UserWarning, stacklevel=1)
+    write_table(a.output, x, flow.columns or [f"x{i}" for i in range(flow.input_dim)])
+    if not a.quiet:
+        report([("rows", f"{a.n:,}"), ("columns", column_names(flow)), ("file", a.output)])
+    return 0
+
+
+def info(a: argparse.Namespace) -> int:
+    arrays = read_arrays(a.flow)
+    flow = unpack(arrays, a.flow)
+    about = json.loads(str(arrays["about"]))
+    loc, scale = flow.standardize.loc.tolist(), flow.standardize.scale.tolist()
+    if a.json:
+        history = {
+            name: [value if math.isfinite(value) else None for value in values] for name, values in flow.history.items()
+        }
+        facts: dict[str, Any] = {
+            "model": type(flow).__name__,
+            "config": flow.arguments,
+            "input_dim": flow.input_dim,
+            "columns": flow.columns,
+            "condition_dim": flow.condition_dim,
+            "condition_columns": flow.condition_columns,
+            "num_params": flow.num_params,
+            "dtype": flow.dtype.name,
+            "standardize": {"loc": loc, "scale": scale},
+            "history": history,
+            "format": about["format"],
+            "npflows": about.get("npflows"),
+        }
+        print(json.dumps(facts, indent=2, default=str))
+        return 0
+    seconds = sum(flow.history.get("seconds", []))
+    report([
+        ("model", f"{type(flow).__name__}, {flow.num_params:,} parameters, {flow.dtype.name}"),
+        ("layers", f"{len(flow.flow_layers) - 1} of {type(flow.flow_layers[-1]).__name__}"),
+        ("base", repr(flow.base)),
+        ("columns", column_names(flow)),
+        *([("condition", condition_names(flow))] if flow.condition_dim else []),
+        *training(flow.history),
+        *([("training time", f"{seconds:.1f} s")] if flow.history else []),
+        ("file", f"format {about['format']}, written by npflows {about.get('npflows', '?')}"),
+    ])  # fmt: skip
+    names = flow.columns or [str(i) for i in range(flow.input_dim)]
+    width = max(map(len, [*names, "column"]))
+    support = flow.support or [""] * flow.input_dim
+    print(f"\n{'column':{width}}  {'location':>12}  {'scale':>12}{'  lives on' if flow.support else ''}")
+    for name, column, *numbers in zip(names, support, loc, scale):
+        print("  ".join([f"{name:{width}}", *(f"{number:12.6g}" for number in numbers), str(column)]).rstrip())
+    return 0
+
+
+def verify(a: argparse.Namespace) -> int:
+    from npflows.verify import verify
+
+    flow = load(a.flow)
+    rows = read_rows(flow, a.table, a.columns, a.condition).finite()
+    if not len(rows.x):
+        raise TableError(f"{a.table} has no row without missing or infinite values")
+    found = verify(flow, rows.x, rows.condition, a.seed, max_rows=a.rows)
+    if a.json:
+        print(json.dumps(found.to_dict(), indent=2))
+    elif not a.quiet:
+        print(found)
+    return 0 if found.passed else 1
+
+
+def plot(a: argparse.Namespace) -> int:
+    from npflows import plotting
+
+    plotting.check_picture(a.output)
+    keep_inputs(a.output, a.flow, *([] if a.table is None else [a.table]))
+    flow = load(a.flow)
+    if a.table is None and (a.kind in ("latent", "calibration") or a.weights is not None):
+        need = f"--kind {a.kind}" if a.weights is None else "--weights"
+        raise TableError(f"{need} needs a TABLE, of rows that the flow was not fitted to")
+    if a.kind == "training":
+        if a.table is not None:
+            raise TableError("--kind training draws what is saved with the flow: leave out the table")
+        figure = plotting.training_curve(flow)
+    else:
+        figure = {"corner": _corner, "density": _density, "latent": _latent, "calibration": _latent}[a.kind](flow, a)
+    plotting.save_picture(figure, a.output)
+    if not a.quiet:
+        print(f"drawn in {a.output}")
+    return 0
+
+
+def _rows_to_draw(flow: NormalizingFlow, a: argparse.Namespace) -> Rows:
+    rows = read_rows(flow, a.table, a.columns, a.condition, a.weights)
+    kept = rows.finite()
+    if not len(kept.x):
+        raise TableError(f"{a.table} has no row to draw")
+    return kept
+
+
+def _values(flow: NormalizingFlow, a: argparse.Namespace) -> np.ndarray | None:
+    """The condition in the command."""
+    if not flow.condition_dim and a.condition is None:
+        return None
+    if not isinstance(a.condition, dict):
+        given = "the flow takes no condition: leave out" if not flow.condition_dim else "say for which condition:"
+        raise TableError(f"{given} --condition{' name=value,...' if flow.condition_dim else ''}")
+    if not flow.condition_dim:
+        raise TableError("the flow takes no condition: leave out --condition")
+    return condition_row(flow, a.condition)
+
+
+def _corner(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
+    from npflows import plotting
+
+    named, rng = "samples of the flow", np.random.default_rng(a.seed)
+    if a.table is None:
+        n = a.n or MOST_SAMPLES
+        drawn = flow.sample(n, rng, condition=_values(flow, a)).reshape(n, -1)
+        return plotting.corner(drawn, columns=flow.columns, labels=(named, ""))
+    rows = _rows_to_draw(flow, a)
+    n, condition = a.n or min(len(rows.x), MOST_SAMPLES), rows.condition
+    if condition is not None and condition.ndim == 2:  # as the data have them, by their weights
+        share = None if rows.weights is None else rows.weights / rows.weights.sum()
+        condition = condition[rng.choice(len(rows.x), n, replace=share is not None or n > len(rows.x), p=share)]
+    drawn = flow.sample(n, rng, condition=condition).reshape(n, -1)
+    return plotting.corner(rows.x, drawn, columns=flow.columns, weights=rows.weights, labels=("data", named))
+
+
+def _density(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
+    from npflows import plotting
+
+    if flow.input_dim > 2:
+        raise TableError(f"--kind density draws flows of one or two columns, this one has {flow.input_dim}: --kind corner")
+    draw = plotting.density_1d if flow.input_dim == 1 else plotting.density_2d
+    condition = _values(flow, a)
+    if a.table is None:
+        return draw(flow, condition=condition)
+    rows = _rows_to_draw(flow, a)
+    return draw(flow, condition=condition, data=rows.x, weights=rows.weights)
+
+
+def _latent(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
+    """Latent columns, or the coverage of regions."""
+    from npflows import diagnostics, plotting
+
+    rows = _rows_to_draw(flow, a)
+    if a.kind == "latent":
+        return plotting.latent(diagnostics.pit(flow, rows.x, rows.condition, rows.weights))
+    found = diagnostics.coverage(flow, rows.x, np.linspace(0.02, 0.98, 49), rows.condition, rows.weights)
+    return plotting.calibration(found, difference=True)
+
+
+def demo(a: argparse.Namespace) -> int:
+    from npflows import demo as demonstration
+
+    demonstration.demo(a.output, seed=a.seed, quick=a.quick)
+    return 0
