@@ -38,7 +38,7 @@ def corner(
     columns: Sequence[str] | None = None,
     ranges: Sequence[tuple[float, float]] | None = None,
     weights: object = None,
-    bins: int = 50,
+    bins: int | None = None,
     max_points: int = 3000,
     labels: tuple[str, str] = ("data", "samples"),
     fig: Figure | None = None,
@@ -60,8 +60,8 @@ def corner(
         What each axis shows; by default the middle 99 % of the data and a margin.
     weights : array_like (n,), optional
         Of the rows of the data, not negative.
-    bins : int
-        Bins of an axis, at least 8.
+    bins : int, optional
+        Bins of an axis, at least 8; by default 15 to 50, the more the more data there are.
     max_points : int
         Rows of data outside their 95 % region to draw as points, in each panel at most.
     labels : (str, str)
@@ -82,7 +82,7 @@ def corner(
         If matplotlib is missing.
     """
     require_matplotlib()
-    bins, max_points = as_int(bins, "bins", 8), as_int(max_points, "max_points", 0)
+    max_points = as_int(max_points, "max_points", 0)
     x, weight = finite_rows(data, "data", weights)
     if not len(x):
         raise ValueError("data has no row to draw")
@@ -92,7 +92,8 @@ def corner(
         raise ValueError(f"samples have {y.shape[1]} columns, the data {d}")
     names = names_of(columns, data, d)
     limits = middle(x) if ranges is None else as_ranges(ranges, d)
-    edges = [np.linspace(low, high, bins + 1) for low, high in limits]
+    n_bins = int(np.clip(2 * np.cbrt(len(x)), 15, 50)) if bins is None else as_int(bins, "bins", 8)
+    edges = [np.linspace(low, high, n_bins + 1) for low, high in limits]
     if fig is not None and axes is not None:
         raise ValueError("corner draws in fig or in axes: give one of them")
 
