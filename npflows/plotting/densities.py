@@ -91,7 +91,7 @@ def density_1d(
     ax.set_ylim(bottom=0)
     ax.xaxis.get_major_locator().set_params(integer=whole)
     label(ax, _names(flow)[0], "probability" if whole else "probability density")
-    ax.legend(frameon=False, fontsize=LEGEND)
+    ax.legend(frameon=False, fontsize=LEGEND, loc="upper right")
     return ax.figure
 
 
@@ -173,7 +173,7 @@ def density_2d(
     if about != "flow":
         ax.set_title(about, fontsize=LEGEND)
     if handles:
-        ax.legend(handles=handles, fontsize=LEGEND - 1, framealpha=0.8, edgecolor="none")
+        ax.legend(handles=handles, fontsize=LEGEND - 1, framealpha=0.8, edgecolor="none", loc="upper right")
     if colorbar:
         bar = ax.figure.colorbar(mesh, ax=ax, extend="max" if density.max() > top else "neither")
         bar.set_label("probability" if all(whole) else "probability density", fontsize=LEGEND)
