@@ -4,12 +4,12 @@ Each is drawn above the flow's density, on one scale, with KL(truth || flow) in 
 flow gives a new point 1 % less density than the truth does, in the geometric mean.
 
                    KL(truth || flow)    from new samples
-    two moons                 0.0022    0.0020 +- 0.0002
-    checkerboard              0.0087    0.0085 +- 0.0003
-    rings                     0.0055    0.0057 +- 0.0003
-    spirals                   0.0066    0.0066 +- 0.0003
-    pinwheel                  0.0057    0.0057 +- 0.0003
-    eight Gaussians           0.0023    0.0024 +- 0.0002
+    two moons                  0.0020    0.0019 +- 0.0002
+    checkerboard               0.0070    0.0068 +- 0.0002
+    rings                      0.0039    0.0037 +- 0.0002
+    spirals                    0.0046    0.0047 +- 0.0003
+    pinwheel                   0.0043    0.0040 +- 0.0002
+    eight Gaussians            0.0019    0.0022 +- 0.0002
 
 The formulas are normalised.  The sum of p log(p / q) over one random point in each cell of a grid gives the divergence,
 and the sums of p and q themselves, printed too, must be 1.  The mean of log(p / q) over new samples gives it once more,
