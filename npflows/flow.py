@@ -16,6 +16,15 @@ from npflows.engine.program import CHUNK, NO_FRONT, Cotangents
 from npflows.importance import importance_weights
 from npflows.layers.layer import Layer
 from npflows.networks.embedding import Embedding
+from npflows.queries import (
+    conditional,
+    entropy,
+    from_unit_cube,
+    kl_divergence,
+    marginal,
+    mode,
+    to_unit_cube,
+)
 from npflows.training.fit import fit
 from npflows.training.initialize import initialize
 from npflows.training.variational import fit_variational
@@ -363,6 +372,9 @@ class NormalizingFlow(Assembled):
     fit = fit
     fit_variational = fit_variational
     importance_weights = importance_weights
+    to_unit_cube, from_unit_cube = to_unit_cube, from_unit_cube
+    marginal, conditional = marginal, conditional
+    mode, entropy, kl_divergence = mode, entropy, kl_divergence
 
     def reset(self, rng: object = None) -> Self:
         """Start afresh: new first weights, no standardisation, no history."""
