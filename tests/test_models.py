@@ -339,3 +339,15 @@ def test_names_of_columns_are_strings_and_as_many_as_values():
 def test_fit_shows_its_options():
     options = inspect.signature(MAF(2, rng=0).fit).parameters
     assert {"sample_weight", "validation_fraction", "max_epochs", "learning_rate", "checkpoint", "rng"} <= set(options)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_a_reversal_does_not_undo_the_alternation_of_the_masks(n):
+    flow, seen = npflows.NeuralSplineFlow(n, 2, (8,), linear="reverse", rng=0), np.zeros(n, bool)
+    columns = np.arange(n)
+    for layer in flow.flow_layers[1:]:
+        if isinstance(layer, npflows.Permutation):
+            columns = columns[layer.order]
+        else:
+            seen[columns[layer.mask == 0]] = True
+    assert seen.all()

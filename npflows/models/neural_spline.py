@@ -126,6 +126,7 @@ class NeuralSplineFlow(NormalizingFlow):
         self.orders = [as_order(order, n, "orders").tolist() for order in orders]
         circles = self._circles(n, as_columns(support, n, columns))
         layers: list[Layer] = []
+        mask = first = coupling_mask((n,), "checkerboard")
         for i, order in enumerate(self.orders):
             if n > 1:
                 layers.append(
@@ -140,8 +141,11 @@ class NeuralSplineFlow(NormalizingFlow):
             elif n == 1 or self.conditioner == "autoregressive":
                 layer = SplineAutoregressiveLayer(n, self.hidden_dims, **spline, **network)
             else:
-                mask = coupling_mask((n,), "checkerboard")
-                layer = SplineCouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, **spline, **network)
+                if self.linear == "reverse" and i:  # what was moved before is kept now, wherever the reversal puts it
+                    mask = 1 - mask[order]
+                else:
+                    mask = 1 - first if i % 2 else first
+                layer = SplineCouplingLayer(mask, self.hidden_dims, **spline, **network)
             layers += normalised([layer]) if self.actnorm else [layer]
         self._assemble(layers, (n,), base_distribution, as_dtype(dtype),
                        embedding_of(self, condition_dim, network, as_dtype(dtype)), support=support,
