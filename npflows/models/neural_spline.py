@@ -141,10 +141,9 @@ class NeuralSplineFlow(NormalizingFlow):
             elif n == 1 or self.conditioner == "autoregressive":
                 layer = SplineAutoregressiveLayer(n, self.hidden_dims, **spline, **network)
             else:
-                if self.linear == "reverse" and i:  # what was moved before is kept now, wherever the reversal puts it
-                    mask = 1 - mask[order]
-                else:
-                    mask = 1 - first if i % 2 else first
+                alternating = 1 - first if i % 2 else first
+                # after a reversal what was moved before is kept, wherever it is now
+                mask = 1 - mask[order] if self.linear == "reverse" and i else alternating
                 layer = SplineCouplingLayer(mask, self.hidden_dims, **spline, **network)
             layers += normalised([layer]) if self.actnorm else [layer]
         self._assemble(layers, (n,), base_distribution, as_dtype(dtype),
