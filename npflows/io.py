@@ -60,7 +60,7 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
         "config": flow.arguments,
         "parameters": [[name, list(view.shape)] for name, view in flow.named_params().items()],
         "standardized": flow._is_standardized,
-        "initialized": [layer.initialized for layer in flow._actnorm_layers],
+        "initialized": [layer.initialized for layer in flow._set_from_data],
         "columns": flow.columns,
         "condition_columns": flow.condition_columns,
         "history": flow.history,
@@ -181,7 +181,7 @@ def set_state(flow: NormalizingFlow, about: dict[str, Any], arrays: dict[str, np
         flow.standardize_condition(*condition)
     flow._is_standardized = bool(about.get("standardized", False))
     flow.effective_rows = about.get("effective_rows")
-    for layer, initialized in zip(flow._actnorm_layers, about.get("initialized", ())):
+    for layer, initialized in zip(flow._set_from_data, about.get("initialized", ())):
         layer.initialized = bool(initialized)
 
 

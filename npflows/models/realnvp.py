@@ -14,7 +14,7 @@ from npflows.layers.coupling import CouplingLayer
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS
-from npflows.validation import as_choice, as_dtype, as_int, as_widths
+from npflows.validation import as_choice, as_dtype, as_int, as_shape, as_widths
 
 MASK_TYPES = ("checkerboard", "channel-wise", "half")
 
@@ -99,7 +99,7 @@ class RealNVP(NormalizingFlow):
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
-        shape = as_shape(input_dim)
+        shape = as_shape(input_dim, "input_dim")
         self.embedding_dims = as_widths(embedding_dims, "embedding_dims")
         self.num_coupling_layers = as_int(num_coupling_layers, "num_coupling_layers")
         self.hidden_dims = as_widths(hidden_dims)
@@ -125,12 +125,3 @@ class RealNVP(NormalizingFlow):
     def arguments(self) -> dict:
         shape = self.input_shape
         return {**super().arguments, "input_dim": shape[0] if len(shape) == 1 else list(shape)}
-
-
-def as_shape(input_dim: object) -> tuple[int, ...]:
-    """(dim,) or (height, width, channels)."""
-    if isinstance(input_dim, (tuple, list)) and len(input_dim) in (1, 3):
-        return tuple(as_int(n, "input_dim") for n in input_dim)
-    if isinstance(input_dim, (tuple, list)):
-        raise ValueError(f"input_dim must be a number or a shape (height, width, channels), got {input_dim!r}")
-    return (as_int(input_dim, "input_dim"),)
