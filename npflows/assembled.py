@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -216,19 +216,22 @@ class Assembled(Parametrised, Configured):
     def _given(self, x: object, condition: object) -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows as they are, their condition, and whether there is one row without its axis."""
         rows, single = as_rows(x, self.input_shape, "x")
+        if self._support is not None:
+            self._support.check(rows, "x")
         return rows, as_condition(condition, len(rows), self.condition_dim), single
 
-    def _cells(self, rows: np.ndarray, draws: int, rng: object) -> list[np.ndarray]:
+    def _cells(self, rows: np.ndarray, draws: int, rng: object) -> Iterable[np.ndarray]:
         """The rows, or as many copies as `draws` with whole numbers at random points of their cells, the same for all."""
         if self._support is None or not self._support.has_integers:
             return [rows]
         places = self._support.places(as_int(draws, "draws"), as_rng(rng))
-        return [self._support.dequantise(rows, place) for place in places]
+        return (self._support.dequantise(rows, place) for place in places)
 
     def _inputs(self, x: object, condition: object, name: str = "x") -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows, whole numbers in the middle of their cells, with their condition, and whether there is a single one."""
         rows, single = as_rows(x, self.input_shape, name)
         if self._support is not None and name == "x":
+            self._support.check(rows, name)
             rows = self._support.dequantise(rows)
         return rows, as_condition(condition, len(rows), self.condition_dim), single
 

@@ -284,9 +284,9 @@ class NormalizingFlow(Assembled):
         used = weights > 0
         return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self._buffer.index]
 
-    def bits_per_dim(self, x: object, condition: object = None) -> float:
-        """Mean negative log-likelihood of x in bits, for each of the `input_dim` values."""
-        log_prob = np.atleast_1d(self.log_prob(x, condition))
+    def bits_per_dim(self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0) -> float:
+        """Mean negative log-likelihood of x in bits, for each of the `input_dim` values; see `log_prob`."""
+        log_prob = np.atleast_1d(self.log_prob(x, condition, draws=draws, rng=rng))
         if not log_prob.size:
             raise ValueError("x must have at least one row")
         return float(-log_prob.mean() / (self.latent_dim * math.log(2)))
@@ -327,7 +327,7 @@ class NormalizingFlow(Assembled):
         if not self.condition_dim:
             raise ValueError("this flow takes no condition (condition_dim=0): use sample")
         rows, _ = as_rows(condition, (self.condition_dim,), "condition")
-        result = np.empty((len(rows), n, *self.input_shape))
+        result = np.empty((len(rows), n, *self.input_shape), self.sample(0, generator, condition=rows[:0]).dtype)
         at_once = max(1, CHUNK // max(n, 1))
         for start in range(0, len(rows), at_once):
             part = np.repeat(rows[start : start + at_once], n, axis=0)

@@ -10,7 +10,7 @@ import numpy as np
 from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
 from npflows.layers.actnorm import normalised
-from npflows.layers.coupling import CouplingLayer
+from npflows.layers.coupling import NETWORKS, CouplingLayer
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS
@@ -61,6 +61,9 @@ class RealNVP(NormalizingFlow):
         Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
     dropout : float
         Share of hidden values that are set to 0 in training only, at least 0 and below 1.
+    network : {"dense", "conv"}
+        conv, for images: each coupling's network is a 3x3 convolution, 1x1 ones for all further `hidden_dims`, and a 3x3
+        one, with activation normalisation where `actnorm` is set.
     actnorm : bool
         Whether an `ActNormLayer`, set from the data by `fit`, comes before each coupling.
     base_distribution : {"normal", "uniform", "student_t"} or Base
@@ -90,6 +93,7 @@ class RealNVP(NormalizingFlow):
         activation: str = "relu",
         residual_blocks: int = 0,
         dropout: float = 0.0,
+        network: str = "dense",
         actnorm: bool = False,
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
@@ -113,6 +117,11 @@ class RealNVP(NormalizingFlow):
                 f"RealNVP with mask_type={self.mask_type!r} can't split input_dim={input_dim!r}: a coupling needs values "
                 f"on both sides; for one column use MAF"
             )
+        self.network = as_choice(network, "network", NETWORKS)
+        if self.network == "conv" and len(shape) != 3:
+            raise ValueError(f"network='conv' needs input_dim=(height, width, channels), got {input_dim!r}")
+        if self.network == "conv":
+            options |= {"network": "conv", "actnorm": self.actnorm, "image_shape": shape}
         layers = [
             CouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, self.scale_activation, dtype=dtype, **options)
             for i in range(self.num_coupling_layers)

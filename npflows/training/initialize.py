@@ -32,6 +32,8 @@ def set_from_data(
     """Whatever has not been set from data yet, and a warning if splines do not reach the data."""
     if standardize:
         standardize_once(flow, train, validation)
+    if flow._support is not None:
+        flow._support.remember(train.x.dtype)
     if _pending(flow):
         widest = max(layer.work_rows + layer.temp_rows for layer, _ in flow._leaves)
         n_rows = max(2, min(INITIAL_ROWS, INITIAL_VALUES // max(widest, 1)))
