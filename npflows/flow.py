@@ -202,7 +202,7 @@ class NormalizingFlow(Assembled):
             inverse=inverse,
             input=True,
         )
-        return Cotangents(self._shaped(result.dx, single), result.gradient[self._buffer.index],
+        return Cotangents(self._shaped(result.dx, single), result.gradient[self._buffer.free],
                           result.dcondition if self.condition_dim else None)  # fmt: skip
 
     def log_prob(
@@ -282,7 +282,7 @@ class NormalizingFlow(Assembled):
         result = self._compiled().pullback(self._state(), rows, context, dlog=-weights,
                                            skip_zero=True)  # fmt: skip
         used = weights > 0
-        return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self._buffer.index]
+        return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self._buffer.free]
 
     def bits_per_dim(self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0) -> float:
         """Mean negative log-likelihood of x in bits, for each of the `input_dim` values; see `log_prob`."""

@@ -27,7 +27,7 @@ def training_loss(flow, x, key):
     dlog = np.full(len(x), -1 / len(x))
     flow._compiled().accumulate(flow._state(), x, None, dlog, gradient,
                                 log_prob=log_prob, key=key)  # fmt: skip
-    return -log_prob.mean(), gradient[0][flow._buffer.index]
+    return -log_prob.mean(), gradient[0][flow._buffer.free]
 
 
 @pytest.mark.parametrize("name", FLOWS)

@@ -7,7 +7,7 @@ sees as `params` is the packed vector of the free entries alone, and gradients a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,17 @@ class Parameter:
         free = True if self.free is None else self.free
         return np.broadcast_to(np.asarray(free, bool), self.value.shape)
 
+    def without_value(self) -> Parameter:
+        """The same name, shape and mask, with zeros that take no memory."""
+        return replace(self, value=np.broadcast_to(np.zeros(()), self.value.shape))
+
+
+def taken_over(network: Any, prefix: str) -> list[Parameter]:
+    """The parameters of a network, under a prefix; the network keeps no values of its own."""
+    parameters = [replace(p, name=prefix + p.name) for p in network.parameters]
+    network.parameters = [p.without_value() for p in network.parameters]
+    return parameters
+
 
 class ParameterBuffer:
     """Parameters laid out one after the other in one array.
@@ -45,15 +56,20 @@ class ParameterBuffer:
         The flat buffer, of the compute dtype; may be a slice of a larger one (`bind`).
     free : ndarray of bool
         Which entries of `theta` are free parameters.
+    num_free : int
+        How many they are.
     """
 
     def __init__(self, parameters: Iterable[Parameter], dtype: np.dtype) -> None:
-        self.parameters = list(parameters)
+        given = list(parameters)
+        self.parameters = [p.without_value() for p in given]
         self.dtype = np.dtype(dtype)
-        values = [np.where(p.free_mask() | (p.free is False), p.value, 0).ravel() for p in self.parameters]
-        self.theta = np.concatenate([np.zeros(0), *values]).astype(self.dtype)
-        self.free = np.concatenate([np.zeros(0, bool), *(p.free_mask().ravel() for p in self.parameters)])
-        self.index = np.flatnonzero(self.free)
+        size = sum(p.value.size for p in given)
+        self.theta, self.free = np.zeros(size, self.dtype), np.zeros(size, bool)
+        for p, view, free in zip(given, self.views().values(), self.views(self.free).values()):
+            free[...] = p.free_mask()
+            view[...] = p.value if p.free is None or p.free is False else np.where(free, p.value, 0)
+        self.num_free = int(np.count_nonzero(self.free))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -76,19 +92,19 @@ class ParameterBuffer:
 
     def pack(self, flat: np.ndarray | None = None) -> np.ndarray:
         """The free entries of `flat` (by default of `theta`) as float64."""
-        return (self.theta if flat is None else flat)[self.index].astype(np.float64)
+        return (self.theta if flat is None else flat)[self.free].astype(np.float64)
 
     def unpack(self, packed: object, what: str) -> None:
         """Set the free entries, after checking them."""
         values = np.asarray(packed, np.float64)
-        if values.shape != self.index.shape:
-            raise ValueError(f"params of {what} has shape ({self.index.size},), got {values.shape}")
+        if values.shape != (self.num_free,):
+            raise ValueError(f"params of {what} has shape ({self.num_free},), got {values.shape}")
         with np.errstate(over="ignore"):
             narrowed = values.astype(self.dtype)
         if not np.isfinite(narrowed).all():
             bad = int((~np.isfinite(narrowed)).sum())
             raise ValueError(f"params of {what} must be finite in {self.dtype}, got {bad} values that are not")
-        self.theta[self.index] = narrowed
+        self.theta[self.free] = narrowed
 
 
 class Parametrised:
@@ -117,7 +133,7 @@ class Parametrised:
     @property
     def num_params(self) -> int:
         """How many free parameters there are; what a mask forbids does not count."""
-        return self._buffer.index.size
+        return self._buffer.num_free
 
     def named_params(self) -> dict[str, np.ndarray]:
         """Read-only views of the parameters by name, masked entries (zeros) and constants included."""

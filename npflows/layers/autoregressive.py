@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from npflows.engine.params import Parameter
+from npflows.engine.params import taken_over
 from npflows.kernels.blocks import gather, scatter
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
@@ -140,7 +140,7 @@ class Autoregressive(Layer):
         self._inverted = inverted
         self.order = order
         n = len(order)
-        parameters = [Parameter(f"network.{p.name}", p.value, p.free) for p in network.parameters]
+        parameters = taken_over(network, "network.")
         self._network_theta = sum(p.value.size for p in parameters)
         parameters += transformer.parameters(n)
         super().__init__(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from npflows.engine.params import Parameter
+from npflows.engine.params import taken_over
 from npflows.kernels import vecmath
 from npflows.kernels.blocks import gather, scatter
 from npflows.kernels.calls import Link, call
@@ -182,7 +182,7 @@ class Coupling(Layer):
         self._network, self._transformer = network, transformer
         self.initialized = False if isinstance(network, ConvNet) and network.actnorm else None
         n_moved = len(self._moved)
-        parameters = [Parameter(f"network.{p.name}", p.value, p.free) for p in network.parameters]
+        parameters = taken_over(network, "network.")
         self._network_theta = sum(p.value.size for p in parameters)
         parameters += transformer.parameters(n_moved)
         super().__init__(

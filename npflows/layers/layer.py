@@ -176,7 +176,7 @@ class Layer(Parametrised, Configured):
                                            input=True)  # fmt: skip
         dcondition = result.dcondition if self.condition_dim else None
         dx = result.dx.reshape(n, *entered)
-        return Cotangents(dx[0] if single else dx, result.gradient[self._buffer.index], dcondition)
+        return Cotangents(dx[0] if single else dx, result.gradient[self._buffer.free], dcondition)
 
     def _shapes(self, inverse: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shapes of what enters and of what leaves."""

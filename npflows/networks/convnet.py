@@ -375,6 +375,7 @@ class ConvNet:
     ) -> None:
         """Set, in `params`, biases and scales of the normalisations so that what follows them has mean 0 and variance 1
         in each channel when x (n, n_in) enters."""
+        dtype = params["weight_0"].dtype
         h = np.zeros((len(x), self._channels[0] * self.shape[0] * self.shape[1]))
         h[:, self._in_places] = x
         h = h.reshape(len(x), self._channels[0], *self.shape)
@@ -385,8 +386,9 @@ class ConvNet:
             bias, logs = normalisation(u.reshape(len(u), u.shape[1], -1), weight)
             params[f"bias_{layer}"][:], params[f"logs_{layer}"][:] = bias, logs
             h = (u + bias[:, None, None]) * np.exp(logs)[:, None, None]
-            flat_h = h.reshape(len(h), -1)
-            ACTIVATIONS[self.activation][0](flat_h, flat_h.copy())
+            block = h.reshape(len(h), -1).astype(dtype)  # the activation is compiled for that already
+            ACTIVATIONS[self.activation][0](block, block.copy())
+            h = block.reshape(h.shape).astype(np.float64)
 
 
 def normalisation(values: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
