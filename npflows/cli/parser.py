@@ -11,8 +11,10 @@ from npflows import __version__
 from npflows.cli import using
 from npflows.cli.fitting import MODELS, fit
 from npflows.cli.inputs import condition_values, split_names
+from npflows.cli.warming import warm_up
 from npflows.kernels.activations import ACTIVATIONS
 from npflows.tables import TableError
+from npflows.warmup import MODELS as WARM
 
 KINDS = ("corner", "training", "density", "latent", "calibration")
 
@@ -165,6 +167,10 @@ def parser() -> argparse.ArgumentParser:
     plot.add_argument("--weights", metavar="COLUMN", help="column of the rows' weights, not negative")
     plot.add_argument("-n", type=_count, metavar="N", help="samples to draw (default: as many as rows, 20,000 at most)")
     plot.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="draws them (default: %(default)s)")
+
+    warming = command("warmup", warm_up, "compile the kernels ahead, for containers for instance")
+    warming.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(WARM)} (default: all)")
+    warming.add_argument("--dtype", default="float32", choices=["float32", "float64"], help="precision to compute in")
 
     demo = command("demo", using.demo, "fit 20,000 galaxies, compare, and draw a picture of data and samples", quiet=False)
     demo.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf or svg (default: npflows_demo.png)")
