@@ -132,7 +132,7 @@ class _FlowEstimator(BaseEstimator):
         return validate_data(self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=kind)
 
     def _all_finite(self) -> bool | str:
-        """What scikit-learn is to refuse before `fit` sees it: NaN and infinity, infinity alone ("allow-nan"), or neither."""
+        """What scikit-learn refuses before `fit` sees it: NaN and infinity, infinity alone ("allow-nan"), or neither."""
         if self.on_invalid == "drop":
             return False
         declared = self.missing.values() if isinstance(self.missing, Mapping) else [self.missing]
