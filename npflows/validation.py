@@ -172,5 +172,6 @@ def as_condition(condition: object, n: int, dim: int) -> np.ndarray | None:
     if single or (len(rows) == 1 and n != 1):
         return np.broadcast_to(rows, (n, dim))
     if len(rows) != n:
-        raise ValueError(f"condition must have one row, or one for each of the {n} samples, got {len(rows)}")
+        each = f", or one for each of the {n} samples" if n != 1 else ""
+        raise ValueError(f"condition must have one row{each}, got {len(rows)}")
     return rows

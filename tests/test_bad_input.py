@@ -111,7 +111,9 @@ def test_nan_and_infinity_are_named_by_row_and_column():
     many = X.copy()
     many[:50, 1] = np.nan
     refuses(ValueError, r"50 rows \(0, 1, 2, 3, 4, \.\.\.\), columns 1;", lambda flow: flow.fit(many), flow)
-    refuses(ValueError, "its condition has NaN .* 3 rows", lambda flow: flow.fit(X, condition=HOLES), maf(condition_dim=2))
+    refuses(
+        ValueError, "the condition of x has NaN .* 3 rows", lambda flow: flow.fit(X, condition=HOLES), maf(condition_dim=2)
+    )
 
 
 def test_masked_values_count_as_missing():

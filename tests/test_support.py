@@ -710,3 +710,8 @@ def test_infer_takes_the_names_of_a_data_frame():
 def test_infer_needs_a_table(x):
     with pytest.raises(ValueError, match=r"x must be a table \(n, d\) with at least one row, got shape"):
         infer(x)
+
+
+def test_names_for_what_is_inferred_must_be_one_for_each_column():
+    with pytest.raises(ValueError, match=r"columns must be 2 names, one for each column of x, got \['a'\]"):
+        npflows.support.infer(np.ones((3, 2)), ["a"])
