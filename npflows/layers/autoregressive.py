@@ -56,18 +56,17 @@ def per_bound(spec, like):
 
 @inlined
 def see(spec, x, seen, k):
-    """Put the k-th value where the network sees it; without circles x is what it sees."""
-    if spec[SEEN] > 0:
-        first, on_circle = place_of(spec, k)
-        source, cosine, turn = x[k], seen[first], per_bound(spec, x)
-        if on_circle:
-            sine = seen[first + 1]
-            for t in range(source.size):
-                cosine[t] = vecmath.cospi(source[t] * turn)
-                sine[t] = vecmath.sinpi(source[t] * turn)
-        else:
-            for t in range(source.size):
-                cosine[t] = source[t]
+    """Put the k-th value where the network sees it, if that is not x itself, as it is without circles."""
+    first, on_circle = place_of(spec, k)
+    source, cosine, turn = x[k], seen[first], per_bound(spec, x)
+    if on_circle:
+        sine = seen[first + 1]
+        for t in range(source.size):
+            cosine[t] = vecmath.cospi(source[t] * turn)
+            sine[t] = vecmath.sinpi(source[t] * turn)
+    else:
+        for t in range(source.size):
+            cosine[t] = source[t]
 
 
 @inlined
@@ -108,8 +107,9 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
     inner, weights = network_part(spec, theta)
     y = temp[: spec[DIM]]
     gather(block, spec, HEADER, x)
-    for k in range(spec[DIM]):
-        see(spec, x, seen, k)
+    if spec[SEEN] > 0:
+        for k in range(spec[DIM]):
+            see(spec, x, seen, k)
     call(spec[NETWORK_FORWARD], (inner, weights, context, key, first, seen, raw, network_work, temp))
     gather(block, spec, HEADER, y)
     call(spec[MAP_FORWARD], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], y, raw, log_det))
@@ -128,7 +128,8 @@ def inverse(spec, theta, context, key, first, block, log_det, work, temp):
             value[0, t] = target[t]
         call(spec[MAP_INVERSE], (map_spec_of_value(spec, k), map_of_value(spec, theta, k), value,
                                  raw[k * m : (k + 1) * m], log_det))  # fmt: skip
-        see(spec, x, seen, k)
+        if spec[SEEN] > 0:
+            see(spec, x, seen, k)
         for t in range(target.size):
             target[t] = value[0, t]
 
