@@ -75,7 +75,7 @@ def main() -> None:
     print(f"{'':24}found: flow, Gaussian   area below the curve: flow, Gaussian")
     for (name, rows), colour in zip(faults.items(), ("#d9480f", "#1971c2", "#2b8a3e")):
         score, gaussian_score = flow.log_prob(rows), gaussian(rows)
-        left.hist(np.clip(score, -40, 14), bins, histtype="step", color=colour, lw=1.3)
+        left.hist(np.clip(score, -40, 14), bins, histtype="step", color=colour, lw=1.3, label=name)
         alarms, detections, area = roc(good_score, score)
         right.plot(alarms, detections, color=colour, label=name)
         gaussian_alarms, gaussian_detections, gaussian_area = roc(gaussian_good, gaussian_score)
@@ -88,14 +88,14 @@ def main() -> None:
         ylabel="galaxies",
         yscale="log",
         xlim=(-40, 14),
-        ylim=(0.8, 9000),
+        ylim=(0.8, 30000),
     )
-    left.legend(loc="upper center", frameon=False)
+    left.legend(loc="upper left", bbox_to_anchor=(0.05, 1), frameon=False, fontsize=9, labelspacing=0.25)
     right.axvline(SHARE, color="#3c4654", ls="--", lw=1)
     right.plot([], [], color="#3c4654", ls=":", label="by one Gaussian")
     right.set(xscale="log", xlim=(1e-3, 1), ylim=(0, 1.02), xlabel="good galaxies called anomalous",
               ylabel="faults found")  # fmt: skip
-    right.legend(loc="center left", bbox_to_anchor=(0.0, 0.3), edgecolor="none")
+    right.legend(loc="center left", bbox_to_anchor=(0.0, 0.3), edgecolor="none", framealpha=1)
     figure.savefig(arguments.output)
     print(f"drawn in {arguments.output}")
 

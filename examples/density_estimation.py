@@ -55,8 +55,8 @@ def main() -> None:
 
     flow = models["NeuralSplineFlow"]
     assert np.isclose(flow.bits_per_dim(new), bits["NeuralSplineFlow"])  # what the method gives
-    samples = {"held-out galaxies": new, "samples of 20 Gaussians": models["20 Gaussians"].sample(len(new))[0],
-               "samples of the spline flow": flow.sample(len(new), rng=1)}  # fmt: skip
+    samples = {"held-out galaxies": new, "20 Gaussians": models["20 Gaussians"].sample(len(new))[0],
+               "spline flow": flow.sample(len(new), rng=1)}  # fmt: skip
 
     figure = Figure(figsize=(11, 3.5), dpi=120)
     left = figure.add_axes((0.13, 0.15, 0.17, 0.76))

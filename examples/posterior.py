@@ -45,10 +45,10 @@ def on_grid(sides: list[np.ndarray]) -> tuple[float, np.ndarray]:
 def draw(history: dict, found: ImportanceWeights, sides: list[np.ndarray], density: np.ndarray) -> Figure:
     """Left the ELBO, step by step; right two coefficients: samples in grey, the exact posterior in orange."""
     figure = Figure(figsize=(9, 3.9), dpi=120)
-    left = figure.add_axes((0.075, 0.13, 0.39, 0.83))
+    left = figure.add_axes((0.085, 0.13, 0.38, 0.83))
     left.plot(history["step"], history["validation_elbo"], color="#3c4654", label="ELBO")
     left.axhline(found.log_evidence, color="#d9480f", ls="--", label="log-evidence, by importance weights")
-    left.set(xlabel="step", ylim=(found.log_evidence - 1.0, found.log_evidence + 0.15))
+    left.set(xlabel="step", ylabel="nats", ylim=(found.log_evidence - 1.0, found.log_evidence + 0.15))
     left.legend(loc="lower right", frameon=False)
 
     joint = density.sum(axis=2)  # over the coefficient of age

@@ -52,6 +52,8 @@ def main() -> None:
         ax.plot(*x[:4000].T, ".", color="#c9cfd6", ms=2.5, mew=0)
         ax.plot(*samples[:4000].T, ".", color="#d9480f", ms=2, mew=0)
         ax.set(title=f"temperature {temperature}", xlim=(-3.7, 3.7), ylim=(-3.7, 3.7), xticks=[], yticks=[], aspect="equal")
+    figure.axes[0].legend(["data", "samples"], loc="lower right", frameon=False, markerscale=5, handletextpad=0,
+                          borderaxespad=0.1)  # fmt: skip
     figure.savefig(arguments.output)
     print(f"data (grey) and samples are drawn in {arguments.output}")
 

@@ -27,8 +27,7 @@ def one_hot(labels: object, num_classes: int | None = None) -> np.ndarray:
     if values.ndim > 1 or (values != whole).any():
         raise ValueError(f"labels must be whole numbers in one dimension, got {values.dtype} of shape {values.shape}")
     n_classes = int(whole.max(initial=-1)) + 1 if num_classes is None else as_int(num_classes, "num_classes")
-    if whole.min(initial=0) < 0 or whole.max(initial=0) >= max(n_classes, 1):
-        raise ValueError(
-            f"labels must lie between 0 and {n_classes - 1}, got {whole.min(initial=0)} to {whole.max(initial=0)}"
-        )
+    if whole.size and (whole.min() < 0 or whole.max() >= n_classes):
+        wanted = "be at least 0" if num_classes is None else f"lie between 0 and {n_classes - 1}"
+        raise ValueError(f"labels must {wanted}, got {whole.min()} to {whole.max()}")
     return (whole[..., None] == np.arange(n_classes)).astype(np.float64)

@@ -25,7 +25,7 @@ class ModelConfiguration:
     name : str
         Yours to choose.
     model_class : str
-        The model's class, in full ("npflows.models.maf.MAF") or by its last part ("MAF").
+        The model's class, in full ("npflows.models.maf.MAF" or "npflows.MAF") or by its last part ("MAF").
     input_dim : int or sequence of int, optional
         Values of a sample, or the shape of an image.
     output_dim : int, optional
@@ -87,20 +87,28 @@ def create(config: ModelConfiguration | Mapping[str, Any], rng: object = None, c
     Raises
     ------
     ValueError
-        If the class or a parameter is unknown, with the nearest one that exists, or an argument does not fit.
+        If the class or a parameter is unknown, with the nearest one that exists, or an argument is missing or does not fit.
+    TypeError
+        If the configuration, or one of its fields, is of the wrong type.
     """
     from npflows.io import construct, known_classes, known_models
 
     if not isinstance(config, ModelConfiguration):
+        if not isinstance(config, Mapping):
+            raise TypeError(f"config must be a ModelConfiguration or a dict of its fields, got {config!r}")
         config = ModelConfiguration.from_dict(config)
+    if not isinstance(config.model_class, str):
+        raise TypeError(f"model_class must be the name of a class, got {config.model_class!r}")
     models = known_models(classes)
     cls = models.get(config.model_class.rpartition(".")[2])
-    if cls is None or ("." in config.model_class and config.model_class != f"{cls.__module__}.{cls.__qualname__}"):
+    full = () if cls is None else (f"{cls.__module__}.{cls.__qualname__}", f"{cls.__module__.split('.')[0]}.{cls.__name__}")
+    if cls is None or ("." in config.model_class and config.model_class not in full):
         raise ValueError(f"model_class {config.model_class!r} is unknown{_nearest(config.model_class, models)}")
     accepted = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "rng")]
-    arguments = dict(config.parameters)
-    flow_params = config.metadata.get("flow_params")
+    arguments = dict(_as_dict(config.parameters, "parameters"))
+    flow_params = _as_dict(config.metadata, "metadata").get("flow_params")
     if flow_params is not None:
+        _as_dict(flow_params, "metadata['flow_params']")
         if cls.__name__ != "NeuralSplineFlow":
             raise ValueError(f"metadata['flow_params'] are arguments of a NeuralSplineFlow, and this is a {cls.__name__}")
         _disjoint(arguments, flow_params)
@@ -114,6 +122,10 @@ def create(config: ModelConfiguration | Mapping[str, Any], rng: object = None, c
             _disjoint(arguments, {name: value})
             arguments[name] = value
     _refuse_unknown(cls.__name__, arguments, accepted)
+    needed = [name for name, p in inspect.signature(cls).parameters.items()
+              if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and name not in arguments]  # fmt: skip
+    if needed:
+        raise ValueError(f"{cls.__name__} needs {' and '.join(needed)}")
     flow = construct(cls, arguments, as_rng(rng), known_classes(classes))
     if config.output_dim not in (None, flow.latent_dim):
         raise ValueError(f"output_dim is {config.output_dim!r}, and {cls.__name__} gives {flow.latent_dim} latent values")
@@ -135,6 +147,12 @@ def configuration_of(flow: NormalizingFlow) -> ModelConfiguration:
         hidden_dims=arguments.pop("hidden_dims", None),
         parameters=arguments,
     )
+
+
+def _as_dict(value: object, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict, got {value!r}")
+    return value
 
 
 def _disjoint(arguments: Mapping[str, Any], more: Mapping[str, Any]) -> None:

@@ -326,6 +326,8 @@ class NormalizingFlow(Assembled):
         n, generator = as_int(n_samples, "n_samples", 0), as_rng(rng)
         if not self.condition_dim:
             raise ValueError("this flow takes no condition (condition_dim=0): use sample")
+        if condition is None:
+            raise ValueError(f"sample_each needs conditions (m, {self.condition_dim}), got None")
         rows, _ = as_rows(condition, (self.condition_dim,), "condition")
         result = np.empty((len(rows), n, *self.input_shape), self.sample(0, generator, condition=rows[:0]).dtype)
         at_once = max(1, CHUNK // max(n, 1))

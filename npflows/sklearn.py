@@ -14,6 +14,7 @@ from scipy.special import log_softmax
 from npflows.base import Base
 from npflows.flow import NormalizingFlow
 from npflows.models import IAF, MAF, NeuralSplineFlow, RealNVP
+from npflows.training.missing import as_missing, is_nan
 from npflows.validation import as_choice, as_positive, as_weights
 
 try:
@@ -27,8 +28,8 @@ try:
     from sklearn.utils.validation import validate_data
 except ImportError:  # scikit-learn before 1.6
 
-    def validate_data(estimator: Any, *args: Any, **options: Any) -> Any:
-        return estimator._validate_data(*args, **options)
+    def validate_data(estimator: Any, *args: Any, ensure_all_finite: bool | str = True, **options: Any) -> Any:
+        return estimator._validate_data(*args, force_all_finite=ensure_all_finite, **options)
 
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ SPECIFIC = (
 """Parameters that only some models have; None leaves them to the model."""
 TRAINING = (
     "validation_fraction", "standardize", "max_epochs", "max_seconds", "batch_size", "learning_rate", "schedule",
-    "warmup_steps", "weight_decay", "clip_norm", "patience", "ema", "progress", "callbacks",
+    "warmup_steps", "weight_decay", "clip_norm", "patience", "ema", "on_invalid", "missing", "on_missing", "progress",
+    "callbacks",
 )  # fmt: skip
 """Parameters of `NormalizingFlow.fit`."""
 
@@ -91,6 +93,9 @@ class _FlowEstimator(BaseEstimator):
     clip_norm: float | None = 5.0
     patience: int | None = 20
     ema: float | None = None
+    on_invalid: str = "raise"
+    missing: object = None
+    on_missing: str = "drop"
     progress: bool | str = False
     callbacks: Callable | Iterable[Callable] = ()
     random_state: int | np.random.RandomState | None = None
@@ -103,6 +108,8 @@ class _FlowEstimator(BaseEstimator):
         unknown = [name for name in specific if name not in signature(model).parameters]
         if unknown:
             raise ValueError(f"model={self.model!r} has no parameter {', '.join(unknown)}: leave it at None")
+        if condition_dim:
+            options["embedding_dims"] = self.embedding_dims
         names = getattr(self, "feature_names_in_", None)
         columns = None if names is None else list(names)
         return model(input_dim, condition_dim=condition_dim, columns=columns, rng=rng, **options, **specific)
@@ -115,11 +122,37 @@ class _FlowEstimator(BaseEstimator):
         self.n_iter_ = len(flow.history.get("epoch", ()))
 
     def _training_data(self, X: object, y: object = "no_validation") -> Any:
-        return validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        finite = self._all_finite()
+        return validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=finite)
 
-    def _data(self, X: object) -> np.ndarray:
+    def _data(self, X: object, *, finite: bool = True) -> np.ndarray:
+        """X as numbers; where not all need be finite, what `fit` takes is taken."""
         check_is_fitted(self)
-        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        kind = finite or self._all_finite()
+        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=kind)
+
+    def _all_finite(self) -> bool | str:
+        """What scikit-learn refuses before `fit` sees it: NaN and infinity, infinity alone ("allow-nan"), or neither."""
+        if self.on_invalid == "drop":
+            return False
+        declared = self.missing.values() if isinstance(self.missing, Mapping) else [self.missing]
+        return "allow-nan" if any(map(is_nan, declared)) else True
+
+    def _usable(self, rows: np.ndarray, *, complete: bool = False) -> np.ndarray:
+        """Which rows (n,) `fit` trains on, or only those in which nothing is missing."""
+        missing = as_missing(self.flow_, self.missing, self.on_missing)
+        holes = np.zeros(rows.shape, bool) if missing is None else missing.entries(rows)
+        if complete or self.on_missing == "drop":
+            return (np.isfinite(rows) & ~holes).all(axis=1)
+        return (np.isfinite(rows) | holes).all(axis=1) & ~holes.all(axis=1)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self._all_finite() is not True
+        return tags
+
+    def _more_tags(self) -> dict[str, Any]:  # scikit-learn before 1.6
+        return {"allow_nan": self._all_finite() is not True}
 
 
 class FlowDensity(DensityMixin, _FlowEstimator):
@@ -154,6 +187,9 @@ class FlowDensity(DensityMixin, _FlowEstimator):
     validation_fraction, standardize, max_epochs, max_seconds, batch_size, learning_rate, schedule, warmup_steps,
     weight_decay, clip_norm, patience, ema, progress, callbacks
         See `NormalizingFlow.fit`.
+    on_invalid, missing, on_missing
+        See `NormalizingFlow.fit`.  With on_invalid="drop", or "nan" among what is missing, X may have NaN, and
+        `score_samples` gives NaN for its rows.
     random_state : int, numpy.random.RandomState or None
         Draws first weights, the validation rows and the batches; None is NumPy's global generator, as everywhere in
         scikit-learn.
@@ -201,12 +237,19 @@ class FlowDensity(DensityMixin, _FlowEstimator):
 
     def score_samples(self, X: object) -> np.ndarray:
         """Log-density (n_samples,) of each row of X (n_samples, n_features)."""
-        X = self._data(X)
+        X = self._data(X, finite=False)
         return self.flow_.log_prob(X)
 
     def score(self, X: object, y: object = None) -> float:
-        """Mean log-density of the rows of X: the mean, as GaussianMixture has it, not KernelDensity's sum."""
-        return float(self.score_samples(X).mean())
+        """Mean log-density of the rows of X: the mean, as GaussianMixture has it, not KernelDensity's sum.
+
+        Rows with missing entries are left out, and with on_invalid="drop" those with NaN or infinite values.
+        """
+        X = self._data(X, finite=False)
+        complete = self._usable(X, complete=True)
+        if not complete.any():
+            raise ValueError("X has no row without missing entries, and NaN or infinite values, to score")
+        return float(self.flow_.log_prob(X[complete]).mean())
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:
         """Draw samples (n_samples, n_features); `random_state` as in the constructor, whose own is not used."""
@@ -242,7 +285,8 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
             raise ValueError(f"contamination must be at most 0.5, got {self.contamination!r}")
         rows, weight = distinct(self._training_data(X), sample_weight)
         self._fit_flow(rows, weight)
-        scores = self.flow_.log_prob(rows)
+        complete = self._usable(rows, complete=True)
+        scores, weight = self.flow_.log_prob(rows[complete]), weight[complete]
         order = np.argsort(scores)
         reached = np.cumsum(weight[order])
         n_out = np.searchsorted(reached, self.contamination * reached[-1] * (1 + 1e-9), side="right")
@@ -250,14 +294,16 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
         return self
 
     def decision_function(self, X: object) -> np.ndarray:
-        """`score_samples` less `offset_` (n_samples,): negative for outliers."""
-        return self.score_samples(X) - self.offset_
+        """`score_samples` less `offset_` (n_samples,): negative for outliers.  X must be finite."""
+        X = self._data(X)
+        return self.flow_.log_prob(X) - self.offset_
 
     def predict(self, X: object) -> np.ndarray:
         """1 for inliers, -1 for outliers (n_samples,)."""
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
 
+@dataclass(eq=False, repr=False)
 class FlowClassifier(ClassifierMixin, _FlowEstimator):
     """Classification by Bayes' rule with the density of each class, p(class | x) = p(x | class) p(class) / p(x).
 
@@ -266,8 +312,11 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
 
     Parameters
     ----------
+    embedding_dims : sequence of int
+        Where given, a dense network with these hidden units, the last its output, is trained between the class and the
+        layers.
     model, num_layers, ..., random_state
-        As in `FlowDensity`.
+        As in `FlowDensity`; on_invalid, missing and on_missing are for `fit` alone, and what is classified must be finite.
 
     Attributes
     ----------
@@ -280,16 +329,20 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         As in `FlowDensity`.
     """
 
+    _: KW_ONLY
+    embedding_dims: Sequence[int] = ()
+
     def fit(self, X: object, y: object, sample_weight: object = None) -> Self:
         """Fit a new flow to X (n_samples, n_features) and its classes y (n_samples,); see `FlowDensity.fit`."""
         X, y = self._training_data(X, y)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         table, weight = distinct(np.column_stack([X, codes]), sample_weight)
-        codes = table[:, -1].astype(np.intp)
+        rows, codes = table[:, :-1], table[:, -1].astype(np.intp)
         n_classes = len(self.classes_)
-        self.class_prior_ = np.bincount(codes, weight, n_classes) / weight.sum()
-        self._fit_flow(table[:, :-1], weight, np.eye(n_classes)[codes])
+        self._fit_flow(rows, weight, np.eye(n_classes)[codes])
+        used = self._usable(rows)
+        self.class_prior_ = np.bincount(codes[used], weight[used], n_classes) / weight[used].sum()
         return self
 
     def predict_log_proba(self, X: object) -> np.ndarray:
@@ -317,8 +370,12 @@ def distinct(table: np.ndarray, sample_weight: object) -> tuple[np.ndarray, np.n
     if weight is None:
         weight = np.ones(len(table))
     used = weight > 0
-    rows, place = np.unique(table[used], axis=0, return_inverse=True)
-    return rows, np.bincount(place.ravel(), weight[used])
+    table, weight = table[used], weight[used]
+    order = np.lexsort(table.T[::-1])
+    rows, nan = table[order], np.isnan(table[order])
+    same = ((rows[1:] == rows[:-1]) | (nan[1:] & nan[:-1])).all(axis=1)
+    place = np.append(0, np.cumsum(~same))
+    return rows[np.append(True, ~same)], np.bincount(place, weight[order])
 
 
 def _generator(random_state: object) -> np.random.Generator:

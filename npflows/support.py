@@ -398,6 +398,8 @@ def infer(x: object, columns: Sequence[str] | None = None) -> Inferred:
     if table.ndim != 2 or not len(table):
         raise ValueError(f"x must be a table (n, d) with at least one row, got shape {table.shape}")
     names = [f"column {d}" for d in range(table.shape[1])] if names is None else [str(name) for name in names]
+    if len(names) != table.shape[1]:
+        raise ValueError(f"columns must be {table.shape[1]} names, one for each column of x, got {names!r}")
     guesses = [_guess(column[np.isfinite(column)]) for column in table.T.astype(np.float64)]
     return Inferred([guess for guess, _ in guesses], names, [why for _, why in guesses])
 

@@ -105,13 +105,14 @@ def as_mask(mask: object) -> np.ndarray:
 
 
 def as_numeric(values: object, name: str) -> np.ndarray:
-    """An array of real numbers, without a copy where it is one already; what is masked becomes NaN."""
+    """An array of real numbers, without a copy where it is one already; masked values and NA of data frames become NaN."""
     if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "biuf":
         values = np.ma.filled(values.astype(np.float64), np.nan)
     try:
         array = values if isinstance(values, np.ndarray) else np.asarray(values)
         if array.dtype.kind == "O":
-            array = array.astype(np.float64)
+            frame = hasattr(values, "to_numpy")
+            array = values.to_numpy(np.float64, na_value=np.nan) if frame else array.astype(np.float64)  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be an array of numbers; {type(values).__name__} can't be made into one") from None
     if array.dtype.kind not in "biuf":
@@ -181,5 +182,6 @@ def as_condition(condition: object, n: int, dim: int) -> np.ndarray | None:
     if single or (len(rows) == 1 and n != 1):
         return np.broadcast_to(rows, (n, dim))
     if len(rows) != n:
-        raise ValueError(f"condition must have one row, or one for each of the {n} samples, got {len(rows)}")
+        each = f", or one for each of the {n} samples" if n != 1 else ""
+        raise ValueError(f"condition must have one row{each}, got {len(rows)}")
     return rows

@@ -77,12 +77,17 @@ def _(layer: SplineCouplingLayer, y, condition=None):
     return _coupled(spline_inverse, layer, y, condition)
 
 
+def _seen(layer, x):
+    """What the network of an autoregressive layer sees, value after value."""
+    turn = np.pi / layer.tail_bound
+    columns = [[np.cos(turn * x[:, d]), np.sin(turn * x[:, d])] if _circular(layer)[d] else [x[:, d]] for d in layer.order]
+    return np.column_stack([column for pair in columns for column in pair])
+
+
 @forward.register
 def _(layer: SplineAutoregressiveLayer, x, condition=None):
-    y = np.empty_like(x)
-    y[:, layer.order], log_det = _each(
-        spline, layer, x[:, layer.order], _raw(layer, x[:, layer.order], condition), _circular(layer)
-    )
+    y, raw = np.empty_like(x), _raw(layer, _seen(layer, x), condition)
+    y[:, layer.order], log_det = _each(spline, layer, x[:, layer.order], raw, _circular(layer)[layer.order])
     return y, log_det
 
 
@@ -90,8 +95,8 @@ def _(layer: SplineAutoregressiveLayer, x, condition=None):
 def _(layer: SplineAutoregressiveLayer, y, condition=None):
     x, log_det = np.zeros_like(y), None
     for _ in range(layer.input_dim):
-        raw = _raw(layer, x[:, layer.order], condition)
-        x[:, layer.order], log_det = _each(spline_inverse, layer, y[:, layer.order], raw, _circular(layer))
+        raw, circular = _raw(layer, _seen(layer, x), condition), _circular(layer)[layer.order]
+        x[:, layer.order], log_det = _each(spline_inverse, layer, y[:, layer.order], raw, circular)
     return x, log_det
 
 

@@ -60,6 +60,20 @@ LAYERS = {
     "spline, autoregressive, residual": lambda **o: SplineAutoregressiveLayer(
         3, (12,), None, 2, activation="silu", residual_blocks=1, condition_dim=1, **o
     ),
+    "spline, autoregressive, circles": lambda **o: SplineAutoregressiveLayer(
+        5, (12,), [2, 0, 4, 3, 1], 4, 6.0, circular=[1, 0, 1, 0, 1], activation="silu", condition_dim=1, **o
+    ),
+    "spline, autoregressive, many circles, residual": lambda **o: SplineAutoregressiveLayer(
+        11,
+        (14,),
+        np.roll(np.arange(11), 3),
+        3,
+        6.0,
+        circular=np.arange(11) % 3 < 2,
+        activation="tanh",
+        residual_blocks=1,
+        **o,
+    ),
     "spline of each column": lambda dtype, rng: SplineLayer(3, 6, 2.5, dtype=dtype),
     "LU": lambda **o: LULinear(5, **o),
     "LU, one value": lambda **o: LULinear(1, "natural", **o),
@@ -219,6 +233,18 @@ MODELS = {
         4,
         linear="permutation",
         activation="silu",
+        **o,
+        support=[support.periodic(0, 360), support.real(), support.periodic(-1, 1), support.positive()],
+    ),
+    "NSF, autoregressive, circles": lambda **o: NeuralSplineFlow(
+        4,
+        2,
+        (12,),
+        4,
+        conditioner="autoregressive",
+        linear="permutation",
+        activation="tanh",
+        condition_dim=1,
         **o,
         support=[support.periodic(0, 360), support.real(), support.periodic(-1, 1), support.positive()],
     ),

@@ -390,15 +390,52 @@ def test_columns_far_outside_the_splines_are_named(columns, named, not_named, sp
 
 def test_the_farthest_value_is_in_standardised_units():
     x = outlying(1)
-    with pytest.warns(UserWarning, match=re.escape(f"the farthest at {(1000 - x[:, 1].mean()) / x[:, 1].std():.3g})")):
+    with pytest.warns(UserWarning, match=re.escape(f"the farthest at {(1000 - x[:, 1].mean()) / x[:, 1].std():.3g};")):
         SPLINES["coupling"]().fit(x, **FIRST)
 
 
 def test_columns_are_named_by_their_names():
     flow = SPLINES["coupling"]()
     flow.columns = ["mass", "age", "distance"]
-    with pytest.warns(UserWarning, match=r"badly: age \(2 of 1000 rows, .*\), distance \(2 of .*\)\. Remove"):
+    with pytest.warns(UserWarning, match=r"badly: age \(2 of 1000 rows, .*\), distance \(2 of .*; remove outliers"):
         flow.fit(outlying(1, 2), **FIRST)
+
+
+REMEDIES = {
+    "line": (
+        npflows.support.real(),
+        lambda x: np.where(x < 5e-4, 1e6, x),
+        "remove outliers, transform the column, or raise",
+    ),
+    "long left tail of the logarithm": (
+        npflows.support.positive(),
+        lambda x: x,
+        "its logarithm goes far down, as values come near 0: raise tail_bound, or lower the lower end of positive(0), or",
+    ),
+    "long right tail of the logarithm": (npflows.support.positive(), lambda x: 1 / x, "remove outliers, transform the col"),
+    "end of an interval": (
+        npflows.support.interval(0, 1),
+        lambda x: x,
+        "values come very near an end of Interval(low=0.0, high=1.0): raise tail_bound, or widen the interval",
+    ),
+    "end of a range": (
+        npflows.support.integer(0, 10**9),
+        lambda x: np.floor(x * 1e9 / 3 + 3e8) * (x > 5e-4),
+        "most values are at one end of its range: raise tail_bound, or narrow the range",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REMEDIES)
+def test_the_remedy_fits_where_the_column_lives(case):
+    column, shape, remedy = REMEDIES[case]
+    x = np.random.default_rng(0).uniform(0.1, 0.9, (1000, 2))
+    x[:3, 1] = 3e-10
+    x[:, 1] = shape(x[:, 1])
+    flow = npflows.NeuralSplineFlow(2, 1, (8,), support={1: column}, rng=0)
+    with pytest.warns(UserWarning, match=re.escape(remedy)) as caught:
+        flow.fit(x, **FIRST)
+    assert "badly: column 1 (3 of 1000 rows, the farthest at " in str(caught[0].message)
 
 
 @every_spline

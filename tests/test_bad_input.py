@@ -111,7 +111,29 @@ def test_nan_and_infinity_are_named_by_row_and_column():
     many = X.copy()
     many[:50, 1] = np.nan
     refuses(ValueError, r"50 rows \(0, 1, 2, 3, 4, \.\.\.\), columns 1;", lambda flow: flow.fit(many), flow)
-    refuses(ValueError, "its condition has NaN .* 3 rows", lambda flow: flow.fit(X, condition=HOLES), maf(condition_dim=2))
+    refuses(
+        ValueError, "the condition of x has NaN .* 3 rows", lambda flow: flow.fit(X, condition=HOLES), maf(condition_dim=2)
+    )
+
+
+class Frame:
+    """What a data frame with a nullable column is to NumPy."""
+
+    def __init__(self, values, na):
+        self.values, self.na = values, na
+
+    def __array__(self, dtype=None, copy=None):
+        return np.where(self.na, object(), self.values.astype(object))
+
+    def to_numpy(self, dtype, na_value):
+        return np.where(self.na, na_value, self.values).astype(dtype)
+
+
+def test_what_is_not_available_in_a_data_frame_counts_as_missing():
+    frame = Frame(X, np.isnan(HOLES))
+    with pytest.warns(UserWarning, match="x: dropped 1 of 60 rows, which have missing entries"):
+        flow = maf().fit(frame, missing="nan", **OPTIONS)
+    np.testing.assert_array_equal(np.isnan(flow.log_prob(frame)), np.isnan(HOLES).any(axis=1))
 
 
 def test_masked_values_count_as_missing():

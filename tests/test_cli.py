@@ -234,7 +234,7 @@ def test_missing_values_are_named_or_dropped_and_score_nan(rows, tmp_path, capsy
     assert "2 of 120 rows" in said
     assert "5, 9" in said
     assert "columns mass, radius, km" in said
-    assert "--drop-invalid" in said
+    assert "--drop-invalid or declare them: --missing nan" in said
     assert main(["fit", table, "-o", flow, "--drop-invalid", *SMALL]) == 0
     assert "npflows: warning: x: dropped 2 of 120 rows" in capsys.readouterr().err
     assert main(["score", flow_file, table, "-o", out]) == 0
@@ -244,6 +244,47 @@ def test_missing_values_are_named_or_dropped_and_score_nan(rows, tmp_path, capsy
     assert np.isfinite(log_prob).sum() == 118
     said = capsys.readouterr().out.split()
     assert said[said.index("-inf") + 1] == said[said.index("NaN") + 1] == "1"
+
+
+def test_what_is_missing_is_declared_for_all_columns_or_for_some(rows, tmp_path, capsys):
+    table, flow = str(tmp_path / "t.csv"), str(tmp_path / "flow.npz")
+    x = rows.copy()
+    x[3, 1], x[5, 1], x[9, 0] = 99.0, np.nan, 99.0
+    write_table(table, x, NAMES)
+    fit = ["fit", table, "-o", flow, *SMALL]
+    for given, n in (["99,nan"], 3), (['mass=99,"radius, km=99","radius, km=nan"'], 3), (["1=99,1=nan"], 2):
+        assert main([*fit, "--missing", *given]) == 0
+        assert f"npflows: warning: x: dropped {n} of 120 rows, which have missing entries" in capsys.readouterr().err
+    assert main([*fit, "--missing", "99,nan", "--on-missing", "impute"]) == 0
+    assert "3 entries are missing in 3 of 120 rows" in capsys.readouterr().err
+    filled = npflows.load(flow).params
+    direct = npflows.MAF(3, 1, (8,), columns=NAMES, rng=0)
+    with pytest.warns(UserWarning, match="3 entries are missing"):
+        direct.fit(x, missing=[99.0, "nan"], on_missing="impute", max_epochs=2, rng=0, progress=False)
+    np.testing.assert_array_equal(filled, direct.params)
+    x[3, 1], x[9, 0] = -99.0, -99.0
+    write_table(table, x, NAMES)
+    assert "1 of 120 rows (numbered from 0: 5), columns radius, km" in fails(capsys, *fit, "--missing=-99")
+    assert main([*fit, "--missing=-99,nan", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--missing", "none"], "expected value,... or column=value,... with numbers or nan, got 'none'"),
+        (["--missing", "mass="], "expected value,... or column=value,... with numbers or nan, got 'mass='"),
+        (["--missing", "99,mass=nan"], "expected values for all columns, or column=value for each of some, got"),
+        (["--missing", ""], "expected values for all columns, or column=value for each of some, got ''"),
+        (["--missing", "mas=99"], "--missing: {table} has no column 'mas' to fit; did you mean mass?"),
+        (["--missing", "3=99"], "--missing: {table} has no column '3' to fit; it has mass, radius, km"),
+        (["--on-missing", "impute"], "--on-missing impute needs --missing, what stands for a missing entry: nan, 99, ..."),
+        (["--on-missing", "guess"], "invalid choice: 'guess'"),
+    ],
+)
+def test_a_wrong_declaration_of_what_is_missing_is_told(given, message, table, tmp_path, capsys):
+    said = fails(capsys, "fit", table, "-o", str(tmp_path / "flow.npz"), *given)
+    assert message.format(table=table) in said
+    assert not (tmp_path / "flow.npz").exists()
 
 
 @pytest.mark.parametrize(

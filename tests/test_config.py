@@ -30,7 +30,7 @@ def test_a_flow_is_built_again_from_its_configuration_and_its_json(name):
     assert twin.num_params == flow.num_params
 
 
-@pytest.mark.parametrize("model_class", ["MAF", "npflows.models.maf.MAF"])
+@pytest.mark.parametrize("model_class", ["MAF", "npflows.MAF", "npflows.models.maf.MAF"])
 def test_class_is_named_in_full_or_by_its_last_part(model_class):
     config = ModelConfiguration("mine", model_class, 3, hidden_dims=[8], parameters={"num_layers": 2})
     flow = create(config, rng=0)
@@ -65,11 +65,31 @@ def test_flow_params_of_the_metadata_are_those_of_the_spline_flow():
         ({"model_class": "MAF", "hidden": [3]}, "no parameter 'hidden'; did you mean 'hidden_dims'"),
         ({}, "needs model_class"),
         ({"model_class": "MAF", "parameters": {"rng": 3}}, "no parameter 'rng'"),
+        ({"model_class": "MAF", "input_dim": None}, "MAF needs input_dim"),
+        ({"model_class": "ConditionalRealNVP", "input_dim": None}, "ConditionalRealNVP needs input_dim and condition_dim"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(fields, message):
     with pytest.raises(ValueError, match=message):
         create({"name": "x", "input_dim": 2, **fields})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("MAF", "config must be a ModelConfiguration or a dict of its fields, got 'MAF'"),
+        (ModelConfiguration("x", npflows.MAF, 2), "model_class must be the name of a class, got <class"),
+        (ModelConfiguration("x", "MAF", 2, parameters=[3]), r"parameters must be a dict, got \[3\]"),
+        (ModelConfiguration("x", "MAF", 2, metadata=None), "metadata must be a dict, got None"),
+        (
+            ModelConfiguration("x", "NeuralSplineFlow", 2, metadata={"flow_params": 8}),
+            "flow_params'\\] must be a dict, got 8",
+        ),
+    ],
+)
+def test_what_is_of_the_wrong_type_is_told(config, message):
+    with pytest.raises(TypeError, match=message):
+        create(config)
 
 
 def test_json_that_is_no_configuration_is_refused():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from npflows import MAF, StudentT
+from npflows import MAF, NeuralSplineFlow, StudentT
 from npflows.diagnostics import (
     coverage,
     memorisation,
@@ -18,6 +18,7 @@ from npflows.diagnostics import (
 from npflows.diagnostics.common import VALUES, pieces
 from npflows.diagnostics.latent import ks_uniform
 from npflows.diagnostics.memorise import _exchange
+from npflows.support import integer
 
 LOC, SCALE = np.array([1.0, -2.0, 10.0]), np.array([0.5, 2.0, 0.01])
 
@@ -499,3 +500,34 @@ def test_bad_weights_get_a_sentence(name, flow):
     for weights, message in ((np.ones(3), "length 50"), (-np.ones(50), "negative"), (np.zeros(50), "all zero")):
         with pytest.raises(ValueError, match=message):
             TESTS[name](flow, normal(50), sample_weight=weights)
+
+
+def test_whole_numbers_are_uniform_on_the_latent_side():
+    x, held_out = (np.random.default_rng(seed).choice(4, (3000, 1), p=[0.4, 0.1, 0.3, 0.2]) for seed in (0, 1))
+    flow = NeuralSplineFlow(1, 2, num_bins=12, support=[integer(0, 3)], rng=0)
+    flow.fit(x, max_epochs=40, learning_rate=2e-2, rng=0, progress=False)
+    result = pit(flow, held_out)
+    assert result.p_value_all > 1e-3
+    np.testing.assert_array_equal(result.u, pit(flow, held_out).u)
+    np.testing.assert_allclose(coverage(flow, held_out).interval[:, 0], coverage(flow, held_out).levels, atol=0.03)
+    with pytest.raises(ValueError, match="1 rows of x have no latent value, the first is row 1"):
+        pit(flow, [[1.0], [1.5]])
+
+
+def test_results_print_what_they_found_and_not_their_arrays(conditional):
+    x, c = linear(100)
+    for result, shown in (
+        (pit(conditional, x, c), "PIT(statistic=array("),
+        (two_sample_test(conditional, x, c, rng=0), "TwoSampleTest(accuracy=0."),
+        (sbc_ranks(conditional, x, c, 15, 0), "SBC(n_samples=15, expected="),
+        (tarp_coverage(conditional, x, c, 20, 0), "Tarp(statistic="),
+        (memorisation(conditional, x, x, train_condition=c, held_out_condition=c, rng=0), "Memorisation(log_prob_train="),
+    ):
+        assert str(result).startswith(shown)
+        assert len(str(result)) < 500
+        assert "np.float64" not in str(result)
+
+
+def test_a_classifier_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="classifier must have fit and predict_proba, as in scikit-learn, got 3"):
+        two_sample_test(MAF(2, 1, (4,)), np.zeros((20, 2)), classifier=3)

@@ -14,6 +14,7 @@ GUIDES = (
     "digits_by_class",
     "periodic_angles",
     "photometric_redshifts",
+    "posterior",
     "posterior_as_prior",
     "temperature",
     "weighted_samples",

@@ -194,6 +194,12 @@ def test_max_seconds_ends_the_run():
     assert nll(flow) < nll(fitted(max_epochs=0))
 
 
+@pytest.mark.parametrize("callbacks", [3, [print, "later"]])
+def test_callbacks_that_are_no_functions_are_refused(callbacks):
+    with pytest.raises(TypeError, match=r"callbacks must be functions of \(flow, record\), got (3|'later')"):
+        fitted(callbacks=callbacks)
+
+
 def test_callbacks_see_each_epoch_and_true_ends_the_run():
     seen = []
     flow = fitted(callbacks=[lambda flow, record: seen.append(record), lambda flow, record: record["epoch"] == 3])

@@ -287,16 +287,34 @@ def test_the_density_meets_at_the_seam_in_value_and_slope():
     assert np.ptp(right[:, 1]) > 1
 
 
-def test_a_condition_does_not_open_the_seam():
+@pytest.mark.parametrize("conditioner", ["coupling", "autoregressive"])
+def test_a_condition_does_not_open_the_seam(conditioner):
     angle = around(500, 3).reshape(-1, 1)
     for n, x, support in ((1, angle, [periodic(0, 360)]), (2, np.hstack([angle, angle / 100]), {0: periodic(0, 360)})):
-        flow = NeuralSplineFlow(n, 2, (8,), 4, linear="permutation", activation="tanh", condition_dim=2,
-                                embedding_dims=(6, 3), support=support, dtype="float64", rng=0)  # fmt: skip
+        flow = NeuralSplineFlow(n, 2, (8,), 4, conditioner=conditioner, linear="permutation", activation="tanh",
+                                condition_dim=2, embedding_dims=(6, 3), support=support, dtype="float64",
+                                rng=0)  # fmt: skip
         fitted(flow, x, condition=np.random.default_rng(0).normal(size=(500, 2)), learning_rate=1e-2)
         ends = [np.column_stack([np.full((3, 1), a), np.ones((3, n - 1))]) for a in (0.0, np.nextafter(360.0, 0))]
         (right, slope), (left, slope_left) = (flow.log_prob_and_grad(end, [[0.0, 1.0], [2.0, -1], [1, 1]]) for end in ends)
         np.testing.assert_allclose(right, left, rtol=1e-6)
         np.testing.assert_allclose(slope, slope_left, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("conditioner", ["coupling", "autoregressive"])
+def test_a_torus_has_no_edge_in_any_direction(conditioner):
+    flow = NeuralSplineFlow(3, 3, (12,), 4, conditioner=conditioner, linear="permutation", activation="silu",
+                            dtype="float64", rng=0, support=[periodic(0.0, 360.0), periodic(-1, 1), real()])  # fmt: skip
+    flow = strong(flow, 0.7)
+    x = np.random.default_rng(0).uniform([0, -1, -1], [360, 1, 1], (40, 3))
+    for d, low, high in ((0, 0.0, 360.0), (1, -1.0, 1.0)):
+        ends = [np.copy(x), np.copy(x)]
+        ends[0][:, d], ends[1][:, d] = low, np.nextafter(high, low)
+        (right, slope), (left, slope_left) = (flow.log_prob_and_grad(end) for end in ends)
+        np.testing.assert_allclose(right, left, rtol=1e-9)
+        np.testing.assert_allclose(slope, slope_left, rtol=1e-6, atol=1e-9)
+        assert np.ptp(slope[:, d]) > 1e-3, "flat at the seam: the test shows nothing"
+    np.testing.assert_allclose(flow.log_prob(x + np.array([360, -4, 0])), flow.log_prob(x), rtol=1e-9)
 
 
 def test_an_angle_may_come_in_any_turn():
@@ -322,6 +340,25 @@ def test_a_fitted_density_integrates_to_one_over_its_support():
     t, step = midpoints(-15, 15, 4000)
     mass = np.exp(half_line.log_prob((2 + np.exp(t)).reshape(-1, 1)) + t)
     assert mass.sum() * step == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("number", [0, 3, 50, 100])
+def test_a_column_with_one_whole_number_has_a_mass_and_no_warning(number):
+    x = np.column_stack([np.random.default_rng(0).normal(size=400), np.full(400, float(number))])
+    flow = NeuralSplineFlow(2, 3, (16,), support={1: integer(0, 100)}, rng=0)
+    fitted(flow, x, max_epochs=15, learning_rate=1e-2)  # warnings are errors
+    without = fitted(NeuralSplineFlow(1, 3, rng=0), x[:, :1], max_epochs=15, learning_rate=1e-2)
+    lost = without.log_prob(x[:, :1]).mean() - flow.log_prob(x).mean()
+    assert lost < 0.4, "the number's mass is far from 1"
+
+
+@pytest.mark.parametrize("numbers", [np.arange(400) % 5, np.full(400, 4)])
+def test_whole_numbers_fit_into_a_base_with_bounds(numbers):
+    x, base = np.column_stack([np.random.default_rng(0).normal(size=400), numbers]), npflows.Uniform(2, -3.0, 3.0)
+    flow = NeuralSplineFlow(2, 2, (8,), support={1: integer(0, 4)}, linear="permutation", base_distribution=base, rng=0)
+    fitted(flow, x)
+    assert np.isfinite(flow.log_prob(x)).all()
+    assert np.isfinite(flow.history["validation_loss"]).all()
 
 
 def test_the_masses_of_all_whole_numbers_add_up_to_one():
@@ -432,9 +469,9 @@ CANNOT = {
     "RealNVP": (lambda: npflows.RealNVP(3, **ANGLE), "CouplingLayer.* can't keep a value on a circle"),
     "conditional RealNVP": (lambda: npflows.ConditionalRealNVP(3, 1, **ANGLE), "CouplingLayer.* can't keep a value"),
     "LU": (lambda: NeuralSplineFlow(3, **ANGLE), "linear='lu' can't keep column 1 on a circle: pass linear='permutation'"),
-    "autoregressive splines": (
-        lambda: NeuralSplineFlow(3, linear="permutation", conditioner="autoregressive", **ANGLE),
-        "conditioner='autoregressive' can't keep column 1 on a circle: pass 'coupling'",
+    "autoregressive splines, LU": (
+        lambda: NeuralSplineFlow(3, conditioner="autoregressive", **ANGLE),
+        "linear='lu' can't keep column 1 on a circle: pass linear='permutation'",
     ),
     "ActNorm": (
         lambda: NeuralSplineFlow(3, linear="permutation", actnorm=True, **ANGLE),
@@ -673,3 +710,8 @@ def test_infer_takes_the_names_of_a_data_frame():
 def test_infer_needs_a_table(x):
     with pytest.raises(ValueError, match=r"x must be a table \(n, d\) with at least one row, got shape"):
         infer(x)
+
+
+def test_names_for_what_is_inferred_must_be_one_for_each_column():
+    with pytest.raises(ValueError, match=r"columns must be 2 names, one for each column of x, got \['a'\]"):
+        npflows.support.infer(np.ones((3, 2)), ["a"])

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from npflows import IAF, MAF, NeuralSplineFlow, NormalizingFlow, RealNVP, TrainingError
-from npflows.cli.inputs import checked_weights, keep_inputs, read_support, refuse_invalid
+from npflows.cli.inputs import checked_weights, keep_inputs, missing_of_columns, read_support, refuse_invalid
 from npflows.cli.reports import INTERRUPTED, column_names, complain, condition_names, report, training
 from npflows.support import Column
 from npflows.tables import TableError, check_writable, read_table
+from npflows.training.missing import as_missing
 
 MODELS: dict[str, Callable[..., NormalizingFlow]] = {
     "maf": MAF,
@@ -33,9 +34,10 @@ def fit(a: argparse.Namespace) -> int:
     n, d = table.x.shape
     if not n:
         raise TableError(f"{a.table} has no rows")
-    if not a.drop_invalid:
-        refuse_invalid(a.table, table)
-    elif a.weights is not None and not np.isfinite(table.beside[:, -1]).all():
+    missing = missing_of_columns(a.table, a.missing, table.columns, d)
+    if a.on_missing == "impute" and missing is None:
+        raise TableError("--on-missing impute needs --missing, what stands for a missing entry: nan, 99, ...")
+    if a.drop_invalid and a.weights is not None and not np.isfinite(table.beside[:, -1]).all():
         n_bad = int((~np.isfinite(table.beside[:, -1])).sum())
         warnings.warn(f"dropped {n_bad} of {n} rows whose weight is missing or infinite", UserWarning, stacklevel=1)
     columns = {} if a.support is None else read_support(a.support, table.columns, d)
@@ -43,6 +45,8 @@ def fit(a: argparse.Namespace) -> int:
     flow = MODELS[a.model](d, hidden_dims=a.hidden, activation=a.activation, base_distribution=a.base, dtype=a.dtype,
                            rng=a.seed, condition_dim=len(conditions), support=columns or None, columns=table.columns,
                            **_options(a, d, columns))  # fmt: skip
+    if not a.drop_invalid:
+        refuse_invalid(a.table, table, as_missing(flow, missing, a.on_missing))
     if conditions and table.beside_columns:
         flow.condition_columns = table.beside_columns[: len(conditions)]
     started, status = time.perf_counter(), 0
@@ -50,7 +54,7 @@ def fit(a: argparse.Namespace) -> int:
         flow.fit(table.x, sample_weight=weights, condition=table.beside[:, : len(conditions)] if conditions else None,
                  max_epochs=a.epochs, batch_size=a.batch_size, learning_rate=a.learning_rate, patience=a.patience,
                  weight_decay=a.weight_decay, validation_fraction=a.validation_fraction, max_seconds=a.max_seconds,
-                 on_invalid="drop" if a.drop_invalid else "raise", rng=a.seed,
+                 on_invalid="drop" if a.drop_invalid else "raise", missing=missing, on_missing=a.on_missing, rng=a.seed,
                  progress=False if a.quiet else "auto")  # fmt: skip
     except KeyboardInterrupt:
         if not flow.history:

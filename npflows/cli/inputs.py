@@ -17,6 +17,7 @@ from npflows import NormalizingFlow, support
 from npflows.cli.reports import column_names, condition_names
 from npflows.support import Column
 from npflows.tables import Table, TableError, nearest, read_table
+from npflows.training.missing import Missing
 
 KINDS = {
     kind.__name__: kind
@@ -31,9 +32,14 @@ def keep_inputs(output: str, *inputs: str) -> None:
             raise TableError(f"{output} would overwrite the input {name}; choose another name for the output")
 
 
-def refuse_invalid(path: str, table: Table) -> None:
-    """An error that names rows and columns with missing or infinite values, if there are any."""
-    bad = ~np.isfinite(np.column_stack([table.x, table.beside]) if table.beside.shape[1] else table.x)
+def refuse_invalid(path: str, table: Table, missing: Missing | None) -> None:
+    """An error that names rows and columns with empty fields, NaN or infinity that are not declared as missing, if there
+    are any."""
+    bad = ~np.isfinite(table.x)
+    if missing is not None:
+        bad &= ~missing.entries(table.x)
+    if table.beside.shape[1]:
+        bad = np.column_stack([bad, ~np.isfinite(table.beside)])
     if not bad.any():
         return
     rows, columns = np.flatnonzero(bad.any(axis=1)), np.flatnonzero(bad.any(axis=0))
@@ -41,8 +47,8 @@ def refuse_invalid(path: str, table: Table) -> None:
     names = [str(i) if known is None else known[i] for i in columns]
     shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
     raise TableError(
-        f"{path} has missing or infinite values in {len(rows):,} of {len(bad):,} rows (numbered from 0: {shown}), "
-        f"columns {', '.join(names)}; clean them or pass --drop-invalid"
+        f"{path} has empty fields, NaN or infinity in {len(rows):,} of {len(bad):,} rows (numbered from 0: {shown}), "
+        f"columns {', '.join(names)}; clean them, pass --drop-invalid or declare them: --missing nan"
     )
 
 
@@ -132,6 +138,38 @@ def condition_values(text: str) -> dict[str, float]:
             raise TableError(f"{name!r} is given twice in {text!r}")
         values[name] = float(number)
     return values
+
+
+def missing_values(text: str) -> list[float] | dict[str, list[float]]:
+    """What stands for a missing entry, from value,... or column=value,...; a column may come several times."""
+    everywhere: list[float] = []
+    by_column: dict[str, list[float]] = {}
+    for part in split_names(text):
+        name, _, number = (piece.strip() for piece in part.rpartition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            raise TableError(f"expected value,... or column=value,... with numbers or nan, got {text!r}") from None
+        (by_column.setdefault(name, []) if name else everywhere).append(value)
+    if bool(everywhere) == bool(by_column):
+        raise TableError(f"expected values for all columns, or column=value for each of some, got {text!r}")
+    return everywhere or by_column
+
+
+def missing_of_columns(
+    path: str, missing: Sequence[float] | Mapping[str, Sequence[float]] | None, names: Sequence[str] | None, n: int
+) -> Sequence[float] | dict[int, Sequence[float]] | None:
+    """The same as `fit` takes it: columns by number."""
+    if not isinstance(missing, Mapping):
+        return missing
+    columns: dict[int, Sequence[float]] = {}
+    for name, values in missing.items():
+        i = _place(name, n, names)
+        if i is None:
+            known = nearest(name, names) if names else f"columns are numbered 0 to {n - 1}"
+            raise TableError(f"--missing: {path} has no column {name!r} to fit; {known}")
+        columns[i] = [*columns.get(i, ()), *values]
+    return columns
 
 
 def _is_finite(text: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from npflows import __version__
 from npflows.cli import using
 from npflows.cli.fitting import MODELS, fit
-from npflows.cli.inputs import condition_values, split_names
+from npflows.cli.inputs import condition_values, missing_values, split_names
 from npflows.cli.warming import warm_up
 from npflows.kernels.activations import ACTIVATIONS
 from npflows.tables import TableError
@@ -72,6 +72,13 @@ def _columns_or_values(text: str) -> list[str] | dict[str, float]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _missing(text: str) -> list[float] | dict[str, list[float]]:
+    try:
+        return missing_values(text)
+    except TableError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _takes_condition(command: argparse.ArgumentParser) -> None:
     command.add_argument("--condition", type=_columns_or_values, metavar="A,B,...|NAME=VALUE,...",
                          help="columns of the table that are the condition, by names or numbers, where they can't be found "
@@ -121,7 +128,13 @@ def parser() -> argparse.ArgumentParser:
     option("--learning-rate", "Adam's, at its highest", 1e-3, type=_positive, metavar="R")
     option("--weight-decay", "decoupled weight decay", 0.0, type=_positive_or_zero, metavar="R")
     option("--validation-fraction", "share of rows held out", 0.1, type=_fraction, metavar="F")
-    fitting.add_argument("--drop-invalid", action="store_true", help="leave out rows with missing or infinite values")
+    fitting.add_argument("--drop-invalid", action="store_true", help="leave out rows with empty fields, NaN or infinity")
+    fitting.add_argument("--missing", type=_missing, metavar="V,V,...|COLUMN=V,...",
+                         help="what stands for a missing entry, in all columns (99,nan) or in some (u=99,u=nan,z=-1); an "
+                              "empty field is nan; write --missing=-99 where it begins with a minus")  # fmt: skip
+    fitting.add_argument("--on-missing", choices=["drop", "impute"], default="drop",
+                         help="leave out rows with missing entries, or fill them from complete rows that are like them "
+                              "(default: %(default)s)")  # fmt: skip
     option("--seed", "same seed, same flow", 0, type=_count_or_zero, metavar="N")
 
     score = command("score", using.score, "log-density of each row of a table under a flow")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,9 +39,9 @@ class SBC:
         Pearson's test of each column's counts.
     """
 
-    ranks: np.ndarray
+    ranks: np.ndarray = field(repr=False)
     n_samples: int
-    counts: np.ndarray
+    counts: np.ndarray = field(repr=False)
     expected: float
     band: tuple[int, int]
     chi_squared: np.ndarray
@@ -131,10 +131,10 @@ class Tarp:
         Kolmogorov-Smirnov test of that.
     """
 
-    level: np.ndarray
-    coverage: np.ndarray
-    error: np.ndarray
-    content: np.ndarray
+    level: np.ndarray = field(repr=False)
+    coverage: np.ndarray = field(repr=False)
+    error: np.ndarray = field(repr=False)
+    content: np.ndarray = field(repr=False)
     statistic: float
     p_value: float
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,8 +48,8 @@ class Memorisation:
     expected: float
     expected_error: float
     p_value: float
-    distance_to_train: np.ndarray
-    distance_to_held_out: np.ndarray
+    distance_to_train: np.ndarray = field(repr=False)
+    distance_to_held_out: np.ndarray = field(repr=False)
 
 
 def memorisation(
@@ -119,7 +119,7 @@ def _exchange(hits: np.ndarray, n_train: int) -> tuple[float, float, float]:
     """Share of the hits (n,) on the first n_train rows; its mean and standard deviation when the rows are shuffled."""
     n, total = len(hits), max(1, hits.sum())
     variance = n_train * (n - n_train) / (n * (n - 1)) * ((hits - hits.mean()) ** 2).sum()
-    return float(hits[:n_train].sum() / total), n_train / n, math.sqrt(variance) / total
+    return float(hits[:n_train].sum() / total), n_train / n, float(math.sqrt(variance) / total)
 
 
 def _likelihood(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,9 +45,9 @@ class TwoSampleTest:
     accuracy_error: float
     p_value: float
     auc: float
-    score: np.ndarray
-    is_data: np.ndarray
-    weights: np.ndarray
+    score: np.ndarray = field(repr=False)
+    is_data: np.ndarray = field(repr=False)
+    weights: np.ndarray = field(repr=False)
 
 
 def two_sample_test(
@@ -96,6 +96,8 @@ def two_sample_test(
     weights = as_weights(sample_weight, len(rows))
     seed = int(rng.integers(2**31))
     classifier = _BoostedTrees(seed) if classifier is None else classifier
+    if not (hasattr(classifier, "fit") and hasattr(classifier, "predict_proba")):
+        raise TypeError(f"classifier must have fit and predict_proba, as in scikit-learn, got {classifier!r}")
     if len(rows) > max_rows:
         chosen = rng.choice(len(rows), max_rows, replace=False)
         rows = rows[chosen]

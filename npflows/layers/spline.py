@@ -112,7 +112,7 @@ class SplineAutoregressiveLayer(_OnCircles, Autoregressive):
     condition_dim, dtype, rng
         As in `SplineCouplingLayer`.
     circular : array_like of bool (input_dim,), optional
-        Whether a single value is on a circle; of several none can be.
+        Which values are on a circle; see `SplineCouplingLayer`.
     """
 
     def __init__(
@@ -136,18 +136,15 @@ class SplineAutoregressiveLayer(_OnCircles, Autoregressive):
     ) -> None:
         n = as_int(input_dim, "input_dim")
         self.hidden_dims = as_widths(hidden_dims)
-        on_circle = _as_circular(circular, n)
-        if n > 1 and on_circle.any():
-            raise ValueError(
-                "an autoregressive layer can't keep one of several values on a circle: use SplineCouplingLayer"
-            )
-        self.circular = on_circle if on_circle.any() else None
-        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, on_circle)
         order = np.arange(n) if order is None else as_order(order, n)
+        on_circle = _as_circular(circular, n)
+        self.circular = on_circle if on_circle.any() else None
+        in_order = on_circle[order]
+        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, in_order)
         options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
-        network = MADENetwork(n, self.hidden_dims, spline.multiplier, **options)
+        network = MADENetwork(n, self.hidden_dims, spline.multiplier, circular=in_order, **options)
         network.warn_of_lost_dependence(order)
-        super().__init__(order, network, spline, as_dtype(dtype))
+        super().__init__(order, network, spline, as_dtype(dtype), bound=self.tail_bound)
 
 
 class SplineLayer(_OnCircles, Elementwise):

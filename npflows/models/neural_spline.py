@@ -156,8 +156,6 @@ class NeuralSplineFlow(NormalizingFlow):
         which = ", ".join(map(str, np.flatnonzero(circles)))
         if circles.any() and n > 1 and self.linear == "lu":
             raise ValueError(f"linear='lu' can't keep column {which} on a circle: pass linear='permutation'")
-        if circles.any() and n > 1 and self.conditioner == "autoregressive":
-            raise ValueError(f"conditioner='autoregressive' can't keep column {which} on a circle: pass 'coupling'")
         if circles.any() and self.actnorm:
             raise ValueError(f"actnorm=True can't keep column {which} on a circle: pass actnorm=False")
         return circles

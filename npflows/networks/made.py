@@ -3,6 +3,7 @@
 Features have positions 1..D in their order, hidden units degrees 0..D-1.  A unit of degree d sees the features of
 position <= d and units of degree <= d; the outputs of position p see units of degree < p (Germain et al. 2015,
 arXiv:1502.03509, equations 8 and 9: only the output is strict).  Units are sorted by degree, so every mask is a staircase.
+A feature on a circle enters as two rows of the same position, its cosine and sine.
 
 `advance` and `retreat` are one step of the sequential direction and of its gradient.  Step i of the first makes final the
 units of degree i, which need the features before i alone, and the outputs of position i + 1: every weight is used once.
@@ -25,11 +26,12 @@ from npflows.networks.mlp import (
     BIAS,
     COLUMNS,
     CONDITION_WEIGHT,
+    ENTERED,
     GROUP,
     MLP,
     N_CONDITION,
     N_DENSE,
-    N_IN,
+    N_FEATURES,
     N_OUT,
     PRODUCT_ADDRESS,
     ROWS,
@@ -52,9 +54,9 @@ def unlocked(spec, layer, degree):
     if degree < 0:
         return 0
     if layer < 0:
-        return min(degree, spec[N_IN])
+        return spec[spec[ENTERED] + min(degree, spec[N_FEATURES])]
     r = record(spec, layer)
-    return spec[r + ROWS] if degree >= spec[N_IN] else spec[spec[r + UNLOCKED] + degree]
+    return spec[r + ROWS] if degree >= spec[N_FEATURES] else spec[spec[r + UNLOCKED] + degree]
 
 
 @inlined
@@ -79,10 +81,11 @@ def multiply_transposed(spec, theta, layer, r0, r1, c0, c1, d, below, start):
 
 @kernel
 def advance(spec, theta, context, key, first, x, out, work, temp, i):
-    """Given x[:i], finish the units of degree i and the rows of out that belong to feature i.  Steps go 0, 1, 2, ..."""
-    last, m = spec[N_DENSE] - 1, spec[N_OUT] // spec[N_IN]
+    """Given the features before i, finish the units of degree i and the rows of out that belong to feature i.  Steps go
+    0, 1, 2, ..."""
+    last, m = spec[N_DENSE] - 1, spec[N_OUT] // spec[N_FEATURES]
     g0 = i - i % spec[GROUP]
-    g1 = min(g0 + spec[GROUP], spec[N_IN])
+    g1 = min(g0 + spec[GROUP], spec[N_FEATURES])
     if i == g0:  # what the whole group takes from before it
         h = x
         for layer in range(last + 1):
@@ -114,8 +117,8 @@ def advance(spec, theta, context, key, first, x, out, work, temp, i):
 @kernel
 def retreat(spec, theta, context, key, first, dx, dout, work, temp, i):
     """Given the rows of dout that belong to features after i, finish the gradients of the units of degree i + 1 and
-    put into dx[i] what reaches feature i through the network.  Steps go D - 1, ..., 1, 0, -1."""
-    last, m, n = spec[N_DENSE] - 1, spec[N_OUT] // spec[N_IN], spec[N_IN]
+    put into its rows of dx what reaches feature i through the network.  Steps go D - 1, ..., 1, 0, -1."""
+    last, m, n = spec[N_DENSE] - 1, spec[N_OUT] // spec[N_FEATURES], spec[N_FEATURES]
     g0, g1 = -1, 0
     if i >= 0:
         g0 = i - i % spec[GROUP]
@@ -124,10 +127,8 @@ def retreat(spec, theta, context, key, first, dx, dout, work, temp, i):
         d = dout
         for layer in range(last, -1, -1):
             r0, r1 = (g1 * m, n * m) if layer == last else (unlocked(spec, layer, g1), unlocked(spec, layer, n))
-            c0, c1, below = max(g0, 0), g1, dx
-            if layer > 0:
-                c0, c1 = unlocked(spec, layer - 1, g0), unlocked(spec, layer - 1, g1)
-                below = hidden_gradient(spec, temp, layer - 1)
+            c0, c1 = unlocked(spec, layer - 1, g0), unlocked(spec, layer - 1, g1)
+            below = hidden_gradient(spec, temp, layer - 1) if layer > 0 else dx
             multiply_transposed(spec, theta, layer, r0, r1, c0, c1, d, below, FROM_ZERO)
             d = below
     d = dout
@@ -135,10 +136,8 @@ def retreat(spec, theta, context, key, first, dx, dout, work, temp, i):
         r0, r1 = (i + 1) * m, g1 * m
         if layer < last:
             r0, r1 = unlocked(spec, layer, i), unlocked(spec, layer, g1)
-        c0, c1, below = max(i, 0), i + 1, dx
-        if layer > 0:
-            c0, c1 = unlocked(spec, layer - 1, i), unlocked(spec, layer - 1, i + 1)
-            below = hidden_gradient(spec, temp, layer - 1)
+        c0, c1 = unlocked(spec, layer - 1, i), unlocked(spec, layer - 1, i + 1)
+        below = hidden_gradient(spec, temp, layer - 1) if layer > 0 else dx
         multiply_transposed(spec, theta, layer, r0, r1, c0, c1, d, below, FROM_RESULT)
         if layer > 0:
             leave_hidden(spec, key, first, layer - 1, c0, c1, below, work, temp)
@@ -178,6 +177,8 @@ class MADENetwork(MLP):
     hidden_dims : sequence of int
     multiplier : int
         Outputs of a feature; row k * multiplier + j of the result is output j of the k-th feature in order.
+    circular : array_like of bool (D,), optional
+        Whether the k-th feature in order enters as two rows, cosine and sine.
     activation, residual_blocks, dropout, condition_dim, rng
         As in `MLP`.  With a condition there are units of degree 0, which see it alone.
 
@@ -199,22 +200,24 @@ class MADENetwork(MLP):
         hidden_dims: Sequence[int],
         multiplier: int,
         *,
+        circular: np.ndarray | None = None,
         activation: str = "relu",
         residual_blocks: int = 0,
         dropout: float = 0.0,
         condition_dim: int = 0,
         rng: np.random.Generator,
     ) -> None:
-        self.multiplier = multiplier
+        self.multiplier, self.n_features = multiplier, input_dim
+        self._rows = np.ones(input_dim, int) if circular is None else 1 + np.asarray(circular, int)
         lowest = 0 if condition_dim or input_dim == 1 else 1
         n_degrees = input_dim - lowest
         positions = np.arange(1, input_dim + 1)
         self.degrees = [
-            positions,
+            np.repeat(positions, self._rows),
             *(lowest + np.arange(h) * n_degrees // h for h in hidden_layers(hidden_dims, residual_blocks)),
             np.repeat(positions, multiplier) - 1,  # the strict output, said as <=
         ]
-        super().__init__(input_dim, hidden_dims, input_dim * multiplier, activation=activation,
+        super().__init__(len(self.degrees[0]), hidden_dims, input_dim * multiplier, activation=activation,
                          residual_blocks=residual_blocks, dropout=dropout, condition_dim=condition_dim,
                          rng=rng)  # fmt: skip
 
@@ -229,7 +232,7 @@ class MADENetwork(MLP):
         seen = np.eye(self.n_in, dtype=bool)
         for layer in range(len(self._widths) - 1):
             seen = (self._mask(layer).astype(int) @ seen) > 0
-        return seen[:: self.multiplier]
+        return seen[:: self.multiplier, self.entered()[:-1]]
 
     def _row_panels(self, layer: int) -> list[tuple[int, int, int]]:
         return staircase_panels(self._mask(layer).sum(axis=1))
@@ -243,18 +246,22 @@ class MADENetwork(MLP):
     def _unlocked(self, layer: int) -> list[int]:
         if layer == len(self._widths) - 2:
             return []
-        return np.searchsorted(self.degrees[layer + 1], np.arange(self.n_in), side="right").tolist()
+        return np.searchsorted(self.degrees[layer + 1], np.arange(self.n_features), side="right").tolist()
+
+    def entered(self) -> list[int]:
+        """Input rows of the first 0, 1, 2, ... features."""
+        return np.append(0, np.cumsum(self._rows)).tolist()
 
     def _group(self) -> int:
-        return int(np.clip(np.sqrt(self.n_in), 4, 16))
+        return int(np.clip(np.sqrt(self.n_features), 4, 16))
 
     def warn_of_lost_dependence(self, order: np.ndarray) -> None:
         """Warn if too few hidden units leave some output without a feature that it should see."""
         lost = np.argwhere(np.tril(~self.dependence(), -1))
         if len(lost):
             pairs = ", ".join(f"{order[p]} on {order[q]}" for p, q in lost[:5]) + (", ..." if len(lost) > 5 else "")
-            needed = self.n_in - (0 if self.condition_dim else 1)
+            needed = self.n_features - (0 if self.condition_dim else 1)
             warn_user(
-                f"hidden_dims={self.hidden_dims} is too narrow for {self.n_in} features: {len(lost)} dependences are "
+                f"hidden_dims={self.hidden_dims} is too narrow for {self.n_features} features: {len(lost)} dependences are "
                 f"lost (feature {pairs}); use at least {needed} units in every hidden layer"
             )

@@ -31,7 +31,7 @@ from npflows.kernels.jit import inlined, kernel
 
 # spec: a header, then a record for each dense layer, then the tables that the records point to
 (N_DENSE, ACTIVATION, ACTIVATION_VJP, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS,
- RESIDUAL, DROPOUT, DROPOUT_ADDRESS, HEADER) = range(14)  # fmt: skip
+ RESIDUAL, DROPOUT, DROPOUT_ADDRESS, N_FEATURES, ENTERED, HEADER) = range(16)  # fmt: skip
 (WEIGHT, BIAS, ROWS, COLUMNS, H, BEFORE, DH, ROW_PANELS, N_ROW_PANELS, COLUMN_PANELS, N_COLUMN_PANELS,
  UNLOCKED, RECORD) = range(13)  # fmt: skip
 
@@ -294,6 +294,10 @@ class MLP:
     def _unlocked(self, layer: int) -> list[int]:
         return []
 
+    def entered(self) -> list[int]:
+        """Input rows of the first 0, 1, 2, ... features, where they come one after the other."""
+        return [0]
+
     def spec(self, link: Link) -> list[int]:
         """The integers that the kernels read."""
         n_dense = len(self._widths) - 1
@@ -318,6 +322,8 @@ class MLP:
             int(self.residual_blocks > 0),
             round(self.dropout * 2**32),
             link(dropout, "dropout") if self.dropout else 0,
+            len(self.entered()) - 1,
+            0,
         ]
         row = 0
         for layer in range(n_dense):
@@ -336,7 +342,8 @@ class MLP:
             spec += [i for panel in by_column for i in panel]
             spec[r + UNLOCKED] = len(spec)
             spec += self._unlocked(layer)
-        return spec
+        spec[ENTERED] = len(spec)
+        return spec + self.entered()
 
     def _group(self) -> int:
         return 0

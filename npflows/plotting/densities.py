@@ -91,7 +91,7 @@ def density_1d(
     ax.set_ylim(bottom=0)
     ax.xaxis.get_major_locator().set_params(integer=whole)
     label(ax, _names(flow)[0], "probability" if whole else "probability density")
-    ax.legend(frameon=False, fontsize=LEGEND, loc="upper right")
+    ax.legend(frameon=False, fontsize=LEGEND, loc="best")
     return ax.figure
 
 

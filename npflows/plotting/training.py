@@ -66,5 +66,5 @@ def training_curve(history: NormalizingFlow | Mapping[str, Sequence[float]], ax:
         ax.set_ylim(low - margin, late.max() + margin)
     ax.xaxis.get_major_locator().set_params(integer=True)
     label(ax, unit, what)
-    ax.legend(frameon=False, fontsize=LEGEND, loc="lower right")
+    ax.legend(frameon=False, fontsize=LEGEND, loc="best")
     return ax.figure

@@ -178,14 +178,13 @@ def _finite(rows: Rows, which: np.ndarray) -> np.ndarray:
 
 def _describe_invalid(rows: Rows, bad: np.ndarray, name: str) -> str:
     finite = _finite(rows, bad)
-    if not finite[:, -1].all():
-        name = f"{name} or its condition"
-    columns = ", ".join(map(str, np.flatnonzero(~finite[:1000, :-1].all(axis=0))))
+    x_finite, condition_finite = finite[:, :-1].all(), finite[:, -1].all()
+    if not condition_finite:
+        name = f"the condition of {name}" if x_finite else f"{name} or its condition"
+    columns = ", ".join(map(str, np.flatnonzero(~finite[:, :-1].all(axis=0))))
+    columns = "" if x_finite else f", columns {columns}"
     which = ", ".join(map(str, rows.index[bad[:5]])) + (", ..." if len(bad) > 5 else "")
-    return (
-        f"{name} has NaN or infinite values in {len(bad)} rows ({which}), columns {columns}; "
-        f'clean them or pass on_invalid="drop"'
-    )
+    return f'{name} has NaN or infinite values in {len(bad)} rows ({which}){columns}; clean them or pass on_invalid="drop"'
 
 
 def split(rows: Rows, fraction: object, rng: np.random.Generator) -> tuple[Rows, Rows | None]:

@@ -160,6 +160,7 @@ def fit(
     if lost and flow.base.support is not None:
         warn_user(
             f"rows left the base's bounds in {lost} of {trainer.round} epochs, whose validation loss is infinite, so that "
-            f"none of them can be the best: a base with bounds needs layers that keep them, splines for instance"
+            f"none of them can be the best: a base with bounds needs layers that keep them, for instance splines and "
+            f"permutations with the base Uniform(input_dim, -tail_bound, tail_bound)"
         )
     return flow

@@ -4,12 +4,14 @@ them."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npflows.layers.layer import Layer
+from npflows.support import EDGE, Column, Interval, Positive, Real
 from npflows.training.data import Rows
 from npflows.validation import as_condition, as_rows, as_weights, warn_user
 
@@ -99,27 +101,43 @@ def warn_of_tails(flow: NormalizingFlow, rows: Rows) -> None:
     bound = next((layer.tail_bound for layer in flow.flow_layers if hasattr(layer, "tail_bound")), None)
     if bound is None:
         return
-    farthest, beyond = np.zeros(flow.latent_dim), np.zeros(flow.latent_dim)
+    low, high, beyond = np.zeros((3, flow.latent_dim))
     for x, _, _ in rows.pieces():
-        distance = np.abs((on_line(flow, x) - flow.standardize.loc) / flow.standardize.scale)
-        farthest = np.maximum(farthest, distance.max(axis=0))
-        beyond += (distance > bound).sum(axis=0)
+        values = (on_line(flow, x) - flow.standardize.loc) / flow.standardize.scale
+        low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
+        beyond += (np.abs(values) > bound).sum(axis=0)
     names = flow.columns or [f"column {d}" for d in range(flow.latent_dim)]
+    farthest = np.where(high >= -low, high, low)
     far = [
-        f"{names[d]} ({int(beyond[d])} of {len(rows)} rows, the farthest at {farthest[d]:.3g})"
-        for d in np.flatnonzero(farthest > FAR * bound)
+        f"{names[d]} ({int(beyond[d])} of {len(rows)} rows, the farthest at {farthest[d]:.3g}; "
+        f"{_remedy(flow.support[d] if flow.support else Real(), farthest[d])})"
+        for d in np.flatnonzero(np.abs(farthest) > FAR * bound)
     ]
     if far:
         warn_user(
             f"x has standardised values far outside the splines' tail_bound={bound:g}, where the flow is affine and fits "
-            f"badly: {', '.join(far)}. Remove outliers, transform these columns, or raise tail_bound"
+            f"badly: {', '.join(far)}"
         )
 
 
-def on_line(flow: NormalizingFlow, x: np.ndarray) -> np.ndarray:
-    """Rows as they enter the first layer: on the line, whole numbers from the middle of their cells."""
+def _remedy(column: Column, farthest: float) -> str:
+    """What helps where a column, as it is standardised on the line, has values so far out."""
+    if isinstance(column, Positive) and farthest < 0:
+        return (
+            f"its logarithm goes far down, as values come near {column.lower:g}: raise tail_bound, or lower the lower end "
+            f"of positive({column.lower:g}), or take base_distribution='student_t'"
+        )
+    if column.is_integer:
+        return "most values are at one end of its range: raise tail_bound, or narrow the range"
+    if isinstance(column, Interval):
+        return f"values come very near an end of {column!r}: raise tail_bound, or widen the interval"
+    return "remove outliers, transform the column, or raise tail_bound"
+
+
+def on_line(flow: NormalizingFlow, x: np.ndarray, place: float = 0.5) -> np.ndarray:
+    """Rows as they enter the first layer: on the line, whole numbers from the middle, or elsewhere, of their cells."""
     support = flow._support
-    return x if support is None else support.enter(support.dequantise(x)).t
+    return x if support is None else support.enter(support.dequantise(x, place)).t
 
 
 def standardization(flow: NormalizingFlow, rows: Rows, validation: Rows | None) -> tuple[np.ndarray, np.ndarray]:
@@ -130,8 +148,8 @@ def standardization(flow: NormalizingFlow, rows: Rows, validation: Rows | None) 
         low, high = np.full(d, np.inf), np.full(d, -np.inf)
         every = rows.pieces() if validation is None else itertools.chain(rows.pieces(), validation.pieces())
         for x, _, _ in every:
-            x = on_line(flow, x)
-            low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
+            low = np.minimum(low, on_line(flow, x, EDGE).min(axis=0))
+            high = np.maximum(high, on_line(flow, x, 1 - EDGE).max(axis=0))
         room = (support[1] - support[0]) * (1 - 2 * MARGIN)
         scale = np.where(high > low, (high - low) / room, 1.0)
         loc = 0.5 * (low + high) - scale * 0.5 * (support[0] + support[1])
@@ -141,9 +159,11 @@ def standardization(flow: NormalizingFlow, rows: Rows, validation: Rows | None) 
     loc, scale = moments(lambda: ((on_line(flow, x), weight) for x, weight, _ in rows.pieces()), len(rows))
     if len(flow.input_shape) == 3:
         loc, scale = of_channels(loc, scale, flow.input_shape)
+        scale = np.where(scale == 0, _cell_scale(flow, rows), scale)
         _warn_constant((scale == 0)[: flow.input_shape[2]], "channel")
         return loc, np.where(scale == 0, 1.0, scale)
     circles = np.zeros(d, bool) if flow._support is None else flow._support.periodic
+    scale = np.where(scale == 0, _cell_scale(flow, rows), scale)
     _warn_constant((scale == 0) & ~circles)
     return np.where(circles, 0.0, loc), np.where(circles | (scale == 0), 1.0, scale)
 
@@ -154,6 +174,17 @@ def of_channels(loc: np.ndarray, scale: np.ndarray, shape: tuple[int, ...]) -> t
     mean = means.mean(axis=0)
     spread = np.sqrt((variances + (means - mean) ** 2).mean(axis=0))
     return tuple(np.broadcast_to(v, means.shape).ravel() for v in (mean, spread))  # type: ignore[return-value]
+
+
+def _cell_scale(flow: NormalizingFlow, rows: Rows) -> np.ndarray:
+    """The standard deviation (d,) of points in the cells of a row's whole numbers, 0 in other columns: what a column has
+    that is the same whole number in all rows."""
+    support = flow._support
+    if support is None:
+        return np.zeros(rows.x.shape[1])
+    x, _, _ = rows.take(np.arange(1))
+    quarters = [on_line(flow, x, place)[0] for place in (0.25, 0.75)]
+    return np.where(support.integer, (quarters[1] - quarters[0]) / math.sqrt(3), 0.0)
 
 
 Pieces = Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]

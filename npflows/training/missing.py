@@ -92,8 +92,18 @@ def as_missing(flow: NormalizingFlow, missing: object, on_missing: str) -> Missi
     return Missing(values, impute)
 
 
+def is_nan(given: object) -> bool:
+    """Whether NaN is among what is declared to be missing."""
+    several = _several(given)
+    return any(value == "nan" if isinstance(value, str) else value is not None and value != value for value in several)
+
+
+def _several(given: object) -> list:
+    return list(given) if isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str) else [given]
+
+
 def _as_values(given: object) -> tuple[float, ...]:
-    several = list(given) if isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str) else [given]
+    several = _several(given)
     values = [math.nan if isinstance(value, str) and value == "nan" else value for value in several]
     if not values or any(isinstance(v, bool) or not isinstance(v, (int, float, np.number)) for v in values):
         raise ValueError(f'missing must be a number, "nan", several of them or a mapping of columns to them, got {given!r}')

@@ -55,7 +55,8 @@ class Options:
         if self.checkpoint is not None and not os.access(Path(self.checkpoint).resolve().parent, os.W_OK):
             where = os.fspath(self.checkpoint)
             raise OSError(f"checkpoint {where!r} can't be written: its folder is missing or read-only")
-        self.callbacks = [self.callbacks] if callable(self.callbacks) else list(self.callbacks)
+        several = isinstance(self.callbacks, Iterable) and not callable(self.callbacks)
+        self.callbacks = list(self.callbacks) if several else [self.callbacks]
         for callback in self.callbacks:
             if not callable(callback):
                 raise TypeError(f"callbacks must be functions of (flow, record), got {callback!r}")

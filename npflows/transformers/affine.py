@@ -218,5 +218,6 @@ class Affine:
     def theta_per_value(self) -> int:
         return 1 if self.scale_activation == "tanh_gain" else 0
 
-    def spec(self) -> list[int]:
+    def spec(self, value: int | None = None) -> list[int]:
+        """The integers that the kernels read, for all values or for one of them."""
         return [SCALE_ACTIVATIONS[self.scale_activation], self.n_gains or 1 << 40]

@@ -256,8 +256,11 @@ class RationalQuadratic:
     def parameters(self, n: int) -> list[Parameter]:
         return []
 
-    def spec(self) -> list[int]:
+    def spec(self, value: int | None = None) -> list[int]:
+        """The integers that the kernels read, for all values or for one of them."""
         sizes = (self.tail_bound, self.min_bin_width, self.min_bin_height, self.min_derivative, self.derivative_shift)
         numbers = np.array(sizes)
         flags = self.circular.astype(int).tolist()
+        if value is not None:
+            flags = [flags[min(value, len(flags) - 1)]]
         return [self.num_bins, self.multiplier, *numbers.view(np.int64).tolist(), len(flags), *flags]
