@@ -44,6 +44,18 @@ def first_train_step(model: str) -> None:
     print(flow.history["train_loss"][0])
 
 
+def first_conditional_step() -> None:
+    """Import, make a spline flow of one column with 12 conditions (3 layers, 128x128), fit one batch of 256 rows."""
+    import numpy as np
+
+    import npflows
+
+    rows = np.random.default_rng(0).standard_normal((256, 13))
+    flow = npflows.NeuralSplineFlow(1, 3, (128, 128), tail_bound=5.0, condition_dim=12, rng=0)
+    flow.fit(rows[:, :1], condition=rows[:, 1:], validation_fraction=0, batch_size=256, max_epochs=1, progress=False)
+    print(flow.history["train_loss"][0])
+
+
 def train_step_memory(batch_size: str) -> None:
     """Bytes that a train step of a MAF, D=64, 512x512, needs: gradient buffers, the batch itself (its rows gathered, and
     in float64), and by how much more it raises the peak of resident memory (scratch).  Linux only."""
