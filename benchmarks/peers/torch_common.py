@@ -1,0 +1,145 @@
+"""What the three PyTorch peers share: every command of a worker but how the model is made."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.peers import protocol, tasks
+from benchmarks.peers.layers_file import save_layers
+
+N_BATCHES = 16
+
+
+class TorchPeer(ABC):
+    """A peer on PyTorch: Adam in its fused form, gradients set to None, no gradient where none is needed."""
+
+    name: str
+    module: torch.nn.Module
+
+    @abstractmethod
+    def make(self, model: str, dim: int, hidden: tuple[int, ...], layers: int) -> torch.nn.Module:
+        """The flow; ValueError where the peer has none like it."""
+
+    @abstractmethod
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor: ...
+
+    @abstractmethod
+    def sample(self, n: int) -> torch.Tensor: ...
+
+    @abstractmethod
+    def inverse(self, z: torch.Tensor) -> torch.Tensor:
+        """Latent to data."""
+
+    @abstractmethod
+    def describe(self) -> list[dict[str, Any]]:
+        """The layers, data to latent, as carry.py reads them; arrays are tensors."""
+
+    def build(self, model: str, size: str, dtype: str, threads: int, seed: int, spread: float = 0.0) -> dict[str, Any]:
+        """A flow in the process; `spread` is the size of noise that is added to its parameters."""
+        torch.set_num_threads(threads)
+        torch.manual_seed(seed)
+        torch.set_default_dtype(getattr(torch, dtype))
+        dim, hidden = tasks.SIZES.get(size) or (7, (64, 64))
+        self.dim, self.ready = dim, {}
+        self.module = self.make(model, dim, hidden, tasks.NUM_LAYERS[model])
+        with torch.no_grad():
+            for parameter in self.module.parameters():
+                parameter += spread * torch.randn_like(parameter)
+        self.optimizer = torch.optim.Adam(self.module.parameters(), tasks.LEARNING_RATE, fused=True)
+        return {
+            "stored": sum(p.numel() for p in self.module.parameters()),
+            "used": sum(
+                int(torch.count_nonzero(w)) + b.numel()
+                for layer in self.describe()
+                for w, b in zip(layer.get("weights", []), layer.get("biases", []))
+            ),
+            "versions": {self.name: version(self.name), "torch": torch.__version__},
+            "threads": torch.get_num_threads(),
+        }
+
+    def export(self, path: str) -> None:
+        """The layers into a .npz file."""
+        save_layers(path, [{k: _plain(v) for k, v in layer.items()} for layer in self.describe()])
+
+    def evaluate(self, given: str, found: str) -> None:
+        """log_prob of x and inverse of z, from and to .npz files."""
+        arrays = np.load(given)
+        dtype = torch.get_default_dtype()
+        with torch.no_grad():
+            log_prob = self.log_prob(torch.from_numpy(arrays["x"]).to(dtype))
+            x = self.inverse(torch.from_numpy(arrays["z"]).to(dtype))
+        np.savez(found, log_prob=log_prob.double().numpy(), x=x.double().numpy())
+
+    def _step(self, x: torch.Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = -self.log_prob(x).mean()
+        loss.backward()
+        self.optimizer.step()
+
+    def prepare(self, work: str, batch: int) -> Callable[[], Any]:
+        """A call that does the work once."""
+        x = torch.randn(batch * (N_BATCHES if work == tasks.TRAIN else 1), self.dim)
+        if work == tasks.TRAIN:
+            parts = torch.randperm(len(x)).split(batch)
+            turn = iter(range(1 << 60))
+            return lambda: self._step(x[parts[next(turn) % N_BATCHES]])
+        call = (lambda: self.log_prob(x)) if work == tasks.LOG_PROB else (lambda: self.sample(batch))
+
+        def run() -> Any:
+            with torch.inference_mode():
+                return call()
+
+        return run
+
+    def warm(self, work: str, batch: int) -> list[float]:
+        """Seconds of the first two calls."""
+        self.ready = {(work, batch): self.prepare(work, batch)}
+        return [protocol.seconds_of(self.ready[work, batch], 0)[0] for _ in range(2)]
+
+    def time(self, work: str, batch: int, at_least: float) -> float:
+        return protocol.median_of(self.ready[work, batch], at_least)
+
+    def fit(self, given: str, epochs: int, batch: int, seed: int) -> dict[str, list[float]]:
+        """Held-out mean log-likelihood after each epoch and the seconds of training until then."""
+        arrays, rng = np.load(given), np.random.default_rng(seed)
+        train, test = (torch.from_numpy(arrays[part]) for part in ("train", "test"))
+        self._step(train[:batch])  # what is done once
+        seconds, reached, spent = [], [], 0.0
+        for _ in range(epochs):
+            started = time.perf_counter()
+            for rows in np.array_split(rng.permutation(len(train)), math.ceil(len(train) / batch)):
+                self._step(train[torch.from_numpy(rows)])
+            spent += time.perf_counter() - started
+            with torch.inference_mode():
+                reached.append(float(self.log_prob(test).double().mean()))
+            seconds.append(spent)
+        return {"seconds": seconds, "reached": reached}
+
+    def serve(self) -> None:
+        names = ("build", "export", "evaluate", "warm", "time", "fit")
+        protocol.serve({name: getattr(self, name) for name in names})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().double().numpy() if value.is_floating_point() else value.numpy()
+    return [_plain(v) for v in value] if isinstance(value, list) else value
+
+
+def alternating(dim: int, layers: int) -> list[torch.Tensor]:
+    """Masks of couplings: 1 where a value is moved, in the second half and in the first by turns."""
+    half = (torch.arange(dim) >= dim // 2).int()
+    return [1 - half if i % 2 else half for i in range(layers)]
+
+
+def spline(**options: Any) -> dict[str, Any]:
+    """The map of a spline layer as carry.py reads it."""
+    return {"kind": "spline", "bins": tasks.BINS, "bound": tasks.BOUND, **options}
