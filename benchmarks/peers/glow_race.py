@@ -2,10 +2,10 @@
 
     python benchmarks/peers/glow_race.py ENVIRONMENTS RESULTS.json [--images FOLDER] [--steps N] [--quick]
 
-Batches are trained in turn, a chunk of each contender's steps after the other's, so that a drifting machine meets all alike.
-The folder holds gzipped IDX files (train-images-idx3-ubyte.gz, t10k-images-idx3-ubyte.gz) such as Fashion-MNIST's, which the
-Debian package dataset-fashion-mnist installs; without one it is scikit-learn's digits.  bits/dim counts every pixel, padding
-included, as a mass: images are whole numbers plus uniform noise, divided by 256.
+Batches are trained in turn, a chunk of each contender's steps after the other's, so that a drifting machine meets all
+alike.  The folder holds gzipped IDX files (train-images-idx3-ubyte.gz, t10k-images-idx3-ubyte.gz) such as Fashion-MNIST's,
+which the Debian package dataset-fashion-mnist installs; without one it is scikit-learn's digits.  bits/dim counts every
+pixel, padding included, as a mass: images are whole numbers plus uniform noise, divided by 256.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def main() -> None:
     given = parser.parse_args()
     steps, held_out = (10, 100) if given.quick else (given.steps, 1000)
     found = race(given.environments, given.images, steps, held_out, given.threads)
-    store.update(given.results, {"glow": {**found, **store.conditions()}})
+    store.update(given.results, {"glow": {**found, **store.conditions(given.threads)}})
     print(json.dumps(found, indent=1))
 
 

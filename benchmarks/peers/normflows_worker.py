@@ -1,8 +1,8 @@
 """normflows in a process of its own; see protocol.py.
 
 Its affine autoregressive layer is fast from latent to data; `Reverse` turns it round, as log_prob needs.  Its MADE with
-feedforward blocks has no activation after the first layer: one is put there, so that the network is the others'.  Its spline
-couplings come with residual networks; here they get its MLP.
+feedforward blocks has no activation after the first layer: one is put there, so that the network is the others'.  Its
+spline couplings come with residual networks; here they get its MLP.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Lines of JSON between the race and its workers, one process for each contender.
 
-A request is {"do": name, ...arguments}, its answer {"result": ...} or {"error": text}.  Arrays go through .npz files.  A worker
-runs in the environment of its contender, so nothing but the standard library is imported here.
+A request is {"do": name, ...arguments}, its answer {"result": ...} or {"error": text}.  Arrays go through .npz files.  A
+worker runs in the environment of its contender, so nothing but the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Worker:
 
     def __call__(self, do: str, **arguments: Any) -> Any:
         """The result of a command; raises PeerError with the worker's own message."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -102,6 +103,12 @@ def seconds_of(work: Callable[[], Any], at_least: float) -> list[float]:
     finally:
         gc.enable()
     return seconds
+
+
+def first_calls(work: Callable[[], Any], most: float) -> list[float]:
+    """Seconds of the first call, and of a second one unless the first took `most`."""
+    seconds = seconds_of(work, 0)
+    return seconds if seconds[0] > most else seconds + seconds_of(work, 0)
 
 
 def median_of(work: Callable[[], Any], at_least: float) -> float:

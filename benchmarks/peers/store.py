@@ -22,8 +22,10 @@ def update(path: Path, found: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def conditions() -> dict[str, str]:
+def conditions(threads: int) -> dict[str, Any]:
     """The day and the machine of a race."""
+    import npflows
     from benchmarks.common import machine
 
-    return {"date": datetime.date.today().isoformat(), "machine": machine()}
+    npflows.set_num_threads(threads)
+    return {"date": datetime.date.today().isoformat(), "machine": machine(), "threads": threads}

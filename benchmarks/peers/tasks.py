@@ -6,8 +6,13 @@ from typing import NamedTuple
 
 MAF, REALNVP, COUPLING, AUTOREGRESSIVE = "MAF", "RealNVP", "coupling spline", "autoregressive spline"
 NUM_LAYERS = {MAF: 5, REALNVP: 8, COUPLING: 8, AUTOREGRESSIVE: 5}
-SIZES = {"D=8, 64x64": (8, (64, 64)), "D=8, 128x128": (8, (128, 128)), "D=64, 512x512": (64, (512, 512))}
-SMALL, MIDDLE, LARGE = SIZES
+SIZES = {
+    "D=8, 64x64": (8, (64, 64)),
+    "D=8, 128x128": (8, (128, 128)),
+    "D=64, 512x512": (64, (512, 512)),
+    "D=7, 64x64": (7, (64, 64)),
+}
+SMALL, MIDDLE, LARGE, GALAXIES = SIZES
 BINS, BOUND = 8, 3.0
 LOG_PROB, TRAIN, SAMPLE = "log_prob", "train step", "sampling"
 LEARNING_RATE = 1e-3

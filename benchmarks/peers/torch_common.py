@@ -43,27 +43,29 @@ class TorchPeer(ABC):
         """The layers, data to latent, as carry.py reads them; arrays are tensors."""
 
     def build(self, model: str, size: str, dtype: str, threads: int, seed: int, spread: float = 0.0) -> dict[str, Any]:
-        """A flow in the process; `spread` is the size of noise that is added to its parameters."""
+        """A flow in the process; `spread` is the size of noise that is added to its parameters,
+        over the root of their last axis."""
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
         torch.set_default_dtype(getattr(torch, dtype))
-        dim, hidden = tasks.SIZES.get(size) or (7, (64, 64))
+        dim, hidden = tasks.SIZES[size]
         self.dim, self.ready = dim, {}
         self.module = self.make(model, dim, hidden, tasks.NUM_LAYERS[model])
         with torch.no_grad():
             for parameter in self.module.parameters():
-                parameter += spread * torch.randn_like(parameter)
+                parameter += spread * parameter.shape[-1] ** -0.5 * torch.randn_like(parameter)
         self.optimizer = torch.optim.Adam(self.module.parameters(), tasks.LEARNING_RATE, fused=True)
         return {
             "stored": sum(p.numel() for p in self.module.parameters()),
-            "used": sum(
-                int(torch.count_nonzero(w)) + b.numel()
-                for layer in self.describe()
-                for w, b in zip(layer.get("weights", []), layer.get("biases", []))
-            ),
+            "used": sum(p.numel() for p in self.module.parameters()) - self._masked(),
             "versions": {self.name: version(self.name), "torch": torch.__version__},
             "threads": torch.get_num_threads(),
         }
+
+    def _masked(self) -> int:
+        """Weights that the masks of dense layers forbid."""
+        masks = [m.mask for m in self.module.modules() if hasattr(m, "mask") and hasattr(m, "weight")]
+        return sum(int((mask == 0).sum()) for mask in masks)
 
     def export(self, path: str) -> None:
         """The layers into a .npz file."""
@@ -84,7 +86,7 @@ class TorchPeer(ABC):
         loss.backward()
         self.optimizer.step()
 
-    def prepare(self, work: str, batch: int) -> Callable[[], Any]:
+    def _prepare(self, work: str, batch: int) -> Callable[[], Any]:
         """A call that does the work once."""
         x = torch.randn(batch * (N_BATCHES if work == tasks.TRAIN else 1), self.dim)
         if work == tasks.TRAIN:
@@ -99,10 +101,10 @@ class TorchPeer(ABC):
 
         return run
 
-    def warm(self, work: str, batch: int) -> list[float]:
-        """Seconds of the first two calls."""
-        self.ready = {(work, batch): self.prepare(work, batch)}
-        return [protocol.seconds_of(self.ready[work, batch], 0)[0] for _ in range(2)]
+    def warm(self, work: str, batch: int, most: float) -> list[float]:
+        """Seconds of the first call, which may compile, and of a second one unless the first took `most`."""
+        self.ready = {(work, batch): self._prepare(work, batch)}
+        return protocol.first_calls(self.ready[work, batch], most)
 
     def time(self, work: str, batch: int, at_least: float) -> float:
         return protocol.median_of(self.ready[work, batch], at_least)
