@@ -79,7 +79,8 @@ class Npflows:
         arrays, rng = np.load(given), np.random.default_rng(seed)
         train, test = arrays["train"], arrays["test"]
         step, n_batches = TrainStep(self.flow, batch, x=train, clip_norm=None), math.ceil(len(train) / batch)
-        step(np.arange(batch))  # what is done once
+        for rows in np.array_split(np.arange(len(train)), n_batches)[:: n_batches - 1]:  # of both sizes, what is done once
+            step(rows)
         self.flow.log_prob(test)
         seconds, reached, spent = [], [], 0.0
         for _ in range(most_epochs):
