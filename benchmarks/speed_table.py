@@ -2,8 +2,8 @@
 
     python benchmarks/speed_table.py [--quick]
 
-prints two Markdown tables: times with the aim of each, and train steps beside the least time that their arithmetic takes, at
-the rate of npflows' own products and at that of a large product by NumPy.
+prints two Markdown tables: times with the aim of each, and train steps beside the least time that their arithmetic takes,
+at the rate of npflows' own products and at that of a large product by NumPy.
 Two threads, float32.  What runs in this process is timed in turn, round by round: medians, and quartiles as the spread.
 The spline map's kernels overwrite their parameters: copying these is timed by itself and subtracted (spline_map.py).
 """

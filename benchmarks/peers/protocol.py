@@ -47,7 +47,7 @@ class Worker:
     python : str
         The interpreter of its environment.
     script : str
-        A file beside this one.
+        A file beside this one, or a path.
     environment : mapping of str
         Variables besides those of this process.
     """
@@ -56,7 +56,7 @@ class Worker:
         self.script = script
         variables = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         self._process = subprocess.Popen(
-            [python, "-W", "ignore", str(Path(__file__).with_name(script))],
+            [python, "-W", "ignore", str(Path(__file__).parent / script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -158,16 +158,16 @@ exponential of a soft clip, and normflows a sigmoid (MAF) or an exponential (Rea
         parts += [
             f"""The time to a log-likelihood on the galaxies that come with npflows: each peer trains for
 {options["epochs"]} epochs of 18,000 rows in batches of {options["batch"]} (networks of 64x64, Adam at 1e-3), and then
-npflows with the same recipe until its log-likelihood of the 2,000 held-out rows is the peer's. It is looked at four times an epoch;
-looking is not counted, nor is compiling.""",
+npflows with the same recipe until its log-likelihood of the 2,000 held-out rows is the peer's. It is looked at four times
+an epoch; looking is not counted, nor is compiling.""",
             galaxies(found["galaxies"]),
         ]
     if found.get("agreement"):
         parts += [
             """Before any timing: the same weights give the same numbers. A peer's weights are put into npflows' layers,
 with the peer's own scale in affine ones, and log_prob and the inverse are compared on 512 rows. Largest differences,
-relative to the larger of 1 and the value: between the two in float64 (wanted: 1e-10) and in float32 (1e-5), and of each in float32
-from npflows in float64.""",
+relative to the larger of 1 and the value: between the two in float64 (wanted: 1e-10) and in float32 (1e-5), and of each in
+float32 from npflows in float64.""",
             agreement(found["agreement"]),
         ]
     return "\n\n".join(parts)
@@ -223,7 +223,7 @@ def draw(found: Found, path: Path) -> None:
         starts.append(len(lines))
         for one in found["tasks"].values():
             if one["work"] == work:
-                lines.setdefault(f"{group}  {one['model']}, {one['size']}", []).append((one["batch"], ratios(one)))
+                lines.setdefault(f"{group}: {one['model']}, {one['size']}", []).append((one["batch"], ratios(one)))
     figure = Figure(
         figsize=(8.6, 1.3 + 0.27 * (len(lines) + len(found.get("galaxies", {})))), dpi=150, layout="constrained"
     )
@@ -238,7 +238,7 @@ def draw(found: Found, path: Path) -> None:
     for model, one in found.get("galaxies", {}).items():
         ratio = min(races_to(one["curves"]).values(), key=np.median)
         ax.plot(np.median(ratio), len(labels), "D", color="#3c4654", markersize=6, zorder=3)
-        labels.append(f"time to the same fit  {model}, galaxies")
+        labels.append(f"time to the same fit: {model}, galaxies")
     for start in starts[1:]:
         ax.axhline(start - 0.5, color="#dfe3e8", linewidth=0.8)
     for batch, colour in SHADES.items():
@@ -257,10 +257,13 @@ def draw(found: Found, path: Path) -> None:
     ax.grid(axis="x", color="#eceff3", zorder=0)
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
-    ax.legend(loc="lower right", fontsize=9.5, frameon=True, framealpha=1, edgecolor="#dfe3e8")
+    figure.legend(loc="outside lower center", ncols=len(SHADES), fontsize=9.5, frameon=False)
     threads = found["conditions"]["threads"]
-    ax.set_title(f"How many times faster than the fastest of {', '.join(PEERS[:-1])} and {PEERS[-1]}\n"
-                 f"{threads} CPUs, float32; lines are quartiles", fontsize=10.5, loc="left")  # fmt: skip
+    figure.suptitle(
+        f"How many times faster npflows is than the fastest of {', '.join(PEERS[:-1])} and {PEERS[-1]}\n"
+        f"{threads} CPU{'s' if threads > 1 else ''}, float32; medians of rounds, lines between their quartiles",
+        fontsize=10.5, x=0.01, ha="left",
+    )  # fmt: skip
     figure.savefig(path)
 
 
