@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+ANSWER = "answer: "
+"""Before each answer: what a library prints as it is imported is passed over."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,6 +30,7 @@ class PeerError(RuntimeError):
 
 def serve(commands: Mapping[str, Callable[..., Any]]) -> None:
     """Answer requests until there are no more.  What else is printed goes to stderr."""
+    sys.stdout.flush()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -36,7 +39,7 @@ def serve(commands: Mapping[str, Callable[..., Any]]) -> None:
             answer = {"result": commands[request.pop("do")](**request)}
         except Exception:
             answer = {"error": traceback.format_exc()}
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(f"{ANSWER}{json.dumps(answer)}\n")
 
 
 class Worker:
@@ -69,10 +72,11 @@ class Worker:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
+        lines = iter(self._process.stdout.readline, "")
+        line = next((line for line in lines if line.startswith(ANSWER)), None)
+        if line is None:
             raise PeerError(f"{self.script} ended with status {self._process.wait()}")
-        answer = json.loads(line)
+        answer = json.loads(line.removeprefix(ANSWER))
         if "error" in answer:
             raise PeerError(f"{self.script}, {do}: {answer['error']}")
         return answer["result"]
