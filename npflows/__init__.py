@@ -12,8 +12,11 @@ from npflows.io import FlowFileError, load
 from npflows.layers import (
     MADE,
     ActNormLayer,
+    AffineCouplingLayer,
     CouplingLayer,
+    GlowBlock,
     IAFLayer,
+    InvertibleConv1x1,
     Layer,
     LULinear,
     MAFLayer,
@@ -22,9 +25,11 @@ from npflows.layers import (
     SplineAutoregressiveLayer,
     SplineCouplingLayer,
     SplineLayer,
+    Split,
+    Squeeze,
     Standardize,
 )
-from npflows.models import IAF, MAF, ConditionalNormalizingFlow, ConditionalRealNVP, NeuralSplineFlow, RealNVP
+from npflows.models import IAF, MAF, ConditionalNormalizingFlow, ConditionalRealNVP, Glow, NeuralSplineFlow, RealNVP
 from npflows.transformers.spline_transform import RationalQuadraticSplineTransform
 
 __version__ = "0.1.0"
@@ -34,14 +39,18 @@ __all__ = [
     "MADE",
     "MAF",
     "ActNormLayer",
+    "AffineCouplingLayer",
     "Base",
     "ConditionalNormalizingFlow",
     "ConditionalRealNVP",
     "CouplingLayer",
     "Cylinder",
     "FlowFileError",
+    "Glow",
+    "GlowBlock",
     "IAFLayer",
     "ImportanceWeights",
+    "InvertibleConv1x1",
     "LULinear",
     "Layer",
     "MAFLayer",
@@ -56,6 +65,8 @@ __all__ = [
     "SplineAutoregressiveLayer",
     "SplineCouplingLayer",
     "SplineLayer",
+    "Split",
+    "Squeeze",
     "Standardize",
     "StudentT",
     "TrainingError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,6 @@ from npflows.base import Cylinder, as_base
 from npflows.base.base import Base
 from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
 from npflows.engine.program import NO_FRONT, Program, State
-from npflows.layers.actnorm import ActNormLayer
 from npflows.layers.configured import Configured
 from npflows.layers.layer import Layer
 from npflows.layers.standardize import Standardize, affine_table
@@ -46,14 +45,21 @@ class Assembled(Parametrised, Configured):
         dim = math.prod(shape)
         if not isinstance(layers[0], Standardize):
             layers = [Standardize(dim, dtype=dtype), *layers]
+        self.flow_layers: list[Layer] = []
+        onward = shape
         for i, layer in enumerate(layers):
             name = f"layer {i} ({type(layer).__name__})"
-            if layer.input_dim != dim:
-                raise ValueError(f"{name} takes {layer.input_dim} values where the flow has {dim}")
             if layer.dtype != dtype:
                 raise ValueError(f"{name} has dtype {layer.dtype} where the flow has {dtype}")
             if i and isinstance(layer, Standardize):
                 raise ValueError(f"{name}: Standardize can only be the first layer, as it works in the user's units")
+            try:
+                self.flow_layers.append(copy.deepcopy(layer).for_shape(onward))
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from None
+            given, onward = onward, self.flow_layers[-1].onward_shape
+            if len(onward) == 1 and math.prod(onward) == math.prod(given):
+                onward = given  # a layer of vectors leaves the shape of images as it is
         widths = {layer.condition_dim for layer in layers} - {0}
         if len(widths) > 1:
             raise ValueError(f"all layers with a condition must have the same condition_dim, got {sorted(widths)}")
@@ -64,7 +70,6 @@ class Assembled(Parametrised, Configured):
         self.condition_dim = width if embedding is None else embedding.condition_dim
         self._condition_front = NO_FRONT
         self._embedding = embedding
-        self.flow_layers: list[Layer] = [copy.deepcopy(layer) for layer in layers]
         self._columns: list[str] | None = None
         self.columns = columns
         self._condition_columns: list[str] | None = None
@@ -115,8 +120,13 @@ class Assembled(Parametrised, Configured):
         parts = [*self.flow_layers, *([] if self._embedding is None else [self._embedding]), self.base]
         for part in parts:
             self._offsets.append(start)
-            part._buffer.bind(self._buffer.theta[start : start + part.theta_size])
+            part.bind(self._buffer.theta[start : start + part.theta_size])
             start += part.theta_size
+        self._leaves = [
+            (leaf, offset + at)
+            for layer, offset in zip(self.flow_layers[1:], self._offsets[1:])
+            for leaf, at in layer.leaves()
+        ]
         self._programs: dict[bool, Program] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -162,8 +172,9 @@ class Assembled(Parametrised, Configured):
         return self.flow_layers[0]  # type: ignore[return-value]
 
     @property
-    def _actnorm_layers(self) -> list[ActNormLayer]:
-        return [layer for layer in self.flow_layers if isinstance(layer, ActNormLayer)]
+    def _set_from_data(self) -> list[Layer]:
+        """The layers that are set from data once, activation normalisation for instance."""
+        return [leaf for leaf, _ in self._leaves if leaf.initialized is not None]
 
     def standardize_condition(self, loc: object, scale: object) -> None:
         """Set location and (positive) scale of each value of the condition, which the flow standardises by; `fit` does."""
@@ -172,14 +183,14 @@ class Assembled(Parametrised, Configured):
     def _compiled(self, with_base: bool = True) -> Program:
         """The flow as a program, which ends in the base distribution unless only the map is wanted."""
         if with_base not in self._programs:
-            self._programs[with_base] = self._up_to(len(self.flow_layers), self.base if with_base else None)
+            self._programs[with_base] = self._up_to(len(self._leaves), self.base if with_base else None)
         return self._programs[with_base]
 
     def _up_to(self, n: int, base: Base | None = None) -> Program:
-        """The first n layers as a program."""
+        """The first n of `_leaves` as a program."""
         return Program(
-            self.flow_layers[1:n],
-            self._offsets[1:n] + self._offsets[-1:],
+            [leaf for leaf, _ in self._leaves[:n]],
+            [offset for _, offset in self._leaves[:n]] + self._offsets[-1:],
             self.latent_dim,
             self.dtype,
             base=base,
@@ -194,22 +205,33 @@ class Assembled(Parametrised, Configured):
         """What a program reads, with other parameters perhaps."""
         return State(self._buffer.theta if theta is None else theta, self.standardize.table, self._condition_front)
 
+    def _inner_condition(self, condition: np.ndarray | None) -> np.ndarray | None:
+        """What the layers see of a condition (n, condition_dim): standardised, and embedded where there is an embedding."""
+        if condition is None:
+            return None
+        front = self._condition_front
+        values = (condition - front[0]) / front[1] if front.shape[1] else np.array(condition, np.float64)
+        return values if self._embedding is None else self._embedding(values)
+
     def _given(self, x: object, condition: object) -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows as they are, their condition, and whether there is one row without its axis."""
         rows, single = as_rows(x, self.input_shape, "x")
+        if self._support is not None:
+            self._support.check(rows, "x")
         return rows, as_condition(condition, len(rows), self.condition_dim), single
 
-    def _cells(self, rows: np.ndarray, draws: int, rng: object) -> list[np.ndarray]:
+    def _cells(self, rows: np.ndarray, draws: int, rng: object) -> Iterable[np.ndarray]:
         """The rows, or as many copies as `draws` with whole numbers at random points of their cells, the same for all."""
         if self._support is None or not self._support.has_integers:
             return [rows]
         places = self._support.places(as_int(draws, "draws"), as_rng(rng))
-        return [self._support.dequantise(rows, place) for place in places]
+        return (self._support.dequantise(rows, place) for place in places)
 
     def _inputs(self, x: object, condition: object, name: str = "x") -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows, whole numbers in the middle of their cells, with their condition, and whether there is a single one."""
         rows, single = as_rows(x, self.input_shape, name)
         if self._support is not None and name == "x":
+            self._support.check(rows, name)
             rows = self._support.dequantise(rows)
         return rows, as_condition(condition, len(rows), self.condition_dim), single
 

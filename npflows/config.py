@@ -105,6 +105,9 @@ def create(config: ModelConfiguration | Mapping[str, Any], rng: object = None, c
             raise ValueError(f"metadata['flow_params'] are arguments of a NeuralSplineFlow, and this is a {cls.__name__}")
         _disjoint(arguments, flow_params)
         arguments.update(flow_params)
+    if "image_shape" in accepted and config.input_dim is not None:
+        _disjoint(arguments, {"image_shape": config.input_dim})
+        arguments["image_shape"] = config.input_dim
     for name in ("input_dim", "hidden_dims"):
         value = getattr(config, name)
         if value is not None and name in accepted:
@@ -121,6 +124,7 @@ def configuration_of(flow: NormalizingFlow) -> ModelConfiguration:
     """What `create` would build a flow of the same kind from, random choices resolved."""
     arguments = flow.arguments
     shape = flow.input_shape
+    arguments.pop("image_shape", None)
     input_dim = arguments.pop("input_dim", shape[0] if len(shape) == 1 else list(shape))
     cls = type(flow)
     return ModelConfiguration(

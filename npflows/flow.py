@@ -35,6 +35,7 @@ from npflows.validation import (
     as_positive,
     as_rng,
     as_rows,
+    as_shape,
     as_vector,
     as_weights,
     as_widths,
@@ -62,7 +63,8 @@ class NormalizingFlow(Assembled):
     Parameters
     ----------
     layers : sequence of Layer
-        From data to latent.  The flow takes copies and puts a `Standardize` first where there is none.
+        From data to latent.  The flow takes copies and puts a `Standardize` first where there is none.  What a `Split`
+        leaves behind is left alone by the layers after it.
     base_distribution : {"normal", "uniform", "student_t"} or Base
         The distribution on the latent side.
     condition_dim : int, optional
@@ -75,6 +77,8 @@ class NormalizingFlow(Assembled):
         `periodic()`, `integer()`, one for each column, or by number or name for some.  Samples never leave it.
     columns : sequence of str, optional
         Names of the columns.
+    input_shape : (int,) or (int, int, int), optional
+        The shape (height, width, channels) of images; by default that of what the first layer takes.
     dtype : {"float32", "float64"}
         The compute dtype, that of every layer.
     rng : int, numpy.random.Generator or None
@@ -108,6 +112,7 @@ class NormalizingFlow(Assembled):
         embedding_dims: Sequence[int] = (),
         support: object = None,
         columns: Sequence[str] | None = None,
+        input_shape: Sequence[int] | None = None,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
@@ -119,7 +124,8 @@ class NormalizingFlow(Assembled):
         if self.embedding_dims:
             width = as_int(condition_dim, "condition_dim (with embedding_dims)")
             embedding = Embedding(width, self.embedding_dims, dtype=as_dtype(dtype), rng=as_rng(rng))
-        self._assemble(given, (given[0].input_dim,), base_distribution, as_dtype(dtype), embedding,
+        shape = given[0].sample_shape if input_shape is None else as_shape(input_shape, "input_shape")
+        self._assemble(given, shape, base_distribution, as_dtype(dtype), embedding,
                        support=support, columns=columns)  # fmt: skip
         if condition_dim not in (None, self.condition_dim):
             raise ValueError(f"condition_dim is {condition_dim!r}, and the layers take {self.condition_dim} values")
@@ -128,6 +134,13 @@ class NormalizingFlow(Assembled):
     def layers(self) -> list[Layer]:
         """What the constructor would take to make this flow again: `flow_layers`."""
         return self.flow_layers
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        values = super().arguments
+        if len(self.input_shape) == 1 and "input_shape" in values:
+            values["input_shape"] = None  # told by the layers
+        return values
 
     @property
     def config(self) -> ModelConfiguration:
@@ -271,9 +284,9 @@ class NormalizingFlow(Assembled):
         used = weights > 0
         return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self._buffer.index]
 
-    def bits_per_dim(self, x: object, condition: object = None) -> float:
-        """Mean negative log-likelihood of x in bits, for each of the `input_dim` values."""
-        log_prob = np.atleast_1d(self.log_prob(x, condition))
+    def bits_per_dim(self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0) -> float:
+        """Mean negative log-likelihood of x in bits, for each of the `input_dim` values; see `log_prob`."""
+        log_prob = np.atleast_1d(self.log_prob(x, condition, draws=draws, rng=rng))
         if not log_prob.size:
             raise ValueError("x must have at least one row")
         return float(-log_prob.mean() / (self.latent_dim * math.log(2)))
@@ -314,7 +327,7 @@ class NormalizingFlow(Assembled):
         if not self.condition_dim:
             raise ValueError("this flow takes no condition (condition_dim=0): use sample")
         rows, _ = as_rows(condition, (self.condition_dim,), "condition")
-        result = np.empty((len(rows), n, *self.input_shape))
+        result = np.empty((len(rows), n, *self.input_shape), self.sample(0, generator, condition=rows[:0]).dtype)
         at_once = max(1, CHUNK // max(n, 1))
         for start in range(0, len(rows), at_once):
             part = np.repeat(rows[start : start + at_once], n, axis=0)
@@ -383,7 +396,7 @@ class NormalizingFlow(Assembled):
         self.standardize.set(0.0, 1.0)
         self._condition_front = NO_FRONT
         self._is_standardized = False
-        for layer in self._actnorm_layers:
+        for layer in self._set_from_data:
             layer.initialized = False
         self.history, self.effective_rows = {}, None
         return self

@@ -60,7 +60,8 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
         "config": flow.arguments,
         "parameters": [[name, list(view.shape)] for name, view in flow.named_params().items()],
         "standardized": flow._is_standardized,
-        "initialized": [layer.initialized for layer in flow._actnorm_layers],
+        "initialized": [layer.initialized for layer in flow._set_from_data],
+        "pixel_dtype": getattr(flow._support, "dtype", None) and flow._support.dtype.str,
         "columns": flow.columns,
         "condition_columns": flow.condition_columns,
         "history": flow.history,
@@ -181,7 +182,9 @@ def set_state(flow: NormalizingFlow, about: dict[str, Any], arrays: dict[str, np
         flow.standardize_condition(*condition)
     flow._is_standardized = bool(about.get("standardized", False))
     flow.effective_rows = about.get("effective_rows")
-    for layer, initialized in zip(flow._actnorm_layers, about.get("initialized", ())):
+    if about.get("pixel_dtype") is not None and flow._support is not None:
+        flow._support.remember(np.dtype(about["pixel_dtype"]))
+    for layer, initialized in zip(flow._set_from_data, about.get("initialized", ())):
         layer.initialized = bool(initialized)
 
 

@@ -239,6 +239,12 @@ class Support:
         self.periodic = np.array([column.is_periodic for column in self.columns])
         self.integer = np.array([column.is_integer for column in self.columns])
 
+    def check(self, x: np.ndarray, name: str) -> None:
+        """Refuse what can't be samples; rows outside the support can, their density is 0."""
+
+    def remember(self, dtype: np.dtype) -> None:
+        """What the training data come in, which samples of pixels then do too."""
+
     @property
     def has_integers(self) -> bool:
         return bool(self.integer.any())

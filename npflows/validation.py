@@ -49,6 +49,15 @@ def as_widths(value: object, name: str = "hidden_dims") -> tuple[int, ...]:
         raise ValueError(f"{name} must be whole numbers of at least 1, for instance (128, 128), got {value!r}") from None
 
 
+def as_shape(value: object, name: str) -> tuple[int, ...]:
+    """(dim,) or (height, width, channels)."""
+    if isinstance(value, (tuple, list)) and len(value) in (1, 3):
+        return tuple(as_int(n, name) for n in value)
+    if isinstance(value, (tuple, list)):
+        raise ValueError(f"{name} must be a number or a shape (height, width, channels), got {value!r}")
+    return (as_int(value, name),)
+
+
 def as_dtype(value: object) -> np.dtype:
     try:
         dtype = np.dtype(value)  # type: ignore[arg-type]

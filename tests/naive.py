@@ -151,9 +151,11 @@ def _(layer: IAFLayer, y, condition=None):
 
 
 def _chain(layers, step, x, condition):
-    log_det = np.zeros(len(x))
+    """One layer after the other, each on the first values, as many as it takes."""
+    x, log_det = np.array(x, float), np.zeros(len(x))
     for layer in layers:
-        x, more = step(layer, x, condition if layer.condition_dim else None)
+        n = layer.input_dim
+        x[:, :n], more = step(layer, x[:, :n], condition if layer.condition_dim else None)
         log_det = log_det + more
     return x, log_det
 
@@ -293,7 +295,8 @@ def _(flow: NormalizingFlow, direction="forward"):
     layers = flow.flow_layers if direction == "forward" else flow.flow_layers[::-1]
     seen = np.eye(flow.input_dim, dtype=bool)
     for layer in layers:
-        seen = dependence(layer, direction) @ seen
+        n = layer.input_dim
+        seen[:n] = dependence(layer, direction) @ seen[:n]
     return seen
 
 

@@ -1,9 +1,9 @@
-"""Slow, obvious NumPy twins of the spline layers, the linear layer and ActNorm; importing this registers them."""
+"""Slow, obvious NumPy twins of the spline layers, the linear layer; importing this registers them."""
 
 import numpy as np
 from naive import dependence, forward, inverse, mlp
 
-from npflows import ActNormLayer, LULinear, Rotation, SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
+from npflows import LULinear, Rotation, SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
 
 
 def knots(raw, bound, least):
@@ -130,18 +130,6 @@ def _(layer: LULinear, y, condition=None):
     return (y - shift) @ np.linalg.inv(matrix).T, np.full(len(y), -log_det)
 
 
-@forward.register
-def _(layer: ActNormLayer, x, condition=None):
-    logs, bias = (layer.named_params()[name].astype(np.float64) for name in ("logs", "bias"))
-    return (x + bias) * np.exp(logs), np.full(len(x), logs.sum())
-
-
-@inverse.register
-def _(layer: ActNormLayer, y, condition=None):
-    logs, bias = (layer.named_params()[name].astype(np.float64) for name in ("logs", "bias"))
-    return y / np.exp(logs) - bias, np.full(len(y), -logs.sum())
-
-
 def _rotated(layer, x, sign):
     y, b = np.array(x, float), layer.bound
     y[:, layer.circular] = (x[:, layer.circular] + sign * layer.named_params()["angles"] + b) % (2 * b) - b
@@ -170,7 +158,6 @@ def _(layer: SplineAutoregressiveLayer, direction="forward"):
 
 
 @dependence.register(SplineLayer)
-@dependence.register(ActNormLayer)
 @dependence.register(Rotation)
 def _(layer, direction="forward"):
     return np.eye(layer.input_dim, dtype=bool)

@@ -4,6 +4,7 @@ An entry is a constructor that takes `dtype` and `rng`.  To have a new layer or 
 twin in naive.py where there is a new kind of layer.
 """
 
+import naive_image
 import naive_spline
 import numpy as np
 import pytest
@@ -12,10 +13,14 @@ from npflows import (
     IAF,
     MAF,
     ActNormLayer,
+    AffineCouplingLayer,
     ConditionalNormalizingFlow,
     ConditionalRealNVP,
     CouplingLayer,
+    Glow,
+    GlowBlock,
     IAFLayer,
+    InvertibleConv1x1,
     LULinear,
     MAFLayer,
     NeuralSplineFlow,
@@ -27,13 +32,16 @@ from npflows import (
     SplineAutoregressiveLayer,
     SplineCouplingLayer,
     SplineLayer,
+    Split,
+    Squeeze,
     Standardize,
     StudentT,
     Uniform,
     support,
 )
+from npflows.layers import ImageLayer
 
-TWINS = (naive_spline,)  # importing it registers them
+TWINS = (naive_spline, naive_image)  # importing it registers them
 
 LAYERS = {
     "coupling": lambda **o: CouplingLayer([1, 0, 0], (12,), "tanh", activation="tanh", **o),
@@ -64,6 +72,40 @@ LAYERS = {
     ),
     "rotation": lambda **o: Rotation([0, 1, 1, 0], 6.0, **o),
     "ActNorm": lambda dtype, rng: ActNormLayer(4, dtype=dtype),
+    "ActNorm, images": lambda dtype, rng: ActNormLayer(3, image_size=(2, 4), dtype=dtype),
+    "1x1 convolution": lambda **o: InvertibleConv1x1(5, **o),
+    "1x1 convolution, images": lambda **o: InvertibleConv1x1(3, image_size=(3, 2), **o),
+    "1x1 convolution, full": lambda **o: InvertibleConv1x1(4, "full", image_size=(2, 2), **o),
+    "image coupling": lambda **o: AffineCouplingLayer(4, (6, 5), image_size=(3, 5), activation="tanh", **o),
+    "image coupling, odd channels": lambda **o: AffineCouplingLayer(
+        3, (6,), scale_activation="tanh_gain", image_size=(2, 3), **o
+    ),
+    "image coupling, condition": lambda **o: AffineCouplingLayer(
+        2, (6, 7, 5), scale_activation="none", image_size=(4, 2), activation="silu", condition_dim=2, **o
+    ),
+    "image coupling, no ActNorm": lambda **o: AffineCouplingLayer(
+        2, (8, 8), image_size=(3, 3), activation="silu", actnorm=False, condition_dim=1, **o
+    ),
+    "image coupling, additive": lambda **o: AffineCouplingLayer(
+        4, (8,), coupling="additive", image_size=(2, 2), activation="leaky_relu", **o
+    ),
+    "image coupling, dense": lambda **o: AffineCouplingLayer(
+        4, (16,), "dense", image_size=(2, 2), activation="tanh", condition_dim=1, **o
+    ),
+    "image coupling, vectors": lambda **o: AffineCouplingLayer(5, (8, 8), activation="elu", **o),
+    "convolutions, checkerboard": lambda **o: CouplingLayer(
+        (np.indices((4, 3, 2))[:2].sum(0) + 1) % 2, (6, 6), "tanh_gain", network="conv", activation="silu", **o
+    ),
+    "one convolution, condition": lambda **o: CouplingLayer(
+        [[[1, 0, 0]] * 3] * 2, (), "tanh", network="conv", shift_first=True, condition_dim=2, **o
+    ),
+    "Glow block": lambda **o: GlowBlock(4, (6, 6), image_size=(2, 3), activation="tanh", **o),
+    "Glow block, full, condition": lambda **o: GlowBlock(
+        3, (8,), parameterization="full", scale_activation="tanh", image_size=(2, 2), condition_dim=1, **o
+    ),
+    "squeeze": lambda dtype, rng: Squeeze(3, image_size=(4, 2), dtype=dtype),
+    "split": lambda dtype, rng: Split(4, image_size=(3, 2), condition_dim=1, dtype=dtype),
+    "split, standard": lambda dtype, rng: Split(2, "standard", image_size=(2, 2), dtype=dtype),
     "reversal": lambda **o: Permutation(5, **o),
     "random permutation": lambda **o: Permutation(6, "random", **o),
     "given permutation": lambda **o: Permutation(4, [2, 0, 3, 1], **o),
@@ -108,6 +150,17 @@ def _conditional(dtype, rng):
         LULinear(3, dtype=dtype, rng=rng),
     ]
     return ConditionalNormalizingFlow(layers, "normal", condition_dim=4, embedding_dims=(5, 2), dtype=dtype, rng=rng)
+
+
+def _image_layers(dtype, rng):
+    layers = [
+        Squeeze(1, dtype=dtype),
+        GlowBlock(4, (6, 6), activation="tanh", dtype=dtype, rng=rng),
+        Split(4, dtype=dtype),
+        InvertibleConv1x1(2, dtype=dtype, rng=rng),
+        AffineCouplingLayer(2, (5,), scale_activation="none", activation="tanh", dtype=dtype, rng=rng),
+    ]
+    return NormalizingFlow(layers, input_shape=(4, 2, 1), dtype=dtype)
 
 
 def _only_standardize(dtype, rng):
@@ -174,6 +227,18 @@ MODELS = {
         3, 2, (12,), activation="tanh", support=[support.positive(-1.0), support.interval(2, 5), support.real()], **o
     ),
     "conditional flow of layers": _conditional,
+    "RealNVP, image, convolutions": lambda **o: RealNVP((4, 4, 1), 2, (6, 6), network="conv", activation="silu", **o),
+    "RealNVP, image, convolutions, channel-wise": lambda **o: RealNVP(
+        (2, 3, 2), 2, (8,), "channel-wise", network="conv", activation="tanh", condition_dim=1, **o
+    ),
+    "Glow": lambda **o: Glow((4, 4, 2), 2, 1, (6, 6), activation="tanh", **o),
+    "Glow, one scale, one channel": lambda **o: Glow(
+        (2, 4, 1), 1, 2, (8,), split_prior="standard", coupling="additive", parameterization="full", **o
+    ),
+    "Glow, condition": lambda **o: Glow(
+        (4, 4, 1), 2, 1, (6,), activation="silu", scale_activation="tanh_gain", condition_dim=3, embedding_dims=(4, 2), **o
+    ),
+    "flow of image layers": _image_layers,
     "flow of layers": _mixed,
     "flow of Standardize alone": _only_standardize,
 }
@@ -202,6 +267,7 @@ def randomize(obj, seed=2, strength=1.0):
     """
     rng = np.random.default_rng(seed)
     widest = max((width for part in parts(obj) for width in getattr(part, "hidden_dims", ())), default=16)
+    widest = max([widest, *(9 * part.num_channels for part in parts(obj) if hasattr(part, "num_channels"))])  # 3x3 each
     scale = strength / np.sqrt(widest)
     obj.params = np.clip(obj.params, -1.6, 1.6) + scale * rng.normal(size=obj.num_params)
     if isinstance(obj, NormalizingFlow):
@@ -223,6 +289,11 @@ def build(name, dtype="float64"):
 def parts(obj):
     """The layers of a flow, or the layer itself."""
     return obj.flow_layers if isinstance(obj, NormalizingFlow) else [obj]
+
+
+def is_of_images(obj):
+    """Whether there are layers of images, most of which start as something else than the identity."""
+    return any(isinstance(part, ImageLayer) and not isinstance(part, ActNormLayer) for part in parts(obj))
 
 
 def is_smooth(obj):

@@ -4,6 +4,7 @@ import naive
 import numpy as np
 import pytest
 from registry import (
+    ALL,
     both_directions,
     both_dtypes,
     build,
@@ -12,6 +13,7 @@ from registry import (
     flat,
     for_everything,
     fresh,
+    is_of_images,
     latent,
     parts,
     source,
@@ -78,7 +80,7 @@ def test_every_promised_dependence_is_there_and_no_other(name, direction):
 
 
 @both_dtypes
-@for_everything
+@pytest.mark.parametrize("name", [name for name in ALL if not is_of_images(fresh(name))])
 def test_starts_as_the_identity_up_to_what_is_fixed(name, dtype):
     obj = fresh(name, dtype)
     x = data(obj, 20)
@@ -131,11 +133,12 @@ def test_no_rows_give_no_rows(name, direction):
     obj = build(name)
     y, log_det = getattr(obj, direction)(np.zeros((0, obj.input_dim)), condition(obj, 0))
     assert flat(y).shape[0] == 0
-    assert y.shape[1:] == getattr(obj, direction)(source(obj, 1, direction), condition(obj, 1))[0].shape[1:]
+    one, _ = getattr(obj, direction)(source(obj, 1, direction), condition(obj, 1))
+    assert y.shape[1:] == one.shape[1:]
     assert log_det.shape == (0,)
     gradients = getattr(obj, f"{direction}_vjp")(np.zeros((0, obj.input_dim)), np.zeros((0, obj.input_dim)), 0.0,
                                                  condition(obj, 0))  # fmt: skip
-    assert gradients.input.shape == y.shape
+    assert flat(gradients.input).shape == flat(y).shape
     np.testing.assert_array_equal(gradients.params, np.zeros(obj.num_params))
 
 

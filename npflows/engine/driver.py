@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from npflows.kernels.blocks import copy
 from npflows.kernels.calls import borrow, call, carve, fetch_add
 from npflows.kernels.jit import inlined, kernel
 
@@ -20,7 +21,9 @@ from npflows.kernels.jit import inlined, kernel
  EMBEDDING, EMBEDDING_VJP, EMBEDDING_SPEC, EMBEDDING_SPEC_END, EMBEDDING_THETA, EMBEDDING_THETA_END, EMBEDDING_WORK,
  HEADER) = range(22)  # fmt: skip
 # record of a layer; ADDRESS and VJP are its kernels in the direction of the plan
-ADDRESS, VJP, LAYER_ROWS, SPEC, SPEC_END, THETA, THETA_END, WORK, WORK_ROWS, RECORD = range(10)
+# CHECKPOINT is where a layer's input is kept to run it again on the way back, or NONE: its work is kept
+ADDRESS, VJP, LAYER_ROWS, SPEC, SPEC_END, THETA, THETA_END, WORK, WORK_ROWS, CHECKPOINT, RECORD = range(11)
+NONE = -1
 # where the float64 affine map from the user's units stands
 NO_FRONT, FRONT_FIRST, FRONT_LAST = range(3)
 LANE_MULTIPLE = 16
@@ -89,23 +92,34 @@ def leave_embedding(plan, theta, key, first, condition, dcontext, dcondition, wo
 
 
 @inlined
+def run_layer(plan, theta, context, key, first, layer, block, log_det, work, temp):
+    r = HEADER + RECORD * layer
+    arguments = (
+        plan[plan[r + SPEC] : plan[r + SPEC_END]],
+        theta[plan[r + THETA] : plan[r + THETA_END]],
+        context,
+        layer_key(key, layer),
+        first,
+        block[: plan[r + LAYER_ROWS]],
+        log_det,
+        work,
+        temp,
+    )
+    call(plan[r + ADDRESS], arguments)
+
+
+@inlined
 def run_layers(plan, theta, context, key, first, block, log_det, arena, work_start, keep, temp):
+    """All layers; `keep` keeps for the way back the work of each, or its input."""
     lanes = block.shape[1]
     for layer in range(plan[N_LAYERS]):
         r = HEADER + RECORD * layer
         start = work_start + (plan[r + WORK] * lanes if keep else 0)
-        arguments = (
-            plan[plan[r + SPEC] : plan[r + SPEC_END]],
-            theta[plan[r + THETA] : plan[r + THETA_END]],
-            context,
-            layer_key(key, layer),
-            first,
-            block[: plan[r + LAYER_ROWS]],
-            log_det,
-            carve(arena, start, plan[r + WORK_ROWS], lanes),
-            temp,
-        )
-        call(plan[r + ADDRESS], arguments)
+        if keep and plan[r + CHECKPOINT] != NONE:
+            rows = plan[r + LAYER_ROWS]
+            copy(block[:rows], carve(arena, work_start + plan[r + CHECKPOINT] * lanes, rows, lanes))
+        work = carve(arena, start, plan[r + WORK_ROWS], lanes)
+        run_layer(plan, theta, context, key, first, layer, block, log_det, work, temp)
 
 
 @inlined
@@ -263,6 +277,11 @@ def pullback(plan, theta, front, C_front, X, C, key, origin, block_width, counte
 
             for layer in range(plan[N_LAYERS] - 1, -1, -1):
                 r = HEADER + RECORD * layer
+                work = carve(arena, start + plan[r + WORK] * lanes, plan[r + WORK_ROWS], lanes)
+                if plan[r + CHECKPOINT] != NONE:
+                    rows = plan[r + LAYER_ROWS]
+                    copy(carve(arena, start + plan[r + CHECKPOINT] * lanes, rows, lanes), block[:rows])
+                    run_layer(plan, theta, context, key, origin + a, layer, block, sums, work, temp)
                 arguments = (
                     plan[plan[r + SPEC] : plan[r + SPEC_END]],
                     theta[plan[r + THETA] : plan[r + THETA_END]],
@@ -271,7 +290,7 @@ def pullback(plan, theta, front, C_front, X, C, key, origin, block_width, counte
                     origin + a,
                     dblock[: plan[r + LAYER_ROWS]],
                     dlog_det,
-                    carve(arena, start + plan[r + WORK] * lanes, plan[r + WORK_ROWS], lanes),
+                    work,
                     temp,
                     dtheta[plan[r + THETA] : plan[r + THETA_END]],
                     dcontext,

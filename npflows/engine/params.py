@@ -96,6 +96,10 @@ class Parametrised:
 
     _buffer: ParameterBuffer
 
+    def bind(self, part: np.ndarray) -> None:
+        """Move the parameters into a slice of a larger buffer."""
+        self._buffer.bind(part)
+
     @property
     def dtype(self) -> np.dtype:
         """The compute dtype, float32 or float64."""

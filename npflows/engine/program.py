@@ -21,27 +21,22 @@ if TYPE_CHECKING:
     from npflows.support import Entered, Support
 
 CHUNK = 65536
-"""Samples that one run of a driver takes; more are converted and run chunk by chunk."""
+"""Samples that one run of a driver takes at most; more are converted and run chunk by chunk."""
+CHUNK_VALUES = 1 << 23
+"""Values of samples that one run takes, about."""
 BLOCKS = (256, 128)
 """Samples of a block, for large batches and for small ones."""
 LARGE = 2048
 """Samples from which a batch is large."""
+WIDE_BYTES = 6 << 20
+"""Scratch of one layer for a small block above which a sample is wide: it is work enough, and blocks are narrow."""
 BUFFER_BYTES = 1 << 26
 """Memory for gradient buffers, about."""
+KEEP_BYTES = 1 << 27
+"""Memory of a thread for what layers keep for their gradients; those with the most are run again where it does not do."""
 
 NO_FRONT = np.zeros((3, 0))
 _EMPTY_1, _EMPTY_2 = np.zeros(0), np.zeros((0, 0))
-
-
-def block_width(n: int) -> int:
-    """Samples of a block when there are n of them."""
-    return BLOCKS[0] if n >= LARGE else BLOCKS[1]
-
-
-def buffer_count(n: int, n_bytes: int) -> int:
-    """Gradient buffers of `n_bytes` for n samples: as many threads as that can work at once."""
-    blocks = -(-n // block_width(n))
-    return min(blocks, max(8, blocks // 4), max(4, BUFFER_BYTES // max(n_bytes, 1)))
 
 
 class State(NamedTuple):
@@ -119,9 +114,12 @@ class Program:
         self.dtype = np.dtype(dtype)
         self.condition_dim = condition_dim
         self._dims = (input_dim, output_dim or input_dim)
+        scratch = [layer.work_rows + layer.temp_rows for layer in layers]
+        self._is_wide = max(scratch, default=0) * BLOCKS[1] * self.dtype.itemsize > WIDE_BYTES
+        self._again = self._run_again(layers)
         self._rows = (
             max(self._dims),
-            sum(layer.work_rows for layer in layers),
+            sum(layer.rows if again else layer.work_rows for layer, again in zip(layers, self._again)),
             max((layer.work_rows for layer in layers), default=0),
             max((layer.temp_rows for layer in (*layers, *filter(None, [embedding]))), default=0),
         )
@@ -130,6 +128,35 @@ class Program:
         self._embedding, self._embedding_offset = embedding, embedding_offset
         self._parts = (list(layers), list(offsets), base, front)
         self._plans: dict[tuple[bool, bool], np.ndarray] = {}
+
+    def block_width(self, n: int) -> int:
+        """Samples of a block when there are n of them."""
+        if self._is_wide:
+            return driver.LANE_MULTIPLE
+        return BLOCKS[0] if n >= LARGE else BLOCKS[1]
+
+    def buffer_count(self, n: int, n_bytes: int) -> int:
+        """Gradient buffers of `n_bytes` for n samples: as many threads as that can work at once."""
+        blocks = -(-n // self.block_width(n))
+        return min(blocks, max(8, blocks // 4), max(4, BUFFER_BYTES // max(n_bytes, 1)))
+
+    def _chunk(self) -> int:
+        """Samples that one run of a driver takes."""
+        return min(CHUNK, max(1, CHUNK_VALUES // max(self._dims) // BLOCKS[0]) * BLOCKS[0])
+
+    def _run_again(self, layers: Sequence[Layer]) -> list[bool]:
+        """Which layers are run again on the way back, from their inputs, instead of keeping their work: those with the most
+        work, as many as it takes for the rest to fit."""
+        again = [False] * len(layers)
+        lane_bytes = self.block_width(LARGE) * self.dtype.itemsize
+        kept = sum(layer.work_rows for layer in layers)
+        for i in sorted(range(len(layers)), key=lambda i: layers[i].rows - layers[i].work_rows):
+            saved = layers[i].work_rows - layers[i].rows
+            if kept * lane_bytes <= KEEP_BYTES or saved <= 0:
+                break
+            again[i] = True
+            kept -= saved
+        return again
 
     def plan(self, inverse: bool, gradient: bool) -> np.ndarray:
         """What the drivers read for one direction; compiles what it needs when it is first wanted."""
@@ -149,8 +176,9 @@ class Program:
         records, specs = [], []
         position = driver.HEADER + driver.RECORD * len(layers)
         work = 0
-        pairs = list(zip(layers, offsets))
-        for layer, offset in reversed(pairs) if inverse else pairs:
+        shared = self._rows[1]
+        triples = list(zip(layers, offsets, self._again))
+        for layer, offset, again in reversed(triples) if inverse else triples:
             functions = tuple(layer.kernels[1::2] if inverse else layer.kernels[::2])[: 1 + gradient]
             spec = layer.spec(Link(self.dtype, functions))
             records += [
@@ -161,12 +189,13 @@ class Program:
                 position + len(spec),
                 offset,
                 offset + layer.theta_size,
-                work,
+                shared if again else work,
                 layer.work_rows,
+                work if again else driver.NONE,
             ]
             specs += spec
             position += len(spec)
-            work += layer.work_rows
+            work += layer.rows if again else layer.work_rows
         if base is not None and not inverse:
             spec = base.spec()
             header[driver.BASE] = address(base.kernels[0], "base", self.dtype)
@@ -196,7 +225,8 @@ class Program:
         rows = block_rows + context_rows + temp_rows + max(shared, embedding_rows)
         if gradient:
             rows = 2 * (block_rows + context_rows) + 1 + temp_rows + kept + embedding_rows
-        lanes = -(-min(n, block_width(n)) // driver.LANE_MULTIPLE) * driver.LANE_MULTIPLE
+            rows += shared if any(self._again) else 0
+        lanes = -(-min(n, self.block_width(n)) // driver.LANE_MULTIPLE) * driver.LANE_MULTIPLE
         return threads.arena(rows * lanes, self.dtype)
 
     def transport(
@@ -217,8 +247,9 @@ class Program:
             np.empty(n) if log_det else _EMPTY_1,
             np.empty(n) if log_prob else _EMPTY_1,
         )
-        for start in range(0, n, CHUNK):
-            part = slice(start, min(start + CHUNK, n))
+        chunk = self._chunk()
+        for start in range(0, n, chunk):
+            part = slice(start, min(start + chunk, n))
             rows = _native(x[part])
             context = _EMPTY_2 if condition is None else _native(condition[part])
             out = Result(result.y[part], result.log_det[part], result.log_prob[part])
@@ -242,7 +273,7 @@ class Program:
         out: tuple[np.ndarray, ...],
     ) -> None:
         n = len(x)
-        width, counter = block_width(n), np.zeros(1, np.int64)
+        width, counter = self.block_width(n), np.zeros(1, np.int64)
 
         def work() -> None:
             driver.transport(plan, *state, x, condition, 0, origin, width, counter, self._arena(n, False), *out)
@@ -270,8 +301,9 @@ class Program:
         dx = np.empty((n, self._dims[1 if inverse else 0])) if input else _EMPTY_2
         dcondition = np.empty((n, self.condition_dim)) if input and self.condition_dim else _EMPTY_2
         total = np.zeros(state.theta.size if gradient else 0)
-        for start in range(0, n, CHUNK):
-            part = slice(start, min(start + CHUNK, n))
+        chunk = self._chunk()
+        for start in range(0, n, chunk):
+            part = slice(start, min(start + chunk, n))
             if skip_zero and not dlog[part].all():
                 used = start + np.flatnonzero(dlog[part])
                 if len(used):
@@ -280,7 +312,7 @@ class Program:
                     log_prob[used] = some.log_prob
                     total += some.gradient
                 continue
-            count = buffer_count(part.stop - start, state.theta.nbytes)
+            count = self.buffer_count(part.stop - start, state.theta.nbytes)
             buffers = np.empty((count, total.size), self.dtype)
             self.accumulate(state, x[part], None if condition is None else condition[part], dlog[part], buffers,
                             dy=None if dy is None else dy[part], log_prob=log_prob[part], dx=dx[part],
@@ -307,7 +339,7 @@ class Program:
     ) -> None:
         """One run of the driver with what it writes given: buffers (buffer_count, theta.size), log_prob (n,)."""
         n, plan, support = len(x), self.plan(inverse, True), self._support
-        width = block_width(n)
+        width = self.block_width(n)
         rows, counter = _native(x), np.zeros(1, np.int64)
         context = _EMPTY_2 if condition is None else _native(condition)
         cotangents = _EMPTY_2 if dy is None else _native(dy)

@@ -52,6 +52,10 @@ SIGNATURES = {
     "product": "ViiMMiiiV",
     # a M, b M, c V, ldc i, m i, k i
     "outer": "MMViii",
+    # table I, a V, a_row i, a_column i, b V, c V, m i, k i, height i, width i, lanes i, start i, bias V
+    "convolution": "IViiVViiiiiiV",
+    # table I, a V, b V, c V, m i, k i, height i, width i, lanes i
+    "convolution_outer": "IVVViiiii",
     # spec I, theta V, z M, log_prob L (+=)
     "base": "IVML",
     # spec I, theta V, z M (its cotangent on return), dlog_prob V, dtheta V (+=; empty: not wanted)

@@ -45,12 +45,12 @@ NARROW_BYTES = 64
 """A row of a tile for what is left over: sixteen lanes of float32."""
 
 
-class _Emit:
-    """Writes vector instructions for arrays of one dtype."""
+class Emit:
+    """Writes vector instructions for arrays of one dtype, that of argument number `of`."""
 
-    def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
+    def __init__(self, context: Any, builder: Any, signature: Any, args: Any, of: int = 0) -> None:
         self.context, self.builder, self.signature, self.args = context, builder, signature, args
-        dtype = signature.args[0].dtype
+        dtype = signature.args[of].dtype
         self.real, self.itemsize = context.get_value_type(dtype), dtype.bitwidth // 8
         self.width = VECTOR_BYTES // self.itemsize
         self.vector = ir.VectorType(self.real, self.width)
@@ -118,6 +118,63 @@ class _Emit:
         return vectors
 
 
+def write_product(emit: Emit, height: int, n_vectors: int, left: Any, out: Any, biases: Any, k: Any, start: Any,
+                   row_of: Callable) -> None:  # fmt: skip
+    """A tile of a product: `left(i, p)` is where a weight lies, `row_of(p)` where the lanes do that it multiplies,
+    `out(i)` where a row of the result lies."""
+    builder = emit.builder
+    step = emit.number(emit.width)
+    totals = emit.variables(height, n_vectors)
+    tiles = [(i, j) for i in range(height) for j in range(n_vectors)]
+    places = {(i, j): emit.at(out(emit.number(i)), (emit.number(j), step)) for i, j in tiles}
+    with builder.if_else(builder.icmp_signed("==", start, emit.number(FROM_RESULT))) as (add, other):
+        with add:
+            for i, j in tiles:
+                builder.store(emit.load(places[i, j]), totals[i][j])
+        with other, builder.if_else(builder.icmp_signed("==", start, emit.number(FROM_BIAS))) as (biased, zero):
+            with biased:
+                for i in range(height):
+                    value = emit.splat(builder.load(emit.at(biases, (emit.number(i), emit.number(1)))))
+                    for total in totals[i]:
+                        builder.store(value, total)
+            with zero:
+                for i, j in tiles:
+                    builder.store(emit.zeros(), totals[i][j])
+    with cgutils.for_range(builder, k) as loop:
+        row = row_of(loop.index)
+        vectors = [emit.load(emit.at(row, (emit.number(j), step))) for j in range(n_vectors)]
+        for i in range(height):
+            weight = emit.splat(builder.load(left(emit.number(i), loop.index)))
+            for j in range(n_vectors):
+                emit.add_product(totals[i][j], weight, vectors[j])
+    for i, j in tiles:
+        emit.store(builder.load(totals[i][j]), places[i, j])
+
+
+def write_outer(emit: Emit, down: list[Any], across: list[Any], out: list[Any], images: tuple[Any, ...]) -> None:
+    """A tile of an outer product: sums over lanes of rows that begin at `down` times rows that begin at `across`.
+
+    `images` are how many stretches of lanes there are, how far apart they begin and how long they are; `out` is where the
+    rows of the result lie.
+    """
+    builder = emit.builder
+    totals = emit.variables(len(down), len(across))
+    for total in (t for row in totals for t in row):
+        builder.store(emit.zeros(), total)
+    step, (count, apart, n) = emit.number(emit.width), images
+    with cgutils.for_range(builder, count) as outer, cgutils.for_range(builder, builder.sdiv(n, step)) as loop:
+        lanes = ((outer.index, apart), (loop.index, step))
+        right = [emit.load(emit.at(place, *lanes)) for place in across]
+        for place, row in zip(down, totals):
+            left = emit.load(emit.at(place, *lanes))
+            for total, value in zip(row, right):
+                emit.add_product(total, left, value)
+    for place, row in zip(out, totals):
+        for value in emit.sums([builder.load(total) for total in row]):
+            emit.store(builder.fadd(emit.load(place, value.type), value), place)
+            place = emit.at(place, (emit.number(value.type.count), emit.number(1)))
+
+
 def _product_tile(height: int, row_bytes: int) -> Callable:
     """c (height, row_bytes) = start + a (height, k) @ b (k, row_bytes)."""
 
@@ -127,39 +184,14 @@ def _product_tile(height: int, row_bytes: int) -> Callable:
         signature = types.void(a, i8, i8, i8, b, i8, i8, c, i8, i8, bias, i8, i8, i8)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = _Emit(context, builder, signature, args)
+            emit = Emit(context, builder, signature, args)
             a_row, a_column, ldb, ldc, k, start = (args[i] for i in (2, 3, 6, 9, 12, 13))
-            n_vectors = row_bytes // VECTOR_BYTES
-            step = emit.number(emit.width)
             weights, rows, out, biases = (emit.pointer(i) for i in (0, 4, 7, 10))
-            totals = emit.variables(height, n_vectors)
-            tiles = [(i, j) for i in range(height) for j in range(n_vectors)]
-            places = {
-                (i, j): emit.at(out, (emit.number(i), ldc), (emit.number(j), step)) for i, j in tiles
-            }  # fmt: skip
-            with builder.if_else(builder.icmp_signed("==", start, emit.number(FROM_RESULT))) as (add, other):
-                with add:
-                    for i, j in tiles:
-                        builder.store(emit.load(places[i, j]), totals[i][j])
-                with other, builder.if_else(builder.icmp_signed("==", start, emit.number(FROM_BIAS))) as (biased, zero):
-                    with biased:
-                        for i in range(height):
-                            value = emit.splat(builder.load(emit.at(biases, (emit.number(i), emit.number(1)))))
-                            for total in totals[i]:
-                                builder.store(value, total)
-                    with zero:
-                        for i, j in tiles:
-                            builder.store(emit.zeros(), totals[i][j])
-            with cgutils.for_range(builder, k) as loop:
-                row = emit.at(rows, (loop.index, ldb))
-                vectors = [emit.load(emit.at(row, (emit.number(j), step))) for j in range(n_vectors)]
-                for i in range(height):
-                    weight = builder.load(emit.at(weights, (emit.number(i), a_row), (loop.index, a_column)))
-                    weight = emit.splat(weight)
-                    for j in range(n_vectors):
-                        emit.add_product(totals[i][j], weight, vectors[j])
-            for i, j in tiles:
-                emit.store(builder.load(totals[i][j]), places[i, j])
+            write_product(
+                emit, height, row_bytes // VECTOR_BYTES,
+                lambda i, p: emit.at(weights, (i, a_row), (p, a_column)), lambda i: emit.at(out, (i, ldc)),
+                biases, k, start, lambda p: emit.at(rows, (p, ldb)),
+            )  # fmt: skip
             return context.get_dummy_value()
 
         return signature, codegen
@@ -176,25 +208,13 @@ def _outer_tile(height: int, width: int) -> Callable:
         signature = types.void(a, i8, i8, b, i8, i8, c, i8, i8, i8)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = _Emit(context, builder, signature, args)
+            emit = Emit(context, builder, signature, args)
             lda, ldb, ldc, n = (args[i] for i in (2, 5, 8, 9))
             left, right, out = emit.pointer(0), emit.pointer(3), emit.pointer(6)
-            totals = emit.variables(height, width)
-            for total in (t for row in totals for t in row):
-                builder.store(emit.zeros(), total)
-            step = emit.number(emit.width)
-            with cgutils.for_range(builder, builder.sdiv(n, step)) as loop:
-                lanes = (loop.index, step)
-                across = [emit.load(emit.at(right, (emit.number(j), ldb), lanes)) for j in range(width)]
-                for i in range(height):
-                    down = emit.load(emit.at(left, (emit.number(i), lda), lanes))
-                    for j in range(width):
-                        emit.add_product(totals[i][j], down, across[j])
-            for i in range(height):
-                place = emit.at(out, (emit.number(i), ldc))
-                for value in emit.sums([builder.load(total) for total in totals[i]]):
-                    emit.store(builder.fadd(emit.load(place, value.type), value), place)
-                    place = emit.at(place, (emit.number(value.type.count), emit.number(1)))
+            down = [emit.at(left, (emit.number(i), lda)) for i in range(height)]
+            across = [emit.at(right, (emit.number(j), ldb)) for j in range(width)]
+            places = [emit.at(out, (emit.number(i), ldc)) for i in range(height)]
+            write_outer(emit, down, across, places, (emit.number(1), emit.number(0), n))
             return context.get_dummy_value()
 
         return signature, codegen

@@ -2,11 +2,16 @@
 
 from npflows.layers.actnorm import ActNormLayer
 from npflows.layers.autoregressive import Autoregressive, IAFLayer, MAFLayer
+from npflows.layers.chain import Chain
+from npflows.layers.conv1x1 import InvertibleConv1x1
 from npflows.layers.coupling import Coupling, CouplingLayer
 from npflows.layers.elementwise import Elementwise
+from npflows.layers.glow import AffineCouplingLayer, GlowBlock
+from npflows.layers.image import ImageLayer
 from npflows.layers.layer import Layer
 from npflows.layers.linear import LULinear
 from npflows.layers.made import MADE
+from npflows.layers.multiscale import Split, Squeeze
 from npflows.layers.permutation import Permutation
 from npflows.layers.rotation import Rotation
 from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
@@ -15,11 +20,16 @@ from npflows.layers.standardize import Standardize
 __all__ = [
     "MADE",
     "ActNormLayer",
+    "AffineCouplingLayer",
     "Autoregressive",
+    "Chain",
     "Coupling",
     "CouplingLayer",
     "Elementwise",
+    "GlowBlock",
     "IAFLayer",
+    "ImageLayer",
+    "InvertibleConv1x1",
     "LULinear",
     "Layer",
     "MAFLayer",
@@ -28,5 +38,7 @@ __all__ = [
     "SplineAutoregressiveLayer",
     "SplineCouplingLayer",
     "SplineLayer",
+    "Split",
+    "Squeeze",
     "Standardize",
 ]

@@ -2,83 +2,92 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from npflows.engine.params import Parameter
 from npflows.kernels import vecmath
-from npflows.kernels.blocks import copy, dot, shift_row, total
+from npflows.kernels.blocks import copy, dot, scale_row, shift_row, total
+from npflows.kernels.calls import Link
 from npflows.kernels.jit import inlined, kernel
+from npflows.layers.image import ImageLayer, as_image_size
 from npflows.layers.layer import Layer
-from npflows.validation import as_int, as_rows, as_weights
+from npflows.networks.convnet import normalisation
+from npflows.validation import as_condition, as_int, as_rows, as_weights
 
-# theta: the logarithms of the scales (n,), the biases (n,); work: the values on the latent side (n, lanes)
-
-SMALLEST_SPREAD = 1e-6
-"""A channel whose spread is smaller, relative to its size, is taken for constant and keeps its scale."""
+# spec: the number of channels n; theta: the logarithms of the scales (n,), the biases (n,); work: the latent values
 
 
 @inlined
-def sum_of_logs(theta, n):
+def sum_of_logs(spec, theta, rows):
     """log |det|."""
-    result = 0.0
+    result, n = 0.0, spec[0]
     for i in range(n):
         result += theta[i]
-    return result
+    return result * (rows // n)
 
 
 @kernel
 def forward(spec, theta, context, key, first, block, log_det, work, temp):
     """y = (x + bias) exp(logs)."""
-    n = block.shape[0]
+    n, rows = spec[0], block.shape[0]
     for i in range(n):
         scale, bias = vecmath.exp(theta[i]), theta[n + i]
-        for t in range(block.shape[1]):
-            block[i, t] = (block[i, t] + bias) * scale
+        for r in range(i, rows, n):
+            for t in range(block.shape[1]):
+                block[r, t] = (block[r, t] + bias) * scale
     copy(block, work)
-    shift_row(log_det, sum_of_logs(theta, n))
+    shift_row(log_det, sum_of_logs(spec, theta, rows))
 
 
 @kernel
 def inverse(spec, theta, context, key, first, block, log_det, work, temp):
     """x = y exp(-logs) - bias."""
-    n = block.shape[0]
+    n, rows = spec[0], block.shape[0]
     copy(block, work)
     for i in range(n):
         scale, bias = vecmath.exp(-theta[i]), theta[n + i]
-        for t in range(block.shape[1]):
-            block[i, t] = block[i, t] * scale - bias
-    shift_row(log_det, -sum_of_logs(theta, n))
+        for r in range(i, rows, n):
+            for t in range(block.shape[1]):
+                block[r, t] = block[r, t] * scale - bias
+    shift_row(log_det, -sum_of_logs(spec, theta, rows))
 
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
-    n, dlog = dblock.shape[0], total(dlog_det)
+    n, rows = spec[0], dblock.shape[0]
+    dlog = total(dlog_det) * (rows // n)
     for i in range(n):
-        if dtheta.size > 0:
-            dtheta[i] += dot(dblock[i], work[i]) + dlog
         scale = vecmath.exp(theta[i])
-        for t in range(dblock.shape[1]):
-            dblock[i, t] *= scale
         if dtheta.size > 0:
-            dtheta[n + i] += total(dblock[i])
+            dtheta[i] += dlog
+        for r in range(i, rows, n):
+            if dtheta.size > 0:
+                dtheta[i] += dot(dblock[r], work[r])
+            scale_row(dblock, r, scale)
+            if dtheta.size > 0:
+                dtheta[n + i] += total(dblock[r])
 
 
 @kernel
 def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
-    n, dlog = dblock.shape[0], total(dlog_det)
+    n, rows = spec[0], dblock.shape[0]
+    dlog = total(dlog_det) * (rows // n)
     for i in range(n):
-        if dtheta.size > 0:
-            dtheta[n + i] -= total(dblock[i])
         scale = vecmath.exp(-theta[i])
-        for t in range(dblock.shape[1]):
-            dblock[i, t] *= scale
         if dtheta.size > 0:
-            dtheta[i] -= dot(dblock[i], work[i]) + dlog
+            dtheta[i] -= dlog
+        for r in range(i, rows, n):
+            if dtheta.size > 0:
+                dtheta[n + i] -= total(dblock[r])
+            scale_row(dblock, r, scale)
+            if dtheta.size > 0:
+                dtheta[i] -= dot(dblock[r], work[r])
 
 
-class ActNormLayer(Layer):
+class ActNormLayer(ImageLayer):
     """y = (x + bias) exp(logs) with a bias and a scale for each channel, set from data once, then trained.
 
     It is the identity until `initialize` has set it so that its output has mean 0 and variance 1 in each channel.  `fit`
@@ -87,7 +96,9 @@ class ActNormLayer(Layer):
     Parameters
     ----------
     num_channels : int
-        Columns of the samples.
+        Columns of the samples, or channels of images (n, height, width, num_channels).
+    image_size : (int, int), optional
+        Height and width of the images; see `ImageLayer`.
     dtype : {"float32", "float64"}
         The compute dtype.
 
@@ -98,39 +109,54 @@ class ActNormLayer(Layer):
     """
 
     kernels = (forward, inverse, forward_vjp, inverse_vjp)
+    _draws = False
 
-    def __init__(self, num_channels: int, *, dtype: object = "float32") -> None:
+    def __init__(
+        self, num_channels: int, *, image_size: tuple[int, int] | None = None, dtype: object = "float32"
+    ) -> None:  # fmt: skip
         n = self.num_channels = as_int(num_channels, "num_channels")
+        self.image_size = as_image_size(image_size)
         self.initialized = False
+        dim = math.prod(self.sample_shape)
         parameters = [Parameter("logs", np.zeros(n)), Parameter("bias", np.zeros(n))]
-        super().__init__(n, parameters, work_rows=n, temp_rows=0, dtype=dtype)
+        super().__init__(dim, parameters, work_rows=dim, temp_rows=0, dtype=dtype)
 
-    def initialize(self, x: object, sample_weight: object = None) -> None:
+    def spec(self, link: Link) -> list[int]:
+        return [self.num_channels]
+
+    def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
         """Set bias and scale so that the output at x has mean 0 and variance 1 in each channel.
 
         Parameters
         ----------
-        x : array_like (n, num_channels)
+        x : array_like (n, num_channels) or (n, height, width, num_channels)
             Finite values that enter the layer, at least one row.  A channel that is constant keeps its scale.
         sample_weight : array_like (n,), optional
+        condition : None
+            The layer takes none.
 
         Raises
         ------
         ValueError
             If x is empty, or not finite, or a shape does not fit.
         """
-        rows, _ = as_rows(x, (self.input_dim,), "x")
-        rows = rows.astype(np.float64)
-        if not len(rows) or not np.isfinite(rows).all():
-            raise ValueError("ActNormLayer.initialize needs at least one row, and finite values only")
-        weight = as_weights(sample_weight, len(rows))
-        mean = np.average(rows, axis=0, weights=weight)
-        spread = np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=weight))
-        constant = spread <= SMALLEST_SPREAD * np.abs(rows).max(axis=0)
+        shape = self._for(x, False).sample_shape
+        rows, weight, _ = initial_rows(self, shape, x, sample_weight, condition)
+        values = np.moveaxis(rows.reshape(len(rows), -1, self.num_channels), 2, 1)
         views = self._buffer.views()
-        views["bias"][:] = -mean
-        views["logs"][:] = -np.log(np.where(constant, 1.0, spread))
+        views["bias"][:], views["logs"][:] = normalisation(values, weight)
         self.initialized = True
+
+
+def initial_rows(
+    layer: Layer, shape: tuple[int, ...], x: object, sample_weight: object, condition: object
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Rows (n, d), weights and conditions from which a layer is set, checked."""
+    rows, _ = as_rows(x, shape, "x")
+    rows = rows.astype(np.float64)
+    if not len(rows) or not np.isfinite(rows).all():
+        raise ValueError(f"{type(layer).__name__}.initialize needs at least one row, and finite values only")
+    return rows, as_weights(sample_weight, len(rows)), as_condition(condition, len(rows), layer.condition_dim)
 
 
 def normalised(layers: Sequence[Layer]) -> list[Layer]:

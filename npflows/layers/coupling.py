@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +13,12 @@ from npflows.kernels import vecmath
 from npflows.kernels.blocks import gather, scatter
 from npflows.kernels.calls import Link, call
 from npflows.kernels.jit import inlined, kernel
+from npflows.layers.actnorm import initial_rows
 from npflows.layers.layer import Layer
+from npflows.networks.convnet import ConvNet
 from npflows.networks.mlp import MLP
 from npflows.networks.options import network_options
+from npflows.transformers.additive import Additive
 from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
 from npflows.transformers.rational_quadratic import RationalQuadratic
 from npflows.validation import as_choice, as_dtype, as_mask, as_widths
@@ -163,8 +168,8 @@ class Coupling(Layer):
     def __init__(
         self,
         mask: np.ndarray,
-        network: MLP,
-        transformer: Affine | RationalQuadratic,
+        network: MLP | ConvNet,
+        transformer: Affine | Additive | RationalQuadratic,
         dtype: object,
         *,
         circular: np.ndarray | None = None,
@@ -175,6 +180,7 @@ class Coupling(Layer):
         self._kept, self._n_circle, self._bound = np.concatenate([line, circle]), len(circle), bound
         self._moved = np.flatnonzero(mask == 0)
         self._network, self._transformer = network, transformer
+        self.initialized = False if isinstance(network, ConvNet) and network.actnorm else None
         n_moved = len(self._moved)
         parameters = [Parameter(f"network.{p.name}", p.value, p.free) for p in network.parameters]
         self._network_theta = sum(p.value.size for p in parameters)
@@ -187,6 +193,13 @@ class Coupling(Layer):
             condition_dim=network.condition_dim,
             dtype=dtype,
         )
+
+    def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
+        """Set the activation normalisations of a convolutional network from rows x (n, input_dim) that enter the layer."""
+        rows, weight, context = initial_rows(self, self.sample_shape, x, sample_weight, condition)
+        views = {name.removeprefix("network."): view for name, view in self._buffer.views().items()}
+        self._network.initialize(views, rows[:, self._kept], weight, context)
+        self.initialized = True
 
     def spec(self, link: Link) -> list[int]:
         network, maps = self._network.kernels, self._transformer.kernels
@@ -219,6 +232,26 @@ def features_of(mask: np.ndarray, circular: np.ndarray) -> int:
     return int((mask == 1).sum() + ((mask == 1) & circular).sum())
 
 
+NETWORKS = ("dense", "conv")
+
+
+def coupling_network(
+    mask: np.ndarray, hidden_dims: Sequence[int], multiplier: int, network: str, actnorm: bool, options: dict[str, Any]
+) -> MLP | ConvNet:  # fmt: skip
+    """The network of a coupling that gives `multiplier` parameters for each moved value; `options` as `network_options`
+    gives them, the mask in the shape of a sample."""
+    if network == "dense":
+        n_kept = int(mask.sum())
+        return MLP(n_kept, hidden_dims, (mask.size - n_kept) * multiplier, **options)
+    if mask.ndim != 3:
+        raise ValueError(f"network='conv' needs a mask (height, width, channels), got one of shape {mask.shape}")
+    options = dict(options)
+    if options.pop("residual_blocks") or options.pop("dropout"):
+        raise ValueError("network='conv' has no residual_blocks and no dropout: leave both at 0")
+    options.pop("dropout", None)
+    return ConvNet.for_mask(mask, hidden_dims, multiplier, actnorm=actnorm, **options)
+
+
 class CouplingLayer(Coupling):
     """Affine coupling: y = x where the mask is 1, and y = x * exp(s) + t where it is 0.
 
@@ -227,23 +260,33 @@ class CouplingLayer(Coupling):
     Parameters
     ----------
     mask : array_like of 0 and 1
-        1: unchanged and conditions the others; 0: transformed.  At least one of each.
+        1: unchanged and conditions the others; 0: transformed.  At least one of each.  For images it may have their shape
+        (height, width, channels), and must have for convolutions.
     hidden_dims : sequence of int
-        Units of the network's hidden layers.
-    scale_activation : {"tanh", "tanh_gain", "none"}
-        How the log-scale s is bounded: by tanh, by tanh times a learned gain for each value, or not at all but for one
-        clamp where exp would overflow.
+        Units of the network's hidden layers, or channels of its hidden convolutions.
+    scale_activation : {"tanh", "tanh_gain", "none", "sigmoid"}
+        How the log-scale s is bounded: by tanh, by tanh times a learned gain for each value (for each channel where the
+        network is convolutional), not at all but for one clamp where exp would overflow, or as the logarithm of a sigmoid.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
     residual_blocks : int
         Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
     dropout : float
         Share of hidden values that are set to 0 in training only, at least 0 and below 1.
+    network : {"dense", "conv"}
+        conv: a 3x3 convolution, 1x1 ones for all further `hidden_dims`, and a 3x3 one, which see 0 in the place of what is
+        transformed.
+    actnorm : bool
+        Whether activation normalisation follows each hidden convolution; see `ActNormLayer`.
+    shift_first : bool
+        y = (x - t) * exp(-s) instead.
+    image_shape : (int, int, int), optional
+        The shape (height, width, channels) of a mask that is given flat.
     condition_dim : int
         Width of a condition that the network sees too.
     dtype : {"float32", "float64"}
         The compute dtype.
     rng : int, numpy.random.Generator or None
-        Draws the network's first weights.  The layer starts as the identity.
+        Draws the network's first weights.  The layer starts as the identity, but for a sigmoid.
     """
 
     def __init__(
@@ -255,13 +298,29 @@ class CouplingLayer(Coupling):
         activation: str = "relu",
         residual_blocks: int = 0,
         dropout: float = 0.0,
+        network: str = "dense",
+        actnorm: bool = False,
+        shift_first: bool = False,
+        image_shape: Sequence[int] | None = None,
         condition_dim: int = 0,
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
         self.mask, self.hidden_dims = as_mask(mask), as_widths(hidden_dims)
+        shape = np.shape(mask) if image_shape is None else tuple(image_shape)
+        if len(shape) not in (1, 3) or math.prod(shape) != self.mask.size:
+            raise ValueError(f"mask must have shape (dim,) or (height, width, channels), got {shape}")
+        self.image_shape = shape if len(shape) == 3 else None
+        self.network = as_choice(network, "network", NETWORKS)
+        self.actnorm, self.shift_first = bool(actnorm), bool(shift_first)
         self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
-        transformer, n_kept = Affine(self.scale_activation), int(self.mask.sum())
-        network = MLP(n_kept, self.hidden_dims, (self.mask.size - n_kept) * transformer.multiplier,
-                      **network_options(self, activation, residual_blocks, dropout, condition_dim, rng))  # fmt: skip
-        super().__init__(self.mask, network, transformer, as_dtype(dtype))
+        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
+        shaped = self.mask.reshape(shape)
+        conditioner = coupling_network(shaped, self.hidden_dims, Affine.multiplier, self.network, self.actnorm, options)
+        n_gains = int((shaped == 0).any(axis=(0, 1)).sum()) if self.network == "conv" else None
+        transformer = Affine(self.scale_activation, shift_first=self.shift_first, n_gains=n_gains)
+        super().__init__(self.mask, conditioner, transformer, as_dtype(dtype))
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return self.image_shape or (self.input_dim,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -62,6 +63,49 @@ class Layer(Parametrised, Configured):
     def theta_size(self) -> int:
         return self._buffer.theta.size
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of a sample on the data side."""
+        return (self.input_dim,)
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        """The shape of a sample on the latent side."""
+        return self.sample_shape
+
+    @property
+    def onward_shape(self) -> tuple[int, ...]:
+        """The shape of what the next layer of a flow takes: the first values of the result, perhaps fewer than all."""
+        return self.result_shape
+
+    def for_shape(self, shape: tuple[int, ...]) -> Layer:
+        """The layer for samples of a shape, on the same parameters; itself where it is made for them already.
+
+        Raises
+        ------
+        ValueError
+            If it can't be.
+        """
+        if math.prod(shape) != self.input_dim or (len(shape) > 1 and self.sample_shape not in (shape, (self.input_dim,))):
+            what = f"{shape[0]}" if len(shape) == 1 else f"images {shape}"
+            own = f"{self.input_dim} values" if len(self.sample_shape) == 1 else f"images {self.sample_shape}"
+            raise ValueError(f"takes {own} where the flow has {what}")
+        return self
+
+    def share(self, other: Layer) -> None:
+        """Work on the parameters of another layer of the same kind."""
+        self._buffer, self.initialized = other._buffer, other.initialized
+
+    def leaves(self) -> list[tuple[Layer, int]]:
+        """The layers that a program runs, each with the place in `theta` at which its parameters begin."""
+        return [(self, 0)]
+
+    initialized: bool | None = None
+    """Whether `initialize` has set the layer from data; None where nothing is set from data."""
+
+    def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
+        """Set what is set from data, once, from rows x that enter the layer, their weights and their condition."""
+
     def spec(self, link: Link) -> list[int]:
         """The integers that the kernels read: sizes, offsets, indices, addresses (from `link`) of further kernels."""
         return []
@@ -107,18 +151,22 @@ class Layer(Parametrised, Configured):
 
     def _compiled(self) -> Program:
         if self._program is None:
-            self._program = Program([self], [0], self.input_dim, self.dtype, condition_dim=self.condition_dim)
+            layers, offsets = zip(*self.leaves())
+            self._program = Program(layers, offsets, self.input_dim, self.dtype, condition_dim=self.condition_dim)
         return self._program
 
     def _transport(self, x: object, condition: object, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
-        rows, single = as_rows(x, (self.input_dim,), "y" if inverse else "x")
+        entered, left = self._shapes(inverse)
+        rows, single = as_rows(x, entered, "y" if inverse else "x")
         context = as_condition(condition, len(rows), self.condition_dim)
         y, log_det, _ = self._compiled().transport(self._state(), rows, context, inverse=inverse)
+        y = y.reshape(len(y), *left)
         return (y[0], log_det[0]) if single else (y, log_det)
 
     def _pullback(self, x: object, dy: object, dlog_det: object, condition: object, inverse: bool) -> Cotangents:
-        rows, single = as_rows(x, (self.input_dim,), "y" if inverse else "x")
-        cotangents, _ = as_rows(dy, (self.input_dim,), "dx" if inverse else "dy")
+        entered, left = self._shapes(inverse)
+        rows, single = as_rows(x, entered, "y" if inverse else "x")
+        cotangents, _ = as_rows(dy, left, "dx" if inverse else "dy")
         n = len(rows)
         if len(cotangents) != n:
             raise ValueError(f"cotangents must have one row for each of the {n} samples, got {len(cotangents)}")
@@ -127,8 +175,13 @@ class Layer(Parametrised, Configured):
                                            dlog=as_vector(dlog_det, n, "dlog_det"), inverse=inverse,
                                            input=True)  # fmt: skip
         dcondition = result.dcondition if self.condition_dim else None
-        dx = result.dx[0] if single else result.dx
-        return Cotangents(dx, result.gradient[self._buffer.index], dcondition)
+        dx = result.dx.reshape(n, *entered)
+        return Cotangents(dx[0] if single else dx, result.gradient[self._buffer.index], dcondition)
+
+    def _shapes(self, inverse: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shapes of what enters and of what leaves."""
+        shapes = self.sample_shape, self.result_shape
+        return shapes[::-1] if inverse else shapes
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_program": None}

@@ -41,8 +41,8 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         Number of features, at least 2; or the shape (height, width, channels) of an image.
     condition_dim : int
         Width of the condition, at least 1; `npflows.one_hot` makes one from class labels.
-    num_coupling_layers, hidden_dims, mask_type, scale_activation, activation, residual_blocks, dropout, actnorm,
-    base_distribution, embedding_dims, support, columns, dtype, rng
+    num_coupling_layers, hidden_dims, mask_type, scale_activation, activation, residual_blocks, dropout, network,
+    actnorm, base_distribution, embedding_dims, support, columns, dtype, rng
         As in `RealNVP`.
     """
 
@@ -58,6 +58,7 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         activation: str = "relu",
         residual_blocks: int = 0,
         dropout: float = 0.0,
+        network: str = "dense",
         actnorm: bool = False,
         base_distribution: str | Base = "normal",
         embedding_dims: Sequence[int] = (),
@@ -76,6 +77,7 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
             activation=activation,
             residual_blocks=residual_blocks,
             dropout=dropout,
+            network=network,
             actnorm=actnorm,
             base_distribution=base_distribution,
             condition_dim=as_int(condition_dim, "condition_dim"),

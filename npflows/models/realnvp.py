@@ -10,11 +10,11 @@ import numpy as np
 from npflows.base.base import Base
 from npflows.flow import NormalizingFlow
 from npflows.layers.actnorm import normalised
-from npflows.layers.coupling import CouplingLayer
+from npflows.layers.coupling import NETWORKS, CouplingLayer
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS
-from npflows.validation import as_choice, as_dtype, as_int, as_widths
+from npflows.validation import as_choice, as_dtype, as_int, as_shape, as_widths
 
 MASK_TYPES = ("checkerboard", "channel-wise", "half")
 
@@ -61,6 +61,9 @@ class RealNVP(NormalizingFlow):
         Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
     dropout : float
         Share of hidden values that are set to 0 in training only, at least 0 and below 1.
+    network : {"dense", "conv"}
+        conv, for images: each coupling's network is a 3x3 convolution, 1x1 ones for all further `hidden_dims`, and a 3x3
+        one, with activation normalisation where `actnorm` is set.
     actnorm : bool
         Whether an `ActNormLayer`, set from the data by `fit`, comes before each coupling.
     base_distribution : {"normal", "uniform", "student_t"} or Base
@@ -90,6 +93,7 @@ class RealNVP(NormalizingFlow):
         activation: str = "relu",
         residual_blocks: int = 0,
         dropout: float = 0.0,
+        network: str = "dense",
         actnorm: bool = False,
         base_distribution: str | Base = "normal",
         condition_dim: int = 0,
@@ -99,7 +103,7 @@ class RealNVP(NormalizingFlow):
         dtype: object = "float32",
         rng: object = None,
     ) -> None:
-        shape = as_shape(input_dim)
+        shape = as_shape(input_dim, "input_dim")
         self.embedding_dims = as_widths(embedding_dims, "embedding_dims")
         self.num_coupling_layers = as_int(num_coupling_layers, "num_coupling_layers")
         self.hidden_dims = as_widths(hidden_dims)
@@ -113,6 +117,11 @@ class RealNVP(NormalizingFlow):
                 f"RealNVP with mask_type={self.mask_type!r} can't split input_dim={input_dim!r}: a coupling needs values "
                 f"on both sides; for one column use MAF"
             )
+        self.network = as_choice(network, "network", NETWORKS)
+        if self.network == "conv" and len(shape) != 3:
+            raise ValueError(f"network='conv' needs input_dim=(height, width, channels), got {input_dim!r}")
+        if self.network == "conv":
+            options |= {"network": "conv", "actnorm": self.actnorm, "image_shape": shape}
         layers = [
             CouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, self.scale_activation, dtype=dtype, **options)
             for i in range(self.num_coupling_layers)
@@ -125,12 +134,3 @@ class RealNVP(NormalizingFlow):
     def arguments(self) -> dict:
         shape = self.input_shape
         return {**super().arguments, "input_dim": shape[0] if len(shape) == 1 else list(shape)}
-
-
-def as_shape(input_dim: object) -> tuple[int, ...]:
-    """(dim,) or (height, width, channels)."""
-    if isinstance(input_dim, (tuple, list)) and len(input_dim) in (1, 3):
-        return tuple(as_int(n, "input_dim") for n in input_dim)
-    if isinstance(input_dim, (tuple, list)):
-        raise ValueError(f"input_dim must be a number or a shape (height, width, channels), got {input_dim!r}")
-    return (as_int(input_dim, "input_dim"),)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.engine.driver import LANE_MULTIPLE
 from npflows.engine.params import ParameterBuffer, Parametrised
 from npflows.kernels.calls import Link
 from npflows.networks.mlp import MLP
@@ -55,6 +56,18 @@ class Embedding(Parametrised):
     def spec(self, link: Link) -> list[int]:
         """The integers that the kernels read."""
         return self._network.spec(link)
+
+    def __call__(self, condition: np.ndarray) -> np.ndarray:
+        """The embedding (n, output_dim) of conditions (n, condition_dim)."""
+        n = len(condition)
+        lanes = -(-max(n, 1) // LANE_MULTIPLE) * LANE_MULTIPLE
+        block = np.zeros((self.condition_dim, lanes), self.dtype)
+        block[:, :n] = condition.T
+        out, work, temp = (np.empty((m, lanes), self.dtype) for m in (self.output_dim, self.work_rows, self.temp_rows))
+        forward, _ = self.kernels
+        spec = np.array(self.spec(Link(self.dtype, (forward,))), np.int64)
+        forward(spec, self._buffer.theta, block, 0, 0, block, out, work, temp)
+        return out[:, :n].T.astype(np.float64)
 
 
 def embedding_of(model: Any, condition_dim: int, network: dict[str, Any], dtype: np.dtype) -> Embedding | None:

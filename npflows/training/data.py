@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from npflows.training.missing import Holes, Missing
 
 PIECE = 65536
-"""Rows looked at together."""
+"""Rows looked at together at most."""
+PIECE_VALUES = 1 << 23
+"""Values looked at together, about."""
 
 
 @dataclass
@@ -59,8 +61,13 @@ class Rows:
 
     def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
         """All rows, in pieces."""
-        for start in range(0, len(self), PIECE):
-            yield self.take(np.arange(start, min(start + PIECE, len(self))))
+        for start in range(0, len(self), self.at_once):
+            yield self.take(np.arange(start, min(start + self.at_once, len(self))))
+
+    @property
+    def at_once(self) -> int:
+        """Rows of a piece."""
+        return max(1, min(PIECE, PIECE_VALUES // self.x.shape[1]))
 
     def checksum(self) -> int:
         """A number that tells other data apart."""
@@ -130,7 +137,10 @@ def as_training_rows(
     if flow._support is not None:
         _check_support(flow, rows, name)
     valid = np.concatenate(
-        [_finite(rows, np.arange(start, min(start + PIECE, len(rows)))).all(axis=1) for start in range(0, len(rows), PIECE)]
+        [
+            _finite(rows, np.arange(start, min(start + rows.at_once, len(rows)))).all(axis=1)
+            for start in range(0, len(rows), rows.at_once)
+        ]
     )
     if not valid.all():
         bad = np.flatnonzero(~valid)
@@ -147,6 +157,7 @@ def _check_support(flow: NormalizingFlow, rows: Rows, name: str) -> None:
     """Refuse values outside their column's support, where the density is 0."""
     counts: dict[int, int] = {}
     for x, _, _ in rows.pieces():
+        flow._support.check(x, name)  # type: ignore[union-attr]
         for d, n in flow._support.outside(x).items():  # type: ignore[union-attr]
             counts[d] = counts.get(d, 0) + n
     if counts:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npflows.layers.actnorm import ActNormLayer
+from npflows.layers.layer import Layer
 from npflows.training.data import Rows
 from npflows.validation import as_condition, as_rows, as_weights, warn_user
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 MARGIN = 0.05
 """Share of a bounded base's support left free at either end."""
 INITIAL_ROWS = 10000
-"""Rows, drawn at random, that layers are initialised with."""
+"""Rows, drawn at random, that layers are set from at most."""
+INITIAL_VALUES = 1 << 25
+"""Values of the layer with the most scratch, for all of these rows together."""
 FAR = 3.0
 """Values so many tail bounds from the centre are far outside."""
 
@@ -30,8 +32,12 @@ def set_from_data(
     """Whatever has not been set from data yet, and a warning if splines do not reach the data."""
     if standardize:
         standardize_once(flow, train, validation)
+    if flow._support is not None:
+        flow._support.remember(train.x.dtype)
     if _pending(flow):
-        x, weight, condition = train.take(rng.permutation(len(train))[:INITIAL_ROWS])
+        widest = max(layer.work_rows + layer.temp_rows for layer, _ in flow._leaves)
+        n_rows = max(2, min(INITIAL_ROWS, INITIAL_VALUES // max(widest, 1)))
+        x, weight, condition = train.take(rng.permutation(len(train))[:n_rows])
         _layer_after_layer(flow, x, weight, condition)
     warn_of_tails(flow, train)
 
@@ -47,8 +53,8 @@ def standardize_once(flow: NormalizingFlow, train: Rows, validation: Rows | None
         flow._is_standardized = True
 
 
-def _pending(flow: NormalizingFlow) -> list[ActNormLayer]:
-    return [layer for layer in flow.flow_layers if isinstance(layer, ActNormLayer) and not layer.initialized]
+def _pending(flow: NormalizingFlow) -> list[Layer]:
+    return [layer for layer in flow._set_from_data if not layer.initialized]
 
 
 def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, condition: object = None) -> NormalizingFlow:
@@ -78,10 +84,14 @@ def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, c
 def _layer_after_layer(
     flow: NormalizingFlow, rows: np.ndarray, weight: np.ndarray | None, context: np.ndarray | None
 ) -> None:  # fmt: skip
-    for i, layer in enumerate(flow.flow_layers):
-        if isinstance(layer, ActNormLayer) and not layer.initialized:
+    if len(rows) == 1 and _pending(flow):
+        warn_user("layers are set from a single row, whose spread says little: give them more")
+    inner = flow._inner_condition(context)
+    for i, (layer, _) in enumerate(flow._leaves):
+        if layer.initialized is False:
             entering, _, _ = flow._up_to(i).transport(flow._state(), rows, context, log_det=False)
-            layer.initialize(entering, weight)
+            given = {"condition": inner} if layer.condition_dim else {}
+            layer.initialize(entering[:, : layer.rows], weight, **given)
 
 
 def warn_of_tails(flow: NormalizingFlow, rows: Rows) -> None:
@@ -129,9 +139,21 @@ def standardization(flow: NormalizingFlow, rows: Rows, validation: Rows | None) 
         return loc, scale
     rows = rows.normalised()
     loc, scale = moments(lambda: ((on_line(flow, x), weight) for x, weight, _ in rows.pieces()), len(rows))
+    if len(flow.input_shape) == 3:
+        loc, scale = of_channels(loc, scale, flow.input_shape)
+        _warn_constant((scale == 0)[: flow.input_shape[2]], "channel")
+        return loc, np.where(scale == 0, 1.0, scale)
     circles = np.zeros(d, bool) if flow._support is None else flow._support.periodic
     _warn_constant((scale == 0) & ~circles)
     return np.where(circles, 0.0, loc), np.where(circles | (scale == 0), 1.0, scale)
+
+
+def of_channels(loc: np.ndarray, scale: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of images, of all pixels together, from those of each value."""
+    means, variances = loc.reshape(-1, shape[2]), scale.reshape(-1, shape[2]) ** 2
+    mean = means.mean(axis=0)
+    spread = np.sqrt((variances + (means - mean) ** 2).mean(axis=0))
+    return tuple(np.broadcast_to(v, means.shape).ravel() for v in (mean, spread))  # type: ignore[return-value]
 
 
 Pieces = Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]
@@ -153,9 +175,9 @@ def moments(pieces: Pieces, n: int) -> tuple[np.ndarray, np.ndarray]:
     return loc, np.where(relative <= 1e-14, 0.0, unit * relative)
 
 
-def _warn_constant(constant: np.ndarray) -> None:
+def _warn_constant(constant: np.ndarray, what: str = "column") -> None:
     if constant.any():
         columns = ", ".join(map(str, np.flatnonzero(constant)))
         warn_user(
-            f"column {columns} of x is constant in the training rows and has no density; it is standardised by 1: drop it"
+            f"{what} {columns} of x is constant in the training rows and has no density; it is standardised by 1: drop it"
         )

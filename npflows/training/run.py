@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from npflows.engine.program import buffer_count
 from npflows.errors import TrainingError
 from npflows.training.adam import Adam
 from npflows.training.schedules import Schedule
@@ -66,7 +65,8 @@ class Run:
         self.average, self.best = self.theta.copy(), self.theta.copy()
         self.best_loss, self.best_round = math.inf, 0
         self.round, self.step, self.waited, self.bad_in_row, self.recoveries = 0, 0, 0, 0, 0
-        counts = {n: buffer_count(n, self.theta.nbytes) for n in batch_sizes}
+        program = flow._compiled()
+        counts = {n: program.buffer_count(n, self.theta.nbytes) for n in batch_sizes}
         memory = np.zeros((max(counts.values()), self.theta.size), self.theta.dtype)
         self.buffers = {n: memory[:count] for n, count in counts.items()}
 

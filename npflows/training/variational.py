@@ -79,7 +79,7 @@ class VariationalTrainer(Run):
     def _take_over(self) -> None:
         """From here on the flow is what is learnt from this target."""
         self.flow._is_standardized = True  # a later fit goes on from what is learnt here
-        for layer in self.flow._actnorm_layers:
+        for layer in self.flow._set_from_data:
             layer.initialized = True
         self.flow._target = self.target
 

@@ -6,7 +6,7 @@ Raw parameters of a value are two rows, (t, r), and s is the log-scale that r gi
     shift first (MAF, arXiv:1705.07057, equation 4):       y = (x - t) * exp(-s),    log dy/dx = -s
 
 s is clamped once, where exp would leave the range of the dtype, and the clamped value is used everywhere.  `forward` and
-`inverse` leave in r's row what the vjp needs: tanh(r), or r clamped.
+`inverse` leave in r's row what the vjp needs: tanh(r), log sigmoid(r + 2), or r clamped.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from npflows.engine.params import Parameter
 from npflows.kernels import vecmath
 from npflows.kernels.jit import inlined, kernel
 
-NONE, TANH, TANH_GAIN = range(3)
-SCALE_ACTIVATIONS = {"none": NONE, "tanh": TANH, "tanh_gain": TANH_GAIN}
+NONE, TANH, TANH_GAIN, SIGMOID = range(4)
+SCALE_ACTIVATIONS = {"none": NONE, "tanh": TANH, "tanh_gain": TANH_GAIN, "sigmoid": SIGMOID}
 MULTIPLIER = 2
 FIRST_GAIN = 3.0
 """Where learned gains start: wide enough for sharp tables, and bounded, so that no outlier gets an absurd density."""
+OFFSET = 2.0
+"""What is added before a sigmoid, so that it starts near 1."""
+# spec: the activation, and how many gains there are, which the values take in turn
+ACTIVATION, N_GAINS = range(2)
 
 
 @inlined
@@ -41,13 +45,16 @@ def clamp(s, limit):
 
 @inlined
 def activate_scales(spec, raw):
-    """Every second row of raw, the r, becomes tanh(r), or r clamped."""
-    limit = limit_of(raw)
+    """Every second row of raw, the r, becomes tanh(r), log sigmoid(r + 2), or r clamped."""
+    limit, offset = limit_of(raw), raw.dtype.type(OFFSET)
     for i in range(raw.shape[0] // MULTIPLIER):
         row = raw[2 * i + 1]
-        if spec[0] == NONE:
+        if spec[ACTIVATION] == NONE:
             for t in range(row.size):
                 row[t] = clamp(row[t], limit)
+        elif spec[ACTIVATION] == SIGMOID:
+            for t in range(row.size):
+                row[t] = -vecmath.softplus(-(row[t] + offset))
         else:
             for t in range(row.size):
                 row[t] = vecmath.tanh(row[t])
@@ -56,78 +63,104 @@ def activate_scales(spec, raw):
 @inlined
 def gain_of(spec, theta, i):
     """What an activated row is multiplied by to give s."""
-    return theta[i] if spec[0] == TANH_GAIN else theta.dtype.type(1)
+    return theta[i % spec[N_GAINS]] if spec[ACTIVATION] == TANH_GAIN else theta.dtype.type(1)
+
+
+@inlined(distinct=True)
+def apply_row(x, shift, scale, log_det, gain, limit):
+    for t in range(x.size):
+        s = clamp(gain * scale[t], limit)
+        x[t] = x[t] * vecmath.exp(s) + shift[t]
+        log_det[t] += s
+
+
+@inlined(distinct=True)
+def undo_row(x, shift, scale, log_det, gain, limit):
+    for t in range(x.size):
+        s = clamp(gain * scale[t], limit)
+        x[t] = (x[t] - shift[t]) * vecmath.exp(-s)
+        log_det[t] -= s
 
 
 @kernel
 def apply(spec, theta, x, raw, log_det):
     """x = x * exp(s) + t."""
     activate_scales(spec, raw)
-    limit = limit_of(x)
     for i in range(x.shape[0]):
-        gain, shift, scale = gain_of(spec, theta, i), raw[2 * i], raw[2 * i + 1]
-        for t in range(x.shape[1]):
-            s = clamp(gain * scale[t], limit)
-            x[i, t] = x[i, t] * vecmath.exp(s) + shift[t]
-            log_det[t] += s
+        apply_row(x[i], raw[2 * i], raw[2 * i + 1], log_det, gain_of(spec, theta, i), limit_of(x))
 
 
 @kernel
 def undo(spec, theta, x, raw, log_det):
     """x = (x - t) * exp(-s)."""
     activate_scales(spec, raw)
-    limit = limit_of(x)
     for i in range(x.shape[0]):
-        gain, shift, scale = gain_of(spec, theta, i), raw[2 * i], raw[2 * i + 1]
-        for t in range(x.shape[1]):
-            s = clamp(gain * scale[t], limit)
-            x[i, t] = (x[i, t] - shift[t]) * vecmath.exp(-s)
-            log_det[t] -= s
+        undo_row(x[i], raw[2 * i], raw[2 * i + 1], log_det, gain_of(spec, theta, i), limit_of(x))
+
+
+@inlined(distinct=True)
+def apply_row_vjp(x, shift, scale, dx, dlog_det, ds, gain, limit):
+    zero = x.dtype.type(0)
+    for t in range(x.size):
+        dy, s = dx[t], gain * scale[t]
+        d = dy * vecmath.exp(clamp(s, limit))
+        shift[t], dx[t] = dy, d
+        ds[t] = d * x[t] + dlog_det[t] if abs(s) < limit else zero
+
+
+@inlined(distinct=True)
+def undo_row_vjp(x, shift, scale, dx, dlog_det, ds, gain, limit):
+    zero = x.dtype.type(0)
+    for t in range(x.size):
+        s = gain * scale[t]
+        d = dx[t] * vecmath.exp(-clamp(s, limit))
+        ds[t] = -d * (x[t] - shift[t]) - dlog_det[t] if abs(s) < limit else zero
+        shift[t], dx[t] = -d, d
+
+
+@inlined(distinct=True, reassociate=True)
+def tanh_row_vjp(scale, ds, gain):
+    """From the gradient of gain * tanh(r) that of r, left in `scale`; returns that of the gain."""
+    total, one = scale.dtype.type(0), scale.dtype.type(1)
+    for t in range(scale.size):
+        d, value = ds[t], scale[t]
+        total += d * value
+        scale[t] = d * gain * (one - value * value)
+    return total
 
 
 @inlined
 def scale_vjp(spec, theta, dtheta, i, scale, ds):
     """Turn ds (lanes,), the gradient of s, into that of r, left in `scale`; the gain's gradient goes to dtheta."""
-    gain, limit = gain_of(spec, theta, i), limit_of(scale)
-    zero, one = theta.dtype.type(0), theta.dtype.type(1)
-    total = zero
-    for t in range(scale.size):
-        d = ds[t] if abs(gain * scale[t]) < limit else zero
-        if spec[0] == NONE:
-            scale[t] = d
-        else:
-            total += d * scale[t]
-            scale[t] = d * gain * (one - scale[t] * scale[t])
-    if spec[0] == TANH_GAIN and dtheta.size > 0:
-        dtheta[i] += total
+    one = scale.dtype.type(1)
+    if spec[ACTIVATION] == NONE:
+        for t in range(scale.size):
+            scale[t] = ds[t]
+    elif spec[ACTIVATION] == SIGMOID:
+        for t in range(scale.size):
+            scale[t] = ds[t] * (one - vecmath.exp(scale[t]))
+    else:
+        total = tanh_row_vjp(scale, ds, gain_of(spec, theta, i))
+        if spec[ACTIVATION] == TANH_GAIN and dtheta.size > 0:
+            dtheta[i % spec[N_GAINS]] += total
 
 
 @kernel
 def apply_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
     """dx: dL/dy in, dL/dx out; raw: its gradient on return; x is what went in."""
-    ds, limit = np.empty_like(dlog_det), limit_of(x)
+    ds = np.empty_like(dlog_det)
     for i in range(x.shape[0]):
-        gain, shift, scale = gain_of(spec, theta, i), raw[2 * i], raw[2 * i + 1]
-        for t in range(x.shape[1]):
-            dy = dx[i, t]
-            shift[t] = dy
-            dx[i, t] = dy * vecmath.exp(clamp(gain * scale[t], limit))
-            ds[t] = dx[i, t] * x[i, t] + dlog_det[t]
-        scale_vjp(spec, theta, dtheta, i, scale, ds)
+        apply_row_vjp(x[i], raw[2 * i], raw[2 * i + 1], dx[i], dlog_det, ds, gain_of(spec, theta, i), limit_of(x))
+        scale_vjp(spec, theta, dtheta, i, raw[2 * i + 1], ds)
 
 
 @kernel
 def undo_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
     """The same for `undo`."""
-    ds, limit = np.empty_like(dlog_det), limit_of(x)
+    ds = np.empty_like(dlog_det)
     for i in range(x.shape[0]):
-        gain, shift, scale = gain_of(spec, theta, i), raw[2 * i], raw[2 * i + 1]
-        for t in range(x.shape[1]):
-            d = dx[i, t] * vecmath.exp(-clamp(gain * scale[t], limit))
-            ds[t] = -d * (x[i, t] - shift[t]) - dlog_det[t]
-            dx[i, t] = d
-            shift[t] = -d
-        scale_vjp(spec, theta, dtheta, i, scale, ds)
+        undo_row_vjp(x[i], raw[2 * i], raw[2 * i + 1], dx[i], dlog_det, ds, gain_of(spec, theta, i), limit_of(x))
+        scale_vjp(spec, theta, dtheta, i, raw[2 * i + 1], ds)
 
 
 @kernel
@@ -155,16 +188,20 @@ class Affine:
 
     Parameters
     ----------
-    scale_activation : {"tanh", "tanh_gain", "none"}
-        How the log-scale comes from the raw parameter: its tanh, that times a learned gain for each value, or itself.
+    scale_activation : {"tanh", "tanh_gain", "none", "sigmoid"}
+        How the log-scale comes from the raw parameter: its tanh, that times a learned gain for each value, itself, or the
+        logarithm of a sigmoid.
     shift_first : bool
         y = (x - t) * exp(-s) instead of y = x * exp(s) + t.
+    n_gains : int, optional
+        How many gains there are, which the values take in turn: one for each channel of an image; by default one for each
+        value.
     """
 
     multiplier = MULTIPLIER
 
-    def __init__(self, scale_activation: str, *, shift_first: bool = False) -> None:
-        self.scale_activation, self.shift_first = scale_activation, shift_first
+    def __init__(self, scale_activation: str, *, shift_first: bool = False, n_gains: int | None = None) -> None:
+        self.scale_activation, self.shift_first, self.n_gains = scale_activation, shift_first, n_gains
 
     @property
     def kernels(self) -> dict[str, Callable]:
@@ -173,11 +210,13 @@ class Affine:
 
     def parameters(self, n: int) -> list[Parameter]:
         """Parameters of the map of n values, besides those that a conditioner gives."""
-        return [Parameter("gain", np.full(n, FIRST_GAIN))] if self.scale_activation == "tanh_gain" else []
+        if self.scale_activation != "tanh_gain":
+            return []
+        return [Parameter("gain", np.full(self.n_gains or n, FIRST_GAIN))]
 
     @property
     def theta_per_value(self) -> int:
         return 1 if self.scale_activation == "tanh_gain" else 0
 
     def spec(self) -> list[int]:
-        return [SCALE_ACTIVATIONS[self.scale_activation]]
+        return [SCALE_ACTIVATIONS[self.scale_activation], self.n_gains or 1 << 40]
