@@ -23,6 +23,7 @@ if __name__ == "__main__":
 import numpy as np
 
 from benchmarks.peers import images, store
+from benchmarks.peers.contenders import restrict_cpus
 from benchmarks.peers.environments import python_of
 from benchmarks.peers.protocol import Worker
 
@@ -46,11 +47,9 @@ def race(environments: Path, folder: str | None, steps: int, held_out: int, thre
         "held_out": len(test),
         **SHAPE,
     }
-    here = Path(__file__).parent
     running = {
         name: Worker(python_of(environments, environment), script, {"OMP_NUM_THREADS": str(threads)})
         for name, (environment, script) in CONTENDERS.items()
-        if (here / script).exists()
     }
     with tempfile.TemporaryDirectory() as scratch:
         files = {part: str(Path(scratch, f"{part}.npy")) for part in ("train", "test")}
@@ -59,7 +58,8 @@ def race(environments: Path, folder: str | None, steps: int, held_out: int, thre
         results: dict[str, dict[str, Any]] = {}
         for name, worker in running.items():
             worker("load", **files)
-            built = worker("build", learning_rate=LEARNING_RATE, threads=threads, seed=SEED, **SHAPE)
+            options = {"batch": BATCH, "learning_rate": LEARNING_RATE, "threads": threads, "seed": SEED}
+            built = worker("build", **options, **SHAPE)
             results[name] = {**built, "seconds": [], "losses": []}
         for start in range(0, steps, CHUNK):
             for name, worker in running.items():
@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     given = parser.parse_args()
     steps, held_out = (10, 100) if given.quick else (given.steps, 1000)
+    restrict_cpus(given.threads)
     found = race(given.environments, given.images, steps, held_out, given.threads)
     store.update(given.results, {"glow": {**found, **store.conditions(given.threads)}})
     print(json.dumps(found, indent=1))

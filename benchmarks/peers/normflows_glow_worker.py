@@ -32,8 +32,10 @@ class Glow:
         self.idle = memory()["now"]
         forget_peak()
 
-    def build(self, size: int, scales: int, blocks: int, width: int, learning_rate: float, threads: int, seed: int) -> dict:
-        """A Glow for images of one channel, size x size, and Adam."""
+    def build(
+        self, size: int, scales: int, blocks: int, width: int, batch: int, learning_rate: float, threads: int, seed: int
+    ) -> dict:
+        """A Glow for images of one channel, size x size, and Adam; any batch may come."""
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
         bases, flows, merges = [], [], []
