@@ -157,7 +157,7 @@ class Flowjax:
 
     def _prepare(self, work: str, batch: int) -> Callable[[], Any]:
         key = self.key
-        if work == tasks.TRAIN:
+        if work in (tasks.TRAIN, tasks.COMPILED):
             data = jax.random.normal(key, (batch * N_BATCHES, self.dim))
             parts = jnp.split(jax.random.permutation(key, len(data)), N_BATCHES)
             turn = iter(range(1 << 60))

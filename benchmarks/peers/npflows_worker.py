@@ -57,7 +57,7 @@ class Npflows:
 
     def _prepare(self, work: str, batch: int) -> Callable[[], Any]:
         flow, rng = self.flow, self.rng
-        if work == tasks.TRAIN:
+        if work in (tasks.TRAIN, tasks.COMPILED):
             return TrainStep(flow, batch, clip_norm=None)
         if work == tasks.LOG_PROB:
             x = rng.standard_normal((batch, flow.input_dim)).astype(self.dtype)

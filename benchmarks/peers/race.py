@@ -61,12 +61,17 @@ class Race:
 
     def _time(self, task: tasks.Task) -> dict[str, Any]:
         """Seconds of each contender in each round, and of its first call."""
-        work = {"work": task.work, "batch": task.batch}
-        first = {name: worker("warm", most=LONGEST, **work) for name, worker in self.workers.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in self.workers}
+        work, first = {"work": task.work, "batch": task.batch}, {}
+        for name, worker in self.workers.items():
+            try:
+                first[name] = worker("warm", most=10 * LONGEST if task.work == tasks.COMPILED else LONGEST, **work)
+            except PeerError as error:
+                if name == OWN:
+                    raise
+                print(f"{task}: {error}", flush=True)
+        names, seconds = list(first), {name: [] for name in first}
         for i in range(self.rounds):
-            names = list(self.workers)
-            for name in names[i % len(names) :] + names[: i % len(names)]:
+            for name in names[i % len(names) :] + names[: i % len(names)]:  # those that could do it
                 if first[name][-1] <= LONG:
                     seconds[name].append(self.workers[name]("time", at_least=self.turn, **work))
         return {"seconds": {name: seconds[name] or first[name][-1:] for name in seconds}, "first": first}

@@ -78,7 +78,10 @@ def speeds(done: dict[str, Found]) -> str:
         task, ratio = task_of(found), ratios(found)
         aim = tasks.aim(task)
         verdict = "" if aim is None else f"{aim:g}" if np.median(ratio) >= aim else f"**{aim:g}, missed**"
-        middle = [in_unit(float(np.median(found["seconds"][name]))) for name in (OWN, *PEERS)]
+        middle = [
+            in_unit(float(np.median(found["seconds"][name]))) if name in found["seconds"] else "fails"
+            for name in (OWN, *PEERS)
+        ]
         rows.append([str(task), *middle, times(ratio), verdict])
     return table(["work", OWN, *PEERS, "fastest peer / npflows", "aim"], rows)
 
@@ -141,9 +144,9 @@ of each round to the peer with the lowest median, with its quartiles; above 1 np
 
 All may use {threads} CPUs: `torch.set_num_threads({threads})`, `npflows.set_num_threads({threads})`, and JAX makes as many
 threads as the process may use CPUs; no XLA flags are set. PyTorch has its fused Adam, gradients set to None and no gradient
-outside training; torch.compile is not used. Everything of JAX is compiled before, and waited for with block_until_ready. A
-train step is the gather of a batch's rows, the mean negative log-likelihood, its gradient and Adam, without clipping. Peers
-get their own arrays; npflows gets NumPy's.""",
+outside training; torch.compile is used where it says so (compiling takes most of a minute). Everything of JAX is compiled
+before, and waited for with block_until_ready. A train step is the gather of a batch's rows, the mean negative log-likelihood,
+its gradient and Adam, without clipping. Peers get their own arrays; npflows gets NumPy's.""",
         speeds(done),
         """MAF has 5 layers, RealNVP 8 with alternating halves, the splines 8 bins and 8 layers (coupling) or 5. The linear
 layers between splines that npflows' `NeuralSplineFlow` has are left out, as not all have them. All networks have ReLU and
@@ -219,7 +222,12 @@ def draw(found: Found, path: Path) -> None:
 
     lines: dict[str, list[tuple[int, np.ndarray]]] = {}
     starts = []
-    for work, group in ((tasks.LOG_PROB, "log_prob"), (tasks.TRAIN, "train step"), (tasks.SAMPLE, "sampling")):
+    for work, group in (
+        (tasks.LOG_PROB, "log_prob"),
+        (tasks.TRAIN, "train step"),
+        (tasks.COMPILED, "torch.compile"),
+        (tasks.SAMPLE, "sampling"),
+    ):
         starts.append(len(lines))
         for one in found["tasks"].values():
             if one["work"] == work:

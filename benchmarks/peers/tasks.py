@@ -15,6 +15,8 @@ SIZES = {
 SMALL, MIDDLE, LARGE, GALAXIES = SIZES
 BINS, BOUND = 8, 3.0
 LOG_PROB, TRAIN, SAMPLE = "log_prob", "train step", "sampling"
+COMPILED = "train step, torch.compile"
+"""The train step with what PyTorch's peers do compiled; for the others it is the train step."""
 LEARNING_RATE = 1e-3
 
 
@@ -40,6 +42,7 @@ TASKS = [
     *(Task(TRAIN, model, LARGE, batch) for model in (MAF, REALNVP) for batch in (256, 4096)),
     *(Task(SAMPLE, model, SMALL, batch) for model in (MAF, AUTOREGRESSIVE) for batch in (1, 256, 4096)),
     *(Task(SAMPLE, MAF, LARGE, batch) for batch in (1, 256, 4096)),
+    *(Task(COMPILED, model, SMALL, 256) for model in NUM_LAYERS),
 ]
 
 

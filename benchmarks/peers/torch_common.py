@@ -80,19 +80,21 @@ class TorchPeer(ABC):
             x = self.inverse(torch.from_numpy(arrays["z"]).to(dtype))
         np.savez(found, log_prob=log_prob.double().numpy(), x=x.double().numpy())
 
-    def _step(self, x: torch.Tensor) -> None:
+    def _step(self, x: torch.Tensor, log_prob: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = -self.log_prob(x).mean()
+        loss = -(log_prob or self.log_prob)(x).mean()
         loss.backward()
         self.optimizer.step()
 
     def _prepare(self, work: str, batch: int) -> Callable[[], Any]:
         """A call that does the work once."""
-        x = torch.randn(batch * (N_BATCHES if work == tasks.TRAIN else 1), self.dim)
-        if work == tasks.TRAIN:
+        training = work in (tasks.TRAIN, tasks.COMPILED)
+        x = torch.randn(batch * (N_BATCHES if training else 1), self.dim)
+        if training:
+            log_prob = torch.compile(lambda x: self.log_prob(x)) if work == tasks.COMPILED else self.log_prob
             parts = torch.randperm(len(x)).split(batch)
             turn = iter(range(1 << 60))
-            return lambda: self._step(x[parts[next(turn) % N_BATCHES]])
+            return lambda: self._step(x[parts[next(turn) % N_BATCHES]], log_prob)
         call = (lambda: self.log_prob(x)) if work == tasks.LOG_PROB else (lambda: self.sample(batch))
 
         def run() -> Any:
