@@ -69,8 +69,8 @@ def race(environments: Path, folder: str | None, steps: int, held_out: int, thre
             results[name] = {**built, "seconds": [], "losses": []}
         for done in range(0, steps, CHUNK):
             for name, worker in running.items():
-                found_now = worker("train", order=order[done : done + CHUNK], seed=SEED + done)
-                for key, values in found_now.items():
+                chunk = worker("train", order=order[done : done + CHUNK], seed=SEED + done)
+                for key, values in chunk.items():
                     results[name][key] += values
         for name, worker in running.items():
             results[name]["memory"] = worker("memory")

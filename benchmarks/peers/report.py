@@ -145,8 +145,8 @@ of each round to the peer with the lowest median, with its quartiles; above 1 np
 All may use {threads} CPUs: `torch.set_num_threads({threads})`, `npflows.set_num_threads({threads})`, and JAX makes as many
 threads as the process may use CPUs; no XLA flags are set. PyTorch has its fused Adam, gradients set to None and no gradient
 outside training; torch.compile is used where it says so (compiling takes most of a minute). Everything of JAX is compiled
-before, and waited for with block_until_ready. A train step is the gather of a batch's rows, the mean negative log-likelihood,
-its gradient and Adam, without clipping. Peers get their own arrays; npflows gets NumPy's.""",
+before, and waited for with block_until_ready. A train step is the gather of a batch's rows, the mean negative
+log-likelihood, its gradient and Adam, without clipping. Peers get their own arrays; npflows gets NumPy's.""",
         speeds(done),
         """MAF has 5 layers, RealNVP 8 with alternating halves, the splines 8 bins and 8 layers (coupling) or 5. The linear
 layers between splines that npflows' `NeuralSplineFlow` has are left out, as not all have them. All networks have ReLU and
