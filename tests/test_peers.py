@@ -107,6 +107,7 @@ def found():
         },
         "galaxies": {"MAF": {"built": built, "curves": [curve], "epochs": 2, "batch": 512, "units": 0.5}},
         "agreement": {f"zuko, MAF, D=8, 64x64, {dtype}": ours for dtype in ("float32", "float64")},
+        "memory": {name: 50.0 if name == OWN else 500.0 for name in names},
         "glow": {
             "date": "2026-01-01", "machine": "a machine", "data": "digits", "steps": 10, "batch": 32, "held_out": 5,
             "size": 32, "scales": 3, "blocks": 4, "width": 64,
@@ -131,6 +132,8 @@ def test_the_tables_and_the_picture(tmp_path, monkeypatch):
     assert "| log_prob, MAF, D=8, 64x64, B=1 | 1.10 ms | 2.20 ms | 30.0 s |" in text
     assert "2.0 (2 to 2) | **8, missed** |" in text
     assert "| MAF, nflows | -7.500 | 2.00 s | 300 ms | 6.7 |" in text
+    assert "10.0 times\nnpflows' (aim: 10)" in text
+    assert "| 50 MB | 500 MB | 500 MB |" in text
     assert "| normflows | 7 | 200 ms (100 ms to 300 ms) | 3.500 | 100 MB |" in text
     assert plot.read_bytes().startswith(b"\x89PNG")
     report.main()

@@ -155,17 +155,17 @@ class Flowjax:
         x = jax.jit(jax.vmap(lambda z: flow.bijection.transform(z)))(jnp.asarray(arrays["z"]))
         np.savez(found, log_prob=np.asarray(log_prob, np.float64), x=np.asarray(x, np.float64))
 
-    def _prepare(self, work: str, batch: int) -> Callable[[], Any]:
+    def _prepare(self, work: str, batch: int, n_batches: int = N_BATCHES) -> Callable[[], Any]:
         key = self.key
         if work in (tasks.TRAIN, tasks.COMPILED):
-            data = jax.random.normal(key, (batch * N_BATCHES, self.dim))
-            parts = jnp.split(jax.random.permutation(key, len(data)), N_BATCHES)
+            data = jax.random.normal(key, (batch * n_batches, self.dim))
+            parts = jnp.split(jax.random.permutation(key, len(data)), n_batches)
             turn = iter(range(1 << 60))
             # the buffers are given away, so that the step works on copies of its own
             state = [jax.tree.map(jnp.copy, part) for part in (self.params, self.moments)]
 
             def step() -> Any:
-                state[0], state[1], loss = self._train(*state, data, parts[next(turn) % N_BATCHES])
+                state[0], state[1], loss = self._train(*state, data, parts[next(turn) % n_batches])
                 return loss.block_until_ready()
 
             return step
@@ -181,6 +181,10 @@ class Flowjax:
 
     def time(self, work: str, batch: int, at_least: float) -> float:
         return protocol.median_of(self.ready[work, batch], at_least)
+
+    def step_memory(self, batch: int) -> float:
+        """MB of a train step; see protocol.py."""
+        return protocol.step_memory(self._prepare(tasks.TRAIN, batch, 1))
 
     def fit(self, given: str, epochs: int, batch: int, seed: int) -> dict[str, list[float]]:
         """As torch_common.py's; both sizes of batches are compiled before."""
@@ -205,5 +209,5 @@ class Flowjax:
 
 if __name__ == "__main__":
     flowjax = Flowjax()
-    names = ("build", "export", "evaluate", "warm", "time", "fit")
+    names = ("build", "export", "evaluate", "warm", "time", "step_memory", "fit")
     protocol.serve({name: getattr(flowjax, name) for name in names})

@@ -18,6 +18,8 @@ import npflows
 from benchmarks.common import TrainStep
 from benchmarks.peers import protocol, tasks
 
+N_BATCHES = 16
+
 
 def make(model: str, dim: int, hidden: tuple[int, ...], dtype: str, seed: int) -> npflows.NormalizingFlow:
     """The flow: those of the library, and splines without the linear layers that not all peers have."""
@@ -55,10 +57,10 @@ class Npflows:
             "threads": npflows.get_num_threads(),
         }
 
-    def _prepare(self, work: str, batch: int) -> Callable[[], Any]:
+    def _prepare(self, work: str, batch: int, n_batches: int = N_BATCHES) -> Callable[[], Any]:
         flow, rng = self.flow, self.rng
         if work in (tasks.TRAIN, tasks.COMPILED):
-            return TrainStep(flow, batch, clip_norm=None)
+            return TrainStep(flow, batch, n_batches, clip_norm=None)
         if work == tasks.LOG_PROB:
             x = rng.standard_normal((batch, flow.input_dim)).astype(self.dtype)
             return lambda: flow.log_prob(x)
@@ -71,6 +73,10 @@ class Npflows:
 
     def time(self, work: str, batch: int, at_least: float) -> float:
         return protocol.median_of(self.ready[work, batch], at_least)
+
+    def step_memory(self, batch: int) -> float:
+        """MB of a train step; see protocol.py."""
+        return protocol.step_memory(self._prepare(tasks.TRAIN, batch, 1))
 
     def fit(self, given: str, until: list[float], most_epochs: int, batch: int, seed: int) -> dict[str, Any]:
         """Held-out mean log-likelihood four times an epoch, until the highest of `until` is passed, and seconds of training
@@ -100,4 +106,4 @@ class Npflows:
 
 if __name__ == "__main__":
     worker = Npflows()
-    protocol.serve({name: getattr(worker, name) for name in ("build", "warm", "time", "fit")})
+    protocol.serve({name: getattr(worker, name) for name in ("build", "warm", "time", "step_memory", "fit")})

@@ -137,3 +137,13 @@ def memory() -> dict[str, float]:
         return {"now": math.nan, "peak": math.nan}
     found = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS", "VmHWM"))}
     return {"now": int(found["VmRSS"]) * 1.024e-3, "peak": int(found["VmHWM"]) * 1.024e-3}
+
+
+def step_memory(step: Callable[[], Any]) -> float:
+    """MB by which the second step's peak is above what there was before the first, which may compile."""
+    gc.collect()
+    before = memory()["now"]
+    step()
+    forget_peak()
+    step()
+    return memory()["peak"] - before

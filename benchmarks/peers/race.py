@@ -2,10 +2,11 @@
 
     python benchmarks/peers/race.py ENVIRONMENTS RESULTS.json [--threads 2] [--rounds 7] [--only TEXT] [--quick]
 
-First the agreement of carry.py, then every task of tasks.py, then the galaxies; what a results file of the same machine
-has already is not done again.  Every contender takes its turn in every round, each time another one first, so that a
-drifting machine meets all alike; a turn is the median of the calls that fill a fifth of a second, and garbage is not
-collected in it.  Of a contender whose call takes over 5 seconds the second call counts, and there are no more.
+First the agreement of carry.py, then every task of tasks.py, the galaxies and the memory of a large train step; what a
+results file of the same machine has already is not done again.  Every contender takes its turn in every round, each time
+another one first, so that a drifting machine meets all alike; a turn is the median of the calls that fill a fifth of a
+second, and garbage is not collected in it.  Of a contender whose call takes over 5 seconds the second call counts, and there
+are no more.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Race:
     def close(self) -> None:
         for worker in self.workers.values():
             worker.close()
+        self.workers = {}
 
     def build(self, model: str, size: str) -> dict[str, Any]:
         """What each contender says of its flow."""
@@ -112,6 +114,17 @@ def agreements(environments: Path, results: Path, peers: list[str]) -> None:
         store.update(results, {"agreement": done})
 
 
+def step_memory(environments: Path, threads: int) -> dict[str, float]:
+    """MB of a train step of each contender, in a fresh process; npflows has a first one that fills its kernels' cache."""
+    found = {}
+    for name in (OWN, OWN, *PEERS):
+        with contenders.start(environments, name, threads) as worker:
+            worker("build", model=tasks.MAF, size=tasks.LARGE, dtype="float32", threads=threads, seed=0)
+            found[name] = worker("step_memory", batch=tasks.MEMORY_BATCH)
+        print(f"memory, {name}: {found[name]:.0f} MB", flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environments", type=Path, help="the folder that make_environments.py filled")
@@ -139,6 +152,9 @@ def main() -> None:
             if model not in done and given.only in f"galaxies, {model}":
                 found = race.fit(model, 2 if given.quick else EPOCHS, 1 if given.quick else 3)
                 store.update(given.results, {"galaxies": {**done, model: found}})
+        race.close()
+        if not given.quick and given.only in "memory" and "memory" not in store.read(given.results):
+            store.update(given.results, {"memory": step_memory(given.environments, given.threads)})
     except PeerError as error:
         raise SystemExit(str(error)) from None
     finally:

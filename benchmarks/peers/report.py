@@ -156,6 +156,14 @@ gain, one parameter more for a value, where nflows has a softplus (MAF) or a sig
 exponential of a soft clip, and normflows a sigmoid (MAF) or an exponential (RealNVP).""",
         counts(done),
     ]
+    if found.get("memory"):
+        best = min(found["memory"][name] for name in PEERS)
+        parts += [
+            f"""Memory of a train step of {tasks.MEMORY_BATCH:,} rows, MAF, {tasks.LARGE}, in fresh processes: the peak of
+the second step above what there was before the first. The least of a peer's is {best / found["memory"][OWN]:.1f} times
+npflows' (aim: 10).""",
+            table([OWN, *PEERS], [[f"{found['memory'][name]:,.0f} MB" for name in (OWN, *PEERS)]]),
+        ]
     if found.get("galaxies"):
         options = next(iter(found["galaxies"].values()))
         parts += [

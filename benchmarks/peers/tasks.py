@@ -19,6 +19,9 @@ COMPILED = "train step, torch.compile"
 """The train step with what PyTorch's peers do compiled; for the others it is the train step."""
 LEARNING_RATE = 1e-3
 
+MEMORY_BATCH = 65536
+"""Rows of the train step of a MAF of the largest size whose memory is measured."""
+
 
 class Task(NamedTuple):
     """A row of the table."""

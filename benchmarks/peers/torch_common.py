@@ -86,15 +86,15 @@ class TorchPeer(ABC):
         loss.backward()
         self.optimizer.step()
 
-    def _prepare(self, work: str, batch: int) -> Callable[[], Any]:
+    def _prepare(self, work: str, batch: int, n_batches: int = N_BATCHES) -> Callable[[], Any]:
         """A call that does the work once."""
         training = work in (tasks.TRAIN, tasks.COMPILED)
-        x = torch.randn(batch * (N_BATCHES if training else 1), self.dim)
+        x = torch.randn(batch * (n_batches if training else 1), self.dim)
         if training:
             log_prob = torch.compile(lambda x: self.log_prob(x)) if work == tasks.COMPILED else self.log_prob
             parts = torch.randperm(len(x)).split(batch)
             turn = iter(range(1 << 60))
-            return lambda: self._step(x[parts[next(turn) % N_BATCHES]], log_prob)
+            return lambda: self._step(x[parts[next(turn) % n_batches]], log_prob)
         call = (lambda: self.log_prob(x)) if work == tasks.LOG_PROB else (lambda: self.sample(batch))
 
         def run() -> Any:
@@ -110,6 +110,10 @@ class TorchPeer(ABC):
 
     def time(self, work: str, batch: int, at_least: float) -> float:
         return protocol.median_of(self.ready[work, batch], at_least)
+
+    def step_memory(self, batch: int) -> float:
+        """MB of a train step; see protocol.py."""
+        return protocol.step_memory(self._prepare(tasks.TRAIN, batch, 1))
 
     def fit(self, given: str, epochs: int, batch: int, seed: int) -> dict[str, list[float]]:
         """Held-out mean log-likelihood after each epoch and the seconds of training until then."""
@@ -128,7 +132,7 @@ class TorchPeer(ABC):
         return {"seconds": seconds, "reached": reached}
 
     def serve(self) -> None:
-        names = ("build", "export", "evaluate", "warm", "time", "fit")
+        names = ("build", "export", "evaluate", "warm", "time", "step_memory", "fit")
         protocol.serve({name: getattr(self, name) for name in names})
 
 
