@@ -5,8 +5,8 @@
 First the agreement of carry.py, then every task of tasks.py, the galaxies and the memory of a large train step; what a
 results file of the same machine has already is not done again.  Every contender takes its turn in every round, each time
 another one first, so that a drifting machine meets all alike; a turn is the median of the calls that fill a fifth of a
-second, and garbage is not collected in it.  Of a contender whose call takes over 5 seconds the second call counts, and there
-are no more.
+second, and garbage is not collected in it.  Of a contender whose call takes over 5 seconds the second call counts, and
+there are no more.
 """
 
 from __future__ import annotations
