@@ -71,10 +71,16 @@ def task_of(found: Found) -> tasks.Task:
     return tasks.Task(*(found[name] for name in tasks.Task._fields))
 
 
+def in_order(done: dict[str, Found]) -> list[Found]:
+    """What was found, in the order of tasks.py, whatever the order it was found in."""
+    order = {task: i for i, task in enumerate(tasks.TASKS)}
+    return sorted(done.values(), key=lambda found: order.get(task_of(found), len(order)))
+
+
 def speeds(done: dict[str, Found]) -> str:
     """The table of times."""
     rows = []
-    for found in done.values():
+    for found in in_order(done):
         task, ratio = task_of(found), ratios(found)
         aim = tasks.aim(task)
         verdict = "" if aim is None else f"{aim:g}" if np.median(ratio) >= aim else f"**{aim:g}, missed**"
@@ -89,7 +95,7 @@ def speeds(done: dict[str, Found]) -> str:
 def counts(done: dict[str, Found]) -> str:
     """The table of parameters; all peers that say the same stand in one column."""
     rows, seen = [], set()
-    for found in done.values():
+    for found in in_order(done):
         key = found["model"], found["size"]
         if key not in seen:
             seen.add(key)
@@ -237,7 +243,7 @@ def draw(found: Found, path: Path) -> None:
         (tasks.SAMPLE, "sampling"),
     ):
         starts.append(len(lines))
-        for one in found["tasks"].values():
+        for one in in_order(found["tasks"]):
             if one["work"] == work:
                 lines.setdefault(f"{group}: {one['model']}, {one['size']}", []).append((one["batch"], ratios(one)))
     figure = Figure(
