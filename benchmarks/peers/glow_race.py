@@ -30,11 +30,16 @@ from benchmarks.peers.protocol import Worker
 BATCH, CHUNK, SEED = 32, 20, 0
 SHAPE = {"size": images.SIZE, "scales": 3, "blocks": 4, "width": 64}
 LEARNING_RATE = 1e-3
-CONTENDERS = {"normflows": ("torch", "normflows_glow_worker.py"), "npflows": (None, "npflows_glow_worker.py")}
+CONTENDERS: dict[str, tuple[str | None, str, dict[str, str]]] = {
+    "normflows": ("torch", "normflows_glow_worker.py", {}),
+    "npflows": (None, "npflows_glow_worker.py", {}),
+    "npflows, scale_activation='tanh_gain'": (None, "npflows_glow_worker.py", {"scale_activation": "tanh_gain"}),
+}
+"""The environment, the worker and what it builds differently."""
 
 
 def start(environments: Path, name: str, threads: int) -> Worker:
-    environment, script = CONTENDERS[name]
+    environment, script, _ = CONTENDERS[name]
     return Worker(python_of(environments, environment), script, {"OMP_NUM_THREADS": str(threads)})
 
 
@@ -57,15 +62,17 @@ def race(environments: Path, folder: str | None, steps: int, held_out: int, thre
         np.save(files["train"], train)
         np.save(files["test"], test)
         options = {"batch": BATCH, "learning_rate": LEARNING_RATE, "threads": threads, "seed": SEED, **SHAPE}
-        with start(environments, "npflows", threads) as worker:  # its kernels are compiled, into the cache
-            worker("load", **files)
-            worker("build", **options)
-            worker("train", order=order[:1], seed=SEED)
+        for name, (environment, _, different) in CONTENDERS.items():
+            if environment is None:  # kernels are compiled, into the cache
+                with start(environments, name, threads) as worker:
+                    worker("load", **files)
+                    worker("build", **options, **different)
+                    worker("train", order=order[:1], seed=SEED)
         running = {name: start(environments, name, threads) for name in CONTENDERS}
         results: dict[str, dict[str, Any]] = {}
         for name, worker in running.items():
             worker("load", **files)
-            built = worker("build", **options)
+            built = worker("build", **options, **CONTENDERS[name][2])
             results[name] = {**built, "seconds": [], "losses": []}
         for done in range(0, steps, CHUNK):
             for name, worker in running.items():

@@ -34,11 +34,21 @@ class Glow:
         forget_peak()
 
     def build(
-        self, size: int, scales: int, blocks: int, width: int, batch: int, learning_rate: float, threads: int, seed: int
+        self,
+        size: int,
+        scales: int,
+        blocks: int,
+        width: int,
+        batch: int,
+        learning_rate: float,
+        threads: int,
+        seed: int,
+        scale_activation: str = "sigmoid",
     ) -> dict[str, Any]:
         """A Glow whose images are divided by 256, as for the peer; ActNorm starts from training images, as in `fit`."""
         npflows.set_num_threads(threads)
-        self.flow = npflows.Glow((size, size, 1), scales, blocks, (width, width), levels=LEVELS, actnorm=False, rng=seed)
+        self.flow = npflows.Glow((size, size, 1), scales, blocks, (width, width), levels=LEVELS, actnorm=False,
+                                 scale_activation=scale_activation, rng=seed)  # fmt: skip
         table = self.images["train"].reshape(len(self.images["train"]), -1)
         self.flow.standardize.set(0.0, float(LEVELS))
         set_from_data(self.flow, Rows(table, np.arange(len(table))), None, False, np.random.default_rng(seed))
