@@ -85,7 +85,7 @@ class Split(Chain):
     The values of a result are the first half of the channels, pixel by pixel, then the second half.  With
     `split_prior="learned"` the second half is standardised by a mean and a scale that one convolution gives from the first
     half, which is a normal density of what is left behind, given what goes on (Kingma and Dhariwal 2018, arXiv:1807.03039,
-    and its code); it starts as the standard normal, and its scale is bounded, as one that is linear in what goes on explodes
+    and its code); it starts as the standard normal, and its scale is bounded: one that is linear in what goes on explodes
     far out.
 
     Parameters
