@@ -67,16 +67,26 @@ def make_data(n: int, dim: int, dtype: str = "float64") -> np.ndarray:
 class TrainStep:
     """All that `fit` does for one batch: gather its rows, loss, gradient, clip, Adam."""
 
-    def __init__(self, flow: npflows.NormalizingFlow, batch_size: int, n_batches: int = 16) -> None:
-        n, buffer, rng = n_batches * batch_size, flow._buffer, np.random.default_rng(3)
-        rows = Rows(make_data(n, flow.input_dim, flow.dtype.name), np.arange(n))
+    def __init__(
+        self,
+        flow: npflows.NormalizingFlow,
+        batch_size: int,
+        n_batches: int = 16,
+        *,
+        x: np.ndarray | None = None,
+        clip_norm: float | None = 5.0,
+    ) -> None:
+        n = n_batches * batch_size if x is None else len(x)
+        buffer, rng = flow._buffer, np.random.default_rng(3)
+        rows = Rows(make_data(n, flow.input_dim, flow.dtype.name) if x is None else x, np.arange(n))
         self.trainer = Trainer(flow, rows, None, batch_size=batch_size, schedule=Schedule("constant", 1e-3, 1, 0, 1),
-                               optimizer=Adam(buffer.theta, buffer.free, 0.0, 5.0), ema=None, rng=rng)  # fmt: skip
+                               optimizer=Adam(buffer.theta, buffer.free, 0.0, clip_norm), ema=None, rng=rng)  # fmt: skip
         self._batches = itertools.cycle(np.array_split(rng.permutation(n), n_batches))
 
-    def __call__(self) -> None:
+    def __call__(self, rows: np.ndarray | None = None) -> None:
         trainer = self.trainer
-        _, taken, _ = trainer.run_step(next(self._batches), trainer.schedule.rate(trainer.step))
+        batch = next(self._batches) if rows is None else rows
+        _, taken, _ = trainer.run_step(batch, trainer.schedule.rate(trainer.step))
         if not taken:
             raise RuntimeError("a step was not finite")
 

@@ -85,7 +85,8 @@ class Split(Chain):
     The values of a result are the first half of the channels, pixel by pixel, then the second half.  With
     `split_prior="learned"` the second half is standardised by a mean and a scale that one convolution gives from the first
     half, which is a normal density of what is left behind, given what goes on (Kingma and Dhariwal 2018, arXiv:1807.03039,
-    and its code); it starts as the standard normal.
+    and its code); it starts as the standard normal, and its scale is bounded: one that is linear in what goes on explodes
+    far out.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ class Split(Chain):
             mask = np.zeros((*(self.image_size or (1, 1)), self.num_channels), int)
             mask[..., : self.num_channels // 2] = 1
             prior = CouplingLayer(
-                mask, (), "none", network="conv", shift_first=True, condition_dim=width, dtype=dtype, rng=0
+                mask, (), "tanh_gain", network="conv", shift_first=True, condition_dim=width, dtype=dtype, rng=0
             )  # fmt: skip
             parts = {"prior": prior, **parts}
         super().__init__(parts, dtype=dtype)

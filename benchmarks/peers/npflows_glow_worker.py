@@ -1,0 +1,89 @@
+"""npflows' Glow in a process of its own, with the commands of normflows_glow_worker.py.
+
+The couplings' networks have no ActNorm, as normflows' have none by default.  What a split leaves behind has a prior that
+depends on what goes on, where normflows has a mean and a scale for each value.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import numpy as np
+
+import npflows
+from benchmarks.common import TrainStep
+from benchmarks.peers.protocol import forget_peak, memory, serve
+from npflows.training.data import Rows
+from npflows.training.initialize import set_from_data
+
+LEVELS = 256
+
+
+class Glow:
+    """The commands."""
+
+    def load(self, train: str, test: str) -> None:
+        self.images = {"train": np.load(train), "test": np.load(test)}
+        self.idle = memory()["now"]
+        forget_peak()
+
+    def build(
+        self,
+        size: int,
+        scales: int,
+        blocks: int,
+        width: int,
+        batch: int,
+        learning_rate: float,
+        threads: int,
+        seed: int,
+        scale_activation: str = "sigmoid",
+    ) -> dict[str, Any]:
+        """A Glow whose images are divided by 256, as for the peer; ActNorm starts from training images, as in `fit`."""
+        npflows.set_num_threads(threads)
+        self.flow = npflows.Glow((size, size, 1), scales, blocks, (width, width), levels=LEVELS, actnorm=False,
+                                 scale_activation=scale_activation, rng=seed)  # fmt: skip
+        table = self.images["train"].reshape(len(self.images["train"]), -1)
+        self.flow.standardize.set(0.0, float(LEVELS))
+        set_from_data(self.flow, Rows(table, np.arange(len(table))), None, False, np.random.default_rng(seed))
+        self.step = TrainStep(self.flow, batch, x=table, clip_norm=None)
+        self.learning_rate = learning_rate
+        return {
+            "parameters": self.flow.num_params,
+            "used": self.flow.num_params,
+            "versions": {"npflows": npflows.__version__},
+            "threads": npflows.get_num_threads(),
+        }
+
+    def train(self, order: list[list[int]], seed: int) -> dict[str, Any]:
+        trainer = self.step.trainer
+        trainer.rng = np.random.default_rng(seed)
+        seconds, losses = [], []
+        for rows in order:
+            started = time.perf_counter()
+            loss, taken, _ = trainer.run_step(np.array(rows), self.learning_rate)
+            seconds.append(time.perf_counter() - started)
+            if not taken:
+                raise RuntimeError("a step was not finite")
+            losses.append(loss)
+        return {"seconds": seconds, "losses": losses}
+
+    def bits_per_dim(self, batch: int, seed: int) -> float:
+        images = self.images["test"][..., None]
+        parts = [images[i : i + batch] for i in range(0, len(images), batch)]
+        bits = [len(part) * self.flow.bits_per_dim(part, draws=1, rng=seed + i) for i, part in enumerate(parts)]
+        return float(sum(bits) / len(images))
+
+    def memory(self) -> float:
+        return memory()["peak"] - self.idle
+
+
+if __name__ == "__main__":
+    glow = Glow()
+    serve({name: getattr(glow, name) for name in ("load", "build", "train", "bits_per_dim", "memory")})
