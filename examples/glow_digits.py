@@ -40,7 +40,7 @@ def main() -> None:
     flow = npflows.Glow((8, 8, 1), num_scales=2, blocks_per_scale=2 if arguments.quick else 8, hidden_dims=(64, 64),
                         levels=17, alpha=0.01, scale_activation="tanh_gain", rng=0)  # fmt: skip
     start = time.perf_counter()
-    flow.fit(x, max_epochs=2 if arguments.quick else 60, batch_size=64, learning_rate=2e-3, weight_decay=1.0, ema=0.99,
+    flow.fit(x, max_epochs=2 if arguments.quick else 60, batch_size=64, learning_rate=3e-3, weight_decay=1.0, ema=0.99,
              rng=0)  # fmt: skip
     print(f"{len(x):,} digits, {len(flow.history['epoch'])} epochs in {time.perf_counter() - start:.0f} s, "
           f"{flow.num_params:,} parameters")  # fmt: skip
@@ -49,10 +49,11 @@ def main() -> None:
 
     samples = flow.sample(60, rng=1, temperature=TEMPERATURE)
     ways = [flow.interpolate(new[new_label == a][0], new[new_label == b][0], 9) for a, b in PAIRS]
-    figure = Figure(figsize=(9, 6.6), dpi=100, layout="constrained")
-    axes = figure.subplot_mosaic("SR;WC", width_ratios=(1.2, 1), height_ratios=(1, 0.8))
+    figure = Figure(figsize=(9, 6.6), dpi=100)
+    figure.subplots_adjust(left=0.01, right=0.985, bottom=0.08, top=0.95, wspace=0.2, hspace=0.13)
+    axes = figure.subplot_mosaic("SR;WC", width_ratios=(1.5, 1), height_ratios=(1, 0.92))
     images(samples, axes["S"], columns=10, limits=(0, 16), cmap="Greys")
-    images(new[:48], axes["R"], columns=8, limits=(0, 16), cmap="Greys")
+    images(new[:42], axes["R"], columns=7, limits=(0, 16), cmap="Greys")
     images(np.stack(ways), axes["W"], limits=(0, 16), cmap="Greys")
     axes["S"].set_title(f"samples, temperature {TEMPERATURE}")
     axes["R"].set_title("held-out digits")
