@@ -1,4 +1,4 @@
-"""Glow in minutes: digits of 8 x 8 pixels, drawn by a flow of images, and what lies between two of them.
+"""Glow in a minute: digits of 8 x 8 pixels, drawn by a flow of images, and what lies between two of them.
 
 scikit-learn's digits have 17 shades, whole numbers.  `levels=17` takes them as they are: the flow sees each at a random
 place of its cell, samples are whole numbers again, and `bits_per_dim` is what an arithmetic coder would need for a pixel.
@@ -50,7 +50,7 @@ def main() -> None:
     samples = flow.sample(60, rng=1, temperature=TEMPERATURE)
     ways = [flow.interpolate(new[new_label == a][0], new[new_label == b][0], 9) for a, b in PAIRS]
     figure = Figure(figsize=(9, 6.6), dpi=100)
-    figure.subplots_adjust(left=0.01, right=0.985, bottom=0.08, top=0.95, wspace=0.2, hspace=0.13)
+    figure.subplots_adjust(left=0.01, right=0.985, bottom=0.08, top=0.95, wspace=0.28, hspace=0.13)
     axes = figure.subplot_mosaic("SR;WC", width_ratios=(1.5, 1), height_ratios=(1, 0.92))
     images(samples, axes["S"], columns=10, limits=(0, 16), cmap="Greys")
     images(new[:42], axes["R"], columns=7, limits=(0, 16), cmap="Greys")
