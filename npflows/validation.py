@@ -141,6 +141,8 @@ def as_rows(values: object, shape: tuple[int, ...], name: str) -> tuple[np.ndarr
         )
     elif array.ndim == 2:
         hint = f"; it has {array.shape[1]} columns where {dim} are expected"
+    elif shape[2:] == (1,) and array.shape[-2:] == shape[:2]:
+        hint = f"; give the one channel an axis: {name}[..., None]"
     raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{hint}")
 
 

@@ -10,6 +10,7 @@ from npflows import (
     MADE,
     MAF,
     CouplingLayer,
+    Glow,
     IAFLayer,
     MAFLayer,
     Normal,
@@ -84,6 +85,22 @@ def test_more_columns_than_rows_is_a_warning_at_the_users_line():
     with pytest.warns(UserWarning, match="x has 4 rows and 5 columns, more columns than rows: is it transposed?") as caught:
         maf(5).fit(RNG.normal(size=(4, 5)), **OPTIONS)
     assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("method", ["log_prob", "fit"])
+def test_images_of_another_shape_are_refused(method):
+    glow = Glow((4, 4, 1), 1, 1, (4,), rng=0)
+    for shape, hint in (
+        ((30, 4, 4), r"; give the one channel an axis: x\[\.\.\., None\]"),
+        ((30, 4, 3, 1), ""),
+        ((30, 4, 4, 3), ""),
+    ):
+        message = rf"x must have shape \(n, 4, 4, 1\) or \(n, 16\), got \({', '.join(map(str, shape))}\){hint}$"
+        refuses(ValueError, message, lambda flow: getattr(flow, method)(np.zeros(shape)), glow)  # noqa: B023
+
+
+def test_few_images_are_no_transposed_table():
+    Glow((4, 4, 1), 1, 1, (4,), rng=0).fit(RNG.normal(size=(6, 4, 4, 1)), max_epochs=1, rng=0)
 
 
 def test_a_vector_given_to_fit_is_told_the_reshape():

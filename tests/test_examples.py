@@ -12,6 +12,8 @@ GUIDES = (
     "anomaly_detection",
     "density_estimation",
     "digits_by_class",
+    "glow_digits",
+    "glow_fashion",
     "periodic_angles",
     "photometric_redshifts",
     "posterior",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npflows.importance import effective_sample_size
-from npflows.validation import as_condition, as_numeric, as_positive, as_weights, warn_user
+from npflows.validation import as_condition, as_numeric, as_positive, as_rows, as_weights, warn_user
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
@@ -104,8 +104,8 @@ def as_table(flow: NormalizingFlow, x: object, name: str) -> np.ndarray:
     if table.ndim == 1:
         reshape = f"{name}.reshape(-1, 1)" if dim == 1 else f"{name}.reshape(-1, {dim})"
         raise ValueError(f"fit needs a table of shape (n, {dim}), got a 1-D array of length {len(table)}; use {reshape}")
-    if table.ndim == len(flow.input_shape) + 1 and table.shape[1:] == flow.input_shape:
-        table = table.reshape(len(table), dim)
+    if len(flow.input_shape) > 1 and table.shape != flow.input_shape:
+        table, _ = as_rows(table, flow.input_shape, name)
     if table.ndim != 2 or table.shape[1] != dim:
         hint = " (is it transposed?)" if table.ndim == 2 and table.shape[0] == dim else ""
         raise ValueError(f"{name} must have {dim} columns, got shape {table.shape}{hint}")
@@ -126,7 +126,7 @@ def as_training_rows(
     """The valid rows of a table, after every check; where entries are missing, nothing stands in for them yet."""
     table = as_table(flow, x, name)
     n = len(table)
-    if n < table.shape[1]:
+    if n < table.shape[1] and len(flow.input_shape) == 1:
         warn_user(f"{name} has {n} rows and {table.shape[1]} columns, more columns than rows: is it transposed?")
     weights = as_weights(weight, n, "sample_weight" if name == "x" else "validation_weight")
     context = as_condition(condition, n, flow.condition_dim)

@@ -1,0 +1,106 @@
+"""Many images side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npflows.plotting.style import INK, TICKS, own_axes, require_matplotlib
+from npflows.validation import as_int, as_numeric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GAP, HEADING = 0.08, 0.3
+"""Room between images, and above each for its title, as shares of their height."""
+WIDTH = 6.4
+"""Inches of a figure of its own."""
+
+
+def images(
+    images: object,
+    ax: Axes | None = None,
+    *,
+    columns: int | None = None,
+    titles: Sequence[str] | None = None,
+    limits: tuple[float, float] | None = None,
+    cmap: str = "gray",
+) -> Figure:
+    """Images side by side, as flows of images sample them.
+
+    Parameters
+    ----------
+    images : array_like (n, height, width, channels), or (rows, columns, height, width, channels)
+        Grey ones have one channel, coloured ones three; one image may come without its axis.  NaN is left blank.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a figure of its own by default.
+    columns : int, optional
+        Images in a row; by default as many as there are rows of them, about, or as the array says.
+    titles : sequence of str, optional
+        One for each image, above it.
+    limits : (low, high), optional
+        Values at the two ends of the shades, (0, 255) for instance; by default the lowest and the highest one.
+    cmap : str
+        Matplotlib's name for the shades of grey images: "gray" from black to white, "Greys" from white to black.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    require_matplotlib()
+    import matplotlib
+
+    values = as_numeric(images, "images").astype(np.float64)
+    if values.ndim == 5:
+        columns = values.shape[1] if columns is None else columns
+        values = values.reshape(-1, *values.shape[2:])
+    values = values[None] if values.ndim == 3 else values
+    if values.ndim != 4 or values.shape[3] not in (1, 3):
+        raise ValueError(
+            f"images must have shape (n, height, width, channels) with 1 or 3 channels, got {np.shape(images)}"
+        )
+    if not values.size:
+        raise ValueError("images has no image to draw")
+    n, height, width, _ = values.shape
+    if titles is not None and len(titles) != n:
+        raise ValueError(f"titles names {len(titles)} images, there are {n}")
+    low, high = _ends(values, limits)
+    columns = min(n, math.ceil(math.sqrt(n)) if columns is None else as_int(columns, "columns"))
+    rows = -(-n // columns)
+
+    gap = max(1, round(GAP * height))
+    head = gap if titles is None else max(2, round(HEADING * height))
+    shades = np.clip((values - low) / ((high - low) or 1), 0, 1)
+    paint = shades if values.shape[3] == 3 else matplotlib.colormaps[cmap](shades[..., 0])
+    sheet = np.zeros((rows * (height + head) - (gap if titles is None else 0), columns * (width + gap) - gap, 4))
+    top = 0 if titles is None else head
+    corners = [(top + i // columns * (height + head), i % columns * (width + gap)) for i in range(n)]
+    for (y, x), image, blank in zip(corners, paint, np.isnan(values).any(axis=3)):
+        cell = sheet[y : y + height, x : x + width]
+        cell[..., :3], cell[..., 3] = np.nan_to_num(image[..., :3]), ~blank
+
+    ax = own_axes(ax, (WIDTH, WIDTH * sheet.shape[0] / sheet.shape[1]))
+    ax.imshow(sheet, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    if titles is not None:
+        points = 72 * ax.get_position().width * ax.figure.get_size_inches()[0] / sheet.shape[1]  # of a pixel
+        for (y, x), title in zip(corners, titles):
+            ax.text(x + width / 2 - 0.5, y - 0.5 - 0.15 * head, title, fontsize=min(TICKS, 0.7 * head * points), color=INK,
+                    ha="center", va="bottom")  # fmt: skip
+    return ax.figure
+
+
+def _ends(values: np.ndarray, limits: object) -> tuple[float, float]:
+    """The values at the ends of the shades."""
+    if limits is None:
+        known = values[np.isfinite(values)]
+        return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    ends = np.asarray(limits)
+    if ends.shape != (2,) or ends.dtype.kind not in "biuf" or not np.isfinite(ends).all() or ends[0] >= ends[1]:
+        raise ValueError(f"limits must be two numbers, low < high, got {limits!r}")
+    return float(ends[0]), float(ends[1])
