@@ -126,7 +126,7 @@ def as_training_rows(
     """The valid rows of a table, after every check; where entries are missing, nothing stands in for them yet."""
     table = as_table(flow, x, name)
     n = len(table)
-    if n < table.shape[1]:
+    if n < table.shape[1] and len(flow.input_shape) == 1:
         warn_user(f"{name} has {n} rows and {table.shape[1]} columns, more columns than rows: is it transposed?")
     weights = as_weights(weight, n, "sample_weight" if name == "x" else "validation_weight")
     context = as_condition(condition, n, flow.condition_dim)

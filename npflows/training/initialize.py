@@ -38,7 +38,7 @@ def set_from_data(
         widest = max(layer.work_rows + layer.temp_rows for layer, _ in flow._leaves)
         n_rows = max(2, min(INITIAL_ROWS, INITIAL_VALUES // max(widest, 1)))
         x, weight, condition = train.take(rng.permutation(len(train))[:n_rows])
-        _layer_after_layer(flow, x, weight, condition)
+        _layer_after_layer(flow, x, weight, condition, rng)
     warn_of_tails(flow, train)
 
 
@@ -76,16 +76,25 @@ def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, c
     if not len(rows) or not np.isfinite(rows).all():
         raise ValueError("initialize needs at least one row, and finite values only")
     used = np.arange(len(rows)) if weight is None else np.flatnonzero(weight)
+    if flow._support is not None:
+        flow._support.check(rows, "x")
     standardize_once(flow, Rows(rows, used, weight, context), None)
-    _layer_after_layer(flow, rows, weight, context)
+    _layer_after_layer(flow, rows, weight, context, np.random.default_rng(0))
     return flow
 
 
 def _layer_after_layer(
-    flow: NormalizingFlow, rows: np.ndarray, weight: np.ndarray | None, context: np.ndarray | None
-) -> None:  # fmt: skip
+    flow: NormalizingFlow,
+    rows: np.ndarray,
+    weight: np.ndarray | None,
+    context: np.ndarray | None,
+    rng: np.random.Generator,
+) -> None:
+    """Each layer from what enters it; whole numbers lie at random places of their cells, as in training."""
     if len(rows) == 1 and _pending(flow):
         warn_user("layers are set from a single row, whose spread says little: give them more")
+    if flow._support is not None and flow._support.has_integers:
+        rows = flow._support.scatter(rows, rng)
     inner = flow._inner_condition(context)
     for i, (layer, _) in enumerate(flow._leaves):
         if layer.initialized is False:
