@@ -248,7 +248,6 @@ def coupling_network(
     options = dict(options)
     if options.pop("residual_blocks") or options.pop("dropout"):
         raise ValueError("network='conv' has no residual_blocks and no dropout: leave both at 0")
-    options.pop("dropout", None)
     return ConvNet.for_mask(mask, hidden_dims, multiplier, actnorm=actnorm, **options)
 
 
