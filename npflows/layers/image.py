@@ -51,6 +51,8 @@ class ImageLayer(Layer):
             arguments = {name: getattr(self, name) for name in self.arguments}
             options = {"rng": 0} if self._draws else {}
             sized = type(self)(**{**arguments, "image_size": shape[:2]}, **options)
+            if sized.theta_size != self.theta_size:
+                raise ValueError(f"needs image_size={shape[:2]} to take images {shape}, as its parameters depend on it")
             sized.share(self)
             self._sized[shape] = sized
         return self._sized[shape]
