@@ -6,6 +6,8 @@ sees as `params` is the packed vector of the free entries alone, and gradients a
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +37,26 @@ class Parameter:
         free = True if self.free is None else self.free
         return np.broadcast_to(np.asarray(free, bool), self.value.shape)
 
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    def slot(self) -> Slot:
+        return Slot(self.name, self.value.shape, self.free)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A parameter without its values, which a flat buffer has: large flows keep them once."""
+
+    name: str
+    shape: tuple[int, ...]
+    free: np.ndarray | bool | None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
 
 class ParameterBuffer:
     """Parameters laid out one after the other in one array.
@@ -48,12 +70,18 @@ class ParameterBuffer:
     """
 
     def __init__(self, parameters: Iterable[Parameter], dtype: np.dtype) -> None:
-        self.parameters = list(parameters)
-        self.dtype = np.dtype(dtype)
-        values = [np.where(p.free_mask() | (p.free is False), p.value, 0).ravel() for p in self.parameters]
-        self.theta = np.concatenate([np.zeros(0), *values]).astype(self.dtype)
-        self.free = np.concatenate([np.zeros(0, bool), *(p.free_mask().ravel() for p in self.parameters)])
-        self.index = np.flatnonzero(self.free)
+        given = list(parameters)
+        self.dtype, self.parameters = np.dtype(dtype), [p.slot() for p in given]
+        self.theta = np.empty(sum(p.size for p in given), self.dtype)
+        self.free = np.empty(self.theta.size, bool)
+        for p, value, free in zip(given, self.views().values(), self.views(self.free).values()):
+            free[:] = p.free_mask()
+            value[:] = p.value if p.free is False else np.where(free, p.value, 0)
+
+    @functools.cached_property
+    def index(self) -> np.ndarray:
+        """Places of the free entries of `theta`."""
+        return np.flatnonzero(self.free)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -70,8 +98,8 @@ class ParameterBuffer:
         flat = self.theta if flat is None else flat
         views, start = {}, 0
         for p in self.parameters:
-            views[p.name] = flat[start : start + p.value.size].reshape(p.value.shape)
-            start += p.value.size
+            views[p.name] = flat[start : start + p.size].reshape(p.shape)
+            start += p.size
         return views
 
     def pack(self, flat: np.ndarray | None = None) -> np.ndarray:
@@ -117,7 +145,7 @@ class Parametrised:
     @property
     def num_params(self) -> int:
         """How many free parameters there are; what a mask forbids does not count."""
-        return self._buffer.index.size
+        return int(np.count_nonzero(self._buffer.free))
 
     def named_params(self) -> dict[str, np.ndarray]:
         """Read-only views of the parameters by name, masked entries (zeros) and constants included."""

@@ -141,7 +141,7 @@ class Autoregressive(Layer):
         self.order = order
         n = len(order)
         parameters = [Parameter(f"network.{p.name}", p.value, p.free) for p in network.parameters]
-        self._network_theta = sum(p.value.size for p in parameters)
+        self._network_theta = sum(p.size for p in parameters)
         parameters += transformer.parameters(n)
         super().__init__(
             n,

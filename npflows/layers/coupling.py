@@ -183,7 +183,8 @@ class Coupling(Layer):
         self.initialized = False if isinstance(network, ConvNet) and network.actnorm else None
         n_moved = len(self._moved)
         parameters = [Parameter(f"network.{p.name}", p.value, p.free) for p in network.parameters]
-        self._network_theta = sum(p.value.size for p in parameters)
+        self._network_theta = sum(p.size for p in parameters)
+        network.parameters = [p.slot() for p in network.parameters]  # their values are the layer's from now on
         parameters += transformer.parameters(n_moved)
         super().__init__(
             mask.size,

@@ -284,7 +284,7 @@ class ConvNet:
         rows, n_hidden = (shape[0] + 2) * (shape[1] + 2), sum(self.hidden_dims)
         self._rows, self._slot_rows = rows, max(rows * max(self._channels[:-1]), n_channels_out)
         self.work_rows = rows * (n_channels_in + n_hidden * (2 if self._keeps_input else 1))
-        largest = max(p.value.size for p in self.parameters if p.name.startswith("weight")) + max(self._channels)
+        largest = max(p.size for p in self.parameters if p.name.startswith("weight")) + max(self._channels)
         self._weight_rows = max(-(-largest // LANE_MULTIPLE), max(self._channels))
         self.temp_rows = rows * n_channels_out + 2 * self._slot_rows + self._weight_rows
 
@@ -326,7 +326,7 @@ class ConvNet:
         position, starts = 0, {}
         for parameter in self.parameters:
             starts[parameter.name] = position
-            position += parameter.value.size
+            position += parameter.size
         f, df = ACTIVATIONS[self.activation]
         spec = [0] * (HEADER + RECORD * n)
         spec[:HEADER] = [

@@ -301,7 +301,7 @@ class MLP:
         position = 0
         for parameter in self.parameters:
             offsets[parameter.name] = position
-            position += parameter.value.size
+            position += parameter.size
         f, df = ACTIVATIONS[self.activation]
         spec = [0] * (HEADER + RECORD * n_dense)
         spec[:HEADER] = [
