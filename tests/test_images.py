@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import npflows
 from npflows import MAF, ActNormLayer, FlowFileError, Glow, ModelConfiguration, RealNVP, create
 from npflows.engine import program
 from npflows.pixels import Pixels
+from npflows.training import initialize
 from npflows.verify import checks, verify
 
 LEVELS = 17
@@ -198,6 +200,15 @@ def test_a_single_image_to_start_from_is_allowed_with_a_warning(how):
     assert np.isfinite(flow.log_prob(IMAGES)).all()
 
 
+def test_layers_are_set_from_some_of_too_many_images(monkeypatch):
+    flow, all_of_them = glow(), glow().initialize(IMAGES)
+    widest = max(layer.work_rows + layer.temp_rows for layer, _ in flow._leaves)
+    monkeypatch.setattr(initialize, "INITIAL_VALUES", 60 * widest)
+    flow.initialize(IMAGES)
+    np.testing.assert_array_equal(flow.standardize.table, all_of_them.standardize.table)
+    assert 0 < np.abs(settings(flow) - settings(all_of_them)).max() < 1
+
+
 def test_standardisation_is_alike_for_all_pixels_of_a_channel():
     flow = Glow((4, 4, 2), 1, 1, (4,), rng=0).fit(REAL, **{**OPTIONS, "max_epochs": 0, "validation_fraction": 0})
     pixels = REAL.reshape(-1, 2)
@@ -269,6 +280,15 @@ def test_the_same_bits_on_any_number_of_threads(conditional):
 
 
 # memory
+
+
+def test_a_flow_has_its_parameters_in_memory_once():
+    Glow((4, 4, 3), 1, 1, (4, 4), rng=0)
+    tracemalloc.start()
+    flow = Glow((4, 4, 3), 1, 2, (256, 256), rng=0)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 12 * flow.num_params  # 4 bytes each, and which of them are free
 
 
 CONDITION = np.random.default_rng(10).normal(size=(120, 2))
