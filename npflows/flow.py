@@ -397,6 +397,7 @@ class NormalizingFlow(Assembled):
         self._buffer.theta[:] = fresh._buffer.theta
         self.standardize.set(0.0, 1.0)
         self._condition_front = NO_FRONT
+        self._support, self._programs = fresh._support, {}
         self._is_standardized = False
         for layer in self._set_from_data:
             layer.initialized = False

@@ -104,16 +104,17 @@ class Pixels(Support):
             return np.clip(np.nan_to_num(np.floor(x)), 0, self.levels - 1).astype(self.dtype)
 
     def check(self, x: np.ndarray, name: str) -> None:
-        """Refuse what is no image of whole-number pixels of these levels; NaN is let through."""
+        """Refuse what is no image of whole-number pixels of these levels; what is not finite is let through."""
         values = np.asarray(x)
         if values.dtype.kind == "f":
-            known = values[~np.isnan(values)]
-            if (known != np.floor(known)).any():
+            values = values[np.isfinite(values)]
+            if (values != np.floor(values)).any():
                 raise ValueError(
                     f"{name} must be images of whole numbers 0 to {self.levels - 1}, as levels={self.levels} says, got "
-                    f"{values.dtype} values such as {known[known != np.floor(known)][0]:g}; round them, or leave levels out"
+                    f"{values.dtype} values such as {values[values != np.floor(values)][0]:g}; round them, or leave levels "
+                    f"out"
                 )
-        low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+        low, high = values.min(initial=0), values.max(initial=0)
         if low < 0 or high >= self.levels:
             raise ValueError(
                 f"{name} must be images of whole numbers 0 to {self.levels - 1}, as levels={self.levels} says, got values "
@@ -121,7 +122,11 @@ class Pixels(Support):
             )
 
     def remember(self, dtype: np.dtype) -> None:
-        self.dtype = dtype
+        """Give images this dtype, if it holds every level."""
+        every = np.array([self.levels - 2, self.levels - 1])
+        with np.errstate(over="ignore"):
+            if (every.astype(dtype) == every).all():
+                self.dtype = dtype
 
     def outside(self, x: np.ndarray) -> dict[int, int]:
         """How many rows each pixel has outside, where there are any; what is not finite does not count."""

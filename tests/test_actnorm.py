@@ -460,3 +460,17 @@ def test_densities_far_outside_are_finite(spline):
     far = flow.log_prob(x.mean(axis=0) + flow.standardize.scale * [[1e3, 0, 0], [0, -1e3, 0], [1e3, -1e3, 1e3]])
     assert np.isfinite(far).all()
     assert (far < flow.log_prob(x[:3]).min() - 1e3).all()
+
+
+def test_layers_behind_columns_of_whole_numbers_are_set_from_random_places_of_their_cells():
+    counts = np.column_stack([RNG.integers(0, 4, 500), RNG.normal(size=500)])
+    columns = [npflows.support.integer(0, 3), npflows.support.real()]
+    flow = npflows.MAF(2, 2, (8,), actnorm=True, support=columns, dtype="float64", rng=1)
+    flow.initialize(counts)
+    placed = counts + np.column_stack([np.random.default_rng(5).uniform(0.001, 0.999, 500), np.zeros(500)])
+    h = flow.standardize.forward(flow._support.enter(placed).t)[0]
+    mean, variance = moments(actnorms(flow)[0].forward(h)[0])
+    np.testing.assert_allclose(mean, 0, atol=0.15)
+    np.testing.assert_allclose(variance, 1, atol=0.15)
+    flow.reset(1).fit(counts, **OPTIONS)
+    assert np.isfinite(flow.history["validation_loss"]).all()

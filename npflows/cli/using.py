@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import warnings
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,9 +87,10 @@ def info(a: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2, default=str))
         return 0
     seconds = sum(flow.history.get("seconds", []))
+    kinds = Counter(type(layer).__name__ for layer in flow.flow_layers[1:])
     report([
         ("model", f"{type(flow).__name__}, {flow.num_params:,} parameters, {flow.dtype.name}"),
-        ("layers", f"{len(flow.flow_layers) - 1} of {type(flow.flow_layers[-1]).__name__}"),
+        ("layers", ", ".join(f"{n} of {kind}" for kind, n in kinds.items()) or "none"),
         ("base", repr(flow.base)),
         ("columns", column_names(flow)),
         *([("condition", condition_names(flow))] if flow.condition_dim else []),

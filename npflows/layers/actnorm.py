@@ -159,6 +159,13 @@ def initial_rows(
     return rows, as_weights(sample_weight, len(rows)), as_condition(condition, len(rows), layer.condition_dim)
 
 
-def normalised(layers: Sequence[Layer]) -> list[Layer]:
-    """The layers, each with an ActNormLayer before it."""
-    return [part for layer in layers for part in (ActNormLayer(layer.input_dim, dtype=layer.dtype), layer)]
+def normalised(layers: Sequence[Layer], image_shape: tuple[int, ...] | None = None) -> list[Layer]:
+    """The layers, each with an ActNormLayer before it: of the channels of images (height, width, channels), or of every
+    value."""
+
+    def before(layer: Layer) -> Layer:
+        if image_shape is None:
+            return ActNormLayer(layer.input_dim, dtype=layer.dtype)
+        return ActNormLayer(image_shape[2], image_size=image_shape[:2], dtype=layer.dtype)
+
+    return [part for layer in layers for part in (before(layer), layer)]

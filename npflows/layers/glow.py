@@ -79,11 +79,6 @@ class AffineCouplingLayer(ImageLayer, Coupling):
         self.mask = mask.ravel()
         Coupling.__init__(self, self.mask, conditioner, scalar_map, as_dtype(dtype))
 
-    def for_shape(self, shape: tuple[int, ...]) -> ImageLayer:
-        if self.network == "dense" and len(shape) == 3 and self.image_size is None:
-            raise ValueError(f"with network='dense' needs image_size={shape[:2]} to take images {shape}")
-        return super().for_shape(shape)
-
     def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
         """Set the activation normalisations of the network from rows x that enter the layer; see `ActNormLayer`."""
         layer = self._for(x, False)

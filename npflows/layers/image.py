@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -52,6 +51,8 @@ class ImageLayer(Layer):
             arguments = {name: getattr(self, name) for name in self.arguments}
             options = {"rng": 0} if self._draws else {}
             sized = type(self)(**{**arguments, "image_size": shape[:2]}, **options)
+            if sized.theta_size != self.theta_size:
+                raise ValueError(f"needs image_size={shape[:2]} to take images {shape}, as its parameters depend on it")
             sized.share(self)
             self._sized[shape] = sized
         return self._sized[shape]
@@ -67,14 +68,18 @@ class ImageLayer(Layer):
         given = as_numeric(x, name).shape
         if len(given) < 3:
             return self
-        shape = self.input_shape_of(given[-3:]) if inverse else given[-3:]
-        if shape[2] != self.num_channels:
-            channels = math.prod(self.result_shape if inverse else self.sample_shape)
+        channels = self.result_channels if inverse else self.num_channels
+        if given[-1] != channels:
             raise ValueError(f"{name} must be images (n, height, width, {channels}), got {given}")
         try:
-            return self.for_shape(shape)
+            return self.for_shape(self.input_shape_of(given[-3:]) if inverse else given[-3:])
         except ValueError as error:
             raise ValueError(f"{type(self).__name__} {error}") from None
+
+    @property
+    def result_channels(self) -> int:
+        """Channels of images on the latent side."""
+        return self.num_channels
 
     def input_shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of samples on the data side, from that on the latent side."""

@@ -62,6 +62,10 @@ class Squeeze(Rearrangement):
             return (self.num_channels,)
         return (self.image_size[0] // 2, self.image_size[1] // 2, 4 * self.num_channels)
 
+    @property
+    def result_channels(self) -> int:
+        return 4 * self.num_channels
+
     def input_shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (2 * shape[0], 2 * shape[1], shape[2] // 4)
 

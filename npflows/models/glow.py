@@ -18,6 +18,7 @@ from npflows.layers.multiscale import SPLIT_PRIORS, Split, Squeeze
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
 from npflows.pixels import Pixels, as_alpha, as_levels
+from npflows.support import integer
 from npflows.transformers.affine import SCALE_ACTIVATIONS
 from npflows.validation import as_choice, as_dtype, as_int, as_rows, as_shape, as_widths
 
@@ -145,6 +146,7 @@ class Glow(NormalizingFlow):
                        embedding_of(self, condition_dim, options, as_dtype(dtype)))  # fmt: skip
         if self.levels is not None:
             self._support = Pixels(math.prod(shape), self.levels, self.alpha)
+            self.support = [integer(0, self.levels - 1)] * math.prod(shape)
 
     def interpolate(self, image_a: object, image_b: object, steps: int = 8, *, condition: object = None) -> np.ndarray:
         """Images on the straight line between the latent values of two images, both included.

@@ -65,7 +65,8 @@ class RealNVP(NormalizingFlow):
         conv, for images: each coupling's network is a 3x3 convolution, 1x1 ones for all further `hidden_dims`, and a 3x3
         one, with activation normalisation where `actnorm` is set.
     actnorm : bool
-        Whether an `ActNormLayer`, set from the data by `fit`, comes before each coupling.
+        Whether an `ActNormLayer`, set from the data by `fit`, comes before each coupling: of each value, or with
+        convolutions of each channel.
     base_distribution : {"normal", "uniform", "student_t"} or Base
     condition_dim : int
         Width of the condition that every layer sees, standardised; 0 for none.
@@ -126,7 +127,9 @@ class RealNVP(NormalizingFlow):
             CouplingLayer(1 - mask if i % 2 else mask, self.hidden_dims, self.scale_activation, dtype=dtype, **options)
             for i in range(self.num_coupling_layers)
         ]  # fmt: skip
-        self._assemble(normalised(layers) if self.actnorm else layers, shape, base_distribution, as_dtype(dtype),
+        if self.actnorm:
+            layers = normalised(layers, shape if self.network == "conv" else None)
+        self._assemble(layers, shape, base_distribution, as_dtype(dtype),
                        embedding_of(self, condition_dim, options, as_dtype(dtype)), support=support,
                        columns=columns)  # fmt: skip
 

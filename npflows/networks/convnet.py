@@ -278,6 +278,7 @@ class ConvNet:
         self.n_in, self.n_out = len(in_places), len(out_places)
         last = len(self.hidden_dims)
         self._sizes = [3 if layer in (0, last) else 1 for layer in range(last + 1)]
+        self.reach = sum(size // 2 for size in self._sizes)  # how many pixels away an input may lie from an output
         self.parameters = self._initial(rng)
         self._keeps_input = activation in NEEDS_INPUT or (self.actnorm and activation != "relu")
         rows, n_hidden = (shape[0] + 2) * (shape[1] + 2), sum(self.hidden_dims)

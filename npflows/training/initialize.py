@@ -37,10 +37,9 @@ def set_from_data(
     if flow._support is not None:
         flow._support.remember(train.x.dtype)
     if _pending(flow):
-        widest = max(layer.work_rows + layer.temp_rows for layer, _ in flow._leaves)
-        n_rows = max(2, min(INITIAL_ROWS, INITIAL_VALUES // max(widest, 1)))
+        n_rows = min(INITIAL_ROWS, _most_rows(flow))
         x, weight, condition = train.take(rng.permutation(len(train))[:n_rows])
-        _layer_after_layer(flow, x, weight, condition)
+        _layer_after_layer(flow, x, weight, condition, rng)
     warn_of_tails(flow, train)
 
 
@@ -59,6 +58,12 @@ def _pending(flow: NormalizingFlow) -> list[Layer]:
     return [layer for layer in flow._set_from_data if not layer.initialized]
 
 
+def _most_rows(flow: NormalizingFlow) -> int:
+    """Rows that there is memory for where layers are set."""
+    widest = max((layer.work_rows + layer.temp_rows for layer, _ in flow._leaves), default=1)
+    return max(2, INITIAL_VALUES // max(widest, 1))
+
+
 def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, condition: object = None) -> NormalizingFlow:
     """Set the standardisation, if it is not set, and each `ActNormLayer` that is not initialised yet from what enters it
     when x enters the flow; returns the flow.
@@ -68,7 +73,7 @@ def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, c
     Parameters
     ----------
     x : array_like (n, input_dim)
-        Finite, at least one row.
+        Finite, at least one row.  Where there are too many for memory, layers are set from some of them.
     sample_weight : array_like (n,), optional
     condition : array_like, optional
         See `forward`.
@@ -78,22 +83,41 @@ def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, c
     if not len(rows) or not np.isfinite(rows).all():
         raise ValueError("initialize needs at least one row, and finite values only")
     used = np.arange(len(rows)) if weight is None else np.flatnonzero(weight)
+    if flow._support is not None:
+        flow._support.check(rows, "x")
     standardize_once(flow, Rows(rows, used, weight, context), None)
-    _layer_after_layer(flow, rows, weight, context)
+    rng = np.random.default_rng(0)
+    if len(used) > _most_rows(flow):
+        used = rng.permutation(used)[: _most_rows(flow)]
+        rows, weight, context = (None if v is None else v[used] for v in (rows, weight, context))
+    _layer_after_layer(flow, rows, weight, context, rng)
     return flow
 
 
 def _layer_after_layer(
-    flow: NormalizingFlow, rows: np.ndarray, weight: np.ndarray | None, context: np.ndarray | None
-) -> None:  # fmt: skip
+    flow: NormalizingFlow,
+    rows: np.ndarray,
+    weight: np.ndarray | None,
+    context: np.ndarray | None,
+    rng: np.random.Generator,
+) -> None:
+    """Each layer from what enters it; whole numbers lie at random places of their cells, as in training."""
     if len(rows) == 1 and _pending(flow):
         warn_user("layers are set from a single row, whose spread says little: give them more")
-    inner = flow._inner_condition(context)
-    for i, (layer, _) in enumerate(flow._leaves):
+    if flow._support is not None:
+        placed = flow._support.scatter(rows, rng) if flow._support.has_integers else rows
+        t, _, inside = flow._support.enter(placed)
+        rows = np.where(inside[:, None], t, np.nan)
+    inner, pending = flow._inner_condition(context), len(_pending(flow))
+    values = flow.standardize.forward(rows)[0].reshape(len(rows), -1)
+    for layer, _ in flow._leaves:
+        if not pending:
+            break
+        entering, given = values[:, : layer.rows], {"condition": inner} if layer.condition_dim else {}
         if layer.initialized is False:
-            entering, _, _ = flow._up_to(i).transport(flow._state(), rows, context, log_det=False)
-            given = {"condition": inner} if layer.condition_dim else {}
-            layer.initialize(entering[:, : layer.rows], weight, **given)
+            layer.initialize(entering, weight, **given)
+            pending -= 1
+        entering[:] = layer.forward(entering, **given)[0].reshape(entering.shape)
 
 
 def warn_of_tails(flow: NormalizingFlow, rows: Rows) -> None:

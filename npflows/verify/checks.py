@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npflows.layers import ActNormLayer, Autoregressive, Coupling, Elementwise, Permutation, Rotation, Standardize
+from npflows.layers import (
+    ActNormLayer,
+    Autoregressive,
+    Coupling,
+    Elementwise,
+    InvertibleConv1x1,
+    Permutation,
+    Rotation,
+    Standardize,
+)
+from npflows.layers.multiscale import Rearrangement
+from npflows.networks.convnet import ConvNet
+from npflows.pixels import Pixels
 from npflows.validation import as_condition, as_int, as_rng, as_rows
 from npflows.verify.integration import integrate
 from npflows.verify.numbers import ULPS, apart, changes, column_scale, largest, log_abs_det, median, off
@@ -35,7 +47,7 @@ JACOBIAN_TOLERANCE = {"float64": 1e-4, "float32": 0.1}
 STEPS = {"float64": (1e-4, 1e-5, 1e-6, 1e-7), "float32": (3e-2, 1e-2, 3e-3)}
 """Half-steps of the central differences, in the scale of a column on the line."""
 JACOBIAN_EVALUATIONS, JACOBIAN_ROWS = 24_000, 100
-DEPENDENCE_ROWS, DEPENDENCE_VALUES = 20, 20_000_000
+DEPENDENCE_ROWS, DEPENDENCE_COLUMNS, DEPENDENCE_VALUES = 20, 256, 20_000_000
 MASS_ROWS, MASS_DRAWS, MASS_TOLERANCE = 200, 64, 3.0
 EDGE_SHARE = 0.01
 """Share of the samples that may be rounded over the edge of a bounded base."""
@@ -139,15 +151,27 @@ class _Verification:
         self.x, self.condition = self.x[kept], None if self.condition is None else self.condition[kept]
         x, c = self.x[some], None if self.condition is None else self.condition[some]
         if len(x):
-            mass = np.exp(self.given.log_prob(x, c, draws=MASS_DRAWS, rng=self.rng))
-            density = np.exp([copy.log_prob(x + whole * self.rng.random(x.shape), c) for _ in range(MASS_DRAWS)])
+            log_mass = self.given.log_prob(x, c, draws=MASS_DRAWS, rng=self.rng)
+            placed = (self.placed(x + whole * self.rng.random(x.shape)) for _ in range(MASS_DRAWS))
+            log_density = np.array([copy.log_prob(values, c) + log_slope for values, log_slope in placed])
+            unit = np.maximum(log_mass, log_density.max(axis=0))  # a mass of many columns is too small for a number
+            unit = np.where(np.isfinite(unit), unit, 0.0)
+            mass, density = np.exp(log_mass - unit), np.exp(log_density - unit)
             error = np.hypot(density.std(axis=0) * math.sqrt(2 / MASS_DRAWS), 1e-5 * density.mean(axis=0))
             with np.errstate(invalid="ignore"):
                 pulls = np.abs(mass - density.mean(axis=0)) / error
             self.add("masses of whole numbers", median(pulls), f"median, in standard errors; {(~kept).sum()} rows outside",
                      tolerance=MASS_TOLERANCE)  # fmt: skip
-        self.flow, self.x = copy, self.x + whole * self.rng.uniform(1e-3, 1 - 1e-3, self.x.shape)
-        self.columns = Columns(copy)
+        self.flow, self.x = copy, self.placed(self.x + whole * self.rng.uniform(1e-3, 1 - 1e-3, self.x.shape))[0]
+        self.columns, self.scale = Columns(copy), column_scale(self.x, copy.standardize.scale)
+
+    def placed(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | float]:
+        """Whole numbers that were placed in their cells as the copy takes them, and the logarithm of the slope of that:
+        pixels go in from the line."""
+        if not isinstance(self.given._support, Pixels):
+            return x, 0.0
+        entered = self.given._support.enter(x)
+        return entered.t, entered.log_det
 
     def add(self, name: str, value: float, note: str = "", *, tolerance: float | None = None) -> None:
         """A check that passes where value is at most the tolerance."""
@@ -276,19 +300,24 @@ class _Verification:
         h = standardize.loc + standardize.scale * self.rng.standard_normal((n, d))
         seen: dict[str, list[tuple[int, float, int, int]]] = {}
         unknown: dict[str, int] = {}
-        for i, layer in enumerate(self.flow.flow_layers):
-            kind = type(layer).__name__
+        leaves = [(i, leaf) for i, layer in enumerate(self.flow.flow_layers) for leaf, _ in layer.leaves()]
+        for i, layer in leaves:
+            kind, taken = type(layer).__name__.lstrip("_"), layer.input_dim  # what a split left behind is behind these
             c = self.rng.standard_normal((n, layer.condition_dim)) if layer.condition_dim else None
-            promised = promised_dependence(layer) if h.shape[1] == layer.input_dim else None
-            y = np.reshape(layer.forward(h, c)[0], (n, -1)) if h.shape[1] == layer.input_dim else h
+            promised, x = promised_dependence(layer), h[:, :taken]
+            y = np.reshape(layer.forward(x, c)[0], (n, -1))
             if promised is None:
                 unknown[kind] = unknown.get(kind, 0) + 1
             else:
-                back = promised.T if isinstance(layer, Permutation) else promised
-                there, here = changes(layer.forward, h, c), changes(layer.inverse, y, c)
+                back = promised.T if isinstance(layer, (Permutation, Rearrangement)) else promised
+                which = np.arange(taken)
+                if taken > DEPENDENCE_COLUMNS:
+                    which = np.sort(self.rng.choice(taken, DEPENDENCE_COLUMNS, replace=False))
+                promised, back = promised[:, which], back[:, which]
+                there, here = changes(layer.forward, x, c, which), changes(layer.inverse, y, c, which)
                 wrong = max(there[~promised].max(initial=0), here[~back].max(initial=0))
                 seen.setdefault(kind, []).append((i, wrong, int((there[promised] > 0).sum()), int(promised.sum())))
-            h = y
+            h = np.concatenate([y, h[:, taken:]], axis=1)
         for kind, results in seen.items():
             wrong_layers = [str(i) for i, value, _, _ in results if not value <= tolerance]
             note = f"{sum(r[2] for r in results):,} of {sum(r[3] for r in results):,} allowed dependences seen, no other"
@@ -328,12 +357,25 @@ def promised_dependence(layer: Layer) -> np.ndarray | None:
         return place[:, None] >= place
     if isinstance(layer, Coupling):
         mask = np.asarray(layer.mask)  # type: ignore[attr-defined]
-        return np.eye(n, dtype=bool) | np.outer(mask == 0, mask == 1)
-    if isinstance(layer, Permutation):
+        seen = np.outer(mask == 0, mask == 1)
+        if isinstance(layer._network, ConvNet):
+            seen &= near(layer._network, n)
+        return np.eye(n, dtype=bool) | seen
+    if isinstance(layer, (Permutation, Rearrangement)):
         return np.eye(n, dtype=bool)[layer.order]
+    if isinstance(layer, InvertibleConv1x1):
+        pixel = np.arange(n) // layer.num_channels
+        return pixel[:, None] == pixel
     if isinstance(layer, (Standardize, ActNormLayer, Elementwise, Rotation)):
         return np.eye(n, dtype=bool)
     return None
+
+
+def near(network: ConvNet, n: int) -> np.ndarray:
+    """Which of the n values of an image lie so close to each other that the network's convolutions connect them."""
+    height, width = network.shape
+    y, x, _ = np.indices((height, width, n // (height * width))).reshape(3, -1)
+    return (np.abs(y[:, None] - y) <= network.reach) & (np.abs(x[:, None] - x) <= network.reach)
 
 
 def float64_copy(flow: NormalizingFlow) -> tuple[NormalizingFlow | None, str]:
@@ -353,7 +395,10 @@ def copy_of(flow: NormalizingFlow, dtype: str, *, without_whole_numbers: bool = 
     arrays = pack(flow)
     if without_whole_numbers:
         about = json.loads(str(arrays["about"]))
-        for column in about["config"]["support"]:
+        if isinstance(flow._support, Pixels):
+            about["config"].update({"levels": None, "alpha": None})
+            about["pixel_dtype"] = None
+        for column in about["config"].get("support") or ():
             if column["class"] == "Integer":
                 low, high = column["config"]["low"], column["config"]["high"]
                 column.update({"class": "Interval", "config": {"low": low, "high": high + 1}})

@@ -279,7 +279,9 @@ def bridge(
         log_value = 0.5 * (low + high)
         low, high = (log_value, high) if balance(log_value) > 0 else (low, log_value)
     parts = expit(b - log_value), expit(log_value - a)
-    value = math.exp(log_value)
+    if not min(part.mean() for part in parts) ** 2 > 0:
+        return nothing
+    value = math.exp(min(log_value, 700.0))
     error = value * math.sqrt(sum(part.var() / (len(part) * part.mean() ** 2) for part in parts))
     weights = np.exp(np.minimum(b, 700.0))
     alone = f"{weights.mean():.3f} +- {weights.std() / math.sqrt(len(weights)):.3f}"

@@ -50,14 +50,18 @@ def median(values: np.ndarray) -> float:
 
 
 def shifted(
-    function: Callable, x: np.ndarray, condition: np.ndarray | None, steps: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """x (n, d) with one value after the other moved by its step (n, d): (n, d, d), and where `forward` or `inverse` takes
-    it."""
+    function: Callable,
+    x: np.ndarray,
+    condition: np.ndarray | None,
+    steps: np.ndarray,
+    which: np.ndarray | slice = slice(None),
+) -> tuple[np.ndarray, np.ndarray]:
+    """x (n, d) with one value after the other of k columns moved by its step (n, d): (n, k, d), and where `forward` or
+    `inverse` takes it."""
     n, d = x.shape
-    ends = x[:, None] + steps[:, None] * np.eye(d)
-    repeated = None if condition is None else np.repeat(condition, d, axis=0)
-    return ends, np.reshape(function(ends.reshape(-1, d), repeated)[0], (n, d, -1))
+    ends = x[:, None] + steps[:, None] * np.eye(d)[which]
+    repeated = None if condition is None else np.repeat(condition, ends.shape[1], axis=0)
+    return ends, np.reshape(function(ends.reshape(-1, d), repeated)[0], (n, ends.shape[1], -1))
 
 
 def log_abs_det(
@@ -78,11 +82,13 @@ def log_abs_det(
     return result
 
 
-def changes(function: Callable, x: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
-    """How much each result (row) of `forward` or `inverse` changes at most when one value (column) moves by its column's
-    scale, relative to the result's size."""
+def changes(
+    function: Callable, x: np.ndarray, condition: np.ndarray | None, which: np.ndarray | slice = slice(None)
+) -> np.ndarray:  # fmt: skip
+    """How much each result (row) of `forward` or `inverse` changes at most when one value (column, of those wanted) moves
+    by its column's scale, relative to the result's size."""
     at_rest = np.reshape(function(x, condition)[0], (len(x), -1))
     steps = np.broadcast_to(column_scale(x, np.ones(x.shape[1])), x.shape)
-    moved = shifted(function, x, condition, steps)[1]
+    moved = shifted(function, x, condition, steps, which)[1]
     size = np.maximum(1e-300, np.abs(at_rest).max(axis=0))
     return (np.abs(moved - at_rest[:, None]).max(axis=0) / size).T
