@@ -32,8 +32,7 @@ class ImageLayers:
     def setup(self, layer: str, method: str, size: str, batch: int, dtype: str) -> None:
         image_size, channels, hidden = SIZES[size]
         made = perturbed(LAYERS[layer](channels, hidden, image_size=image_size, dtype=dtype, rng=0))
-        images = make_data(batch, channels * image_size[0] * image_size[1]).reshape(batch, *image_size, channels)
-        self.call = prepared(made, method, images)
+        self.call = prepared(made, method, make_data(batch, channels * image_size[0] * image_size[1]))
 
     def time_call(self, layer: str, method: str, size: str, batch: int, dtype: str) -> None:
         self.call()

@@ -47,8 +47,8 @@ def combine(buffers, free, gradient, squares, counter):
             break
         end = min(first + PIECE, gradient.size)
         part = gradient[first:end]
-        part[:] = buffers[0, first:end]
-        for g in range(1, buffers.shape[0]):
+        part[:] = 0
+        for g in range(buffers.shape[0]):
             add(buffers[g, first:end], part)
         squares[piece] = keep_free(free[first:end], part)
 
