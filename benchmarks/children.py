@@ -6,8 +6,10 @@ Nothing heavy is imported up here, as imports are part of what is timed.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -33,14 +35,19 @@ def first_log_prob(path: str) -> None:
 
 
 def first_train_step(model: str) -> None:
-    """Import, make a flow (D=8, 64x64), fit one batch of 256 rows: one train step, and the loss before it."""
+    """Import, make a flow (D=8, 64x64; a Glow for images of 32x32x1, 3 scales x 4 blocks, width 64), fit one batch of 256
+    rows or 32 images: one train step, and the loss before it."""
     import numpy as np
 
     import npflows
 
-    x = np.random.default_rng(0).standard_normal((256, 8))
-    flow = getattr(npflows, model)(8, hidden_dims=(64, 64), rng=0)
-    flow.fit(x, validation_fraction=0, batch_size=256, max_epochs=1, progress=False)
+    if model == "Glow":
+        flow = npflows.Glow((32, 32, 1), 3, 4, (64, 64), rng=0)
+    else:
+        flow = getattr(npflows, model)(8, hidden_dims=(64, 64), rng=0)
+    n = 32 if model == "Glow" else 256
+    x = np.random.default_rng(0).standard_normal((n, *flow.input_shape))
+    flow.fit(x, validation_fraction=0, batch_size=n, max_epochs=1, progress=False)
     print(flow.history["train_loss"][0])
 
 
@@ -74,6 +81,95 @@ def train_step_memory(batch_size: str) -> None:
     batch = n * trainer.flow.input_dim * (trainer.theta.itemsize + 8) + 2 * 8 * n
     scratch = _memory("VmHWM") - before - batch
     print(json.dumps({"buffers": buffers.nbytes, "batch": batch, "scratch": scratch}))
+
+
+def glow_memory(size: str, batch_size: str) -> None:
+    """Bytes of a train step of a Glow, the flow itself and its optimiser included, above what the process holds after its
+    imports; and how many of them are the flow, the optimiser and the gradient buffers.  Linux only."""
+    import npflows.training.trainer  # noqa: F401
+    from benchmarks.common import TrainStep, make_glow
+
+    before = _memory("VmRSS")
+    step = TrainStep(make_glow(size), int(batch_size), n_batches=2)
+    step()
+    step()
+    optimizer, trainer = step.trainer.optimizer, step.trainer
+    arrays = (trainer.theta, trainer.average, trainer.best, optimizer.m, optimizer.v, optimizer.gradient)
+    buffers = next(iter(trainer.buffers.values()))
+    parameters = sum(a.nbytes for a in arrays) + buffers.nbytes
+    print(json.dumps({"peak": _memory("VmHWM") - before, "parameters": parameters}))
+
+
+def write_table(path: str, n: str) -> None:
+    """A float32 table (n, 8), written piece by piece."""
+    import numpy as np
+
+    table = np.lib.format.open_memmap(path, "w+", np.float32, (int(n), 8))
+    rng = np.random.default_rng(0)
+    for start in range(0, len(table), 1 << 16):
+        part = table[start : start + (1 << 16)]
+        part[:] = rng.standard_normal(part.shape, np.float32)
+    table.flush()
+    print(table.nbytes)
+
+
+def mapped_log_prob_memory(path: str) -> None:
+    """Bytes of anonymous memory that log_prob of a memory-mapped table takes at its peak, beyond its result: a MAF, 64x64,
+    that has scored a few rows before.  Pages of the file are not counted.  Linux only."""
+    import numpy as np
+
+    from benchmarks.common import make_flow
+
+    flow, x = make_flow("MAF", "D=8, 64x64"), np.load(path, mmap_mode="r")
+    flow.log_prob(x[:16])
+    before, peak, done = _memory("RssAnon"), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(1e-3):
+            peak = max(peak, _memory("RssAnon"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    log_prob = flow.log_prob(x)
+    done.set()
+    watcher.join()
+    peak = max(peak, _memory("RssAnon"))
+    print(json.dumps({"anonymous": peak - before - log_prob.nbytes, "result": log_prob.nbytes}))
+
+
+def train_for(seconds: str) -> None:
+    """Train steps of a MAF, D=8, 64x64, B=256, on one thread, from the moment a line comes in: how many there were, and the
+    seconds and CPU seconds that they took."""
+    import npflows
+    from benchmarks.common import TrainStep, make_flow
+
+    npflows.set_num_threads(1)
+    step, n = TrainStep(make_flow("MAF", "D=8, 64x64"), 256), 0
+    step()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    started, cpu_started = time.perf_counter(), time.process_time()
+    while (elapsed := time.perf_counter() - started) < float(seconds):
+        step()
+        n += 1
+    print(json.dumps([n, elapsed, time.process_time() - cpu_started]))
+
+
+def be_busy(cpu: str) -> None:
+    """Hold a CPU (-1: any) until the input ends."""
+    if int(cpu) >= 0:
+        os.sched_setaffinity(0, {int(cpu)})
+    ended = threading.Event()
+
+    def wait() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    print("ready", flush=True)
+    while not ended.is_set():
+        pass
 
 
 def _memory(name: str) -> int:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -29,6 +29,7 @@ QUICK = os.environ.get("NPFLOWS_BENCH_QUICK", "") not in ("", "0")
 """Whether this is a pass for CI: every benchmark once, at its smallest size."""
 
 SIZES = {
+    "D=2, 64x64": (2, (64, 64)),
     "D=8, 64x64": (8, (64, 64)),
     "D=7, 128x128": (7, (128, 128)),
     "D=8, 128x128": (8, (128, 128)),
@@ -44,6 +45,13 @@ MODELS: dict[str, Callable[..., npflows.NormalizingFlow]] = {
         dim, 5, hidden, conditioner="autoregressive", **options
     ),
 }
+GLOWS = {
+    "8x8x1, 2 scales x 1 block, width 16": ((8, 8, 1), 2, 1, (16, 16)),
+    "32x32x1, 3 scales x 4 blocks, width 64": ((32, 32, 1), 3, 4, (64, 64)),
+    "32x32x3, 3 scales x 6 blocks, width 512": ((32, 32, 3), 3, 6, (512, 512)),
+}
+"""Shape of the images, scales, blocks of each, channels of the hidden convolutions."""
+SMALL_GLOW, GLOW, WIDE_GLOW = GLOWS
 DTYPES = ("float32", "float64")
 
 
@@ -55,9 +63,21 @@ def few(*values: Any) -> list[Any]:
 def make_flow(model: str, size: str, dtype: str = "float32") -> npflows.NormalizingFlow:
     """A flow that is not the identity."""
     dim, hidden = SIZES[size]
-    flow = MODELS[model](dim, hidden, dtype=dtype, rng=0)
-    flow.params = flow.params + 0.01 * np.random.default_rng(1).standard_normal(flow.num_params)
-    return flow
+    return perturbed(MODELS[model](dim, hidden, dtype=dtype, rng=0))
+
+
+def make_glow(size: str = GLOW, dtype: str = "float32") -> npflows.NormalizingFlow:
+    """A flow of images that is not the identity."""
+    return perturbed(npflows.Glow(*GLOWS[size], dtype=dtype, rng=0))
+
+
+Parametrised = TypeVar("Parametrised", bound=Any)
+
+
+def perturbed(thing: Parametrised) -> Parametrised:
+    """A flow or a layer, its parameters moved a little."""
+    thing.params = thing.params + 0.01 * np.random.default_rng(1).standard_normal(thing.num_params)
+    return thing
 
 
 def make_data(n: int, dim: int, dtype: str = "float64") -> np.ndarray:
@@ -137,27 +157,37 @@ def _enough(run: Repeat, at_least: float) -> int:
     return repeats
 
 
-def in_fresh_process(function: str, *arguments: object, cache: str | None = None) -> tuple[float, str]:
-    """Seconds from the start of a process to the first line that a function of children.py prints in it, and that line.
-
-    `cache` is the folder for compiled kernels; by default that of this process.
-    """
+def start_process(function: str, *arguments: object, cache: str | None = None) -> subprocess.Popen[str]:
+    """A process that runs a function of children.py; `cache` is the folder for compiled kernels, by default that of this
+    process."""
     paths = [Path(npflows.__file__).parents[1], Path(__file__).parents[1]]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(path.resolve()) for path in paths)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if cache is not None:
         environment["NUMBA_CACHE_DIR"] = cache
     command = [sys.executable, "-m", "benchmarks.children", function, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, cwd=tempfile.gettempdir(), stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def next_line(process: subprocess.Popen[str]) -> str:
+    """What a process prints next."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{process.args} ended with status {process.wait()}")
+    return line.strip()
+
+
+def in_fresh_process(function: str, *arguments: object, cache: str | None = None) -> tuple[float, str]:
+    """Seconds from the start of a process to the first line that a function of children.py prints in it, and that line."""
     started = time.perf_counter()
-    with subprocess.Popen(
-        command, env=environment, cwd=tempfile.gettempdir(), stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
+    with start_process(function, *arguments, cache=cache) as process:
+        line = next_line(process)
         seconds = time.perf_counter() - started
-    if process.returncode or not line:
-        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
-    return seconds, line.strip()
+    if process.returncode:
+        raise RuntimeError(f"{process.args} ended with status {process.returncode}")
+    return seconds, line
 
 
 def machine() -> str:

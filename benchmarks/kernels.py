@@ -68,6 +68,27 @@ class Products:
         return self._rate("SciPy", product, size, dtype)
 
 
+class AffineMap:
+    """Nanoseconds that a kernel of the affine map takes for a value, from raw parameters (the vjp: from what the map left),
+    in blocks of 7 values: those of MAF shift first.  The copies of what it overwrites are subtracted."""
+
+    params = (["forward", "inverse", "vjp"], ["none", "tanh", "sigmoid"], [True, False], few(256, 16), few(*DTYPES))
+    param_names = ("kernel", "scale_activation", "shift_first", "lanes", "dtype")
+    unit = "ns/value"
+    timeout = 180
+
+    def setup(self, kernel: str, scale_activation: str, shift_first: bool, lanes: int, dtype: str) -> None:
+        from npflows.transformers.affine import Affine  # commits before it have products to time
+
+        scalar_map = Affine(scale_activation, shift_first=shift_first)
+        work = spline_map.OwnMap(scalar_map, lanes, dtype).work()
+        self.work = {key: run for key, run in work.items() if key[0] == kernel}
+
+    def track_npflows(self, kernel: str, scale_activation: str, shift_first: bool, lanes: int, dtype: str) -> float:
+        seconds = interleaved(self.work, ROUNDS, AT_LEAST)
+        return float(spline_map.nanoseconds(seconds, lanes)[kernel].min())
+
+
 class SplineMap:
     """Nanoseconds that a kernel of the rational-quadratic spline takes for a value, from raw parameters (the vjp: from
     what the map left), in blocks of 7 values.  The copies of what it overwrites are subtracted."""

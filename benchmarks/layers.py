@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 import npflows
 
-from .common import DTYPES, SIZES, few, make_data
+from .common import DTYPES, SIZES, few, make_data, perturbed
 
 LAYERS = {
     "CouplingLayer": lambda dim, hidden, **options: npflows.CouplingLayer(np.arange(dim) % 2, hidden, **options),
@@ -24,11 +25,15 @@ LAYERS = {
 }
 
 
-def perturbed(dim: int, hidden: tuple[int, ...], dtype: str, name: str) -> npflows.Layer:
-    """A layer that is not the identity."""
-    layer = LAYERS[name](dim, hidden, dtype=dtype, rng=0)
-    layer.params = layer.params + 0.01 * np.random.default_rng(1).standard_normal(layer.num_params)
-    return layer
+METHODS = ["forward", "inverse", "forward_vjp", "inverse_vjp"]
+
+
+def prepared(layer: npflows.Layer, method: str, x: np.ndarray) -> Callable[[], object]:
+    """A method of a layer with its arguments, called once."""
+    cotangents = (x[::-1].copy(), np.ones(len(x))) if method.endswith("vjp") else ()
+    call = partial(getattr(layer, method), x, *cotangents)
+    call()
+    return call
 
 
 class Layers:
@@ -36,7 +41,7 @@ class Layers:
 
     params = (
         list(LAYERS),
-        ["forward", "inverse", "forward_vjp", "inverse_vjp"],
+        METHODS,
         few(*SIZES),
         few(256, 4096),
         few(*DTYPES),
@@ -46,10 +51,8 @@ class Layers:
 
     def setup(self, layer: str, method: str, size: str, batch: int, dtype: str) -> None:
         dim, hidden = SIZES[size]
-        x = make_data(batch, dim)
-        cotangents = (x[::-1].copy(), x[:, 0].copy()) if method.endswith("vjp") else ()
-        self.call = partial(getattr(perturbed(dim, hidden, dtype, layer), method), x, *cotangents)
-        self.call()
+        made = perturbed(LAYERS[layer](dim, hidden, dtype=dtype, rng=0))
+        self.call = prepared(made, method, make_data(batch, dim))
 
     def time_call(self, layer: str, method: str, size: str, batch: int, dtype: str) -> None:
         self.call()

@@ -56,6 +56,20 @@ def own_outer(address, a, b, c, repeats):
 
 
 @kernel
+def own_convolution(address, table, a, b, c, m, k, height, width, lanes, repeats):
+    """c (m planes) = a (m, k) times the planes of b, shifted as the table says; see kernels/convolution.py."""
+    for _ in range(repeats):
+        call(address, (table, a, k, 1, b, c, m, k, height, width, lanes, FROM_ZERO, a[:0]))
+
+
+@kernel
+def own_convolution_outer(address, table, a, b, c, m, k, height, width, lanes, repeats):
+    """c (m, k) += the planes of a times those of b, shifted as the table says, summed over pixels and lanes."""
+    for _ in range(repeats):
+        call(address, (table, a, b, c, m, k, height, width, lanes))
+
+
+@kernel
 def own_map(address, spec, theta, x, raw, y, used, log_det, repeats):
     """y (d, lanes) = a scalar map of x, whose parameters it overwrites: `used`, a fresh copy of `raw` for each repeat.
 

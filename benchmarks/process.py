@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .common import QUICK, few, in_fresh_process, make_flow
+from .common import QUICK, few, in_fresh_process, make_flow, make_glow
 
 ROUNDS = 1 if QUICK else 7
 
@@ -24,9 +24,10 @@ class Import:
 
 
 class WarmCache:
-    """Seconds from the start of a process to the first log_prob of a flow that it loads, D=8, 64x64."""
+    """Seconds from the start of a process to the first log_prob of a flow that it loads: D=8, 64x64, or a Glow for
+    images of 32x32x1."""
 
-    params = few("MAF", "RealNVP", "coupling spline")
+    params = few("MAF", "RealNVP", "coupling spline", "Glow")
     param_names = ["model"]
     unit = "s"
     timeout = 180
@@ -34,7 +35,8 @@ class WarmCache:
     def setup(self, model: str) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.file = Path(self.folder.name, "flow.npz")
-        make_flow(model, "D=8, 64x64").save(self.file)
+        flow = make_glow() if model == "Glow" else make_flow(model, "D=8, 64x64")
+        flow.save(self.file)
         in_fresh_process("first_log_prob", self.file)
 
     def teardown(self, model: str) -> None:
@@ -47,7 +49,7 @@ class WarmCache:
 class EmptyCache:
     """Seconds from the start of a process to the end of its first train step with every kernel to compile."""
 
-    params = few("MAF", "IAF", "RealNVP", "NeuralSplineFlow")
+    params = few("MAF", "IAF", "RealNVP", "NeuralSplineFlow", "Glow")
     param_names = ["model"]
     unit = "s"
     timeout = 600

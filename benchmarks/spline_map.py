@@ -41,28 +41,25 @@ class Operands(NamedTuple):
     """Standard normal values and raw parameters, so that a few values lie outside the bound of 3, and cotangents."""
 
     x: np.ndarray  # (D, lanes)
-    raw: np.ndarray  # (D * (3 * bins - 1), lanes)
+    raw: np.ndarray  # (D * per_value, lanes)
     dy: np.ndarray  # (D, lanes)
     dlog_det: np.ndarray  # (lanes,)
 
     @classmethod
-    def draw(cls, lanes: int, bins: int, dtype: str) -> Operands:
+    def draw(cls, lanes: int, per_value: int, dtype: str) -> Operands:
         rng = np.random.default_rng(0)
-        shapes = (D, lanes), (D * (3 * bins - 1), lanes), (D, lanes), (lanes,)
+        shapes = (D, lanes), (D * per_value, lanes), (D, lanes), (lanes,)
         return cls(*(rng.standard_normal(shape).astype(dtype) for shape in shapes))
 
 
-class Own:
-    """npflows' kernels on one block."""
+class OwnMap:
+    """npflows' kernels of a scalar map without parameters of its own, on one block."""
 
-    def __init__(self, lanes: int, bins: int, dtype: str) -> None:
-        from npflows.transformers.rational_quadratic import RationalQuadratic  # commits before it have products to time
-
-        self.given, self.empty = Operands.draw(lanes, bins, dtype), np.zeros(0, dtype)
-        spline = RationalQuadratic(bins)
-        self.spec = np.array(spline.spec(), np.int64)
+    def __init__(self, scalar_map: Any, lanes: int, dtype: str) -> None:
+        self.given, self.empty = Operands.draw(lanes, scalar_map.multiplier, dtype), np.zeros(0, dtype)
+        self.spec = np.array(scalar_map.spec(), np.int64)
         kinds = {FORWARD: "transformer", INVERSE: "transformer", VJP: "transformer_vjp"}
-        self.addresses = {name: address(spline.kernels[name], kind, np.dtype(dtype)) for name, kind in kinds.items()}
+        self.addresses = {name: address(scalar_map.kernels[name], kind, np.dtype(dtype)) for name, kind in kinds.items()}
         self.left = self.apply(FORWARD)[2]
 
     def apply(self, direction: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -99,6 +96,15 @@ class Own:
         return work
 
 
+class Own(OwnMap):
+    """The spline's."""
+
+    def __init__(self, lanes: int, bins: int, dtype: str) -> None:
+        from npflows.transformers.rational_quadratic import RationalQuadratic  # commits before it have products to time
+
+        super().__init__(RationalQuadratic(bins), lanes, dtype)
+
+
 def nanoseconds(seconds: Mapping[Any, np.ndarray], lanes: int) -> dict[str, np.ndarray]:
     """What each kernel takes for a value in each round, from the seconds of `Own.work`, less its copies at their best."""
     return {
@@ -127,7 +133,7 @@ class Peer:
             "min_bin_height": ours.min_bin_height,
             "min_derivative": ours.min_derivative,
         }
-        x, raw, dy, dlog_det = Operands.draw(rows, bins, dtype)
+        x, raw, dy, dlog_det = Operands.draw(rows, m, dtype)
         raw = raw.reshape(D, m, rows).transpose(2, 0, 1).copy()  # (rows, D, 3 * bins - 1), as its networks give them
         raw[..., 2 * bins :] += ours.derivative_shift  # npflows adds it, so that zeros give the identity; nflows does not
         self.x, self.raw, self.dy = (torch.from_numpy(a.copy()) for a in (x.T, raw, dy.T))

@@ -12,6 +12,7 @@ The steps go in groups: what comes from before the group is one large product, a
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -154,13 +155,14 @@ CALL = 30
 """What a product costs besides its multiplications, in multiplications for each lane."""
 
 
-def staircase_panels(lengths: np.ndarray) -> list[tuple[int, int, int]]:
+@functools.lru_cache(maxsize=256)  # the layers of a flow are alike, and this takes milliseconds
+def staircase_panels(lengths: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
     """Cut rows of rising length into panels (first row, end row, longest) of equal height, as many as are cheapest."""
     n = len(lengths)
-    best, least = [], np.inf
+    best, least = (), np.inf
     for n_panels in range(1, max(2, n // 4)):
         edges = sorted({min(n, HEIGHT * round(n * p / n_panels / HEIGHT)) for p in range(n_panels)} | {n})
-        panels = [(a, b, int(lengths[b - 1])) for a, b in itertools.pairwise(edges)]
+        panels = tuple((a, b, lengths[b - 1]) for a, b in itertools.pairwise(edges))
         cost = sum((b - a) * length + CALL for a, b, length in panels)
         if cost < least:
             best, least = panels, cost
@@ -235,12 +237,12 @@ class MADENetwork(MLP):
         return seen[:: self.multiplier, self.entered()[:-1]]
 
     def _row_panels(self, layer: int) -> list[tuple[int, int, int]]:
-        return staircase_panels(self._mask(layer).sum(axis=1))
+        return list(staircase_panels(tuple(self._mask(layer).sum(axis=1).tolist())))
 
     def _column_panels(self, layer: int) -> list[tuple[int, int, int]]:
         heights = self._mask(layer).sum(axis=0)  # rows at the bottom of each column, fewer and fewer
         n, rows = len(heights), self._widths[layer + 1]
-        mirrored = staircase_panels(heights[::-1])
+        mirrored = staircase_panels(tuple(heights[::-1].tolist()))
         return [(n - b, n - a, rows - height) for a, b, height in reversed(mirrored)]
 
     def _unlocked(self, layer: int) -> list[int]:

@@ -13,14 +13,31 @@ import numpy as np
 
 from npflows.engine import threads
 from npflows.kernels.calls import fetch_add
-from npflows.kernels.jit import kernel
+from npflows.kernels.jit import inlined, kernel
 
 PIECE = 1 << 16
 """Parameters that a thread takes at a time."""
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
-@kernel(reassociate=True)
+@inlined(distinct=True)
+def add(buffer, gradient):
+    for i in range(gradient.size):
+        gradient[i] += buffer[i]
+
+
+@inlined(distinct=True, reassociate=True)
+def keep_free(free, gradient):
+    """0 where not free; returns the sum of squares."""
+    total, zero = 0.0, gradient.dtype.type(0)
+    for i in range(gradient.size):
+        value = gradient[i] if free[i] else zero
+        gradient[i] = value
+        total += np.float64(value) * np.float64(value)
+    return total
+
+
+@kernel
 def combine(buffers, free, gradient, squares, counter):
     """gradient (p,) = the sum of buffers (g, p), 0 where not free; squares[piece] = its sum of squares."""
     while True:
@@ -29,36 +46,37 @@ def combine(buffers, free, gradient, squares, counter):
         if first >= gradient.size:
             break
         end = min(first + PIECE, gradient.size)
-        for i in range(first, end):
-            gradient[i] = buffers[0, i]
-        for g in range(1, buffers.shape[0]):
-            for i in range(first, end):
-                gradient[i] += buffers[g, i]
-        total, zero = 0.0, gradient.dtype.type(0)
-        for i in range(first, end):
-            value = gradient[i] if free[i] else zero
-            gradient[i] = value
-            total += np.float64(value) * np.float64(value)
-        squares[piece] = total
+        part = gradient[first:end]
+        part[:] = 0
+        for g in range(buffers.shape[0]):
+            add(buffers[g, first:end], part)
+        squares[piece] = keep_free(free[first:end], part)
+
+
+@inlined(distinct=True)
+def update_piece(theta, gradient, free, m, v, clip, rate, decay, correct_1, correct_2):
+    real = theta.dtype.type
+    b1, b2, a1, a2 = real(BETA_1), real(BETA_2), real(1 - BETA_1), real(1 - BETA_2)
+    c, c1, c2, epsilon, zero = real(clip), real(rate * correct_1), real(correct_2), real(EPSILON), real(0)
+    shrink = real(rate * decay)
+    for i in range(theta.size):
+        g = c * gradient[i]
+        m[i] = b1 * m[i] + a1 * g
+        v[i] = b2 * v[i] + a2 * g * g
+        step = c1 * m[i] / (np.sqrt(c2 * v[i]) + epsilon) + shrink * theta[i]
+        theta[i] -= step if free[i] else zero
 
 
 @kernel
 def update(theta, gradient, free, m, v, clip, rate, decay, correct_1, correct_2, counter):
     """One step of Adam on the gradient times `clip`; correct_i = 1 / (1 - beta_i^step)."""
-    real = theta.dtype.type
-    b1, b2, a1, a2 = real(BETA_1), real(BETA_2), real(1 - BETA_1), real(1 - BETA_2)
-    c, c1, c2, epsilon, zero = real(clip), real(rate * correct_1), real(correct_2), real(EPSILON), real(0)
-    shrink = real(rate * decay)
     while True:
         first = fetch_add(counter, 1) * PIECE
         if first >= theta.size:
             break
-        for i in range(first, min(first + PIECE, theta.size)):
-            g = c * gradient[i]
-            m[i] = b1 * m[i] + a1 * g
-            v[i] = b2 * v[i] + a2 * g * g
-            step = c1 * m[i] / (np.sqrt(c2 * v[i]) + epsilon) + shrink * theta[i]
-            theta[i] -= step if free[i] else zero
+        end = min(first + PIECE, theta.size)
+        update_piece(theta[first:end], gradient[first:end], free[first:end], m[first:end], v[first:end], clip, rate,
+                     decay, correct_1, correct_2)  # fmt: skip
 
 
 class Outcome(NamedTuple):

@@ -36,6 +36,7 @@ class Trainer(Run):
         self.batch_size, self.n_batches = batch_size, max(1, -(-len(train) // batch_size))
         sizes = {len(part) for part in np.array_split(np.arange(len(train)), self.n_batches)}
         self._log_prob = np.zeros(max(sizes))
+        self._dlog = {n: np.full(n, -1 / n) for n in sizes}
         super().__init__(flow, sizes, **options)
 
     def begin(self) -> None:
@@ -88,7 +89,7 @@ class Trainer(Run):
         x, weight, condition = self.train.take(batch, self.rng)
         x = self._scattered(x, self.rng)
         n = len(batch)
-        dlog = np.full(n, -1 / n) if weight is None else weight / -n
+        dlog = self._dlog[n] if weight is None else weight / -n
         log_prob = self._log_prob[:n]
         self.flow._compiled().accumulate(self.flow._state(), x, condition, dlog, self.buffers[n],
                                          log_prob=log_prob, key=self.step + 1)  # fmt: skip
