@@ -224,8 +224,7 @@ class Assembled(Parametrised, Configured):
         """The rows, or as many copies as `draws` with whole numbers at random points of their cells, the same for all."""
         if self._support is None or not self._support.has_integers:
             return [rows]
-        places = self._support.places(as_int(draws, "draws"), as_rng(rng))
-        return (self._support.dequantise(rows, place) for place in places)
+        return self._support.cells(rows, as_int(draws, "draws"), as_rng(rng))
 
     def _inputs(self, x: object, condition: object, name: str = "x") -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows, whole numbers in the middle of their cells, with their condition, and whether there is a single one."""

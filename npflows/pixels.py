@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -98,6 +99,15 @@ class Pixels(Support):
         strata = rng.permuted(np.tile(np.arange(n), (self.dim, 1)), axis=1).T
         return np.clip((strata + rng.random(strata.shape)) / n, EDGE, 1 - EDGE)
 
+    def cells(self, x: np.ndarray, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """n copies of images at random places of their cells, which differ from image to image, so that errors average out,
+        and are an image's own, whatever images are beside it."""
+        key = rng.integers(1 << 64, size=x.shape[1], dtype=np.uint64)
+        values = np.nan_to_num(np.asarray(x, np.float64)).astype(np.int64).view(np.uint64)
+        turn = hashed((values * (key | np.uint64(1))).sum(axis=1, dtype=np.uint64)[:, None] + key)  # one for each image
+        for place in self.places(n, rng):
+            yield self.dequantise(x, np.clip((place + turn) % 1.0, EDGE, 1 - EDGE))
+
     def quantise(self, x: np.ndarray) -> np.ndarray:
         """The level of each value, the nearest one where it lies outside."""
         with np.errstate(invalid="ignore"):
@@ -134,6 +144,14 @@ class Pixels(Support):
         ok = (values >= 0) & (values < self.levels) & (values == np.floor(values)) | ~np.isfinite(values)
         counts = (~ok).sum(axis=0)
         return {int(d): int(counts[d]) for d in np.flatnonzero(counts)}
+
+
+def hashed(values: np.ndarray) -> np.ndarray:
+    """Numbers from 0 to 1 from whole ones (SplitMix64's finaliser; Steele et al. 2014, doi:10.1145/2660193.2660195)."""
+    z = values
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return (z ^ (z >> np.uint64(31))).astype(np.float64) * 2.0**-64
 
 
 def as_levels(levels: object) -> int | None:

@@ -9,7 +9,7 @@ Whole numbers are the intervals of length 1 above them, in which training and es
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -315,6 +315,10 @@ class Support:
         """n places in a cell (n, integer columns), one in each n-th part of every column's cell."""
         strata = rng.permuted(np.tile(np.arange(n), (int(self.integer.sum()), 1)), axis=1).T
         return np.clip((strata + rng.random(strata.shape)) / n, EDGE, 1 - EDGE)
+
+    def cells(self, x: np.ndarray, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """n copies of rows with whole numbers at random places of their cells, the same whatever rows are beside a row."""
+        return (self.dequantise(x, place) for place in self.places(n, rng))
 
     def quantise(self, x: np.ndarray) -> np.ndarray:
         """The whole number of each cell, in place."""

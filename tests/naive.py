@@ -224,7 +224,8 @@ def distribution(base):
 
 @distribution.register
 def _(base: Normal):
-    return scipy.stats.norm(base.loc, base.scale)
+    params = base.named_params()
+    return scipy.stats.norm(params["loc"], np.exp(params["log_scale"]) if base.learnable else params["scale"])
 
 
 @distribution.register

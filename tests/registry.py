@@ -90,7 +90,9 @@ LAYERS = {
     "1x1 convolution": lambda **o: InvertibleConv1x1(5, **o),
     "1x1 convolution, images": lambda **o: InvertibleConv1x1(3, image_size=(3, 2), **o),
     "1x1 convolution, full": lambda **o: InvertibleConv1x1(4, "full", image_size=(2, 2), **o),
-    "image coupling": lambda **o: AffineCouplingLayer(4, (6, 5), image_size=(3, 5), activation="tanh", **o),
+    "image coupling": lambda **o: AffineCouplingLayer(
+        4, (6, 5), scale_activation="sigmoid", image_size=(3, 5), activation="tanh", **o
+    ),
     "image coupling, odd channels": lambda **o: AffineCouplingLayer(
         3, (6,), scale_activation="tanh_gain", image_size=(2, 3), **o
     ),
@@ -104,7 +106,7 @@ LAYERS = {
         4, (8,), coupling="additive", image_size=(2, 2), activation="leaky_relu", **o
     ),
     "image coupling, dense": lambda **o: AffineCouplingLayer(
-        4, (16,), "dense", image_size=(2, 2), activation="tanh", condition_dim=1, **o
+        4, (16,), "dense", scale_activation="sigmoid", image_size=(2, 2), activation="tanh", condition_dim=1, **o
     ),
     "image coupling, vectors": lambda **o: AffineCouplingLayer(5, (8, 8), activation="elu", **o),
     "convolutions, checkerboard": lambda **o: CouplingLayer(

@@ -90,7 +90,8 @@ def test_the_multi_scale_architecture_is_the_papers():
     flow = Glow((32, 32, 3), 3, 2, (4, 4), rng=0)
     kinds = [type(layer).__name__ for layer in flow.flow_layers]
     scale = ["Squeeze", "GlowBlock", "GlowBlock"]
-    assert kinds == ["Standardize", *scale, "Split", *scale, "Split", *scale, "ActNormLayer"]
+    assert kinds == ["Standardize", *scale, "Split", *scale, "Split", *scale]
+    assert flow.base.learnable
     assert [layer.num_channels for layer in flow.flow_layers[1:]] == [3, 12, 12, 12, 6, 24, 24, 24, 12, 48, 48, 48]
     sizes = [(32, 32)] + [(16, 16)] * 4 + [(8, 8)] * 4 + [(4, 4)] * 3
     assert [layer.image_size for layer in flow.flow_layers[1:]] == sizes

@@ -33,9 +33,9 @@ class AffineCouplingLayer(ImageLayer, Coupling):
         of the flattened first half, for one `image_size` only.
     coupling : {"affine", "additive"}
         additive: y = x + t.
-    scale_activation : {"sigmoid", "tanh_gain", "tanh", "none"}
-        How the log-scale s comes from the network: the logarithm of a sigmoid, or its tanh, times a learned gain for each
-        channel perhaps, or itself.
+    scale_activation : {"tanh_gain", "tanh", "sigmoid", "none"}
+        How the log-scale s comes from the network: its tanh, times a learned gain for each channel perhaps, the logarithm
+        of a sigmoid, or itself.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
     actnorm : bool
         Whether activation normalisation follows each hidden convolution; see `ActNormLayer`.
@@ -56,7 +56,7 @@ class AffineCouplingLayer(ImageLayer, Coupling):
         network: str = "conv",
         *,
         coupling: str = "affine",
-        scale_activation: str = "sigmoid",
+        scale_activation: str = "tanh_gain",
         activation: str = "relu",
         actnorm: bool = True,
         image_size: tuple[int, int] | None = None,
@@ -111,7 +111,7 @@ class GlowBlock(Chain):
         network: str = "conv",
         *,
         coupling: str = "affine",
-        scale_activation: str = "sigmoid",
+        scale_activation: str = "tanh_gain",
         activation: str = "relu",
         actnorm: bool = True,
         parameterization: str = "plu",

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.base.base import Base
+from npflows.base import Base, Normal
 from npflows.flow import NormalizingFlow
-from npflows.layers.actnorm import ActNormLayer
 from npflows.layers.conv1x1 import PARAMETERIZATIONS
 from npflows.layers.coupling import NETWORKS
 from npflows.layers.glow import COUPLINGS, GlowBlock
@@ -45,11 +44,11 @@ class Glow(NormalizingFlow):
         With levels: a value x goes into the flow as logit(alpha + (1 - 2 alpha) x / levels), 0.05 for instance (Dinh et al.
         2017, arXiv:1605.08803, section 4.1); by default as it is.
     split_prior : {"learned", "standard"}
-        Density of what is left behind: a normal one whose mean and scale depend on what goes on, and of the last scale one
-        with a mean and a scale for each channel; or the base distribution alone.
+        Density of what is left behind: a normal one whose mean and scale depend on what goes on, with a normal base whose
+        mean and scale of each latent value are learnt too; or the base distribution alone.
     network : {"conv", "dense"}
     coupling : {"affine", "additive"}
-    scale_activation : {"sigmoid", "tanh_gain", "tanh", "none"}
+    scale_activation : {"tanh_gain", "tanh", "sigmoid", "none"}
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
     actnorm : bool
         Whether activation normalisation follows each hidden convolution; see `AffineCouplingLayer` for these five.
@@ -84,7 +83,7 @@ class Glow(NormalizingFlow):
         split_prior: str = "learned",
         network: str = "conv",
         coupling: str = "affine",
-        scale_activation: str = "sigmoid",
+        scale_activation: str = "tanh_gain",
         activation: str = "relu",
         actnorm: bool = True,
         parameterization: str = "plu",
@@ -140,9 +139,10 @@ class Glow(NormalizingFlow):
             if scale < self.num_scales - 1:
                 layers.append(Split(channels, self.split_prior, image_size=(height, width), **inner))
                 channels //= 2
-        if self.split_prior == "learned":
-            layers.append(ActNormLayer(channels, image_size=(height, width), dtype=dtype))
-        self._assemble(layers, shape, base_distribution, as_dtype(dtype),
+        base = base_distribution
+        if self.split_prior == "learned" and base == "normal":
+            base = Normal(math.prod(shape), learnable=True, dtype=dtype)
+        self._assemble(layers, shape, base, as_dtype(dtype),
                        embedding_of(self, condition_dim, options, as_dtype(dtype)))  # fmt: skip
         if self.levels is not None:
             self._support = Pixels(math.prod(shape), self.levels, self.alpha)
