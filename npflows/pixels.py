@@ -103,7 +103,8 @@ class Pixels(Support):
         """n copies of images at random places of their cells, which differ from image to image, so that errors average out,
         and are an image's own, whatever images are beside it."""
         key = rng.integers(1 << 64, size=x.shape[1], dtype=np.uint64)
-        values = np.nan_to_num(np.asarray(x, np.float64)).astype(np.int64).view(np.uint64)
+        values = np.asarray(x, np.float64)
+        values = np.where(np.isfinite(values), values, 0.0).astype(np.int64).view(np.uint64)
         turn = hashed((values * (key | np.uint64(1))).sum(axis=1, dtype=np.uint64)[:, None] + key)  # one for each image
         for place in self.places(n, rng):
             yield self.dequantise(x, np.clip((place + turn) % 1.0, EDGE, 1 - EDGE))

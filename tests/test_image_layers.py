@@ -205,7 +205,7 @@ def test_normalisations_inside_the_networks_are_set_layer_after_layer(activation
                     seen += 1
             rows = y
         h = np.concatenate([rows, h[:, layer.input_dim :]], axis=1)
-    assert seen == 4 * 3 + 1  # of each block its ActNorm and two of its network, and the last learned prior
+    assert seen == 4 * 3  # of each block its ActNorm and two of its network
 
 
 @pytest.mark.parametrize("kind", [AffineCouplingLayer, GlowBlock])

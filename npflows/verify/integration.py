@@ -30,6 +30,8 @@ COMPONENT_ROWS = 25
 """Rows for each component and column that the mixture is fitted to."""
 PROPOSAL_ROWS = 4096
 BRIDGE_SAMPLES = 8192
+LEAST_OVERLAP = 1e-4
+"""Share of the samples of either distribution that the other one might have given, at least, for a bridge between them."""
 QUADRATURE_POINTS = 400_000
 KMEANS_STEPS = 5
 EM_STEPS = 12
@@ -279,7 +281,7 @@ def bridge(
         log_value = 0.5 * (low + high)
         low, high = (log_value, high) if balance(log_value) > 0 else (low, log_value)
     parts = expit(b - log_value), expit(log_value - a)
-    if not min(part.mean() for part in parts) ** 2 > 0:
+    if not min(part.mean() for part in parts) > LEAST_OVERLAP:
         return nothing
     value = math.exp(min(log_value, 700.0))
     error = value * math.sqrt(sum(part.var() / (len(part) * part.mean() ** 2) for part in parts))
