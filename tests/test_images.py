@@ -130,7 +130,13 @@ def test_parameters_exist_from_construction():
 def test_standard_priors_have_no_parameters():
     learned, standard = (Glow((4, 4, 1), 2, 1, (5,), split_prior=prior, rng=0) for prior in ("learned", "standard"))
     extra = set(learned.named_params()) - set(standard.named_params())
-    priors = {"layers.3.prior.network.weight_0", "layers.3.prior.network.bias_0", "layers.6.logs", "layers.6.bias"}
+    priors = {
+        "layers.3.prior.network.weight_0",
+        "layers.3.prior.network.bias_0",
+        "layers.3.prior.gain",
+        "layers.6.logs",
+        "layers.6.bias",
+    }
     assert extra == priors
     x = np.random.default_rng(7).normal(size=(5, 4, 4, 1))
     np.testing.assert_allclose(learned.log_prob(x), standard.log_prob(x), rtol=1e-6)  # it starts as the standard one
@@ -289,6 +295,7 @@ def test_a_flow_has_its_parameters_in_memory_once():
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size < 12 * flow.num_params  # 4 bytes each, and which of them are free
+    assert len(pickle.dumps(flow)) < 17 * flow.num_params  # once as the flow's, a block's and its parts'
 
 
 CONDITION = np.random.default_rng(10).normal(size=(120, 2))
@@ -748,7 +755,10 @@ REFUSED = {
         lambda: glow().log_prob(IMAGES[:, :2]),
         r"x must have shape \(n, 4, 4, 1\) or \(n, 16\), got \(120, 2, 4, 1\)",
     ),
-    "channels": (lambda: glow().fit(np.repeat(IMAGES, 3, 3)), r"x must have 16 columns, got shape \(120, 4, 4, 3\)"),
+    "channels": (
+        lambda: glow().fit(np.repeat(IMAGES, 3, 3)),
+        r"x must have shape \(n, 4, 4, 1\) or \(n, 16\), got \(120, 4, 4, 3\)",
+    ),
     "no channel axis": (lambda: glow().log_prob(IMAGES[..., 0]), r"x must have shape \(n, 4, 4, 1\) or \(n, 16\)"),
     "channels first": (lambda: Glow((4, 4, 2), 1).log_prob(np.moveaxis(REAL, 3, 1)), r"x must have shape \(n, 4, 4, 2\)"),
     "sizes that do not divide": (

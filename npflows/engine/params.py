@@ -37,7 +37,19 @@ class Parameter:
 
     def without_value(self) -> Parameter:
         """The same name, shape and mask, with zeros that take no memory."""
-        return replace(self, value=np.broadcast_to(np.zeros(()), self.value.shape))
+        return _valueless(self.name, self.value.shape, self.free)
+
+    def __deepcopy__(self, memo: dict) -> Parameter:
+        return self  # a copy of what takes no memory would take some
+
+    def __reduce__(self) -> tuple:
+        if self.value.ndim == 0 or any(self.value.strides):
+            return Parameter, (self.name, self.value, self.free)
+        return _valueless, (self.name, self.value.shape, self.free)
+
+
+def _valueless(name: str, shape: tuple[int, ...], free: np.ndarray | bool | None) -> Parameter:
+    return Parameter(name, np.broadcast_to(np.zeros(()), shape), free)
 
 
 def taken_over(network: Any, prefix: str) -> list[Parameter]:
