@@ -30,10 +30,11 @@ from benchmarks.peers.protocol import Worker
 BATCH, CHUNK, SEED = 32, 20, 0
 SHAPE = {"size": images.SIZE, "scales": 3, "blocks": 4, "width": 64}
 LEARNING_RATE = 1e-3
+"""Of the first step; it falls to 0 along half a cosine."""
 CONTENDERS: dict[str, tuple[str | None, str, dict[str, str]]] = {
     "normflows": ("torch", "normflows_glow_worker.py", {}),
     "npflows": (None, "npflows_glow_worker.py", {}),
-    "npflows, scale_activation='tanh_gain'": (None, "npflows_glow_worker.py", {"scale_activation": "tanh_gain"}),
+    "npflows, scale_activation='sigmoid'": (None, "npflows_glow_worker.py", {"scale_activation": "sigmoid"}),
 }
 """The environment, the worker and what it builds differently."""
 
@@ -61,13 +62,14 @@ def race(environments: Path, folder: str | None, steps: int, held_out: int, thre
         files = {part: str(Path(scratch, f"{part}.npy")) for part in ("train", "test")}
         np.save(files["train"], train)
         np.save(files["test"], test)
-        options = {"batch": BATCH, "learning_rate": LEARNING_RATE, "threads": threads, "seed": SEED, **SHAPE}
+        options = {"batch": BATCH, "threads": threads, "seed": SEED, **SHAPE}
+        rates = (LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * np.arange(steps) / steps))).tolist()
         for name, (environment, _, different) in CONTENDERS.items():
             if environment is None:  # kernels are compiled, into the cache
                 with start(environments, name, threads) as worker:
                     worker("load", **files)
                     worker("build", **options, **different)
-                    worker("train", order=order[:1], seed=SEED)
+                    worker("train", order=order[:1], rates=rates[:1], seed=SEED)
         running = {name: start(environments, name, threads) for name in CONTENDERS}
         results: dict[str, dict[str, Any]] = {}
         for name, worker in running.items():
@@ -76,7 +78,8 @@ def race(environments: Path, folder: str | None, steps: int, held_out: int, thre
             results[name] = {**built, "seconds": [], "losses": []}
         for done in range(0, steps, CHUNK):
             for name, worker in running.items():
-                chunk = worker("train", order=order[done : done + CHUNK], seed=SEED + done)
+                part = slice(done, done + CHUNK)
+                chunk = worker("train", order=order[part], rates=rates[part], seed=SEED + done)
                 for key, values in chunk.items():
                     results[name][key] += values
         for name, worker in running.items():

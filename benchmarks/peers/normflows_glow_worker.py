@@ -32,9 +32,7 @@ class Glow:
         self.idle = memory()["now"]
         forget_peak()
 
-    def build(
-        self, size: int, scales: int, blocks: int, width: int, batch: int, learning_rate: float, threads: int, seed: int
-    ) -> dict:
+    def build(self, size: int, scales: int, blocks: int, width: int, batch: int, threads: int, seed: int) -> dict:
         """A Glow for images of one channel, size x size, and Adam; any batch may come."""
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
@@ -48,7 +46,7 @@ class Glow:
             if i:
                 merges.append(normflows.flows.Merge())
         self.model = normflows.MultiscaleFlow(bases, flows, merges, class_cond=False)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), learning_rate)
+        self.optimizer = torch.optim.Adam(self.model.parameters())
         return {
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "used": sum(p.numel() for p in self.model.parameters()) - self._unused(),
@@ -67,13 +65,15 @@ class Glow:
         x = ((x + torch.rand(x.shape, generator=generator)) / LEVELS)[:, None]
         return x[0].numel() * math.log(LEVELS) - self.model.log_prob(x, None)
 
-    def train(self, order: list[list[int]], seed: int) -> dict:
-        """A step on each batch of training images: seconds and loss of each."""
+    def train(self, order: list[list[int]], rates: list[float], seed: int) -> dict:
+        """A step on each batch of training images, with a learning rate each: seconds and loss of each."""
         images, generator = self.images["train"], torch.Generator().manual_seed(seed)
         seconds, losses = [], []
         self.model.train()
-        for rows in order:
+        for rows, rate in zip(order, rates):
             batch = images[rows]
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
             started = time.perf_counter()
             self.optimizer.zero_grad(set_to_none=True)
             loss = self._loss(batch, generator).mean()

@@ -1,7 +1,7 @@
 """npflows' Glow in a process of its own, with the commands of normflows_glow_worker.py.
 
 The couplings' networks have no ActNorm, as normflows' have none by default.  What a split leaves behind has a prior that
-depends on what goes on, where normflows has a mean and a scale for each value.
+depends on what goes on, besides the mean and the scale of each value that normflows has too.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ class Glow:
         blocks: int,
         width: int,
         batch: int,
-        learning_rate: float,
         threads: int,
         seed: int,
-        scale_activation: str = "sigmoid",
+        scale_activation: str = "tanh_gain",
     ) -> dict[str, Any]:
         """A Glow whose images are divided by 256, as for the peer; ActNorm starts from training images, as in `fit`."""
         npflows.set_num_threads(threads)
@@ -53,7 +52,6 @@ class Glow:
         self.flow.standardize.set(0.0, float(LEVELS))
         set_from_data(self.flow, Rows(table, np.arange(len(table))), None, False, np.random.default_rng(seed))
         self.step = TrainStep(self.flow, batch, x=table, clip_norm=None)
-        self.learning_rate = learning_rate
         return {
             "parameters": self.flow.num_params,
             "used": self.flow.num_params,
@@ -61,13 +59,13 @@ class Glow:
             "threads": npflows.get_num_threads(),
         }
 
-    def train(self, order: list[list[int]], seed: int) -> dict[str, Any]:
+    def train(self, order: list[list[int]], rates: list[float], seed: int) -> dict[str, Any]:
         trainer = self.step.trainer
         trainer.rng = np.random.default_rng(seed)
         seconds, losses = [], []
-        for rows in order:
+        for rows, rate in zip(order, rates):
             started = time.perf_counter()
-            loss, taken, _ = trainer.run_step(np.array(rows), self.learning_rate)
+            loss, taken, _ = trainer.run_step(np.array(rows), rate)
             seconds.append(time.perf_counter() - started)
             if not taken:
                 raise RuntimeError("a step was not finite")
