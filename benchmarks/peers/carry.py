@@ -41,6 +41,7 @@ class GivenDegrees(MADENetwork):
     def __init__(self, degrees: list[np.ndarray], multiplier: int) -> None:
         n = len(degrees[0])
         self.multiplier, self.degrees = multiplier, degrees
+        self.n_features, self._rows = n, np.ones(n, int)
         widths = [len(d) for d in degrees[1:-1]]
         MLP.__init__(self, n, widths, n * multiplier, rng=np.random.default_rng(0))
 

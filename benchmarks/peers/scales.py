@@ -76,7 +76,7 @@ class PeerAffine(Affine):
         forward, inverse = (divide, multiply) if self.shift_first else (multiply, divide)
         return {"forward": forward, "inverse": inverse, "vjp": affine.apply_vjp, "solve": affine.apply_solve}
 
-    def spec(self) -> list[int]:
+    def spec(self, value: int | None = None) -> list[int]:
         return [SCALES[self.scale], *np.array([self.offset, self.least]).view(np.int64).tolist()]
 
 

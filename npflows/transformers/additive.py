@@ -51,5 +51,5 @@ class Additive:
         """Parameters of the map of n values, besides those that a conditioner gives: none."""
         return []
 
-    def spec(self) -> list[int]:
+    def spec(self, value: int | None = None) -> list[int]:
         return []
