@@ -38,7 +38,7 @@ def main() -> None:
     x, new, new_label = pixels[:1400], pixels[1400:], labels[1400:]
 
     flow = npflows.Glow((8, 8, 1), num_scales=2, blocks_per_scale=2 if arguments.quick else 8, hidden_dims=(64, 64),
-                        levels=17, alpha=0.01, scale_activation="tanh_gain", rng=0)  # fmt: skip
+                        levels=17, alpha=0.01, rng=0)  # fmt: skip
     start = time.perf_counter()
     flow.fit(x, max_epochs=2 if arguments.quick else 60, batch_size=64, learning_rate=3e-3, weight_decay=1.0, ema=0.99,
              rng=0)  # fmt: skip

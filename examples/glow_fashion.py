@@ -74,7 +74,7 @@ def main() -> None:
     condition, new_condition = npflows.one_hot(kind, 10), npflows.one_hot(new_kind, 10)
 
     flow = npflows.Glow((32, 32, 1), num_scales=3, blocks_per_scale=1 if arguments.quick else 4, hidden_dims=(64, 64),
-                        levels=256, alpha=0.001, scale_activation="tanh_gain", condition_dim=10, rng=0)  # fmt: skip
+                        levels=256, alpha=0.001, condition_dim=10, rng=0)  # fmt: skip
     print(f"{len(x):,} images of {x.shape[1]} x {x.shape[2]} pixels, {flow.num_params:,} parameters")
     start = time.perf_counter()
     flow.fit(x, condition=condition, validation_fraction=1 / 30, max_epochs=1 if arguments.quick else 5, batch_size=32,
