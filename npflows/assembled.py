@@ -183,23 +183,19 @@ class Assembled(Parametrised, Configured):
     def _compiled(self, with_base: bool = True) -> Program:
         """The flow as a program, which ends in the base distribution unless only the map is wanted."""
         if with_base not in self._programs:
-            self._programs[with_base] = self._up_to(len(self._leaves), self.base if with_base else None)
+            self._programs[with_base] = Program(
+                [leaf for leaf, _ in self._leaves],
+                [offset for _, offset in self._leaves] + self._offsets[-1:],
+                self.latent_dim,
+                self.dtype,
+                base=self.base if with_base else None,
+                condition_dim=self.condition_dim,
+                embedding=self._embedding,
+                embedding_offset=self._offsets[-2],
+                front=True,
+                support=self._support,
+            )
         return self._programs[with_base]
-
-    def _up_to(self, n: int, base: Base | None = None) -> Program:
-        """The first n of `_leaves` as a program."""
-        return Program(
-            [leaf for leaf, _ in self._leaves[:n]],
-            [offset for _, offset in self._leaves[:n]] + self._offsets[-1:],
-            self.latent_dim,
-            self.dtype,
-            base=base,
-            condition_dim=self.condition_dim,
-            embedding=self._embedding,
-            embedding_offset=self._offsets[-2],
-            front=True,
-            support=self._support,
-        )
 
     def _state(self, theta: np.ndarray | None = None) -> State:
         """What a program reads, with other parameters perhaps."""

@@ -59,6 +59,15 @@ def taken_over(network: Any, prefix: str) -> list[Parameter]:
     return parameters
 
 
+def starts(parameters: Iterable[Parameter]) -> dict[str, int]:
+    """Where each parameter begins in a flat buffer of them all, by name."""
+    result, position = {}, 0
+    for parameter in parameters:
+        result[parameter.name] = position
+        position += parameter.value.size
+    return result
+
+
 class ParameterBuffer:
     """Parameters laid out one after the other in one array.
 

@@ -246,9 +246,9 @@ def coupling_network(
     if mask.ndim != 3:
         raise ValueError(f"network='conv' needs a mask (height, width, channels), got one of shape {mask.shape}")
     options = dict(options)
-    if options.pop("residual_blocks") or options.pop("dropout"):
+    unsupported = options.pop("residual_blocks"), options.pop("dropout")
+    if any(unsupported):
         raise ValueError("network='conv' has no residual_blocks and no dropout: leave both at 0")
-    options.pop("dropout", None)
     return ConvNet.for_mask(mask, hidden_dims, multiplier, actnorm=actnorm, **options)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from npflows.engine.driver import LANE_MULTIPLE
-from npflows.engine.params import Parameter
+from npflows.engine.params import Parameter, starts
 from npflows.kernels import vecmath
 from npflows.kernels.activations import ACTIVATIONS, NEEDS_INPUT
 from npflows.kernels.blocks import copy, gather, scatter, total
@@ -323,10 +323,7 @@ class ConvNet:
     def spec(self, link: Link) -> list[int]:
         """The integers that the kernels read."""
         n, (height, width) = len(self._sizes), self.shape
-        position, starts = 0, {}
-        for parameter in self.parameters:
-            starts[parameter.name] = position
-            position += parameter.value.size
+        places = starts(self.parameters)
         f, df = ACTIVATIONS[self.activation]
         spec = [0] * (HEADER + RECORD * n)
         spec[:HEADER] = [
@@ -336,7 +333,7 @@ class ConvNet:
             height,
             width,
             self.condition_dim,
-            starts.get("condition_weight", 0),
+            places.get("condition_weight", 0),
             len(spec),
             len(spec) + self.n_in,
             int(self._keeps_input),
@@ -353,8 +350,8 @@ class ConvNet:
         below = 0
         for layer, size in enumerate(self._sizes):
             r, (n_in, n_out) = HEADER + RECORD * layer, self._channels[layer : layer + 2]
-            spec[r + WEIGHT], spec[r + BIAS] = starts[f"weight_{layer}"], starts[f"bias_{layer}"]
-            spec[r + LOGS] = starts.get(f"logs_{layer}", NONE)
+            spec[r + WEIGHT], spec[r + BIAS] = places[f"weight_{layer}"], places[f"bias_{layer}"]
+            spec[r + LOGS] = places.get(f"logs_{layer}", NONE)
             spec[r + C_IN], spec[r + C_OUT], spec[r + AREA] = n_in, n_out, size**2
             spec[r + X], spec[r + H] = below, rows
             spec[r + BEFORE] = before if self._keeps_input else rows

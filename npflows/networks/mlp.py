@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.engine.params import Parameter
+from npflows.engine.params import Parameter, starts
 from npflows.kernels.activations import ACTIVATIONS, NEEDS_INPUT
 from npflows.kernels.calls import Link, call
 from npflows.kernels.dropout import dropout
@@ -301,11 +301,7 @@ class MLP:
     def spec(self, link: Link) -> list[int]:
         """The integers that the kernels read."""
         n_dense = len(self._widths) - 1
-        offsets = {}
-        position = 0
-        for parameter in self.parameters:
-            offsets[parameter.name] = position
-            position += parameter.value.size
+        offsets = starts(self.parameters)
         f, df = ACTIVATIONS[self.activation]
         spec = [0] * (HEADER + RECORD * n_dense)
         spec[:HEADER] = [
