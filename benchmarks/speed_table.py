@@ -15,6 +15,7 @@ import itertools
 import json
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,6 @@ import numpy as np
 import npflows
 from benchmarks import loops, products, spline_map
 from benchmarks.common import Repeat, TrainStep, in_fresh_process, interleaved, machine, make_data, make_flow, repeated
-from npflows.engine import threads
 from npflows.kernels.calls import address
 from npflows.kernels.gemm import PRODUCT
 
@@ -109,17 +109,16 @@ def products_on_all_threads() -> Repeat:
     """Large products, float32, 64 of them shared out among as many threads as npflows uses."""
     number = address(*PRODUCT, np.dtype("float32"))
     operands = [products.operands("product", M, K, LANES, "float32") for _ in range(npflows.get_num_threads())]
+    pool = ThreadPoolExecutor(len(operands))
 
     def run(repeats: int) -> None:
         pieces = itertools.count()
 
-        def work() -> None:
-            mine = operands.pop()
+        def work(mine: tuple) -> None:
             while next(pieces) < repeats * AT_ONCE:
                 loops.own_product(number, *mine, 1)
-            operands.append(mine)
 
-        threads.run(work, npflows.get_num_threads())
+        list(pool.map(work, operands))
 
     return run
 

@@ -15,9 +15,10 @@ constructor, sets `kernels` to four functions decorated with `kernel`, and gives
 
 spec (int64) is what `spec` returned, theta the layer's parameters one after the other, context (condition_dim, lanes) the
 condition, key and first are for random masks, work (`work_rows`, lanes) is what forward or inverse left for its vjp, temp
-(`temp_rows`, lanes) is scratch, and dtheta is empty where no gradient of the parameters is wanted.  Nothing may mix lanes;
-helpers are decorated with `inlined`; `vecmath` has functions that vectorise.  examples/custom_layer.py is a whole layer,
-and `npflows.load(path, classes=[YourLayer])` reads a flow that has one.
+(`temp_rows`, lanes) is scratch, and dtheta is empty where no gradient of the parameters is wanted.  There are 16 lanes or
+a multiple of it, or one (see `Layer.one_lane`), and nothing may mix them; helpers are decorated with `inlined`; `vecmath`
+has functions that vectorise.  examples/custom_layer.py is a whole layer, and `npflows.load(path, classes=[YourLayer])`
+reads a flow that has one.
 """
 
 from npflows.base.base import Base

@@ -333,9 +333,9 @@ def test_many_images_go_through_in_pieces(monkeypatch):
     x, whole = blobs(600, seed=1), bent(glow(dtype="float64"))
     monkeypatch.setattr(program, "CHUNK_VALUES", 1)
     pieces = bent(glow(dtype="float64"))
-    assert pieces._compiled()._chunk() == 256
+    assert pieces._compiled()._chunk == 256
     monkeypatch.undo()
-    assert whole._compiled()._chunk() > 600
+    assert whole._compiled()._chunk > 600
     expected = whole.log_prob(x), *whole.forward(x), whole.sample(600, 1), *whole.nll_and_grad(x)
     monkeypatch.setattr(program, "CHUNK_VALUES", 1)
     found = pieces.log_prob(x), *pieces.forward(x), pieces.sample(600, 1), *pieces.nll_and_grad(x)

@@ -39,7 +39,7 @@ DEPTHS = [0, 1, 2, 5, gemm.DEPTH, gemm.DEPTH + 1, 2 * gemm.DEPTH + 3]
 @pytest.mark.parametrize("start", [gemm.FROM_ZERO, gemm.FROM_RESULT, gemm.FROM_BIAS])
 def test_product_of_any_size_is_right_and_touches_nothing_else(start, transposed, dtype):
     rng = np.random.default_rng(0)
-    for m, n, k in itertools.product(HEIGHTS, LANES, DEPTHS):
+    for m, n, k in itertools.product(HEIGHTS, LANES if transposed else [1, *LANES], DEPTHS):
         a, lda, left = inside_a_larger_one(rng, *((k, m) if transposed else (m, k)), dtype)
         b, c, bias = block(rng, k, n, dtype), block(rng, m, n, dtype), rng.integers(-8, 9, m).astype(dtype)
         first = {gemm.FROM_ZERO: 0, gemm.FROM_RESULT: c[:m], gemm.FROM_BIAS: bias[:, None]}[start]
@@ -66,6 +66,18 @@ def test_outer_product_of_any_size_is_right_and_touches_nothing_else(dtype):
 
 
 @both_dtypes
+def test_product_of_one_lane_reads_nothing_beyond_its_operands(dtype):
+    """What lies behind them is often another's, and may be NaN."""
+    rng = np.random.default_rng(3)
+    for m, k in itertools.product([1, 4, 16, 21], [1, 3, 8, 15, 16, 17, 33]):
+        a, b, bias = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k + 20, 1)).astype(dtype), np.ones(m, dtype)
+        b[k:] = np.nan
+        c = np.empty((m, 1), dtype)
+        gemm.product(a.ravel(), k, 1, b, c, m, k, gemm.FROM_BIAS, bias)
+        np.testing.assert_allclose(c, a @ b[:k] + 1, rtol=100 * np.finfo(dtype).eps, atol=100 * np.finfo(dtype).eps)
+
+
+@both_dtypes
 def test_nan_in_one_sample_leaves_the_others_alone(dtype):
     rng = np.random.default_rng(1)
     a, bias, b = (rng.normal(size=size).astype(dtype) for size in (45, 9, (5, 48)))
@@ -82,11 +94,11 @@ def test_result_of_a_sample_does_not_depend_on_how_many_there_are(dtype):
     rng = np.random.default_rng(2)
     a, bias, column = (rng.normal(size=size).astype(dtype) for size in (19 * 300, 19, (300, 1)))
     results = []
-    for n in LANES:
+    for n in [1, *LANES]:
         c = np.empty((19, n), dtype)
         gemm.product(a, 300, 1, np.repeat(column, n, axis=1), c, 19, 300, gemm.FROM_BIAS, bias)
         results.append(c)
-    np.testing.assert_array_equal(np.concatenate(results, axis=1), np.repeat(results[0][:, :1], sum(LANES), axis=1))
+    np.testing.assert_array_equal(np.concatenate(results, axis=1), np.repeat(results[0], 1 + sum(LANES), axis=1))
 
 
 FORMULAS = {  # with their derivatives

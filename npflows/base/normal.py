@@ -92,6 +92,7 @@ class Normal(Base):
         self.loc, self.scale = self._columns(loc, "loc"), self._columns(scale, "scale")
         if (self.scale <= 0).any():
             raise ValueError(f"scale must be positive, got {scale!r}")
+        self._is_standard = not self.learnable and bool((self.loc == 0).all() and (self.scale == 1).all())
         scales = Parameter("log_scale", np.log(self.scale)) if self.learnable else Parameter("scale", self.scale, False)
         super().__init__(dim, [Parameter("loc", self.loc, self.learnable), scales], dtype=dtype)
 
@@ -120,6 +121,6 @@ class Normal(Base):
 
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         z = rng.standard_normal((n, self.dim))
-        if self.learnable or (self.loc != 0).any() or (self.scale != 1).any():
+        if not self._is_standard:
             z = self.center + z * self._scale
         return z

@@ -19,7 +19,7 @@ from npflows.kernels.jit import inlined, kernel
 (N_LAYERS, IN_ROWS, OUT_ROWS, BLOCK_ROWS, CONDITION_ROWS, CONTEXT_ROWS, TEMP_ROWS, FRONT,
  BASE, BASE_VJP, BASE_SPEC, BASE_SPEC_END, BASE_THETA, BASE_THETA_END,
  EMBEDDING, EMBEDDING_VJP, EMBEDDING_SPEC, EMBEDDING_SPEC_END, EMBEDDING_THETA, EMBEDDING_THETA_END, EMBEDDING_WORK,
- HEADER) = range(22)  # fmt: skip
+ ONE_LANE, HEADER) = range(23)  # fmt: skip
 # record of a layer; ADDRESS and VJP are its kernels in the direction of the plan
 # CHECKPOINT is where a layer's input is kept to run it again on the way back, or NONE: its work is kept
 ADDRESS, VJP, LAYER_ROWS, SPEC, SPEC_END, THETA, THETA_END, WORK, WORK_ROWS, CHECKPOINT, RECORD = range(11)
@@ -27,7 +27,8 @@ NONE = -1
 # where the float64 affine map from the user's units stands
 NO_FRONT, FRONT_FIRST, FRONT_LAST = range(3)
 LANE_MULTIPLE = 16
-"""Blocks are padded to a multiple of this: the lanes of the narrowest tile of a product (kernels/gemm.py)."""
+"""Blocks are padded to a multiple of this: the lanes of the narrowest tile of a product (kernels/gemm.py).  A single sample
+is carried in a block of one lane, where the plan says ONE_LANE."""
 
 
 @inlined
@@ -155,7 +156,7 @@ def settle(X, C, a, t, log_prob):
 
 
 @kernel
-def transport(plan, theta, front, C_front, X, C, key, origin, block_width, counter, arena, Y, log_det, log_prob):
+def transport(arena, counter, plan, theta, front, C_front, X, C, key, origin, block_width, Y, log_det, log_prob):
     """Carry X (n, in_rows) through the program.
 
     `front` (3, in_rows) and `C_front` (3, condition_rows) hold location, scale and its logarithm of the affine maps from
@@ -173,7 +174,7 @@ def transport(plan, theta, front, C_front, X, C, key, origin, block_width, count
             break
         a = b * block_width
         width = min(block_width, n - a)
-        lanes = padded(width)
+        lanes = 1 if n == 1 and plan[ONE_LANE] else padded(width)
         start = 0
         block = carve(arena, start, plan[BLOCK_ROWS], lanes)
         start += block.size
@@ -209,7 +210,7 @@ def transport(plan, theta, front, C_front, X, C, key, origin, block_width, count
 
 
 @kernel
-def pullback(plan, theta, front, C_front, X, C, key, origin, block_width, counter, arena, dY, dlog, log_prob, dX, dC,
+def pullback(arena, counter, plan, theta, front, C_front, X, C, key, origin, block_width, dY, dlog, log_prob, dX, dC,
              n_buffers, gradients):  # fmt: skip
     """Carry cotangents back through the program at X (n, in_rows).
 

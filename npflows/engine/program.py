@@ -117,15 +117,13 @@ class Program:
         scratch = [layer.work_rows + layer.temp_rows for layer in layers]
         self._is_wide = max(scratch, default=0) * BLOCKS[1] * self.dtype.itemsize > WIDE_BYTES
         self._again = self._run_again(layers)
-        self._rows = (
-            max(self._dims),
-            sum(layer.rows if again else layer.work_rows for layer, again in zip(layers, self._again)),
-            max((layer.work_rows for layer in layers), default=0),
-            max((layer.temp_rows for layer in (*layers, *filter(None, [embedding]))), default=0),
-        )
+        self._temp_rows = max((layer.temp_rows for layer in (*layers, *filter(None, [embedding]))), default=0)
         self._support = support
         self._context_rows = condition_dim if embedding is None else embedding.output_dim
         self._embedding, self._embedding_offset = embedding, embedding_offset
+        self._kept_rows = sum(layer.rows if again else layer.work_rows for layer, again in zip(layers, self._again))
+        self._scratch_rows = self._rows_of_scratch(layers)
+        self._chunk = min(CHUNK, max(1, CHUNK_VALUES // max(self._dims) // BLOCKS[0]) * BLOCKS[0])
         self._parts = (list(layers), list(offsets), base, front)
         self._plans: dict[tuple[bool, bool], np.ndarray] = {}
 
@@ -139,10 +137,6 @@ class Program:
         """Gradient buffers of `n_bytes` for n samples: as many threads as that can work at once."""
         blocks = -(-n // self.block_width(n))
         return min(blocks, max(8, blocks // 4), max(4, BUFFER_BYTES // max(n_bytes, 1)))
-
-    def _chunk(self) -> int:
-        """Samples that one run of a driver takes."""
-        return min(CHUNK, max(1, CHUNK_VALUES // max(self._dims) // BLOCKS[0]) * BLOCKS[0])
 
     def _run_again(self, layers: Sequence[Layer]) -> list[bool]:
         """Which layers are run again on the way back, from their inputs, instead of keeping their work: those with the most
@@ -158,6 +152,20 @@ class Program:
             kept -= saved
         return again
 
+    def _rows_of_scratch(self, layers: Sequence[Layer]) -> tuple[int, int]:
+        """Rows of a thread's scratch memory, without a gradient and with one."""
+        shared = max((layer.work_rows for layer in layers), default=0)
+        samples, embedding = max(self._dims) + self._context_rows, 0
+        if self._embedding is not None:
+            samples, embedding = samples + self.condition_dim, self._embedding.work_rows
+        back = 2 * samples + 1 + self._temp_rows + self._kept_rows + embedding + (shared if any(self._again) else 0)
+        return samples + self._temp_rows + max(shared, embedding), back
+
+    def _scratch(self, n: int, gradient: bool) -> int:
+        """Bytes of scratch memory that a thread needs for n samples."""
+        lanes = -(-min(n, self.block_width(n)) // driver.LANE_MULTIPLE) * driver.LANE_MULTIPLE
+        return self._scratch_rows[gradient] * lanes * self.dtype.itemsize
+
     def plan(self, inverse: bool, gradient: bool) -> np.ndarray:
         """What the drivers read for one direction; compiles what it needs when it is first wanted."""
         if (inverse, gradient) not in self._plans:
@@ -166,17 +174,17 @@ class Program:
 
     def _plan(self, inverse: bool, gradient: bool) -> np.ndarray:
         layers, offsets, base, front = self._parts
-        block_rows, _, _, temp_rows = self._rows
         header = [0] * driver.HEADER
         header[driver.N_LAYERS] = len(layers)
         header[driver.IN_ROWS], header[driver.OUT_ROWS] = self._dims[::-1] if inverse else self._dims
-        header[driver.BLOCK_ROWS], header[driver.TEMP_ROWS] = block_rows, temp_rows
+        header[driver.BLOCK_ROWS], header[driver.TEMP_ROWS] = max(self._dims), self._temp_rows
         header[driver.CONDITION_ROWS], header[driver.CONTEXT_ROWS] = self.condition_dim, self._context_rows
+        header[driver.ONE_LANE] = int(all(layer.one_lane for layer in layers))
         header[driver.FRONT] = (driver.FRONT_LAST if inverse else driver.FRONT_FIRST) if front else driver.NO_FRONT
         records, specs = [], []
         position = driver.HEADER + driver.RECORD * len(layers)
         work = 0
-        shared = self._rows[1]
+        shared = self._kept_rows
         triples = list(zip(layers, offsets, self._again))
         for layer, offset, again in reversed(triples) if inverse else triples:
             functions = tuple(layer.kernels[1::2] if inverse else layer.kernels[::2])[: 1 + gradient]
@@ -217,18 +225,6 @@ class Program:
             specs += spec
         return np.array(header + records + specs, np.int64)
 
-    def _arena(self, n: int, gradient: bool) -> np.ndarray:
-        block_rows, kept, shared, temp_rows = self._rows
-        context_rows, embedding_rows = self._context_rows, 0
-        if self._embedding is not None:
-            context_rows, embedding_rows = context_rows + self.condition_dim, self._embedding.work_rows
-        rows = block_rows + context_rows + temp_rows + max(shared, embedding_rows)
-        if gradient:
-            rows = 2 * (block_rows + context_rows) + 1 + temp_rows + kept + embedding_rows
-            rows += shared if any(self._again) else 0
-        lanes = -(-min(n, self.block_width(n)) // driver.LANE_MULTIPLE) * driver.LANE_MULTIPLE
-        return threads.arena(rows * lanes, self.dtype)
-
     def transport(
         self,
         state: State,
@@ -247,12 +243,14 @@ class Program:
             np.empty(n) if log_det else _EMPTY_1,
             np.empty(n) if log_prob else _EMPTY_1,
         )
-        chunk = self._chunk()
+        chunk = self._chunk
         for start in range(0, n, chunk):
-            part = slice(start, min(start + chunk, n))
-            rows = _native(x[part])
-            context = _EMPTY_2 if condition is None else _native(condition[part])
-            out = Result(result.y[part], result.log_det[part], result.log_prob[part])
+            rows, context, out = x, condition, result
+            if n > chunk:
+                part = slice(start, min(start + chunk, n))
+                rows, context = x[part], None if condition is None else condition[part]
+                out = Result(result.y[part], result.log_det[part], result.log_prob[part])
+            rows, context = _native(rows), _EMPTY_2 if context is None else _native(context)
             entered = None if inverse or self._support is None else self._support.enter(rows)
             rows = rows if entered is None else entered.t
             self._transport_chunk(plan, state, rows, context, start, out)
@@ -273,12 +271,9 @@ class Program:
         out: tuple[np.ndarray, ...],
     ) -> None:
         n = len(x)
-        width, counter = self.block_width(n), np.zeros(1, np.int64)
-
-        def work() -> None:
-            driver.transport(plan, *state, x, condition, 0, origin, width, counter, self._arena(n, False), *out)
-
-        threads.run(work, -(-n // width))
+        width = self.block_width(n)
+        threads.run(driver.transport, "transport", -(-n // width), self._scratch(n, False), self.dtype,
+                    (plan, *state, x, condition, 0, origin, width, *out))  # fmt: skip
 
     def pullback(
         self,
@@ -301,7 +296,7 @@ class Program:
         dx = np.empty((n, self._dims[1 if inverse else 0])) if input else _EMPTY_2
         dcondition = np.empty((n, self.condition_dim)) if input and self.condition_dim else _EMPTY_2
         total = np.zeros(state.theta.size if gradient else 0)
-        chunk = self._chunk()
+        chunk = self._chunk
         for start in range(0, n, chunk):
             part = slice(start, min(start + chunk, n))
             if skip_zero and not dlog[part].all():
@@ -340,7 +335,7 @@ class Program:
         """One run of the driver with what it writes given: buffers (buffer_count, theta.size), log_prob (n,)."""
         n, plan, support = len(x), self.plan(inverse, True), self._support
         width = self.block_width(n)
-        rows, counter = _native(x), np.zeros(1, np.int64)
+        rows = _native(x)
         context = _EMPTY_2 if condition is None else _native(condition)
         cotangents = _EMPTY_2 if dy is None else _native(dy)
         dlog, given, entered = _native(dlog), rows, None
@@ -352,12 +347,9 @@ class Program:
             entered = support.enter(rows)
             rows, dlog = entered.t, np.where(entered.inside, dlog, 0.0)
 
-        def work() -> None:
-            driver.pullback(plan, *state, rows, context, key, origin, width, counter,
-                            self._arena(n, True), cotangents, dlog, log_prob, dx, dcondition, len(buffers),
-                            buffers)  # fmt: skip
-
-        threads.run(work, len(buffers))
+        threads.run(driver.pullback, "pullback", len(buffers), self._scratch(n, True), self.dtype,
+                    (plan, *state, rows, context, key, origin, width, cotangents, dlog, log_prob, dx, dcondition,
+                     len(buffers), buffers))  # fmt: skip
         if entered is not None:
             _from_line(entered, Result(_EMPTY_2, _EMPTY_1, log_prob))
             if dx.size:
@@ -376,6 +368,9 @@ def _from_line(entered: Entered, out: Result) -> None:
 
 def _native(a: np.ndarray) -> np.ndarray:
     """As a contiguous float64 array that compiled code may take; a copy where it isn't one yet."""
-    if type(a) is np.ndarray and a.dtype == np.float64 and a.flags.carray:
-        return a
+    if type(a) is np.ndarray:
+        if a.dtype != np.float64:
+            return a.astype(np.float64, order="C")
+        if a.flags.carray:
+            return a
     return np.require(a, np.float64, ["C", "A", "W", "E"])

@@ -1,4 +1,4 @@
-"""Plain Python threads over compiled code that holds no GIL.
+"""Plain Python threads that share compiled work through a mailbox (kernels/team.py), without the GIL.
 
 The calling thread always works itself and helpers join when they come: a helper that is late, or busy elsewhere, costs
 nothing, and a call from any thread, daemon process or forked child goes through even if no helper ever runs.
@@ -10,11 +10,17 @@ import functools
 import math
 import os
 import threading
+import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
+
+from npflows.kernels import team
+from npflows.kernels.calls import address
+from npflows.kernels.jit import DISABLED
 
 
 @functools.cache
@@ -67,73 +73,51 @@ def set_num_threads(n: int | None) -> None:
     _num_threads = None if n is None else int(n)
 
 
-class _Task:
-    """One function that several threads run at once; it shares out the work itself."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self.function = function
-        self.lock = threading.Lock()
-        self.idle = threading.Event()
-        self.running = 0
-        self.closed = False
-        self.error: BaseException | None = None
-
-    def help(self) -> None:
-        with self.lock:
-            if self.closed:
-                return
-            self.running += 1
-        try:
-            self.function()
-        except BaseException as error:  # handed to the caller
-            self.error = error
-        with self.lock:
-            self.running -= 1
-            if self.closed and not self.running:
-                self.idle.set()
-
-    def finish(self) -> None:
-        """No more helpers; wait for those that have begun."""
-        with self.lock:
-            self.closed = True
-            busy = self.running > 0
-        interrupted: BaseException | None = None
-        while busy and not self.idle.is_set():
-            try:
-                self.idle.wait()
-            except KeyboardInterrupt as error:  # helpers still write to the caller's arrays
-                interrupted = error
-        if interrupted is not None:
-            raise interrupted
+LINGER = 1e-4
+"""Seconds that a helper looks for more work before it sleeps, and that a caller looks for helpers to end theirs."""
 
 
 class _Pool:
-    """Helpers, started when they are first wanted."""
+    """Helpers, started when they are first wanted, and the mailbox that they look into."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        self.queue: SimpleQueue[_Task] = SimpleQueue()
+        self.mailbox = np.zeros(team.SIZE, np.int64)
+        self.wake: SimpleQueue[None] = SimpleQueue()
         self.size = 0
         self.lock = threading.Lock()
 
-    def ask(self, task: _Task, helpers: int) -> None:
+    @functools.cached_property
+    def patience(self) -> int:
+        """How many pauses LINGER has."""
+        team.pauses(1)
+        return max(1, int(LINGER / min(timeit.repeat(lambda: team.pauses(100), number=1, repeat=5)) * 100))
+
+    def ready(self, helpers: int) -> int:
+        """Start helpers that there are not yet and wake those that sleep; how many there are."""
         if self.size < helpers:
             with self.lock:
                 while self.size < helpers:
                     try:
-                        threading.Thread(target=_work, args=(self.queue,), name="npflows", daemon=True).start()
+                        threading.Thread(target=_help, args=(self, self.mailbox, self.wake), name="npflows",
+                                         daemon=True).start()  # fmt: skip
                     except RuntimeError:  # no more threads, or the interpreter is going down
                         break
                     self.size += 1
-        for _ in range(min(helpers, self.size)):
-            self.queue.put(task)
+        helpers = min(helpers, self.size)
+        for _ in range(helpers - int(self.mailbox[team.LOOKING]) - self.wake.qsize()):
+            self.wake.put(None)
+        return helpers
 
 
-def _work(queue: SimpleQueue[_Task]) -> None:
+def _help(pool: _Pool, mailbox: np.ndarray, wake: SimpleQueue[None]) -> None:
+    patience, n_bytes = pool.patience, 0
     while True:
-        queue.get().help()
+        wake.get()
+        while wanted := team.serve(mailbox, arena(n_bytes, np.dtype(np.uint8)), patience):
+            n_bytes = wanted
 
 
 _pool = _Pool()
@@ -141,35 +125,55 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.forget)
 
 
-def run(function: Callable[[], None], pieces: int) -> None:
-    """Run `function` on this thread and on as many helpers as `pieces` of work and the number of threads allow."""
-    helpers = min(get_num_threads(), pieces) - 1 if pieces > 1 else 0
+def run(function: Callable, kind: str, pieces: int, n_bytes: int, dtype: np.dtype, arguments: tuple) -> None:
+    """Run a kernel on this thread and on as many helpers as `pieces` of work and the number of threads allow.
+
+    The kernel, of a kind in kernels/calls.py, deals its pieces out itself: it gets `n_bytes` of each thread's own scratch
+    memory as an array of `dtype`, a counter from whose first entry pieces are claimed, and the arguments.
+    """
+    helpers = min(get_num_threads(), pieces) - 1 if pieces > 1 and not DISABLED else 0
+    counter = np.zeros(2, np.int64)
+    arguments = (arena(n_bytes, dtype), counter, *arguments)
     if helpers < 1:
-        function()
+        function(*arguments)
         return
-    task = _Task(function)
-    _pool.ask(task, helpers)
+    mailbox, patience, interrupted = _pool.mailbox, _pool.patience, None
+    number, helpers = address(function, kind, dtype), _pool.ready(helpers)
     try:
-        function()
-    finally:
-        task.finish()
-    if task.error is not None:
-        raise task.error
+        team.share(mailbox, number, helpers, n_bytes, patience, arguments)
+    except KeyboardInterrupt as error:
+        interrupted = error
+    while counter[1] == team.BUSY:  # helpers still write to the caller's arrays
+        try:
+            time.sleep(LINGER)
+            team.wait(mailbox, patience, counter)
+        except KeyboardInterrupt as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+    if counter[1] == team.ERROR:
+        counter[:] = 0
+        function(*arguments)  # again, alone, so that the error is raised here
 
 
 class _Local(threading.local):
-    arena = np.zeros(0, np.uint8)
+    memory = np.zeros(0, np.uint8)
+    last: tuple[int, np.dtype | None, np.ndarray] = 0, None, memory
 
 
 _local = _Local()
 _ALIGN = 64
 
 
-def arena(size: int, dtype: np.dtype) -> np.ndarray:
-    """This thread's scratch memory: `size` entries on a 64-byte boundary, contents undefined, kept for the next call."""
-    n_bytes = size * np.dtype(dtype).itemsize
-    if _local.arena.size < n_bytes:
+def arena(n_bytes: int, dtype: np.dtype) -> np.ndarray:
+    """This thread's scratch memory on a 64-byte boundary, contents undefined, kept for the next call."""
+    size, of, found = _local.last
+    if size == n_bytes and of is dtype:
+        return found
+    if _local.memory.size < n_bytes:
         memory = np.empty(n_bytes + _ALIGN, np.uint8)
         start = -memory.ctypes.data % _ALIGN
-        _local.arena = memory[start : start + n_bytes]
-    return _local.arena[:n_bytes].view(dtype)
+        _local.memory = memory[start : start + n_bytes]
+    found = _local.memory[:n_bytes].view(dtype)
+    _local.last = n_bytes, dtype, found
+    return found

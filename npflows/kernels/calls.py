@@ -20,7 +20,8 @@ from numba.np.arrayobj import populate_array
 from npflows.kernels.jit import DISABLED
 
 # The letters: I integers (int64 vector), V vector and M block (rows, lanes) of the compute dtype, L float64 vector
-# (lanes,), i one integer.  What all layers and networks begin with:
+# (lanes,), i one integer; for what threads share also F float64 (n, columns), B truth values, d one float64.  What all
+# layers and networks begin with:
 #     spec I       the integers that describe the layer: sizes, offsets, indices, addresses
 #     theta V      its parameters
 #     context M    the condition (condition_dim, lanes)
@@ -60,6 +61,11 @@ SIGNATURES = {
     "base": "IVML",
     # spec I, theta V, z M (its cotangent on return), dlog_prob V, dtheta V (+=; empty: not wanted)
     "base_vjp": "IVMVV",
+    # what threads share begins with each thread's own scratch V and the counter I of pieces; the rest stands there
+    "transport": "VIIVFFFFiiiFLL",
+    "pullback": "VIIVFFFFiiiFLLFFiM",
+    "combine": "VIMBVL",
+    "update": "VIVVBVVddddd",
 }
 
 
@@ -71,7 +77,10 @@ def signature(kind: str, dtype: np.dtype) -> Any:
         "V": types.Array(real, 1, "C"),
         "M": types.Array(real, 2, "C"),
         "L": types.Array(types.float64, 1, "C"),
+        "F": types.Array(types.float64, 2, "C"),
+        "B": types.Array(types.boolean, 1, "C"),
         "i": types.int64,
+        "d": types.float64,
     }
     return types.void(*(letters[c] for c in SIGNATURES[kind]))
 
@@ -194,21 +203,30 @@ else:
 
         return result(array, types.int64, types.int64, types.int64), codegen
 
-    @intrinsic
-    def call(typingctx, number, arguments):
-        """Call the kernel at an address with a tuple of arguments, by Numba's own calling convention."""
+    def checked(arguments: Any) -> tuple:
+        """The types of a tuple of arguments, which are those of some kind of kernel."""
         actual = tuple(arguments)
         if actual not in _ALLOWED:
             raise TypingError(f"npflows has no kind of kernel with the arguments {actual}")
+        return actual
+
+    def unowned(context: Any, builder: Any, actual: tuple, arguments: Any) -> list:
+        """The values of a tuple of arguments, arrays without their reference count."""
+        return [
+            _unowned(context, builder, type_, value) if isinstance(type_, types.Array) else value
+            for type_, value in zip(actual, cgutils.unpack_tuple(builder, arguments, len(actual)))
+        ]
+
+    @intrinsic
+    def call(typingctx, number, arguments):
+        """Call the kernel at an address with a tuple of arguments, by Numba's own calling convention."""
+        actual = checked(arguments)
         result = types.void(number, arguments)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             function = context.call_conv.get_function_type(types.void, actual)
             pointer = builder.inttoptr(args[0], function.as_pointer())
-            values = [
-                _unowned(context, builder, type_, value) if isinstance(type_, types.Array) else value
-                for type_, value in zip(actual, cgutils.unpack_tuple(builder, args[1], len(actual)))
-            ]
+            values = unowned(context, builder, actual, args[1])
             status, _ = context.call_conv.call_function(builder, pointer, types.void, actual, values)
             with cgutils.if_unlikely(builder, status.is_error):
                 context.call_conv.return_status_propagate(builder, status)

@@ -46,13 +46,16 @@ NARROW_BYTES = 64
 
 
 class Emit:
-    """Writes vector instructions for arrays of one dtype, that of argument number `of`."""
+    """Writes vector instructions for arrays of one dtype, that of argument number `of`; vectors are as wide as this CPU's,
+    or have so many lanes."""
 
-    def __init__(self, context: Any, builder: Any, signature: Any, args: Any, of: int = 0) -> None:
+    def __init__(
+        self, context: Any, builder: Any, signature: Any, args: Any, of: int = 0, lanes: int | None = None
+    ) -> None:
         self.context, self.builder, self.signature, self.args = context, builder, signature, args
         dtype = signature.args[of].dtype
         self.real, self.itemsize = context.get_value_type(dtype), dtype.bitwidth // 8
-        self.width = VECTOR_BYTES // self.itemsize
+        self.width = lanes or VECTOR_BYTES // self.itemsize
         self.vector = ir.VectorType(self.real, self.width)
 
     def number(self, i: int) -> Any:
@@ -72,6 +75,22 @@ class Emit:
     def load(self, pointer: Any, vector: Any = None) -> Any:
         place = self.builder.bitcast(pointer, (vector or self.vector).as_pointer())
         return self.builder.load(place, align=self.itemsize)
+
+    def first_lanes(self, n: Any) -> Any:
+        """A mask of the first n lanes."""
+        index = ir.VectorType(ir.IntType(32), self.width)
+        undefined, zero = ir.Constant(index, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+        lane = self.builder.insert_element(undefined, self.builder.trunc(n, ir.IntType(32)), zero)
+        return self.builder.icmp_signed("<", ir.Constant(index, list(range(self.width))),
+                                        self.shuffle(lane, undefined, [0] * self.width))  # fmt: skip
+
+    def load_masked(self, pointer: Any, mask: Any) -> Any:
+        """The lanes of the mask, zero in the others, whose memory is not touched."""
+        place = self.builder.bitcast(pointer, self.vector.as_pointer())
+        name = f"llvm.masked.load.v{self.width}f{8 * self.itemsize}.p0"
+        kinds = [place.type, ir.IntType(32), mask.type, self.vector]
+        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(self.vector, kinds), name)
+        return self.builder.call(function, [place, ir.Constant(ir.IntType(32), self.itemsize), mask, self.zeros()])
 
     def store(self, value: Any, pointer: Any) -> None:
         self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=self.itemsize)
@@ -97,6 +116,17 @@ class Emit:
         function_type = ir.FunctionType(self.vector, [self.vector] * 3)
         function = cgutils.get_or_insert_function(self.builder.module, function_type, name)
         self.builder.store(self.builder.call(function, [a, b, self.builder.load(total)]), total)
+
+    def transposed(self, rows: list[Any]) -> list[Any]:
+        """The columns of a square: in each stage, pairs of rows swap their blocks off the diagonal."""
+        n, block, rows = len(rows), 1, list(rows)
+        while block < n:
+            for i in (i for i in range(n) if not i & block):
+                a, b = rows[i], rows[i + block]
+                rows[i] = self.shuffle(a, b, [n + j - block if j & block else j for j in range(n)])
+                rows[i + block] = self.shuffle(a, b, [n + j if j & block else j + block for j in range(n)])
+            block *= 2
+        return rows
 
     def fold(self, a: Any, b: Any, group: int) -> Any:
         """Halve every group of neighbouring lanes of a and of b by adding its halves; the result has all groups."""
@@ -175,6 +205,49 @@ def write_outer(emit: Emit, down: list[Any], across: list[Any], out: list[Any], 
             place = emit.at(place, (emit.number(value.type.count), emit.number(1)))
 
 
+def _vector_tile(height: int) -> Callable:
+    """c (height, 1) = start + a (height, k) @ b (k, 1), for rows of a and entries of b that lie side by side.
+
+    Squares of a are transposed in registers, so that the result is one vector whose sums are taken in the order of k.
+    """
+
+    @intrinsic
+    def tile(typingctx, a, a_at, a_row, b, b_at, c, c_at, bias, bias_at, k, start):
+        i8 = types.int64
+        signature = types.void(a, i8, i8, b, i8, c, i8, bias, i8, i8, i8)
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emit(context, builder, signature, args, lanes=height)
+            a_row, k, start = args[2], args[9], args[10]
+            left, right, out, biases = (emit.pointer(i) for i in (0, 3, 5, 7))
+            one, step = emit.number(1), emit.number(height)
+            total = cgutils.alloca_once_value(builder, emit.zeros())
+            for kind, source in ((FROM_RESULT, out), (FROM_BIAS, biases)):
+                with builder.if_then(builder.icmp_signed("==", start, emit.number(kind))):
+                    builder.store(emit.load(source), total)
+            rows = [emit.at(left, (emit.number(i), a_row)) for i in range(height)]
+
+            def multiply(column: Any, load: Callable) -> None:
+                entries = load(emit.at(right, (column, one)))
+                squares = emit.transposed([load(emit.at(row, (column, one))) for row in rows])
+                for p in range(height):
+                    emit.add_product(total, squares[p], emit.shuffle(entries, entries, [p] * height))
+
+            whole = builder.sdiv(k, step)
+            with cgutils.for_range(builder, whole) as loop:
+                multiply(builder.mul(loop.index, step), emit.load)
+            done = builder.mul(whole, step)
+            with builder.if_then(builder.icmp_signed("<", done, k)):
+                mask = emit.first_lanes(builder.sub(k, done))
+                multiply(done, lambda place: emit.load_masked(place, mask))
+            emit.store(builder.load(total), out)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return tile
+
+
 def _product_tile(height: int, row_bytes: int) -> Callable:
     """c (height, row_bytes) = start + a (height, k) @ b (k, row_bytes)."""
 
@@ -237,16 +310,33 @@ else:
     _wide_2, _wide_1 = _product_tile(2, TILE_BYTES), _product_tile(1, TILE_BYTES)
     _narrow = _product_tile(HEIGHT, NARROW_BYTES)
     _narrow_2, _narrow_1 = _product_tile(2, NARROW_BYTES), _product_tile(1, NARROW_BYTES)
+    _vector_16, _vector_4, _vector_1 = _vector_tile(16), _vector_tile(4), _vector_tile(1)
     _outer_44, _outer_41 = _outer_tile(4, 4), _outer_tile(4, 1)
     _outer_14, _outer_11 = _outer_tile(1, 4), _outer_tile(1, 1)
+
+    @inlined
+    def product_of_one(a, a_row, b, c, m, k, start, bias):
+        """The product for a block of one lane and rows of a that lie side by side."""
+        i = 0
+        while i + 16 <= m:
+            _vector_16(a, i * a_row, a_row, b, 0, c, i, bias, i, k, start)
+            i += 16
+        while i + 4 <= m:
+            _vector_4(a, i * a_row, a_row, b, 0, c, i, bias, i, k, start)
+            i += 4
+        while i < m:
+            _vector_1(a, i * a_row, a_row, b, 0, c, i, bias, i, k, start)
+            i += 1
 
     @kernel
     def product(a, a_row, a_column, b, c, m, k, start, bias):
         """c[:m] = start + sum over p < k of a[i * a_row + p * a_column] * b[p], for blocks b and c of the same lanes.
 
-        start: FROM_ZERO, FROM_RESULT (what c holds) or FROM_BIAS (one number for each row).
+        start: FROM_ZERO, FROM_RESULT (what c holds) or FROM_BIAS (one number for each row).  Of one lane a_column is 1.
         """
         n = b.shape[1]
+        if n == 1:
+            return product_of_one(a, a_row, b, c, m, k, start, bias)
         ldb, ldc = n, n
         wide, narrow = TILE_BYTES // c.itemsize, NARROW_BYTES // c.itemsize
         for p in range(0, max(k, 1), DEPTH):  # so that DEPTH rows of b stay in the nearest cache

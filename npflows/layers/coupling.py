@@ -179,7 +179,7 @@ class Coupling(Layer):
         line, circle = np.flatnonzero((mask == 1) & ~on_circle), np.flatnonzero((mask == 1) & on_circle)
         self._kept, self._n_circle, self._bound = np.concatenate([line, circle]), len(circle), bound
         self._moved = np.flatnonzero(mask == 0)
-        self._network, self._transformer = network, transformer
+        self._network, self._transformer, self.one_lane = network, transformer, network.one_lane
         self.initialized = False if isinstance(network, ConvNet) and network.actnorm else None
         n_moved = len(self._moved)
         parameters = taken_over(network, "network.")

@@ -34,6 +34,7 @@ class ImageLayer(Layer):
     `num_channels` and `image_size` among its constructor's arguments.
     """
 
+    one_lane = False
     num_channels: int
     image_size: tuple[int, int] | None
     _sized: dict[tuple[int, ...], ImageLayer] | None = None

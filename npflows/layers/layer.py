@@ -38,6 +38,9 @@ class Layer(Parametrised, Configured):
     kernels: Sequence[Callable]
     """forward, inverse, forward_vjp, inverse_vjp; see `npflows.kernels.calls.SIGNATURES`.  An attribute of the class or a
     property, as compiled functions can't be pickled."""
+    one_lane: bool = True
+    """Whether the kernels also work on a block of one lane, which a single sample is carried in; else lanes come in
+    sixteens."""
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ class MADE(Parametrised, Configured):
     """
 
     kernels = (forward,)
+    one_lane = True
 
     def __init__(
         self,

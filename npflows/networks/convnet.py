@@ -255,6 +255,7 @@ class ConvNet:
         Draws the weights; the output's start at zero.
     """
 
+    one_lane = False  # convolutions take lanes in sixteens
     kernels = {"forward": (forward, "network"), "vjp": (forward_vjp, "network_vjp")}
 
     def __init__(

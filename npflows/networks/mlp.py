@@ -231,6 +231,7 @@ class MLP:
         Draws the other weights.
     """
 
+    one_lane = True
     kernels = {"forward": (forward, "network"), "vjp": (forward_vjp, "network_vjp")}
 
     def __init__(

@@ -38,7 +38,7 @@ def keep_free(free, gradient):
 
 
 @kernel
-def combine(buffers, free, gradient, squares, counter):
+def combine(scratch, counter, buffers, free, gradient, squares):
     """gradient (p,) = the sum of buffers (g, p), 0 where not free; squares[piece] = its sum of squares."""
     while True:
         piece = fetch_add(counter, 1)
@@ -68,7 +68,7 @@ def update_piece(theta, gradient, free, m, v, clip, rate, decay, correct_1, corr
 
 
 @kernel
-def update(theta, gradient, free, m, v, clip, rate, decay, correct_1, correct_2, counter):
+def update(scratch, counter, theta, gradient, free, m, v, clip, rate, decay, correct_1, correct_2):
     """One step of Adam on the gradient times `clip`; correct_i = 1 / (1 - beta_i^step)."""
     while True:
         first = fetch_add(counter, 1) * PIECE
@@ -114,18 +114,14 @@ class Adam:
 
     def step(self, buffers: np.ndarray, rate: float) -> Outcome:
         """Add up the gradient buffers (g, p) and take a step, unless the gradient is not finite."""
-        counter = np.zeros(1, np.int64)
-        threads.run(lambda: combine(buffers, self.free, self.gradient, self._squares, counter), len(self._squares))
+        pieces, real = len(self._squares), self.theta.dtype
+        threads.run(combine, "combine", pieces, 0, real, (buffers, self.free, self.gradient, self._squares))
         norm = math.sqrt(self._squares.sum())
         if not math.isfinite(norm):
             return Outcome(False, norm)
         self.steps += 1
         clip = 1.0 if self.clip_norm is None or norm <= self.clip_norm else self.clip_norm / norm
         correct_1, correct_2 = 1 / (1 - BETA_1**self.steps), 1 / (1 - BETA_2**self.steps)
-        counter = np.zeros(1, np.int64)
-        threads.run(
-            lambda: update(self.theta, self.gradient, self.free, self.m, self.v, clip, rate, self.weight_decay,
-                           correct_1, correct_2, counter),
-            len(self._squares),
-        )  # fmt: skip
+        threads.run(update, "update", pieces, 0, real, (self.theta, self.gradient, self.free, self.m, self.v, clip, rate,
+                    self.weight_decay, correct_1, correct_2))  # fmt: skip
         return Outcome(True, norm)

@@ -5,7 +5,8 @@ widths and K for the heights, through softmax, and K - 1 for the derivatives at 
 end derivatives are 1, so that the density is continuous.  spline_lanes.py has the formulas.
 
 `forward` and `inverse` leave the softmax probabilities and the derivatives in the raw rows; the vjp reads them there.
-All loops run along lanes: a bin is found by comparing and selecting, knot after knot, never by gathering.
+All loops run along lanes: a bin is found by comparing and selecting, knot after knot, never by gathering.  In a block of
+one lane they run along the bins (spline_single.py).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 
 from npflows.engine.params import Parameter
 from npflows.kernels import vecmath
+from npflows.kernels.calls import flat
 from npflows.kernels.jit import inlined, kernel
-from npflows.transformers import spline_lanes
+from npflows.transformers import spline_lanes, spline_single
 from npflows.validation import as_int, as_positive
 
 # spec: bins, rows of raw parameters of a value, the bits of float64 numbers, then for each value (or for all) whether it
@@ -57,6 +59,16 @@ def knot(spec, derivatives, scratch, k):
 
 
 @inlined
+def single_derivative(spec, derivatives, k):
+    """The derivative at knot k of 0..K for the one lane, from its raw parameter."""
+    circular = derivatives.shape[0] == spec[BINS]
+    if not circular and (k == 0 or k == spec[BINS]):
+        return derivatives.dtype.type(1)
+    value = derivatives[k % spec[BINS] if circular else k - 1, 0] + number(spec, SHIFT, derivatives)
+    return number(spec, MIN_DERIVATIVE, derivatives) + vecmath.softplus(value)
+
+
+@inlined
 def softmax(rows, scratch):
     """Softmax over the rows of each lane, in place."""
     top, total = scratch[TOP], scratch[SUM]
@@ -84,6 +96,10 @@ def constrain(spec, raw, scratch):
     shift, least = number(spec, SHIFT, raw), number(spec, MIN_DERIVATIVE, raw)
     for i in range(raw.shape[0] // spec[MULTIPLIER]):
         widths, heights, derivatives = rows_of(spec, raw, i)
+        if raw.shape[1] == 1:
+            first = i * spec[MULTIPLIER]
+            spline_single.softmax(flat(raw[first : first + 2 * spec[BINS]]))
+            continue  # derivatives are left for `find_bin`, which needs two of them
         softmax(widths, scratch)
         softmax(heights, scratch)
         for k in range(derivatives.shape[0]):
@@ -99,9 +115,15 @@ def find_bin(spec, values, by_height, raw, i, scratch):
     least_h, scale_h = sizes(spec, MIN_HEIGHT, raw)
     x0, w, y0, h, d0, d1 = scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1]
     edge_x, edge_y, index = scratch[EDGE_X], scratch[EDGE_Y], scratch[INDEX]
+    bound = number(spec, BOUND, raw)
+    if raw.shape[1] == 1:
+        k, x0[0], w[0], y0[0], h[0] = spline_single.find_bin(values[0], by_height, flat(widths), flat(heights), bound,
+                                                             least_w, scale_w, least_h, scale_h)  # fmt: skip
+        d0[0], d1[0] = single_derivative(spec, derivatives, k), single_derivative(spec, derivatives, k + 1)
+        return
     left, right = knot(spec, derivatives, scratch, 0), knot(spec, derivatives, scratch, 1)
     spline_lanes.first_bin(widths[0], heights[0], left, right, x0, w, y0, h, d0, d1, edge_x, edge_y, index,
-                           number(spec, BOUND, raw), least_w, scale_w, least_h, scale_h)  # fmt: skip
+                           bound, least_w, scale_w, least_h, scale_h)  # fmt: skip
     for k in range(1, spec[BINS]):
         left, right = right, knot(spec, derivatives, scratch, k + 1)
         spline_lanes.next_bin(values, by_height, raw.dtype.type(k), widths[k], heights[k], left, right, x0, w, y0, h, d0,
@@ -263,4 +285,6 @@ class RationalQuadratic:
         flags = self.circular.astype(int).tolist()
         if value is not None:
             flags = [flags[min(value, len(flags) - 1)]]
+        elif len(set(flags)) == 1:
+            flags = flags[:1]
         return [self.num_bins, self.multiplier, *numbers.view(np.int64).tolist(), len(flags), *flags]
