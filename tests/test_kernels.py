@@ -148,12 +148,12 @@ def refuse(spec, theta, z, log_prob):
     raise ValueError("this kernel refuses")
 
 
-@inlined
+@inlined(python=True)
 def call_base(number, spec, theta, z, log_prob):
     call(number, (spec, theta, z, log_prob))
 
 
-@inlined
+@inlined(python=True)
 def call_with_too_little(number, spec):
     call(number, (spec,))
 
@@ -166,6 +166,22 @@ def test_kernel_is_called_by_its_address():
     log_prob = np.ones(3)
     call_base(number, np.array([5]), np.array([2.0]), np.zeros((1, 3)), log_prob)
     np.testing.assert_array_equal(log_prob, 11)
+
+
+@pytest.mark.skipif(DISABLED, reason="it is a Python function then")
+def test_inlined_function_refuses_to_be_called_from_python():
+    @inlined
+    def double(x):
+        return 2 * x
+
+    @inlined(python=True)
+    def quadruple(x):
+        return double(double(x))
+
+    for _ in range(2):
+        assert quadruple(3.0) == 12
+        with pytest.raises(KeyError, match="double is inlined and called by kernels alone"):
+            double(3.0)
 
 
 @pytest.mark.nojit

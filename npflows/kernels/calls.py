@@ -148,6 +148,10 @@ if DISABLED:
         """A block (rows, lanes) that begins at an entry of a flat array, as a view that does not keep it alive."""
         return array[start : start + rows * lanes].reshape(rows, lanes)
 
+    def as_real(bits: int) -> float:
+        """The float64 whose bits an integer of a spec holds."""
+        return float(np.int64(bits).view(np.float64))
+
     def fetch_add(counter: np.ndarray, value: int) -> int:
         """Add to counter[0] and return what it held, as one step that no thread can interrupt."""
         counter[0] += value
@@ -233,6 +237,15 @@ else:
             return context.get_dummy_value()
 
         return result, codegen
+
+    @intrinsic
+    def as_real(typingctx, bits):
+        """The float64 whose bits an integer of a spec holds."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(args[0], context.get_value_type(types.float64))
+
+        return types.float64(types.int64), codegen
 
     @intrinsic
     def fetch_add(typingctx, counter, value):

@@ -8,7 +8,6 @@ out: it begins with each thread's own scratch memory and a counter from which pi
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 from llvmlite import ir
@@ -17,19 +16,21 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from npflows.kernels.jit import DISABLED, kernel
+from npflows.kernels.jit import DISABLED, inlined, kernel
 
-# words of the mailbox, on cache lines of their own: the gate, how many look into it now, and the work
-GATE, LOOKING, SERIAL, SCRATCH, ENTRY, FAILED, FRAME, SIZE = 0, 8, 16, 17, 18, 19, 24, 1024
+# words of the mailbox, on cache lines of their own: the gate, how many look into it now, the work, and what pauses end
+# with, so that the compiler keeps them
+GATE, LOOKING, SERIAL, SCRATCH, ENTRY, FAILED, STATE, FRAME, SIZE = 0, 8, 16, 17, 18, 19, 24, 32, 1024
 # the gate: how many have joined and not left, how many more may join, and whether somebody's work is there
 ONE_MORE, CLAIMED = 1 << 20, 1 << 40
+IDLE = 8
+"""How much more a pause without work in the mailbox counts than one with."""
 DONE, ERROR, BUSY = range(3)
 """What became of shared work: it is done; it met an error; or helpers still have theirs to end."""
 
 if not DISABLED:
     from npflows.kernels.calls import checked, unowned
 
-    _PAUSES = {"x86_64": "llvm.x86.sse2.pause", "AMD64": "llvm.x86.sse2.pause"}
     _word, _bytes = ir.IntType(64), ir.IntType(8).as_pointer()
     _entry = ir.FunctionType(_word, [_bytes, _bytes, _word])
 
@@ -64,18 +65,6 @@ if not DISABLED:
             return builder.atomic_rmw("add", _place(context, builder, signature, args), args[2], "seq_cst")
 
         return types.int64(mailbox, types.int64, types.int64), codegen
-
-    @intrinsic
-    def pause(typingctx):
-        """Let the other thread of this core go on."""
-
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            if name := _PAUSES.get(platform.machine()):
-                function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), name)
-                builder.call(function, [])
-            return context.get_dummy_value()
-
-        return types.void(), codegen
 
     @intrinsic
     def attempt(typingctx, number, arguments):
@@ -148,15 +137,25 @@ if not DISABLED:
 
         return types.int64(mailbox, scratch), codegen
 
+    @inlined
+    def pause(state):
+        """Some 200 cycles of nothing, on a state that goes from one pause to the next.  The processor's own instruction for
+        it makes a virtual machine give its CPU away."""
+        for _ in range(50):
+            state = state * 6364136223846793005 + 1442695040888963407
+        return state
+
     @kernel
     def wait(mailbox, patience, counter):
         """Wait for those who joined and let go of the mailbox; counter[1] says DONE or ERROR then, else it stays BUSY."""
+        state = patience
         for _ in range(patience):
             if look(mailbox, GATE) == CLAIMED:
                 counter[1] = ERROR if look(mailbox, FAILED) else DONE
                 add(mailbox, GATE, -CLAIMED)
                 break
-            pause()
+            state = pause(state)
+        mailbox[STATE] = state
 
     @kernel
     def share(mailbox, number, helpers, n_bytes, patience, arguments):
@@ -184,17 +183,17 @@ if not DISABLED:
 
     @kernel
     def serve(mailbox, scratch, patience):
-        """Join in what is put into the mailbox until nothing has come for a while.
+        """Join in what is put into the mailbox until nothing comes for a while; time in which somebody works counts less.
 
         Returns 0, or how many bytes of scratch memory the work needs that lies there, if that is more than there are.
         """
         add(mailbox, LOOKING, 1)
-        wanted, last, i = 0, 0, 0
-        while i < patience and wanted == 0:
+        wanted, last, i, state = 0, 0, 0, patience
+        while i < IDLE * patience and wanted == 0:
             gate = look(mailbox, GATE)
             if gate < CLAIMED + ONE_MORE or look(mailbox, SERIAL) == last:
-                pause()
-                i += 1
+                state = pause(state)
+                i += 1 if gate else IDLE
             elif swap(mailbox, GATE, gate, gate - ONE_MORE + 1):
                 last = look(mailbox, SERIAL)
                 if look(mailbox, SCRATCH) > scratch.size:
@@ -204,10 +203,13 @@ if not DISABLED:
                 add(mailbox, GATE, -1)
                 i = 0
         add(mailbox, LOOKING, -1)
+        mailbox[STATE] = state
         return wanted
 
     @kernel
     def pauses(n):
         """So many pauses, to find out how long one is."""
+        state = n
         for _ in range(n):
-            pause()
+            state = pause(state)
+        return state

@@ -195,10 +195,11 @@ _DOUBLE = _build(
 def _by_type(function: Callable) -> Callable:
     """The function of this name, chosen by the type of its argument, in compiled code as well as in Python."""
     single, double = getattr(_SINGLE, function.__name__), getattr(_DOUBLE, function.__name__)
+    outside = [inlined(getattr(built, "py_func", built), python=True) for built in (single, double)]
 
     @functools.wraps(function)
     def by_type(x: Any) -> Any:
-        real, built = (np.float32, single) if isinstance(x, np.float32) else (np.float64, double)
+        real, built = (np.float32, outside[0]) if isinstance(x, np.float32) else (np.float64, outside[1])
         with np.errstate(all="ignore"):  # for when it is not compiled: overflow and 0 / 0 give the inf and NaN wanted
             return real(built(real(x)))
 

@@ -11,7 +11,7 @@ import numpy as np
 from npflows.engine.params import taken_over
 from npflows.kernels import vecmath
 from npflows.kernels.blocks import gather, scatter
-from npflows.kernels.calls import Link, call
+from npflows.kernels.calls import Link, as_real, call
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.actnorm import initial_rows
 from npflows.layers.layer import Layer
@@ -53,7 +53,7 @@ def parts(spec, work):
 @inlined
 def per_bound(spec, like):
     """1 / bound, for values on circles, which are the interval [-bound, bound]."""
-    return like.dtype.type(spec[PER_BOUND : PER_BOUND + 1].view(np.float64)[0])
+    return like.dtype.type(as_real(spec[PER_BOUND]))
 
 
 @inlined

@@ -6,7 +6,7 @@ import numpy as np
 
 from npflows.engine.params import Parameter
 from npflows.kernels.blocks import total
-from npflows.kernels.calls import Link
+from npflows.kernels.calls import Link, as_real
 from npflows.kernels.jit import inlined, kernel
 from npflows.layers.layer import Layer
 from npflows.validation import as_int, as_positive, as_rng
@@ -17,7 +17,7 @@ from npflows.validation import as_int, as_positive, as_rng
 @inlined
 def rotate(spec, theta, block, sign):
     """Turn the values on circles by their angles, and back into [-bound, bound)."""
-    bound = block.dtype.type(spec[1:2].view(np.float64)[0])
+    bound = block.dtype.type(as_real(spec[1]))
     half = block.dtype.type(0.5)
     around = bound + bound
     for k in range(spec[0]):

@@ -18,7 +18,7 @@ import numpy as np
 
 from npflows.engine.params import Parameter
 from npflows.kernels import vecmath
-from npflows.kernels.calls import flat
+from npflows.kernels.calls import as_real, flat
 from npflows.kernels.jit import inlined, kernel
 from npflows.transformers import spline_lanes, spline_single
 from npflows.validation import as_int, as_positive
@@ -33,7 +33,7 @@ X0, W, Y0, H, D0, D1, INDEX, ONES, EDGE_X, EDGE_Y, SUM, TOP, SCRATCH = range(13)
 @inlined
 def number(spec, i, like):
     """A float64 that lies in the spec as bits, in the dtype of `like`."""
-    return like.dtype.type(spec[i : i + 1].view(np.float64)[0])
+    return like.dtype.type(as_real(spec[i]))
 
 
 @inlined
@@ -100,8 +100,8 @@ def constrain(spec, raw, scratch):
             first = i * spec[MULTIPLIER]
             spline_single.softmax(flat(raw[first : first + 2 * spec[BINS]]))
             continue  # derivatives are left for `find_bin`, which needs two of them
-        softmax(widths, scratch)
-        softmax(heights, scratch)
+        for shares in (widths, heights):
+            softmax(shares, scratch)
         for k in range(derivatives.shape[0]):
             for t in range(raw.shape[1]):
                 derivatives[k, t] = least + vecmath.softplus(derivatives[k, t] + shift)
