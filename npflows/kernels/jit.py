@@ -64,7 +64,7 @@ class _Inlined(Compiler):
         super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
 
     def compile_extra(self, function: Callable) -> CompileResult:
-        """Numba knows compiled functions by what Python calls them by, which must be built in: here it raises a KeyError."""
+        """Numba knows compiled functions by what Python calls them by, which must be built in; here it raises KeyError."""
         result = super().compile_extra(function)
         where = f"{function.__module__}.{function.__qualname__}".replace(".", " ")
         entry = f"{{{where} is inlined and called by kernels alone}}".format
