@@ -73,8 +73,9 @@ def set_num_threads(n: int | None) -> None:
     _num_threads = None if n is None else int(n)
 
 
-LINGER = 1e-4
-"""Seconds that a helper looks for more work before it sleeps, and that a caller looks for helpers to end theirs."""
+LINGER, NAP = 4e-4, 1e-4
+"""Seconds that a helper looks for more work before it sleeps, as a fit has it soon again, and that a caller looks for
+helpers to end theirs; then it sleeps for naps."""
 
 
 class _Pool:
@@ -145,7 +146,7 @@ def run(function: Callable, kind: str, pieces: int, n_bytes: int, dtype: np.dtyp
         interrupted = error
     while counter[1] == team.BUSY:  # helpers still write to the caller's arrays
         try:
-            time.sleep(LINGER)
+            time.sleep(NAP)
             team.wait(mailbox, patience, counter)
         except KeyboardInterrupt as error:
             interrupted = error
