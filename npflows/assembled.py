@@ -11,7 +11,7 @@ import numpy as np
 
 from npflows.base import Cylinder, as_base
 from npflows.base.base import Base
-from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
+from npflows.engine.params import Parameter, ParameterBuffer, Parametrised, writeable
 from npflows.engine.program import NO_FRONT, Program, State
 from npflows.layers.configured import Configured
 from npflows.layers.layer import Layer
@@ -134,6 +134,7 @@ class Assembled(Parametrised, Configured):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._condition_front = writeable(self._condition_front)
         self._bind()
 
     @property

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -249,6 +250,20 @@ def test_two_fits_at_once_give_the_bits_of_one():
         list(pool.map(lambda flow: flow.fit(X, **options), flows[1:]))
     for flow in flows[1:]:
         np.testing.assert_array_equal(flow.params, flows[0].params)
+
+
+def test_a_flow_whose_arrays_arrive_read_only_is_used_and_fitted():
+    """As joblib hands over large ones, which it maps from files."""
+    flow, buffers, condition = npflows.MAF(3, 2, (8,), condition_dim=1, rng=0), [], X[:, :1]
+    flow.standardize_condition(0.5, 2.0)
+    data = pickle.dumps(flow, protocol=5, buffer_callback=buffers.append)
+    there = pickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers])
+    assert len(buffers) > 4
+    npflows.set_num_threads(2)
+    np.testing.assert_array_equal(there.log_prob(X, condition), flow.log_prob(X, condition))
+    options = {"max_epochs": 1, "batch_size": 500, "rng": 0, "progress": False}
+    fitted = [one.fit(X, condition=condition, **options).params for one in (flow, there)]
+    np.testing.assert_array_equal(*fitted)
 
 
 def short_fit(x=X, **options):

@@ -111,24 +111,25 @@ def test_many_callers_and_more_helpers_than_cpus():
     assert threads._pool.mailbox[team.GATE] == 0
 
 
-def test_an_interrupt_waits_for_helpers_and_is_raised(flow, monkeypatch):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, TimeoutError])
+def test_what_a_signal_raises_waits_for_helpers(flow, monkeypatch, error):
     """While helpers still work, the caller's arrays are theirs too."""
     share, waits = team.share, []
 
     def interrupted(mailbox, number, helpers, n_bytes, patience, arguments):
         share(mailbox, number, helpers, n_bytes, patience, arguments)
         arguments[1][1] = team.BUSY
-        raise KeyboardInterrupt
+        raise error
 
     def wait(mailbox, patience, counter):
         waits.append(counter)
         if len(waits) == 1:
-            raise KeyboardInterrupt
+            raise error
         counter[1] = team.DONE
 
     monkeypatch.setattr(team, "share", interrupted)
     monkeypatch.setattr(team, "wait", wait)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         flow.log_prob(X)
     assert len(waits) == 2
 

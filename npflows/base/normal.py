@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -92,13 +93,16 @@ class Normal(Base):
         self.loc, self.scale = self._columns(loc, "loc"), self._columns(scale, "scale")
         if (self.scale <= 0).any():
             raise ValueError(f"scale must be positive, got {scale!r}")
-        self._is_standard = not self.learnable and bool((self.loc == 0).all() and (self.scale == 1).all())
         scales = Parameter("log_scale", np.log(self.scale)) if self.learnable else Parameter("scale", self.scale, False)
         super().__init__(dim, [Parameter("loc", self.loc, self.learnable), scales], dtype=dtype)
 
     @property
     def kernels(self) -> tuple[Callable, Callable]:  # type: ignore[override]
         return (learnt_log_prob, learnt_log_prob_vjp) if self.learnable else (log_prob, log_prob_vjp)
+
+    @functools.cached_property
+    def _is_standard(self) -> bool:
+        return not self.learnable and bool((self.loc == 0).all() and (self.scale == 1).all())
 
     @property
     def center(self) -> np.ndarray:

@@ -68,6 +68,11 @@ def starts(parameters: Iterable[Parameter]) -> dict[str, int]:
     return result
 
 
+def writeable(array: np.ndarray) -> np.ndarray:
+    """The array, copied where it is read-only, as joblib hands large ones over; compiled code takes none of these."""
+    return array if array.flags.writeable else np.array(array)
+
+
 class ParameterBuffer:
     """Parameters laid out one after the other in one array.
 
@@ -94,8 +99,7 @@ class ParameterBuffer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if not self.theta.flags.writeable:  # joblib hands large arrays over as read-only memory maps
-            self.theta = np.array(self.theta)
+        self.theta, self.free = writeable(self.theta), writeable(self.free)
 
     def bind(self, part: np.ndarray) -> None:
         """Move the values into a slice of a larger buffer, and use that from now on."""

@@ -78,6 +78,13 @@ LINGER, NAP = 4e-4, 1e-4
 helpers to end theirs; then it sleeps for naps."""
 
 
+def _alone_in_its_lines(n: int, line: int = 128) -> np.ndarray:
+    """n integers in cache lines that hold nothing else: what others write there would wait for those who look."""
+    memory = np.zeros(n + 2 * line // 8, np.int64)
+    start = (-memory.ctypes.data % line) // 8
+    return memory[start : start + -(-n * 8 // line) * line // 8]
+
+
 class _Pool:
     """Helpers, started when they are first wanted, and the mailbox that they look into."""
 
@@ -85,14 +92,15 @@ class _Pool:
         self.forget()
 
     def forget(self) -> None:
-        self.mailbox = np.zeros(team.SIZE, np.int64)
+        self.mailbox = _alone_in_its_lines(team.SIZE)
         self.wake: SimpleQueue[None] = SimpleQueue()
         self.size = 0
         self.lock = threading.Lock()
 
     @functools.cached_property
     def patience(self) -> int:
-        """How many pauses LINGER has."""
+        """How many pauses LINGER has.  What helpers run is compiled here too, as a process may end while they start."""
+        team.serve(self.mailbox, np.zeros(0, np.uint8), 0)
         team.pauses(1)
         return max(1, int(LINGER / min(timeit.repeat(lambda: team.pauses(100), number=1, repeat=5)) * 100))
 
@@ -115,10 +123,14 @@ class _Pool:
 
 def _help(pool: _Pool, mailbox: np.ndarray, wake: SimpleQueue[None]) -> None:
     patience, n_bytes = pool.patience, 0
-    while True:
-        wake.get()
-        while wanted := team.serve(mailbox, arena(n_bytes, np.dtype(np.uint8)), patience):
-            n_bytes = wanted
+    try:
+        while True:
+            wake.get()
+            while wanted := team.serve(mailbox, arena(n_bytes, np.dtype(np.uint8)), patience):
+                n_bytes = wanted
+    finally:  # no memory, for instance: others take its place
+        with pool.lock:
+            pool.size -= 1
 
 
 _pool = _Pool()
@@ -142,13 +154,13 @@ def run(function: Callable, kind: str, pieces: int, n_bytes: int, dtype: np.dtyp
     number, helpers = address(function, kind, dtype), _pool.ready(helpers)
     try:
         team.share(mailbox, number, helpers, n_bytes, patience, arguments)
-    except KeyboardInterrupt as error:
+    except BaseException as error:  # of a signal
         interrupted = error
     while counter[1] == team.BUSY:  # helpers still write to the caller's arrays
         try:
             time.sleep(NAP)
-            team.wait(mailbox, patience, counter)
-        except KeyboardInterrupt as error:
+            team.wait(mailbox, 1, counter)
+        except BaseException as error:
             interrupted = error
     if interrupted is not None:
         raise interrupted

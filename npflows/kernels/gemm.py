@@ -373,7 +373,7 @@ else:
 
     @kernel
     def outer(a, b, c, ldc, m, k):
-        """c (m, k) += a[:m] @ b[:k].T, for blocks a and b of the same lanes."""
+        """c (m, k) += a[:m] @ b[:k].T, for blocks a and b of the same lanes, sixteen or a multiple."""
         n = a.shape[1]
         lda, ldb, i = n, n, 0
         while i < m:
@@ -408,7 +408,7 @@ def matmul(address, a, lda, b, c, m, k, start, bias):
 
 @inlined
 def matmul_transposed(address, a, lda, b, c, m, k, start):
-    """c (m, lanes) = start + a (k, m).T @ b (k, lanes), for blocks b and c."""
+    """c (m, lanes) = start + a (k, m).T @ b (k, lanes), for blocks b and c of sixteen lanes or a multiple."""
     call(address, (a, np.int64(1), np.int64(lda), b, c, np.int64(m), np.int64(k), np.int64(start), a[:0]))
 
 

@@ -141,8 +141,10 @@ if not DISABLED:
     def pause(state):
         """Some 200 cycles of nothing, on a state that goes from one pause to the next.  The processor's own instruction for
         it makes a virtual machine give its CPU away."""
-        for _ in range(50):
-            state = state * 6364136223846793005 + 1442695040888963407
+        for _ in range(25):  # xorshift, which the compiler can't shorten
+            state ^= state << 13
+            state ^= state >> 7
+            state ^= state << 17
         return state
 
     @kernel

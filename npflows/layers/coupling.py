@@ -179,7 +179,7 @@ class Coupling(Layer):
         line, circle = np.flatnonzero((mask == 1) & ~on_circle), np.flatnonzero((mask == 1) & on_circle)
         self._kept, self._n_circle, self._bound = np.concatenate([line, circle]), len(circle), bound
         self._moved = np.flatnonzero(mask == 0)
-        self._network, self._transformer, self.one_lane = network, transformer, network.one_lane
+        self._network, self._transformer = network, transformer
         self.initialized = False if isinstance(network, ConvNet) and network.actnorm else None
         n_moved = len(self._moved)
         parameters = taken_over(network, "network.")
@@ -193,6 +193,10 @@ class Coupling(Layer):
             condition_dim=network.condition_dim,
             dtype=dtype,
         )
+
+    @property
+    def one_lane(self) -> bool:  # type: ignore[override]
+        return self._network.one_lane
 
     def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
         """Set the activation normalisations of a convolutional network from rows x (n, input_dim) that enter the layer."""

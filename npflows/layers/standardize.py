@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from npflows.engine.params import writeable
 from npflows.engine.program import Program, State
 from npflows.layers.layer import Layer
 from npflows.validation import as_int
@@ -30,6 +33,10 @@ class Standardize(Layer):
         n = as_int(input_dim, "input_dim")
         super().__init__(n, [], work_rows=0, temp_rows=0, dtype=dtype)
         self.set(loc, scale)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.table = writeable(self.table)
 
     def set(self, loc: object, scale: object) -> None:
         """Set location and scale; columns on circles take 0 and 1 alone."""
