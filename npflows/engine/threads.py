@@ -76,6 +76,9 @@ def set_num_threads(n: int | None) -> None:
 LINGER, NAP = 4e-4, 1e-4
 """Seconds that a helper looks for more work before it sleeps, as a fit has it soon again, and that a caller looks for
 helpers to end theirs; then it sleeps for naps."""
+CROWDED, REST = 3, (1.0, 4.0)
+"""How often in a row a helper finds that it had to wait for its CPU before it leaves it to others, and for how many
+seconds: the first time, and at most."""
 
 
 def _alone_in_its_lines(n: int, line: int = 128) -> np.ndarray:
@@ -94,7 +97,7 @@ class _Pool:
     def forget(self) -> None:
         self.mailbox = _alone_in_its_lines(team.SIZE)
         self.wake: SimpleQueue[None] = SimpleQueue()
-        self.size = 0
+        self.size = self.resting = 0
         self.lock = threading.Lock()
 
     @functools.cached_property
@@ -104,8 +107,18 @@ class _Pool:
         team.pauses(1)
         return max(1, int(LINGER / min(timeit.repeat(lambda: team.pauses(100), number=1, repeat=5)) * 100))
 
+    def rest(self, seconds: float) -> None:
+        """Called by a helper: be one fewer for a while."""
+        with self.lock:
+            self.resting += 1
+        try:
+            time.sleep(seconds)
+        finally:
+            with self.lock:
+                self.resting -= 1
+
     def ready(self, helpers: int) -> int:
-        """Start helpers that there are not yet and wake those that sleep; how many there are."""
+        """Start helpers that there are not yet and wake those that sleep; how many are to be had."""
         if self.size < helpers:
             with self.lock:
                 while self.size < helpers:
@@ -115,19 +128,31 @@ class _Pool:
                     except RuntimeError:  # no more threads, or the interpreter is going down
                         break
                     self.size += 1
-        helpers = min(helpers, self.size)
+        helpers = max(0, min(helpers, self.size - self.resting))
         for _ in range(helpers - int(self.mailbox[team.LOOKING]) - self.wake.qsize()):
             self.wake.put(None)
         return helpers
 
 
 def _help(pool: _Pool, mailbox: np.ndarray, wake: SimpleQueue[None]) -> None:
-    patience, n_bytes = pool.patience, 0
+    """What a helper does.  One whose CPU others want as well would be kept waiting in the middle of a piece, and its caller
+    with it: it takes no part for a while."""
+    patience, n_bytes, crowded, rest = pool.patience, 0, 0, REST[0]
     try:
         while True:
             wake.get()
-            while wanted := team.serve(mailbox, arena(n_bytes, np.dtype(np.uint8)), patience):
-                n_bytes = wanted
+            wall, cpu = time.perf_counter(), time.thread_time()
+            while answer := team.serve(mailbox, arena(n_bytes, np.dtype(np.uint8)), patience):
+                n_bytes = max(n_bytes, answer)
+                if answer < 0:
+                    passed, used = time.perf_counter() - wall, time.thread_time() - cpu
+                    crowded = crowded + 1 if passed - used > max(1e-3, 0.1 * passed) else 0
+                    if crowded == CROWDED:
+                        pool.rest(rest)
+                        crowded, rest = 0, min(2 * rest, REST[1])
+                    elif crowded == 0:
+                        rest = REST[0]
+                    wall, cpu = time.perf_counter(), time.thread_time()
     finally:  # no memory, for instance: others take its place
         with pool.lock:
             pool.size -= 1

@@ -25,6 +25,8 @@ GATE, LOOKING, SERIAL, SCRATCH, ENTRY, FAILED, STATE, FRAME, SIZE = 0, 8, 16, 17
 ONE_MORE, CLAIMED = 1 << 20, 1 << 40
 IDLE = 8
 """How much more a pause without work in the mailbox counts than one with."""
+MANY = 8
+"""After how much work a helper looks at how it fares."""
 DONE, ERROR, BUSY = range(3)
 """What became of shared work: it is done; it met an error; or helpers still have theirs to end."""
 
@@ -187,11 +189,12 @@ if not DISABLED:
     def serve(mailbox, scratch, patience):
         """Join in what is put into the mailbox until nothing comes for a while; time in which somebody works counts less.
 
-        Returns 0, or how many bytes of scratch memory the work needs that lies there, if that is more than there are.
+        Returns 0, or -1 after it joined MANY times, or how many bytes of scratch memory the work needs that lies there, if
+        that is more than there are.
         """
         add(mailbox, LOOKING, 1)
-        wanted, last, i, state = 0, 0, 0, patience
-        while i < IDLE * patience and wanted == 0:
+        answer, last, i, joined, state = 0, 0, 0, 0, patience
+        while i < IDLE * patience and answer == 0:
             gate = look(mailbox, GATE)
             if gate < CLAIMED + ONE_MORE or look(mailbox, SERIAL) == last:
                 state = pause(state)
@@ -199,14 +202,16 @@ if not DISABLED:
             elif swap(mailbox, GATE, gate, gate - ONE_MORE + 1):
                 last = look(mailbox, SERIAL)
                 if look(mailbox, SCRATCH) > scratch.size:
-                    wanted = look(mailbox, SCRATCH)
+                    answer = look(mailbox, SCRATCH)
                 elif join(mailbox, scratch):
                     add(mailbox, FAILED, 1)
                 add(mailbox, GATE, -1)
-                i = 0
+                i, joined = 0, joined + 1
+                if answer == 0 and joined == MANY:
+                    answer = -1
         add(mailbox, LOOKING, -1)
         mailbox[STATE] = state
-        return wanted
+        return answer
 
     @kernel
     def pauses(n):
