@@ -114,7 +114,7 @@ def test_many_callers_and_more_helpers_than_cpus():
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, TimeoutError])
 def test_what_a_signal_raises_waits_for_helpers(flow, monkeypatch, error):
     """While helpers still work, the caller's arrays are theirs too."""
-    share, waits = team.share, []
+    share, waits = team.share("transport", flow.dtype), []
 
     def interrupted(mailbox, number, helpers, n_bytes, patience, arguments):
         share(mailbox, number, helpers, n_bytes, patience, arguments)
@@ -127,7 +127,7 @@ def test_what_a_signal_raises_waits_for_helpers(flow, monkeypatch, error):
             raise error
         counter[1] = team.DONE
 
-    monkeypatch.setattr(team, "share", interrupted)
+    monkeypatch.setattr(team, "share", lambda kind, dtype: interrupted)
     monkeypatch.setattr(team, "wait", wait)
     with pytest.raises(error):
         flow.log_prob(X)

@@ -178,7 +178,7 @@ def run(function: Callable, kind: str, pieces: int, n_bytes: int, dtype: np.dtyp
     mailbox, patience, interrupted = _pool.mailbox, _pool.patience, None
     number, helpers = address(function, kind, dtype), _pool.ready(helpers)
     try:
-        team.share(mailbox, number, helpers, n_bytes, patience, arguments)
+        team.share(kind, dtype)(mailbox, number, helpers, n_bytes, patience, arguments)
     except BaseException as error:  # of a signal
         interrupted = error
     while counter[1] == team.BUSY:  # helpers still write to the caller's arrays

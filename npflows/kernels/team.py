@@ -8,8 +8,11 @@ out: it begins with each thread's own scratch memory and a counter from which pi
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -161,8 +164,12 @@ if not DISABLED:
             state = pause(state)
         mailbox[STATE] = state
 
-    @kernel
-    def share(mailbox, number, helpers, n_bytes, patience, arguments):
+    @functools.cache
+    def share(kind: str, dtype: np.dtype) -> Callable:
+        """`_share` for one kind of kernel and dtype: older Numba mixes tuples of arrays of different types up."""
+        return kernel(_share)
+
+    def _share(mailbox, number, helpers, n_bytes, patience, arguments):
         """Call the kernel at an address and let so many helpers join; alone where others have the mailbox.
 
         Each needs `n_bytes` of scratch memory.  The counter is arguments[1]; its second entry says what became of the work.
