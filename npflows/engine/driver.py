@@ -169,7 +169,7 @@ def transport(arena, counter, plan, theta, front, C_front, X, C, key, origin, bl
     n_blocks = (n + block_width - 1) // block_width
     row = np.empty(padded(block_width), np.float64)
     while True:
-        b = fetch_add(counter, 1)
+        b = fetch_add(counter, 0, 1)
         if b >= n_blocks:
             break
         a = b * block_width
@@ -223,7 +223,7 @@ def pullback(arena, counter, plan, theta, front, C_front, X, C, key, origin, blo
     n_blocks = (n + block_width - 1) // block_width
     row = np.empty(padded(block_width), np.float64)
     while True:
-        g = fetch_add(counter, 1)
+        g = fetch_add(counter, 0, 1)
         if g >= n_buffers:
             break
         dtheta = gradients[g]

@@ -81,11 +81,11 @@ CROWDED, REST = 3, (1.0, 4.0)
 seconds: the first time, and at most."""
 
 
-def _alone_in_its_lines(n: int, line: int = 128) -> np.ndarray:
-    """n integers in cache lines that hold nothing else: what others write there would wait for those who look."""
-    memory = np.zeros(n + 2 * line // 8, np.int64)
-    start = (-memory.ctypes.data % line) // 8
-    return memory[start : start + -(-n * 8 // line) * line // 8]
+def _new_mailbox() -> np.ndarray:
+    """From the beginning of a cache line on, whole lines: what else lay in one would wait for those who look."""
+    memory = np.zeros(team.SIZE + 16, np.int64)
+    start = -memory.ctypes.data % 128 // 8
+    return memory[start : start + team.SIZE]
 
 
 class _Pool:
@@ -95,7 +95,7 @@ class _Pool:
         self.forget()
 
     def forget(self) -> None:
-        self.mailbox = _alone_in_its_lines(team.SIZE)
+        self.mailbox = _new_mailbox()
         self.wake: SimpleQueue[None] = SimpleQueue()
         self.size = self.resting = 0
         self.lock = threading.Lock()

@@ -152,10 +152,10 @@ if DISABLED:
         """The float64 whose bits an integer of a spec holds."""
         return float(np.int64(bits).view(np.float64))
 
-    def fetch_add(counter: np.ndarray, value: int) -> int:
-        """Add to counter[0] and return what it held, as one step that no thread can interrupt."""
-        counter[0] += value
-        return int(counter[0] - value)
+    def fetch_add(counter: np.ndarray, at: int, value: int) -> int:
+        """Add to counter[at] and return what it held, as one step that no thread can interrupt."""
+        counter[at] += value
+        return int(counter[at] - value)
 
 else:
     _ALLOWED = {signature(kind, dtype).args for kind in SIGNATURES for dtype in (np.float32, np.float64)}
@@ -221,17 +221,24 @@ else:
             for type_, value in zip(actual, cgutils.unpack_tuple(builder, arguments, len(actual)))
         ]
 
+    def invoke(context: Any, builder: Any, number: Any, actual: tuple, values: list) -> Any:
+        """Call the kernel at an address by Numba's own calling convention; the status that it returns."""
+        function = context.call_conv.get_function_type(types.void, actual)
+        pointer = builder.inttoptr(number, function.as_pointer())
+        return context.call_conv.call_function(builder, pointer, types.void, actual, values)[0]
+
+    def place(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        """Where the entry lies that the second argument numbers, of the vector that is the first."""
+        return builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+
     @intrinsic
     def call(typingctx, number, arguments):
-        """Call the kernel at an address with a tuple of arguments, by Numba's own calling convention."""
+        """Call the kernel at an address with a tuple of arguments; its exceptions propagate."""
         actual = checked(arguments)
         result = types.void(number, arguments)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            function = context.call_conv.get_function_type(types.void, actual)
-            pointer = builder.inttoptr(args[0], function.as_pointer())
-            values = unowned(context, builder, actual, args[1])
-            status, _ = context.call_conv.call_function(builder, pointer, types.void, actual, values)
+            status = invoke(context, builder, args[0], actual, unowned(context, builder, actual, args[1]))
             with cgutils.if_unlikely(builder, status.is_error):
                 context.call_conv.return_status_propagate(builder, status)
             return context.get_dummy_value()
@@ -248,11 +255,10 @@ else:
         return types.float64(types.int64), codegen
 
     @intrinsic
-    def fetch_add(typingctx, counter, value):
-        """Add to counter[0] and return what it held, as one step that no thread can interrupt."""
+    def fetch_add(typingctx, counter, at, value):
+        """Add to counter[at] and return what it held, as one step that no thread can interrupt."""
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            array = context.make_array(signature.args[0])(context, builder, args[0])
-            return builder.atomic_rmw("add", array.data, args[1], "seq_cst")
+            return builder.atomic_rmw("add", place(context, builder, signature, args), args[2], "seq_cst")
 
-        return types.int64(counter, types.int64), codegen
+        return types.int64(counter, types.int64, types.int64), codegen

@@ -34,21 +34,17 @@ DONE, ERROR, BUSY = range(3)
 """What became of shared work: it is done; it met an error; or helpers still have theirs to end."""
 
 if not DISABLED:
-    from npflows.kernels.calls import checked, unowned
+    from npflows.kernels.calls import checked, fetch_add, invoke, place, unowned
 
     _word, _bytes = ir.IntType(64), ir.IntType(8).as_pointer()
     _entry = ir.FunctionType(_word, [_bytes, _bytes, _word])
-
-    def _place(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        """Where the word of a mailbox lies that is the second argument."""
-        return builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
 
     @intrinsic
     def look(typingctx, mailbox, at):
         """A word of the mailbox as it is now."""
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.load_atomic(_place(context, builder, signature, args), "seq_cst", 8)
+            return builder.load_atomic(place(context, builder, signature, args), "seq_cst", 8)
 
         return types.int64(mailbox, types.int64), codegen
 
@@ -57,19 +53,10 @@ if not DISABLED:
         """Set a word of the mailbox if it is as expected; whether it was."""
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _place(context, builder, signature, args)
-            return builder.extract_value(builder.cmpxchg(place, args[2], args[3], "seq_cst", "seq_cst"), 1)
+            at = place(context, builder, signature, args)
+            return builder.extract_value(builder.cmpxchg(at, args[2], args[3], "seq_cst", "seq_cst"), 1)
 
         return types.boolean(mailbox, types.int64, types.int64, types.int64), codegen
-
-    @intrinsic
-    def add(typingctx, mailbox, at, value):
-        """Add to a word of the mailbox; what it held."""
-
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.atomic_rmw("add", _place(context, builder, signature, args), args[2], "seq_cst")
-
-        return types.int64(mailbox, types.int64, types.int64), codegen
 
     @intrinsic
     def attempt(typingctx, number, arguments):
@@ -83,10 +70,7 @@ if not DISABLED:
         return types.int64(number, arguments), codegen
 
     def _status(context: Any, builder: Any, number: Any, actual: tuple, values: list) -> Any:
-        function = context.call_conv.get_function_type(types.void, actual)
-        pointer = builder.inttoptr(number, function.as_pointer())
-        status, _ = context.call_conv.call_function(builder, pointer, types.void, actual, values)
-        return builder.zext(status.is_error, _word)
+        return builder.zext(invoke(context, builder, number, actual, values).is_error, _word)
 
     @intrinsic
     def publish(typingctx, mailbox, number, arguments):
@@ -103,9 +87,9 @@ if not DISABLED:
             def word(i: int) -> Any:
                 return builder.gep(data, [ir.Constant(_word, i)])
 
-            place = builder.bitcast(word(FRAME), frame.as_pointer())
+            there = builder.bitcast(word(FRAME), frame.as_pointer())
             for i, value in enumerate(values):
-                builder.store(value, cgutils.gep_inbounds(builder, place, 0, i), align=8)
+                builder.store(value, cgutils.gep_inbounds(builder, there, 0, i), align=8)
             builder.store(builder.ptrtoint(enter(context, builder.module, frame), _word), word(ENTRY))
             return context.get_dummy_value()
 
@@ -114,9 +98,9 @@ if not DISABLED:
             function.linkage = "internal"
             builder = ir.IRBuilder(function.append_basic_block())
             given, memory, n_bytes = function.args
-            place = builder.bitcast(given, frame.as_pointer())
+            there = builder.bitcast(given, frame.as_pointer())
             number, _, *values = (
-                builder.load(cgutils.gep_inbounds(builder, place, 0, i), align=8) for i in range(len(frame.elements))
+                builder.load(cgutils.gep_inbounds(builder, there, 0, i), align=8) for i in range(len(frame.elements))
             )
             scratch = actual[0]
             array, itemsize = context.make_array(scratch)(context, builder), ir.Constant(_word, scratch.dtype.bitwidth // 8)
@@ -159,7 +143,7 @@ if not DISABLED:
         for _ in range(patience):
             if look(mailbox, GATE) == CLAIMED:
                 counter[1] = ERROR if look(mailbox, FAILED) else DONE
-                add(mailbox, GATE, -CLAIMED)
+                fetch_add(mailbox, GATE, -CLAIMED)
                 break
             state = pause(state)
         mailbox[STATE] = state
@@ -183,9 +167,9 @@ if not DISABLED:
         mailbox[SERIAL] += 1
         mailbox[SCRATCH], mailbox[FAILED] = n_bytes, 0
         publish(mailbox, number, arguments)
-        add(mailbox, GATE, ONE_MORE * helpers)
+        fetch_add(mailbox, GATE, ONE_MORE * helpers)
         if attempt(number, arguments):
-            add(mailbox, FAILED, 1)
+            fetch_add(mailbox, FAILED, 1)
         while True:  # no more may join
             gate = look(mailbox, GATE)
             if swap(mailbox, GATE, gate, CLAIMED + gate % ONE_MORE):
@@ -199,7 +183,7 @@ if not DISABLED:
         Returns 0, or -1 after it joined MANY times, or how many bytes of scratch memory the work needs that lies there, if
         that is more than there are.
         """
-        add(mailbox, LOOKING, 1)
+        fetch_add(mailbox, LOOKING, 1)
         answer, last, i, joined, state = 0, 0, 0, 0, patience
         while i < IDLE * patience and answer == 0:
             gate = look(mailbox, GATE)
@@ -211,12 +195,12 @@ if not DISABLED:
                 if look(mailbox, SCRATCH) > scratch.size:
                     answer = look(mailbox, SCRATCH)
                 elif join(mailbox, scratch):
-                    add(mailbox, FAILED, 1)
-                add(mailbox, GATE, -1)
+                    fetch_add(mailbox, FAILED, 1)
+                fetch_add(mailbox, GATE, -1)
                 i, joined = 0, joined + 1
                 if answer == 0 and joined == MANY:
                     answer = -1
-        add(mailbox, LOOKING, -1)
+        fetch_add(mailbox, LOOKING, -1)
         mailbox[STATE] = state
         return answer
 

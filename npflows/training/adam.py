@@ -41,7 +41,7 @@ def keep_free(free, gradient):
 def combine(scratch, counter, buffers, free, gradient, squares):
     """gradient (p,) = the sum of buffers (g, p), 0 where not free; squares[piece] = its sum of squares."""
     while True:
-        piece = fetch_add(counter, 1)
+        piece = fetch_add(counter, 0, 1)
         first = piece * PIECE
         if first >= gradient.size:
             break
@@ -71,7 +71,7 @@ def update_piece(theta, gradient, free, m, v, clip, rate, decay, correct_1, corr
 def update(scratch, counter, theta, gradient, free, m, v, clip, rate, decay, correct_1, correct_2):
     """One step of Adam on the gradient times `clip`; correct_i = 1 / (1 - beta_i^step)."""
     while True:
-        first = fetch_add(counter, 1) * PIECE
+        first = fetch_add(counter, 0, 1) * PIECE
         if first >= theta.size:
             break
         end = min(first + PIECE, theta.size)
