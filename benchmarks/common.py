@@ -19,11 +19,11 @@ import numba
 import numpy as np
 
 import npflows
-from npflows.kernels.gemm import VECTOR_BYTES
+from npflows.backends.cpu.kernels.matmul import VECTOR_BYTES
 from npflows.training.adam import Adam
 from npflows.training.data import Rows
+from npflows.training.likelihood import Trainer
 from npflows.training.schedules import Schedule
-from npflows.training.trainer import Trainer
 
 QUICK = os.environ.get("NPFLOWS_BENCH_QUICK", "") not in ("", "0")
 """Whether this is a pass for CI: every benchmark once, at its smallest size."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from npflows.kernels.calls import address
+from npflows.backends.cpu.compiler.calls import address
 
 from . import loops, products
 from .common import DTYPES, Repeat, few
@@ -43,7 +43,11 @@ class Convolution(NamedTuple):
 
     def own(self, kind: str, dtype: str) -> Repeat:
         """npflows' kernel, called by address as the networks call it."""
-        from npflows.kernels.convolution import CONVOLVE, CONVOLVE_OUTER, offsets  # commits before it have none
+        from npflows.backends.cpu.kernels.convolution import (  # commits before it have none
+            CONVOLVE,
+            CONVOLVE_OUTER,
+            offsets,
+        )
 
         rng, side, (m, k) = np.random.default_rng(0), self.side, self.product(kind)
         size = side, side, self.lanes

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.kernels.blocks import copy
-from npflows.kernels.calls import call
-from npflows.kernels.gemm import FROM_ZERO, add_outer, matmul, matmul_transposed
-from npflows.kernels.jit import kernel
-from npflows.kernels.vecmath import exp, log, softplus, tanh
+from npflows.backends.cpu.compiler.calls import call
+from npflows.backends.cpu.compiler.jit import kernel
+from npflows.backends.cpu.kernels.blocks import copy
+from npflows.backends.cpu.kernels.matmul import FROM_ZERO, add_outer, matmul, matmul_transposed
+from npflows.backends.cpu.kernels.vecmath import exp, log, softplus, tanh
 
 FUNCTIONS = ("exp", "log", "tanh", "softplus")
 

@@ -22,8 +22,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks import loops
 from benchmarks.common import DTYPES, Repeat, interleaved, machine
-from npflows.kernels.calls import address
-from npflows.kernels.gemm import OUTER, PRODUCT
+from npflows.backends.cpu.compiler.calls import address
+from npflows.backends.cpu.kernels.matmul import OUTER, PRODUCT
 
 FORMULAS = {
     "product": "c (m, lanes) = a (m, k) @ b (k, lanes)",

@@ -27,8 +27,8 @@ import numpy as np
 import npflows
 from benchmarks import loops, products, spline_map
 from benchmarks.common import Repeat, TrainStep, in_fresh_process, interleaved, machine, make_data, make_flow, repeated
-from npflows.kernels.calls import address
-from npflows.kernels.gemm import PRODUCT
+from npflows.backends.cpu.compiler.calls import address
+from npflows.backends.cpu.kernels.matmul import PRODUCT
 
 THREADS = 2
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks import loops
 from benchmarks.common import DTYPES, Repeat, interleaved, machine, repeated
-from npflows.kernels.calls import address
+from npflows.backends.cpu.compiler.calls import address
 
 D, BINS = 7, 8
 LANES = (128, 256)

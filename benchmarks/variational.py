@@ -29,7 +29,7 @@ from scipy.special import expit, log_expit, logsumexp
 import npflows
 from benchmarks.common import machine
 from benchmarks.speed_table import table
-from npflows.importance import ImportanceWeights
+from npflows.inference.importance import ImportanceWeights
 
 LOG_2PI = math.log(2 * math.pi)
 Values = tuple[np.ndarray, np.ndarray]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from scipy.special import expit, log_expit, logsumexp
 
 import npflows
-from npflows.importance import ImportanceWeights
+from npflows.inference.importance import ImportanceWeights
 
 NAMES = ("intercept", "coefficient of dose", "coefficient of age")
 PRIOR = 3.0

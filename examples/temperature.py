@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import npflows
-from npflows.importance import effective_sample_size
+from npflows.inference.importance import effective_sample_size
 
 TEMPERATURES = 0.5, 0.8, 1.0, 1.3
 

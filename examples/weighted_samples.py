@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from scipy.special import rel_entr
 
 import npflows
-from npflows.importance import effective_sample_size
+from npflows.inference.importance import effective_sample_size
 
 RECEIVERS, DISTANCES, ERRORS = np.array([(-1.0, 0.0), (1.5, 0.5)]), np.array([2.0, 1.8]), np.array([0.1, 0.5])
 SPREAD = 2.0

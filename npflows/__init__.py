@@ -1,14 +1,14 @@
 """npflows: normalizing flows on NumPy and Numba."""
 
 from npflows import functional, support
+from npflows.backends.cpu.threads.pool import get_num_threads, set_num_threads
 from npflows.base import Base, Cylinder, Normal, StudentT, Uniform
-from npflows.conditions import one_hot
-from npflows.config import ModelConfiguration, create
-from npflows.engine.threads import get_num_threads, set_num_threads
-from npflows.errors import TrainingError
+from npflows.core.errors import TrainingError
+from npflows.distribution.conditioning import one_hot
+from npflows.files.configuration import ModelConfiguration, create
+from npflows.files.flow_file import FlowFileError, load
 from npflows.flow import NormalizingFlow
-from npflows.importance import ImportanceWeights
-from npflows.io import FlowFileError, load
+from npflows.inference.importance import ImportanceWeights
 from npflows.layers import (
     MADE,
     ActNormLayer,

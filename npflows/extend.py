@@ -21,11 +21,11 @@ has functions that vectorise.  examples/custom_layer.py is a whole layer, and `n
 reads a flow that has one.
 """
 
+from npflows.backends.cpu.compiler.calls import Link
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels import vecmath
 from npflows.base.base import Base
-from npflows.engine.params import Parameter
-from npflows.kernels import vecmath
-from npflows.kernels.calls import Link
-from npflows.kernels.jit import inlined, kernel
+from npflows.core.parameters import Parameter
 from npflows.layers.layer import Layer
 
 __all__ = ["Base", "Layer", "Link", "Parameter", "inlined", "kernel", "vecmath"]

@@ -9,26 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from npflows.assembled import Assembled
+from npflows.backends.cpu.program import CHUNK, NO_FRONT, Cotangents
 from npflows.base.base import Base
-from npflows.config import ModelConfiguration, configuration_of
-from npflows.engine.program import CHUNK, NO_FRONT, Cotangents
-from npflows.importance import importance_weights
-from npflows.layers.layer import Layer
-from npflows.networks.embedding import Embedding
-from npflows.queries import (
-    conditional,
-    entropy,
-    from_unit_cube,
-    kl_divergence,
-    marginal,
-    mode,
-    to_unit_cube,
-)
-from npflows.training.fit import fit
-from npflows.training.initialize import initialize
-from npflows.training.variational import fit_variational
-from npflows.validation import (
+from npflows.core.checks import (
     as_condition,
     as_dtype,
     as_int,
@@ -40,6 +23,23 @@ from npflows.validation import (
     as_weights,
     as_widths,
 )
+from npflows.distribution.transformed import Assembled
+from npflows.files.configuration import ModelConfiguration, configuration_of
+from npflows.inference.importance import importance_weights
+from npflows.inference.queries import (
+    conditional,
+    entropy,
+    from_unit_cube,
+    kl_divergence,
+    marginal,
+    mode,
+    to_unit_cube,
+)
+from npflows.layers.layer import Layer
+from npflows.networks.embedding import Embedding
+from npflows.training.fit import fit
+from npflows.training.initialization import initialize
+from npflows.training.variational import fit_variational
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -406,13 +406,13 @@ class NormalizingFlow(Assembled):
 
     def _again(self, rng: np.random.Generator) -> NormalizingFlow:
         """A flow of the same configuration with new first weights."""
-        from npflows.io import construct
+        from npflows.files.flow_file import construct
 
         return construct(type(self), self.arguments, rng)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow to one .npz file, in full or not at all; `npflows.load` reads it."""
-        from npflows.io import save
+        from npflows.files.flow_file import save
 
         save(self, path)
 

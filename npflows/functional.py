@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.validation import as_numeric
+from npflows.core.checks import as_numeric
 
 
 def affine_coupling(x: object, scale: object, shift: object) -> np.ndarray:

@@ -12,10 +12,10 @@ import numpy as np
 from scipy.special import log_softmax
 
 from npflows.base import Base
+from npflows.core.checks import as_choice, as_positive, as_weights
 from npflows.flow import NormalizingFlow
 from npflows.models import IAF, MAF, NeuralSplineFlow, RealNVP
 from npflows.training.missing import as_missing, is_nan
-from npflows.validation import as_choice, as_positive, as_weights
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, DensityMixin, OutlierMixin

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npflows.backends.cpu.compiler.jit import DISABLED, cache_directory
+from npflows.core.checks import as_choice, as_dtype
 from npflows.flow import NormalizingFlow
-from npflows.kernels.jit import DISABLED, cache_directory
 from npflows.models import IAF, MAF, Glow, NeuralSplineFlow, RealNVP
-from npflows.validation import as_choice, as_dtype
 
 _SMALL = {"hidden_dims": (8, 8), "condition_dim": 1}
 MODELS: dict[str, Callable[..., NormalizingFlow]] = {

@@ -218,7 +218,7 @@ def test_fit_initialises_with_the_conditions_of_the_rows(case):
 
 
 def test_a_large_table_is_sampled(monkeypatch, calls):
-    monkeypatch.setattr("npflows.training.initialize.INITIAL_ROWS", 150)
+    monkeypatch.setattr("npflows.training.initialization.INITIAL_ROWS", 150)
     nsf().fit(X, **FIRST)
     assert calls == [(150, 3)] * 2
 

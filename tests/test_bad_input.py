@@ -19,7 +19,7 @@ from npflows import (
     RealNVP,
     Standardize,
 )
-from npflows.kernels.jit import DISABLED
+from npflows.backends.cpu.compiler.jit import DISABLED
 
 pytestmark = pytest.mark.nojit
 

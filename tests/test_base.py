@@ -9,8 +9,8 @@ import scipy.stats
 from registry import both_dtypes
 
 from npflows import Base, Normal, NormalizingFlow, Permutation, Standardize, StudentT, Uniform
-from npflows.engine.params import Parameter
-from npflows.kernels.jit import kernel
+from npflows.backends.cpu.compiler.jit import kernel
+from npflows.core.parameters import Parameter
 
 BASES = {
     "normal": lambda **o: Normal(2, **o),

@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 
 import npflows
-from npflows.kernels import jit
+from npflows.backends.cpu.compiler import jit
 
 pytestmark = pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")
 
-HELPER = "from npflows.kernels.jit import inlined\n\n@inlined\ndef shift(v):\n    return v + {step}\n"
-KERNEL = "from npflows.kernels.jit import kernel\nfrom {where} import shift\n\n@kernel\ndef f(v):\n    return shift(v)\n"
+HELPER = "from npflows.backends.cpu.compiler.jit import inlined\n\n@inlined\ndef shift(v):\n    return v + {step}\n"
+KERNEL = """from npflows.backends.cpu.compiler.jit import kernel
+from {where} import shift
+
+@kernel
+def f(v):
+    return shift(v)
+"""
 CALL = "print(f(1.0), sum(f.stats.cache_hits.values()), sum(f.stats.cache_misses.values()))"
 COMPILED, LOADED = "0 1", "1 0"
 

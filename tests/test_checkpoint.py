@@ -7,7 +7,7 @@ import pytest
 
 import npflows
 from npflows import FlowFileError
-from npflows.kernels.jit import DISABLED
+from npflows.backends.cpu.compiler.jit import DISABLED
 
 pytestmark = pytest.mark.nojit
 

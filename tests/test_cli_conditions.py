@@ -10,8 +10,8 @@ import pytest
 import npflows
 from npflows import support
 from npflows.cli import main
-from npflows.tables import TableError, read_table, write_table
-from npflows.training.trainer import Trainer
+from npflows.files.tables import TableError, read_table, write_table
+from npflows.training.likelihood import Trainer
 
 NAMES = ["time", "flux", "band, no.", "mass"]
 SMALL = ["--epochs", "2", "--hidden", "8", "--layers", "1", "--threads", "1"]

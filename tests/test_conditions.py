@@ -20,7 +20,7 @@ from npflows import (
     one_hot,
 )
 from npflows import flow as flow_module
-from npflows.engine.program import Program
+from npflows.backends.cpu.program import Program
 
 RNG = np.random.default_rng(0)
 X, C = RNG.normal(size=(2, 40, 2))

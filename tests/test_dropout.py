@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import npflows
-from npflows.kernels.dropout import dropout as drop
+from npflows.backends.cpu.kernels.dropout import dropout as drop
 
 FLOWS = {
     "tanh": lambda **o: npflows.MAF(3, 2, (8, 8), activation="tanh", **o),

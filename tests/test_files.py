@@ -15,7 +15,7 @@ from registry import build, condition, data, flat, for_every_model
 
 import npflows
 from npflows import FlowFileError
-from npflows.io import FORMAT
+from npflows.files.flow_file import FORMAT
 
 pytestmark = pytest.mark.nojit
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import npflows
-from npflows.engine import threads
+from npflows.backends.cpu.threads import pool as threads
 
 ROOT = str(Path(npflows.__file__).parents[1])
 X = np.random.default_rng(0).normal(size=(3000, 3))

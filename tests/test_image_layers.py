@@ -24,8 +24,8 @@ from npflows import (
     Split,
     Squeeze,
 )
-from npflows.kernels import gemm
-from npflows.kernels.convolution import convolve, convolve_outer, offsets
+from npflows.backends.cpu.kernels import matmul as gemm
+from npflows.backends.cpu.kernels.convolution import convolve, convolve_outer, offsets
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.gamma(2.0, size=(40, 4, 6, 3)) * [1.0, 30.0, 1e-2] + [0.0, -100.0, 5.0]

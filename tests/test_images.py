@@ -13,9 +13,9 @@ from scipy.stats import norm
 
 import npflows
 from npflows import MAF, ActNormLayer, FlowFileError, Glow, ModelConfiguration, RealNVP, create
-from npflows.engine import program
-from npflows.pixels import Pixels
-from npflows.training import initialize
+from npflows.backends.cpu import program
+from npflows.support.pixels import Pixels
+from npflows.training import initialization as initialize
 from npflows.verify import checks, verify
 
 LEVELS = 17

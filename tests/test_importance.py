@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import npflows
-from npflows import importance
-from npflows.importance import ImportanceWeights, effective_sample_size
+from npflows.inference import importance
+from npflows.inference.importance import ImportanceWeights, effective_sample_size
 
 LOC, SCALE = np.array([1.0, -2.0]), np.array([0.7, 1.4])
 EVIDENCE = math.log(3.0) + math.log(2 * math.pi) + np.log(SCALE).sum()

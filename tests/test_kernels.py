@@ -9,9 +9,10 @@ from registry import both_dtypes
 
 import npflows
 from npflows import Base, NormalizingFlow, Permutation
-from npflows.kernels import activations, gemm
-from npflows.kernels.calls import Link, address, call
-from npflows.kernels.jit import DISABLED, inlined, kernel
+from npflows.backends.cpu.compiler.calls import Link, address, call
+from npflows.backends.cpu.compiler.jit import DISABLED, inlined, kernel
+from npflows.backends.cpu.kernels import activations
+from npflows.backends.cpu.kernels import matmul as gemm
 
 
 def inside_a_larger_one(rng, rows, columns, dtype):

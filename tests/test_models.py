@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 
 import npflows
 from npflows import MAF, RealNVP
-from npflows.engine.program import CHUNK
+from npflows.backends.cpu.program import CHUNK
 from npflows.flow import NormalizingFlow
 
 

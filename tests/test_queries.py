@@ -9,7 +9,7 @@ import scipy.stats
 from registry import randomize
 
 from npflows import MAF, LULinear, NeuralSplineFlow, NormalizingFlow, RealNVP, Standardize, StudentT, Uniform, support
-from npflows.queries import conditional, entropy, from_unit_cube, kl_divergence, marginal, mode, to_unit_cube
+from npflows.inference.queries import conditional, entropy, from_unit_cube, kl_divergence, marginal, mode, to_unit_cube
 
 F8 = {"dtype": "float64"}
 

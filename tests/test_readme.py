@@ -12,7 +12,7 @@ import pytest
 
 import npflows
 from npflows.cli import main
-from npflows.tables import write_table
+from npflows.files.tables import write_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

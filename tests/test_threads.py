@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import npflows
-from npflows.engine import threads
+from npflows.backends.cpu.compiler.jit import DISABLED
+from npflows.backends.cpu.threads import mailbox as team
+from npflows.backends.cpu.threads import pool as threads
 from npflows.extend import Layer, Parameter, kernel
-from npflows.kernels import team
-from npflows.kernels.jit import DISABLED
 
 pytestmark = pytest.mark.skipif(DISABLED, reason="nothing is shared without compilation")
 X = np.random.default_rng(0).normal(size=(3000, 3))

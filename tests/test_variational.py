@@ -10,7 +10,7 @@ import pytest
 
 import npflows
 from npflows import FlowFileError, TrainingError
-from npflows.importance import effective_sample_size
+from npflows.inference.importance import effective_sample_size
 from npflows.training.adam import Adam
 
 MATRIX = np.array([[1.0, 0.0, 0.0], [1.2, 0.6, 0.0], [-0.5, 0.3, 0.8]])

@@ -4,8 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from npflows.kernels import vecmath
-from npflows.kernels.jit import DISABLED, inlined
+from npflows.backends.cpu.compiler.jit import DISABLED, inlined
+from npflows.backends.cpu.kernels import vecmath
 
 pytestmark = pytest.mark.filterwarnings("error")
 

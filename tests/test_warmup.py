@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from npflows import MAF, NeuralSplineFlow
-from npflows.kernels import jit
+from npflows.backends.cpu.compiler import jit
 from npflows.warmup import MODELS, warmup
 
 cached = pytest.mark.skipif(jit.cache_directory() is None, reason="nothing can be written")

@@ -20,7 +20,7 @@ import npflows
 from benchmarks.common import TrainStep
 from benchmarks.peers.protocol import forget_peak, memory, serve
 from npflows.training.data import Rows
-from npflows.training.initialize import set_from_data
+from npflows.training.initialization import set_from_data
 
 LEVELS = 256
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npflows.kernels import vecmath
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels import vecmath
 from npflows.transformers import affine, rational_quadratic
 from npflows.transformers.affine import Affine
 from npflows.transformers.rational_quadratic import RationalQuadratic, new_scratch, number, rows_of, softmax

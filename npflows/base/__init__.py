@@ -11,7 +11,7 @@ from npflows.base.cylinder import Cylinder
 from npflows.base.normal import Normal
 from npflows.base.student_t import StudentT
 from npflows.base.uniform import Uniform
-from npflows.validation import as_choice
+from npflows.core.checks import as_choice
 
 __all__ = ["Base", "Cylinder", "Normal", "StudentT", "Uniform", "as_base"]
 

@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
-from npflows.engine.program import Program, State
-from npflows.layers.configured import Configured
-from npflows.validation import as_dtype, as_int, as_positive, as_rng, as_rows
+from npflows.backends.cpu.program import Program, State
+from npflows.core.checks import as_dtype, as_int, as_positive, as_rng, as_rows
+from npflows.core.configured import Configured
+from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
 
 
 class Base(Parametrised, Configured):
     """A distribution of independent columns, each located around a centre.
 
     To make one of your own, subclass it, hand its parameters to the constructor, set `kernels` to two functions decorated
-    with `npflows.kernels.jit.kernel`, of the kinds "base" and "base_vjp" in `npflows.kernels.calls.SIGNATURES`, and
+    with `npflows.extend.kernel`, of the kinds "base" and "base_vjp" (see `npflows.extend`), and
     write `draw`; a `center` other than 0 and a bounded `support` are the only other things to say.  `cdf` and `ppf` are
     needed only where they are asked for, by a flow's `to_unit_cube` and `from_unit_cube`.
 

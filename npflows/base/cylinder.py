@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from npflows.backends.cpu.compiler.jit import kernel
 from npflows.base.base import Base
 from npflows.base.normal import HALF_LOG_2PI
-from npflows.engine.params import Parameter
-from npflows.kernels.jit import kernel
-from npflows.validation import as_int, as_positive
+from npflows.core.checks import as_int, as_positive
+from npflows.core.parameters import Parameter
 
 # spec: for each column whether it is on a circle; theta: half the circumference
 

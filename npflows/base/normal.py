@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from npflows.backends.cpu.compiler.jit import kernel
+from npflows.backends.cpu.kernels import vecmath
 from npflows.base.base import Base
-from npflows.engine.params import Parameter
-from npflows.kernels import vecmath
-from npflows.kernels.jit import kernel
-from npflows.validation import as_int
+from npflows.core.checks import as_int
+from npflows.core.parameters import Parameter
 
 HALF_LOG_2PI = 0.9189385332046727
 

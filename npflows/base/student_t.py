@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels import vecmath
 from npflows.base.base import Base
-from npflows.engine.params import Parameter
-from npflows.kernels import vecmath
-from npflows.kernels.jit import inlined, kernel
-from npflows.validation import as_int
+from npflows.core.checks import as_int
+from npflows.core.parameters import Parameter
 
 FARTHEST = 1e150
 """Where quantiles end: the square of what lies beyond is out of range."""

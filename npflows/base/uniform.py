@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from npflows.backends.cpu.compiler.jit import kernel
 from npflows.base.base import Base
-from npflows.engine.params import Parameter
-from npflows.kernels.jit import kernel
-from npflows.validation import as_int
+from npflows.core.checks import as_int
+from npflows.core.parameters import Parameter
 
 
 @kernel

@@ -13,8 +13,8 @@ import numpy as np
 from npflows import IAF, MAF, NeuralSplineFlow, NormalizingFlow, RealNVP, TrainingError
 from npflows.cli.inputs import checked_weights, keep_inputs, missing_of_columns, read_support, refuse_invalid
 from npflows.cli.reports import INTERRUPTED, column_names, complain, condition_names, report, training
+from npflows.files.tables import TableError, check_writable, read_table
 from npflows.support import Column
-from npflows.tables import TableError, check_writable, read_table
 from npflows.training.missing import as_missing
 
 MODELS: dict[str, Callable[..., NormalizingFlow]] = {

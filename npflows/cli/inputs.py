@@ -15,8 +15,8 @@ import numpy as np
 
 from npflows import NormalizingFlow, support
 from npflows.cli.reports import column_names, condition_names
+from npflows.files.tables import Table, TableError, nearest, read_table
 from npflows.support import Column
-from npflows.tables import Table, TableError, nearest, read_table
 from npflows.training.missing import Missing
 
 KINDS = {

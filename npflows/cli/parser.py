@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from npflows import __version__
+from npflows.backends.cpu.kernels.activations import ACTIVATIONS
 from npflows.cli import using
 from npflows.cli.fitting import MODELS, fit
 from npflows.cli.inputs import condition_values, missing_values, split_names
 from npflows.cli.warming import warm_up
-from npflows.kernels.activations import ACTIVATIONS
-from npflows.tables import TableError
+from npflows.files.tables import TableError
 from npflows.warmup import MODELS as WARM
 
 KINDS = ("corner", "training", "density", "latent", "calibration")

@@ -14,8 +14,8 @@ import numpy as np
 from npflows import NormalizingFlow, load
 from npflows.cli.inputs import Rows, condition_row, conditions_to_sample, keep_inputs, read_rows
 from npflows.cli.reports import column_names, condition_names, report, training
-from npflows.io import read_arrays, unpack
-from npflows.tables import TableError, check_writable, write_table
+from npflows.files.flow_file import read_arrays, unpack
+from npflows.files.tables import TableError, check_writable, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

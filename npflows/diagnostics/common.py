@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npflows.validation import as_condition, as_rows
+from npflows.core.checks import as_condition, as_rows
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow

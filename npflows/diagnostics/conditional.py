@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npflows.core.checks import as_int, as_rng, as_rows
 from npflows.diagnostics.common import pieces, rows_of, samples_of_each
 from npflows.diagnostics.latent import ks_uniform
-from npflows.validation import as_int, as_rng, as_rows
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow

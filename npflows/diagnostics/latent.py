@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npflows.core.checks import as_weights
 from npflows.diagnostics.common import effective_size, rows_of
-from npflows.validation import as_weights
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npflows.core.checks import as_int, as_rng
 from npflows.diagnostics.common import rows_of
-from npflows.validation import as_int, as_rng
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow

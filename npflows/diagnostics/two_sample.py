@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npflows.core.checks import as_int, as_rng, as_weights
 from npflows.diagnostics.common import effective_size, rows_of
-from npflows.validation import as_int, as_rng, as_weights
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.engine.params import Parameter
-from npflows.kernels import vecmath
-from npflows.kernels.blocks import copy, dot, scale_row, shift_row, total
-from npflows.kernels.calls import Link
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.calls import Link
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels import vecmath
+from npflows.backends.cpu.kernels.blocks import copy, dot, scale_row, shift_row, total
+from npflows.core.checks import as_condition, as_int, as_rows, as_weights
+from npflows.core.parameters import Parameter
 from npflows.layers.image import ImageLayer, as_image_size
 from npflows.layers.layer import Layer
 from npflows.networks.convnet import normalisation
-from npflows.validation import as_condition, as_int, as_rows, as_weights
 
 # spec: the number of channels n; theta: the logarithms of the scales (n,), the biases (n,); work: the latent values
 

@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from npflows.engine.params import taken_over
-from npflows.kernels import vecmath
-from npflows.kernels.blocks import gather, scatter
-from npflows.kernels.calls import Link, as_real, call
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.calls import Link, as_real, call
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels import vecmath
+from npflows.backends.cpu.kernels.blocks import gather, scatter
+from npflows.core.checks import as_choice, as_dtype, as_int, as_order, as_widths
+from npflows.core.parameters import taken_over
 from npflows.layers.layer import Layer
 from npflows.networks.made import MADENetwork
 from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
 from npflows.transformers.rational_quadratic import RationalQuadratic
-from npflows.validation import as_choice, as_dtype, as_int, as_order, as_widths
 
 # spec: this header, then the order, where in what the network sees each value begins and where its scalar map's spec does,
 # the network's spec, the scalar map's for all values and for one

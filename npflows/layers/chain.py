@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from npflows.engine.params import Parameter
+from npflows.core.parameters import Parameter
 from npflows.layers.image import ImageLayer
 from npflows.layers.layer import Layer
 

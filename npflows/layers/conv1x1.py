@@ -7,15 +7,15 @@ import math
 
 import numpy as np
 
-from npflows.engine.driver import LANE_MULTIPLE
-from npflows.engine.params import Parameter
-from npflows.kernels import vecmath
-from npflows.kernels.blocks import copy, shift_row, total
-from npflows.kernels.calls import Link, flat
-from npflows.kernels.gemm import FROM_ZERO, OUTER, PRODUCT, add_outer, matmul, matmul_transposed
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.calls import Link, flat
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.driver import LANE_MULTIPLE
+from npflows.backends.cpu.kernels import vecmath
+from npflows.backends.cpu.kernels.blocks import copy, shift_row, total
+from npflows.backends.cpu.kernels.matmul import FROM_ZERO, OUTER, PRODUCT, add_outer, matmul, matmul_transposed
+from npflows.core.checks import as_choice, as_int, as_rng
+from npflows.core.parameters import Parameter
 from npflows.layers.image import ImageLayer, as_image_size
-from npflows.validation import as_choice, as_int, as_rng
 
 # spec: the channels n, the parameterization, addresses of products
 N, KIND, PRODUCT_ADDRESS, OUTER_ADDRESS = range(4)

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from npflows.engine.params import taken_over
-from npflows.kernels import vecmath
-from npflows.kernels.blocks import gather, scatter
-from npflows.kernels.calls import Link, as_real, call
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.calls import Link, as_real, call
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels import vecmath
+from npflows.backends.cpu.kernels.blocks import gather, scatter
+from npflows.core.checks import as_choice, as_dtype, as_mask, as_widths
+from npflows.core.parameters import taken_over
 from npflows.layers.actnorm import initial_rows
 from npflows.layers.layer import Layer
 from npflows.networks.convnet import ConvNet
@@ -21,7 +22,6 @@ from npflows.networks.options import network_options
 from npflows.transformers.additive import Additive
 from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
 from npflows.transformers.rational_quadratic import RationalQuadratic
-from npflows.validation import as_choice, as_dtype, as_mask, as_widths
 
 # spec: this header, then the indices of the values kept (those on circles last) and of those moved, the network's spec, the
 # scalar map's

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.engine.params import Parameter
-from npflows.kernels.blocks import copy
-from npflows.kernels.calls import Link, call
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.calls import Link, call
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels.blocks import copy
+from npflows.core.parameters import Parameter
 from npflows.layers.layer import Layer
 from npflows.networks.mlp import add_lane_sums, fill_rows
 from npflows.transformers.affine import Affine

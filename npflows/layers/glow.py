@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from npflows.core.checks import as_choice, as_dtype, as_int, as_rng, as_widths
 from npflows.layers.actnorm import ActNormLayer
 from npflows.layers.chain import Chain
 from npflows.layers.conv1x1 import InvertibleConv1x1
@@ -14,7 +15,6 @@ from npflows.layers.image import ImageLayer, as_image_size, shape_of
 from npflows.networks.options import network_options
 from npflows.transformers.additive import Additive
 from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
-from npflows.validation import as_choice, as_dtype, as_int, as_rng, as_widths
 
 COUPLINGS = ("affine", "additive")
 

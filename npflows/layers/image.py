@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from npflows.engine.program import Cotangents
+from npflows.backends.cpu.program import Cotangents
+from npflows.core.checks import as_numeric
 from npflows.layers.layer import Layer
-from npflows.validation import as_numeric
 
 
 def as_image_size(value: object) -> tuple[int, int] | None:

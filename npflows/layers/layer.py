@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from npflows.engine.params import Parameter, ParameterBuffer, Parametrised
-from npflows.engine.program import Cotangents, Program, State
-from npflows.kernels.calls import Link
-from npflows.layers.configured import Configured
-from npflows.validation import as_condition, as_dtype, as_rows, as_vector
+from npflows.backends.cpu.compiler.calls import Link
+from npflows.backends.cpu.program import Cotangents, Program, State
+from npflows.core.checks import as_condition, as_dtype, as_rows, as_vector
+from npflows.core.configured import Configured
+from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
 
 
 class Layer(Parametrised, Configured):
@@ -36,7 +36,7 @@ class Layer(Parametrised, Configured):
     """
 
     kernels: Sequence[Callable]
-    """forward, inverse, forward_vjp, inverse_vjp; see `npflows.kernels.calls.SIGNATURES`.  An attribute of the class or a
+    """forward, inverse, forward_vjp, inverse_vjp; see `npflows.extend`.  An attribute of the class or a
     property, as compiled functions can't be pickled."""
     one_lane: bool = True
     """Whether the kernels also work on a block of one lane, which a single sample is carried in; else lanes come in

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.engine.params import Parameter
-from npflows.kernels import vecmath
-from npflows.kernels.blocks import add_row, copy, dot, gather, scale_row, scatter, shift_row, total
-from npflows.kernels.calls import Link
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.calls import Link
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels import vecmath
+from npflows.backends.cpu.kernels.blocks import add_row, copy, dot, gather, scale_row, scatter, shift_row, total
+from npflows.core.checks import as_int, as_rng, given_order
+from npflows.core.parameters import Parameter
 from npflows.layers.layer import Layer
-from npflows.validation import as_int, as_rng, given_order
 
 # spec: the dimension, then the fixed permutation; theta: a matrix (dim, dim) whose strict lower part is that of L, whose
 # strict upper part is that of U and whose diagonal is the logarithm of U's, then a shift (dim,)

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.engine.params import ParameterBuffer, Parametrised
-from npflows.engine.program import Program, State
-from npflows.kernels.blocks import gather
-from npflows.kernels.calls import Link, call
-from npflows.kernels.jit import kernel
-from npflows.layers.configured import Configured
+from npflows.backends.cpu.compiler.calls import Link, call
+from npflows.backends.cpu.compiler.jit import kernel
+from npflows.backends.cpu.kernels.blocks import gather
+from npflows.backends.cpu.program import Program, State
+from npflows.core.checks import as_condition, as_dtype, as_int, as_order, as_rows, as_widths
+from npflows.core.configured import Configured
+from npflows.core.parameters import ParameterBuffer, Parametrised
 from npflows.networks.made import MADENetwork
 from npflows.networks.options import network_options
-from npflows.validation import as_condition, as_dtype, as_int, as_order, as_rows, as_widths
 
 # spec: this header, then the order and the network's spec
 DIM, MULTIPLIER, NETWORK_FORWARD, HEADER = range(4)

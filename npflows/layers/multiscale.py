@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.kernels.calls import Link
+from npflows.backends.cpu.compiler.calls import Link
+from npflows.core.checks import as_choice, as_int
 from npflows.layers import permutation
 from npflows.layers.chain import Chain
 from npflows.layers.coupling import CouplingLayer
 from npflows.layers.image import ImageLayer, as_image_size
 from npflows.layers.layer import Layer
-from npflows.validation import as_choice, as_int
 
 SPLIT_PRIORS = ("learned", "standard")
 

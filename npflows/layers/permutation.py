@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.kernels.blocks import copy, gather, scatter
-from npflows.kernels.calls import Link
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.calls import Link
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels.blocks import copy, gather, scatter
+from npflows.core.checks import as_int, as_rng, given_order
 from npflows.layers.layer import Layer
-from npflows.validation import as_int, as_rng, given_order
 
 
 @inlined

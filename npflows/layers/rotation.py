@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.engine.params import Parameter
-from npflows.kernels.blocks import total
-from npflows.kernels.calls import Link, as_real
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.calls import Link, as_real
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels.blocks import total
+from npflows.core.checks import as_int, as_positive, as_rng
+from npflows.core.parameters import Parameter
 from npflows.layers.layer import Layer
-from npflows.validation import as_int, as_positive, as_rng
 
 # spec: the number of values that are on circles, the bits of half the circumference, their indices; theta: their angles
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from npflows.core.checks import as_dtype, as_int, as_mask, as_order, as_widths
 from npflows.layers.autoregressive import Autoregressive
 from npflows.layers.coupling import Coupling, features_of
 from npflows.layers.elementwise import Elementwise
@@ -13,7 +14,6 @@ from npflows.networks.made import MADENetwork
 from npflows.networks.mlp import MLP
 from npflows.networks.options import network_options
 from npflows.transformers.rational_quadratic import RationalQuadratic
-from npflows.validation import as_dtype, as_int, as_mask, as_order, as_widths
 
 
 class _OnCircles:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from npflows.engine.params import writeable
-from npflows.engine.program import Program, State
+from npflows.backends.cpu.program import Program, State
+from npflows.core.checks import as_int
+from npflows.core.parameters import writeable
 from npflows.layers.layer import Layer
-from npflows.validation import as_int
 
 
 class Standardize(Layer):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from npflows.base.base import Base
+from npflows.core.checks import as_int
 from npflows.flow import NormalizingFlow
 from npflows.models.realnvp import RealNVP
-from npflows.validation import as_int
 
 
 class ConditionalNormalizingFlow(NormalizingFlow):

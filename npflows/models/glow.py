@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.base import Base, Normal
+from npflows.core.checks import as_choice, as_dtype, as_int, as_rows, as_shape, as_widths
 from npflows.flow import NormalizingFlow
 from npflows.layers.conv1x1 import PARAMETERIZATIONS
 from npflows.layers.coupling import NETWORKS
@@ -16,10 +17,9 @@ from npflows.layers.layer import Layer
 from npflows.layers.multiscale import SPLIT_PRIORS, Split, Squeeze
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
-from npflows.pixels import Pixels, as_alpha, as_levels
 from npflows.support import integer
+from npflows.support.pixels import Pixels, as_alpha, as_levels
 from npflows.transformers.affine import SCALE_ACTIVATIONS
-from npflows.validation import as_choice, as_dtype, as_int, as_rows, as_shape, as_widths
 
 
 class Glow(NormalizingFlow):

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.base.base import Base
+from npflows.core.checks import as_choice, as_dtype, as_int, as_order, as_widths
 from npflows.flow import NormalizingFlow
 from npflows.layers.actnorm import normalised
 from npflows.layers.autoregressive import IAFLayer, MAFLayer
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
 from npflows.transformers.affine import SCALE_ACTIVATIONS
-from npflows.validation import as_choice, as_dtype, as_int, as_order, as_widths
 
 
 def layer_orders(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.base.base import Base
+from npflows.core.checks import as_choice, as_dtype, as_int, as_order, as_widths
 from npflows.flow import NormalizingFlow
 from npflows.layers.actnorm import normalised
 from npflows.layers.layer import Layer
@@ -18,7 +19,6 @@ from npflows.models.realnvp import coupling_mask
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
 from npflows.support import Column, as_columns
-from npflows.validation import as_choice, as_dtype, as_int, as_order, as_widths
 
 CONDITIONERS = ("coupling", "autoregressive")
 LINEARS = ("lu", "permutation", "reverse")

@@ -4,7 +4,7 @@ section 3.3).
     u_0 = W_0 * x + V c,   h_l = f((u_l + b_l) exp(s_l)),   u_l = W_l * h_{l-1},   out = W_L * h_{L-1} + b_L
 
 for a condition c; without activation normalisation s_l is 0.  Images lie in planes with a border of zeros
-(kernels/convolution.py).  A table says where in the planes each value of the input lies, and another where each value of
+(convolution.py).  A table says where in the planes each value of the input lies, and another where each value of
 the output does: so one network serves any mask of a coupling.
 """
 
@@ -15,15 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from npflows.engine.driver import LANE_MULTIPLE
-from npflows.engine.params import Parameter, starts
-from npflows.kernels import vecmath
-from npflows.kernels.activations import ACTIVATIONS, NEEDS_INPUT
-from npflows.kernels.blocks import copy, gather, scatter, total
-from npflows.kernels.calls import Link, call, flat
-from npflows.kernels.convolution import CONVOLVE, CONVOLVE_OUTER, offsets
-from npflows.kernels.gemm import FROM_BIAS, FROM_RESULT, FROM_ZERO, OUTER, PRODUCT, add_outer, matmul, matmul_transposed
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.calls import Link, call, flat
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.driver import LANE_MULTIPLE
+from npflows.backends.cpu.kernels import vecmath
+from npflows.backends.cpu.kernels.activations import ACTIVATIONS, NEEDS_INPUT
+from npflows.backends.cpu.kernels.blocks import copy, gather, scatter, total
+from npflows.backends.cpu.kernels.convolution import CONVOLVE, CONVOLVE_OUTER, offsets
+from npflows.backends.cpu.kernels.matmul import (
+    FROM_BIAS,
+    FROM_RESULT,
+    FROM_ZERO,
+    OUTER,
+    PRODUCT,
+    add_outer,
+    matmul,
+    matmul_transposed,
+)
+from npflows.core.parameters import Parameter, starts
 
 # spec: a header, then a record for each convolution, then the tables that the two point to
 (N_CONVOLUTIONS, ACTIVATION, ACTIVATION_VJP, HEIGHT, WIDTH, N_CONDITION, CONDITION_WEIGHT, IN_TABLE, OUT_TABLE, KEEPS_INPUT,

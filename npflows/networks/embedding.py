@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from npflows.engine.driver import LANE_MULTIPLE
-from npflows.engine.params import ParameterBuffer, Parametrised
-from npflows.kernels.calls import Link
+from npflows.backends.cpu.compiler.calls import Link
+from npflows.backends.cpu.driver import LANE_MULTIPLE
+from npflows.core.parameters import ParameterBuffer, Parametrised
 from npflows.networks.mlp import MLP
 
 

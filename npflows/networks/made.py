@@ -18,9 +18,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.kernels.calls import call
-from npflows.kernels.gemm import FROM_BIAS, FROM_RESULT, FROM_ZERO, HEIGHT, matmul, matmul_transposed
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.calls import call
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels.matmul import FROM_BIAS, FROM_RESULT, FROM_ZERO, HEIGHT, matmul, matmul_transposed
+from npflows.core.checks import warn_user
 from npflows.networks import mlp
 from npflows.networks.mlp import (
     ACTIVATION,
@@ -46,7 +47,6 @@ from npflows.networks.mlp import (
     leave_hidden,
     record,
 )
-from npflows.validation import warn_user
 
 
 @inlined

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.engine.params import Parameter, starts
-from npflows.kernels.activations import ACTIVATIONS, NEEDS_INPUT
-from npflows.kernels.calls import Link, call
-from npflows.kernels.dropout import dropout
-from npflows.kernels.gemm import (
+from npflows.backends.cpu.compiler.calls import Link, call
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels.activations import ACTIVATIONS, NEEDS_INPUT
+from npflows.backends.cpu.kernels.dropout import dropout
+from npflows.backends.cpu.kernels.matmul import (
     FROM_BIAS,
     FROM_RESULT,
     FROM_ZERO,
@@ -27,7 +27,7 @@ from npflows.kernels.gemm import (
     matmul,
     matmul_transposed,
 )
-from npflows.kernels.jit import inlined, kernel
+from npflows.core.parameters import Parameter, starts
 
 # spec: a header, then a record for each dense layer, then the tables that the records point to
 (N_DENSE, ACTIVATION, ACTIVATION_VJP, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from npflows.kernels.activations import ACTIVATIONS
-from npflows.validation import as_choice, as_int, as_positive, as_rng, as_widths
+from npflows.backends.cpu.kernels.activations import ACTIVATIONS
+from npflows.core.checks import as_choice, as_int, as_positive, as_rng, as_widths
 
 
 def network_options(

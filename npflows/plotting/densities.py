@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npflows.core.checks import as_int, as_rows
 from npflows.plotting.style import (
     ACCENT,
     FLAMES,
@@ -22,7 +23,6 @@ from npflows.plotting.style import (
     own_axes,
     require_matplotlib,
 )
-from npflows.validation import as_int, as_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npflows.core.checks import as_int, as_numeric
 from npflows.plotting.style import INK, TICKS, own_axes, require_matplotlib
-from npflows.validation import as_int, as_numeric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

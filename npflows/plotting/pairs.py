@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npflows.core.checks import as_int
 from npflows.plotting.style import (
     ACCENT,
     FRAME,
@@ -19,7 +20,6 @@ from npflows.plotting.style import (
     names_of,
     require_matplotlib,
 )
-from npflows.validation import as_int
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

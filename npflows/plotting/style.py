@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npflows.io import atomic_write
-from npflows.tables import TableError, check_writable
-from npflows.validation import as_numeric, as_weights
+from npflows.core.checks import as_numeric, as_weights
+from npflows.files.flow_file import atomic_write
+from npflows.files.tables import TableError, check_writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npflows.core.checks import as_int
 from npflows.plotting.style import (
     ACCENT,
     BAND,
@@ -22,7 +23,6 @@ from npflows.plotting.style import (
     own_axes,
     require_matplotlib,
 )
-from npflows.validation import as_int
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npflows.engine import threads
-from npflows.kernels.calls import fetch_add
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.calls import fetch_add
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.threads import pool as threads
 
 PIECE = 1 << 16
 """Parameters that a thread takes at a time."""

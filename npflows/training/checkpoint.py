@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npflows.io import FlowFileError, atomic_write, pack, read_arrays, set_state
+from npflows.files.flow_file import FlowFileError, atomic_write, pack, read_arrays, set_state
 from npflows.training.data import Rows
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npflows.importance import effective_sample_size
-from npflows.validation import as_condition, as_numeric, as_positive, as_rows, as_weights, warn_user
+from npflows.core.checks import as_condition, as_numeric, as_positive, as_rows, as_weights, warn_user
+from npflows.inference.importance import effective_sample_size
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow

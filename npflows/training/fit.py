@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from npflows.core.checks import as_choice, as_int, warn_user
 from npflows.training.data import as_training_rows, split
-from npflows.training.initialize import set_from_data
+from npflows.training.initialization import set_from_data
+from npflows.training.likelihood import Trainer
+from npflows.training.loop import Options
 from npflows.training.missing import as_missing, filled
-from npflows.training.options import Options
-from npflows.training.trainer import Trainer
-from npflows.validation import as_choice, as_int, warn_user
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npflows.engine.threads import get_num_threads
+from npflows.backends.cpu.threads.pool import get_num_threads
+from npflows.core.checks import as_choice, warn_user
 from npflows.support import place_of
 from npflows.training.data import PIECE, Rows
-from npflows.training.initialize import moments, on_line
-from npflows.validation import as_choice, warn_user
+from npflows.training.initialization import moments, on_line
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from npflows.errors import TrainingError
+from npflows.core.errors import TrainingError
 from npflows.training.adam import Adam
 from npflows.training.schedules import Schedule
 

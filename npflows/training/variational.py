@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npflows.engine.program import Program
-from npflows.importance import as_log_density, effective_sample_size
-from npflows.training.options import Options
+from npflows.backends.cpu.program import Program
+from npflows.core.checks import as_int, as_positive, warn_user
+from npflows.inference.importance import as_log_density, effective_sample_size
+from npflows.training.loop import Options
 from npflows.training.run import Run
-from npflows.validation import as_int, as_positive, warn_user
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow

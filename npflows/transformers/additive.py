@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from npflows.engine.params import Parameter
-from npflows.kernels.jit import kernel
+from npflows.backends.cpu.compiler.jit import kernel
+from npflows.core.parameters import Parameter
 
 
 @kernel

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npflows.engine.params import Parameter
-from npflows.kernels import vecmath
-from npflows.kernels.jit import inlined, kernel
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels import vecmath
+from npflows.core.parameters import Parameter
 
 NONE, TANH, TANH_GAIN, SIGMOID = range(4)
 SCALE_ACTIVATIONS = {"none": NONE, "tanh": TANH, "tanh_gain": TANH_GAIN, "sigmoid": SIGMOID}

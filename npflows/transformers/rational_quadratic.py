@@ -16,12 +16,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.engine.params import Parameter
-from npflows.kernels import vecmath
-from npflows.kernels.calls import as_real, flat
-from npflows.kernels.jit import inlined, kernel
-from npflows.transformers import spline_lanes, spline_single
-from npflows.validation import as_int, as_positive
+from npflows.backends.cpu.compiler.calls import as_real, flat
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels import spline_lanes, spline_single, vecmath
+from npflows.core.checks import as_int, as_positive
+from npflows.core.parameters import Parameter
 
 # spec: bins, rows of raw parameters of a value, the bits of float64 numbers, then for each value (or for all) whether it
 # is on a circle

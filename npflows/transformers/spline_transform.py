@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.kernels.jit import kernel
+from npflows.backends.cpu.compiler.jit import kernel
+from npflows.core.checks import as_numeric
 from npflows.transformers.rational_quadratic import RationalQuadratic, evaluate, evaluate_inverse, new_scratch
-from npflows.validation import as_numeric
 
 
 @kernel

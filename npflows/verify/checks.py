@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npflows.core.checks import as_condition, as_int, as_rng, as_rows
+from npflows.distribution.verification import Check, VerificationReport, fingerprint
 from npflows.layers import (
     ActNormLayer,
     Autoregressive,
@@ -21,11 +23,9 @@ from npflows.layers import (
 )
 from npflows.layers.multiscale import Rearrangement
 from npflows.networks.convnet import ConvNet
-from npflows.pixels import Pixels
-from npflows.validation import as_condition, as_int, as_rng, as_rows
+from npflows.support.pixels import Pixels
 from npflows.verify.integration import integrate
 from npflows.verify.numbers import ULPS, apart, changes, column_scale, largest, log_abs_det, median, off
-from npflows.verify.report import Check, VerificationReport, fingerprint
 from npflows.verify.space import Columns
 
 if TYPE_CHECKING:
@@ -390,7 +390,7 @@ def float64_copy(flow: NormalizingFlow) -> tuple[NormalizingFlow | None, str]:
 
 def copy_of(flow: NormalizingFlow, dtype: str, *, without_whole_numbers: bool = False) -> NormalizingFlow:
     """A copy that computes in another dtype, its columns of whole numbers the intervals of their cells perhaps."""
-    from npflows.io import pack, unpack
+    from npflows.files.flow_file import pack, unpack
 
     arrays = pack(flow)
     if without_whole_numbers:

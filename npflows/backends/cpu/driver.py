@@ -1,0 +1,311 @@
+"""The two compiled drivers that run any program over blocks of samples, each one call without the GIL.
+
+`transport` carries samples through a program, `pullback` carries cotangents back through it.  Several threads call the
+same driver at once and claim pieces of work from a shared counter; what a piece is depends on the samples and the
+program alone, and no two pieces write to the same place, so the result has the same bits for any number of threads.
+
+A *plan* (program.py makes it) is a vector of integers: the header, one record for each layer, then the specs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npflows.backends.cpu.compiler.calls import borrow, call, carve, fetch_add
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels.blocks import copy
+
+# header
+(N_LAYERS, IN_ROWS, OUT_ROWS, BLOCK_ROWS, CONDITION_ROWS, CONTEXT_ROWS, TEMP_ROWS, FRONT,
+ BASE, BASE_VJP, BASE_SPEC, BASE_SPEC_END, BASE_THETA, BASE_THETA_END,
+ EMBEDDING, EMBEDDING_VJP, EMBEDDING_SPEC, EMBEDDING_SPEC_END, EMBEDDING_THETA, EMBEDDING_THETA_END, EMBEDDING_WORK,
+ ONE_LANE, HEADER) = range(23)  # fmt: skip
+# record of a layer; ADDRESS and VJP are its kernels in the direction of the plan
+# CHECKPOINT is where a layer's input is kept to run it again on the way back, or NONE: its work is kept
+ADDRESS, VJP, LAYER_ROWS, SPEC, SPEC_END, THETA, THETA_END, WORK, WORK_ROWS, CHECKPOINT, RECORD = range(11)
+NONE = -1
+# where the float64 affine map from the user's units stands
+NO_FRONT, FRONT_FIRST, FRONT_LAST = range(3)
+LANE_MULTIPLE = 16
+"""Blocks are padded to a multiple of this: the lanes of the narrowest tile of a product (kernels/matmul.py).  A single
+sample is carried in a block of one lane, where the plan says ONE_LANE."""
+
+
+@inlined
+def padded(n):
+    return (n + LANE_MULTIPLE - 1) // LANE_MULTIPLE * LANE_MULTIPLE
+
+
+@inlined
+def load(X, a, width, front, affine, x):
+    """x (rows, lanes) = X[a : a + width].T, standardised in float64; lanes beyond width repeat the last sample."""
+    for d in range(X.shape[1]):
+        for t in range(x.shape[1]):
+            value = X[a + min(t, width - 1), d]
+            if affine:
+                value = (value - front[0, d]) / front[1, d]
+            x[d, t] = value
+
+
+@inlined
+def load_cotangent(X, a, width, front, affine, dx):
+    """The same for cotangents of what `front` maps to the user's units; zero beyond width."""
+    for d in range(X.shape[1]):
+        for t in range(dx.shape[1]):
+            value = X[a + t, d] if t < width else 0.0
+            if affine:
+                value = value * front[1, d]
+            dx[d, t] = value
+
+
+@inlined
+def layer_key(key, layer):
+    """A key of each layer's own from that of the step; 0 stays 0."""
+    return key * 1024 + layer if key > 0 else 0
+
+
+EMBEDDING_LAYER = 1023
+"""What the embedding counts as among the layers, for their keys."""
+
+
+@inlined
+def load_condition(plan, theta, C, C_front, a, width, key, first, condition, context, work, temp):
+    """Fill condition from C, standardised, and context, what the layers see of it: its embedding, where there is one."""
+    if plan[CONDITION_ROWS] == 0:
+        return
+    load(C, a, width, C_front, C_front.shape[1] > 0, condition)
+    if plan[EMBEDDING] > 0:
+        spec = plan[plan[EMBEDDING_SPEC] : plan[EMBEDDING_SPEC_END]]
+        part = theta[plan[EMBEDDING_THETA] : plan[EMBEDDING_THETA_END]]
+        call(plan[EMBEDDING], (spec, part, condition, layer_key(key, EMBEDDING_LAYER), first, condition, context, work,
+                               temp))  # fmt: skip
+
+
+@inlined
+def leave_embedding(plan, theta, key, first, condition, dcontext, dcondition, work, temp, dtheta):
+    """From the gradient of the context that of the condition, and of the embedding's parameters."""
+    if plan[EMBEDDING] > 0:
+        spec = plan[plan[EMBEDDING_SPEC] : plan[EMBEDDING_SPEC_END]]
+        part = theta[plan[EMBEDDING_THETA] : plan[EMBEDDING_THETA_END]]
+        dpart = dtheta[plan[EMBEDDING_THETA] : plan[EMBEDDING_THETA_END]]
+        call(plan[EMBEDDING_VJP], (spec, part, condition, layer_key(key, EMBEDDING_LAYER), first, condition, dcontext,
+                                   dcondition, work, temp, dpart, dcondition))  # fmt: skip
+
+
+@inlined
+def run_layer(plan, theta, context, key, first, layer, block, log_det, work, temp):
+    r = HEADER + RECORD * layer
+    arguments = (
+        plan[plan[r + SPEC] : plan[r + SPEC_END]],
+        theta[plan[r + THETA] : plan[r + THETA_END]],
+        context,
+        layer_key(key, layer),
+        first,
+        block[: plan[r + LAYER_ROWS]],
+        log_det,
+        work,
+        temp,
+    )
+    call(plan[r + ADDRESS], arguments)
+
+
+@inlined
+def run_layers(plan, theta, context, key, first, block, log_det, arena, work_start, keep, temp):
+    """All layers; `keep` keeps for the way back the work of each, or its input."""
+    lanes = block.shape[1]
+    for layer in range(plan[N_LAYERS]):
+        r = HEADER + RECORD * layer
+        start = work_start + (plan[r + WORK] * lanes if keep else 0)
+        if keep and plan[r + CHECKPOINT] != NONE:
+            rows = plan[r + LAYER_ROWS]
+            copy(block[:rows], carve(arena, work_start + plan[r + CHECKPOINT] * lanes, rows, lanes))
+        work = carve(arena, start, plan[r + WORK_ROWS], lanes)
+        run_layer(plan, theta, context, key, first, layer, block, log_det, work, temp)
+
+
+@inlined
+def front_log_det(plan, front):
+    """log |det| of the affine map between the user's units and the program's."""
+    total = 0.0
+    for d in range(front.shape[1]):
+        total += front[2, d]
+    if plan[FRONT] == FRONT_FIRST:
+        return -total
+    return total if plan[FRONT] == FRONT_LAST else 0.0
+
+
+@inlined
+def add_base(plan, theta, z, log_prob):
+    spec, part = plan[plan[BASE_SPEC] : plan[BASE_SPEC_END]], theta[plan[BASE_THETA] : plan[BASE_THETA_END]]
+    call(plan[BASE], (spec, part, z[: plan[OUT_ROWS]], log_prob))
+
+
+@inlined
+def settle(X, C, a, t, log_prob):
+    """The log-density of a sample: NaN where it or its condition has NaN; -inf where numbers left the range of the
+    compute dtype, infinite ones included."""
+    if np.isfinite(log_prob):
+        return log_prob
+    for d in range(X.shape[1]):
+        if np.isnan(X[a + t, d]):
+            return np.nan
+    for d in range(C.shape[1]):
+        if np.isnan(C[a + t, d]):
+            return np.nan
+    return -np.inf
+
+
+@kernel
+def transport(arena, counter, plan, theta, front, C_front, X, C, key, origin, block_width, Y, log_det, log_prob):
+    """Carry X (n, in_rows) through the program.
+
+    `front` (3, in_rows) and `C_front` (3, condition_rows) hold location, scale and its logarithm of the affine maps from
+    the user's units, or have no columns; C (n, condition_rows) is the condition, `origin` the number of the first sample,
+    `block_width` the samples of a block (the last may have fewer).  Fills Y (n, out_rows), log_det (n,) and log_prob (n,),
+    each unless it is empty.
+    """
+    plan, theta, arena, n = borrow(plan), borrow(theta), borrow(arena), X.shape[0]
+    want_y, want_log_det, want_log_prob = Y.shape[0] > 0, log_det.size > 0, log_prob.size > 0
+    n_blocks = (n + block_width - 1) // block_width
+    row = np.empty(padded(block_width), np.float64)
+    while True:
+        b = fetch_add(counter, 0, 1)
+        if b >= n_blocks:
+            break
+        a = b * block_width
+        width = min(block_width, n - a)
+        lanes = 1 if n == 1 and plan[ONE_LANE] else padded(width)
+        start = 0
+        block = carve(arena, start, plan[BLOCK_ROWS], lanes)
+        start += block.size
+        context = carve(arena, start, plan[CONTEXT_ROWS], lanes)
+        start += context.size
+        condition = context
+        if plan[EMBEDDING] > 0:
+            condition = carve(arena, start, plan[CONDITION_ROWS], lanes)
+            start += condition.size
+        temp = carve(arena, start, plan[TEMP_ROWS], lanes)
+        start += temp.size
+        sums = row[:lanes]
+        load(X, a, width, front, plan[FRONT] == FRONT_FIRST, block)
+        load_condition(plan, theta, C, C_front, a, width, key, origin + a, condition, context,
+                       carve(arena, start, plan[EMBEDDING_WORK], lanes), temp)  # fmt: skip
+        for t in range(lanes):
+            sums[t] = front_log_det(plan, front)
+        run_layers(plan, theta, context, key, origin + a, block, sums, arena, start, False, temp)
+        if want_log_det:
+            for t in range(width):
+                log_det[a + t] = sums[t]
+        if want_y:
+            for d in range(plan[OUT_ROWS]):
+                for t in range(width):
+                    value = np.float64(block[d, t])
+                    if plan[FRONT] == FRONT_LAST:
+                        value = value * front[1, d] + front[0, d]
+                    Y[a + t, d] = value
+        if want_log_prob:
+            add_base(plan, theta, block, sums)
+            for t in range(width):
+                log_prob[a + t] = settle(X, C, a, t, sums[t])
+
+
+@kernel
+def pullback(arena, counter, plan, theta, front, C_front, X, C, key, origin, block_width, dY, dlog, log_prob, dX, dC,
+             n_buffers, gradients):  # fmt: skip
+    """Carry cotangents back through the program at X (n, in_rows).
+
+    With a base in the plan, dlog (n,) are the cotangents of log_prob, which is filled on the way; without one they are
+    those of log_det, and dY (n, out_rows) those of the result.  Fills dX (n, in_rows) and dC (n, condition_rows) unless
+    empty.  Blocks are dealt to `n_buffers` pieces; piece g puts its gradient into gradients[g], unless that has no
+    columns.
+    """
+    plan, theta, arena, gradients, n = borrow(plan), borrow(theta), borrow(arena), borrow(gradients), X.shape[0]
+    n_blocks = (n + block_width - 1) // block_width
+    row = np.empty(padded(block_width), np.float64)
+    while True:
+        g = fetch_add(counter, 0, 1)
+        if g >= n_buffers:
+            break
+        dtheta = gradients[g]
+        dtheta[:] = 0
+        for b in range(g * n_blocks // n_buffers, (g + 1) * n_blocks // n_buffers):
+            a = b * block_width
+            width = min(block_width, n - a)
+            lanes = padded(width)
+            start = 0
+            block = carve(arena, start, plan[BLOCK_ROWS], lanes)
+            start += block.size
+            dblock = carve(arena, start, plan[BLOCK_ROWS], lanes)
+            start += block.size
+            context = carve(arena, start, plan[CONTEXT_ROWS], lanes)
+            start += context.size
+            dcontext = carve(arena, start, plan[CONTEXT_ROWS], lanes)
+            start += context.size
+            condition, dcondition = context, dcontext
+            if plan[EMBEDDING] > 0:
+                condition = carve(arena, start, plan[CONDITION_ROWS], lanes)
+                start += condition.size
+                dcondition = carve(arena, start, plan[CONDITION_ROWS], lanes)
+                start += condition.size
+            embedding_work = carve(arena, start, plan[EMBEDDING_WORK], lanes)
+            start += embedding_work.size
+            dlog_det = arena[start : start + lanes]
+            start += lanes
+            temp = carve(arena, start, plan[TEMP_ROWS], lanes)
+            start += temp.size
+            sums = row[:lanes]
+
+            load(X, a, width, front, plan[FRONT] == FRONT_FIRST, block)
+            load_condition(plan, theta, C, C_front, a, width, key, origin + a, condition, context, embedding_work, temp)
+            dcontext[:, :] = 0
+            for t in range(lanes):
+                sums[t] = front_log_det(plan, front)
+                dlog_det[t] = dlog[a + t] if t < width else 0.0
+            run_layers(plan, theta, context, key, origin + a, block, sums, arena, start, True, temp)
+
+            if plan[BASE] > 0:
+                add_base(plan, theta, block, sums)
+                for t in range(width):
+                    log_prob[a + t] = settle(X, C, a, t, sums[t])
+                for d in range(plan[OUT_ROWS]):
+                    for t in range(lanes):
+                        dblock[d, t] = block[d, t]
+                spec, part = plan[plan[BASE_SPEC] : plan[BASE_SPEC_END]], theta[plan[BASE_THETA] : plan[BASE_THETA_END]]
+                dpart = dtheta[plan[BASE_THETA] : plan[BASE_THETA_END]]
+                call(plan[BASE_VJP], (spec, part, dblock[: plan[OUT_ROWS]], dlog_det, dpart))
+            else:
+                load_cotangent(dY, a, width, front, plan[FRONT] == FRONT_LAST, dblock)
+
+            for layer in range(plan[N_LAYERS] - 1, -1, -1):
+                r = HEADER + RECORD * layer
+                work = carve(arena, start + plan[r + WORK] * lanes, plan[r + WORK_ROWS], lanes)
+                if plan[r + CHECKPOINT] != NONE:
+                    rows = plan[r + LAYER_ROWS]
+                    copy(carve(arena, start + plan[r + CHECKPOINT] * lanes, rows, lanes), block[:rows])
+                    run_layer(plan, theta, context, key, origin + a, layer, block, sums, work, temp)
+                arguments = (
+                    plan[plan[r + SPEC] : plan[r + SPEC_END]],
+                    theta[plan[r + THETA] : plan[r + THETA_END]],
+                    context,
+                    layer_key(key, layer),
+                    origin + a,
+                    dblock[: plan[r + LAYER_ROWS]],
+                    dlog_det,
+                    work,
+                    temp,
+                    dtheta[plan[r + THETA] : plan[r + THETA_END]],
+                    dcontext,
+                )
+                call(plan[r + VJP], arguments)
+            leave_embedding(plan, theta, key, origin + a, condition, dcontext, dcondition, embedding_work, temp, dtheta)
+
+            if dX.shape[0] > 0:
+                for d in range(plan[IN_ROWS]):
+                    scale = front[1, d] if plan[FRONT] == FRONT_FIRST else 1.0
+                    for t in range(width):
+                        dX[a + t, d] = dblock[d, t] / scale
+            if dC.shape[0] > 0:
+                for d in range(plan[CONDITION_ROWS]):
+                    scale = C_front[1, d] if C_front.shape[1] > 0 else 1.0
+                    for t in range(width):
+                        dC[a + t, d] = dcondition[d, t] / scale

@@ -1,0 +1,72 @@
+"""Rows of blocks (rows, lanes): moving them, adding multiples of one to another, sums over their lanes."""
+
+from __future__ import annotations
+
+from npflows.backends.cpu.compiler.jit import inlined
+
+
+@inlined
+def copy(source, target):
+    """target = source."""
+    for k in range(source.shape[0]):
+        for t in range(source.shape[1]):
+            target[k, t] = source[k, t]
+
+
+@inlined
+def gather(block, spec, start, rows):
+    """rows[k] = block[spec[start + k]]."""
+    for k in range(rows.shape[0]):
+        source = block[spec[start + k]]
+        for t in range(rows.shape[1]):
+            rows[k, t] = source[t]
+
+
+@inlined
+def scatter(rows, spec, start, block):
+    """block[spec[start + k]] = rows[k]."""
+    for k in range(rows.shape[0]):
+        target = block[spec[start + k]]
+        for t in range(rows.shape[1]):
+            target[t] = rows[k, t]
+
+
+@inlined
+def add_row(block, i, j, weight):
+    """Row i += weight * row j."""
+    target, source = block[i], block[j]
+    for t in range(target.size):
+        target[t] += weight * source[t]
+
+
+@inlined
+def scale_row(block, i, weight):
+    """Row i *= weight."""
+    target = block[i]
+    for t in range(target.size):
+        target[t] *= weight
+
+
+@inlined
+def shift_row(row, value):
+    """row += value."""
+    for t in range(row.size):
+        row[t] += value
+
+
+@inlined(reassociate=True)
+def dot(a, b):
+    """Sum over lanes of a * b."""
+    result = a.dtype.type(0)
+    for t in range(a.size):
+        result += a[t] * b[t]
+    return result
+
+
+@inlined(reassociate=True)
+def total(a):
+    """Sum over lanes."""
+    result = a.dtype.type(0)
+    for t in range(a.size):
+        result += a[t]
+    return result

@@ -1,0 +1,217 @@
+"""Plain Python threads that share compiled work through a mailbox (threads/mailbox.py), without the GIL.
+
+The calling thread always works itself and helpers join when they come: a helper that is late, or busy elsewhere, costs
+nothing, and a call from any thread, daemon process or forked child goes through even if no helper ever runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+import time
+import timeit
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+
+from npflows.backends.cpu.compiler.calls import address
+from npflows.backends.cpu.compiler.jit import DISABLED
+from npflows.backends.cpu.threads import mailbox as team
+
+
+@functools.cache
+def _cpu_quota() -> float:
+    """CPUs that the container may use (cgroup v2 or v1), infinity where nothing limits it."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return math.inf if quota == "max" else float(quota) / float(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        pass
+    try:
+        folder = Path("/sys/fs/cgroup/cpu")
+        quota = float((folder / "cpu.cfs_quota_us").read_text())
+        return quota / float((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else math.inf
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
+
+
+def default_num_threads() -> int:
+    """NPFLOWS_NUM_THREADS, else the CPUs that this process may run on, within its container's quota."""
+    text = os.environ.get("NPFLOWS_NUM_THREADS", "")
+    if text:
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"NPFLOWS_NUM_THREADS must be a whole number of at least 1, got {text!r}")
+        return int(text)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, math.ceil(_cpu_quota()) if _cpu_quota() < math.inf else cpus))
+
+
+_num_threads: int | None = None
+
+
+def get_num_threads() -> int:
+    """The number of threads that npflows uses."""
+    return default_num_threads() if _num_threads is None else _num_threads
+
+
+def set_num_threads(n: int | None) -> None:
+    """Set the number of threads that npflows uses, the calling one included.
+
+    Parameters
+    ----------
+    n : int or None
+        At least 1.  None goes back to the default: NPFLOWS_NUM_THREADS, else the CPUs that the process may use.
+        Results do not depend on it, to the bit.
+    """
+    global _num_threads
+    if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1):
+        raise ValueError(f"the number of threads must be a whole number of at least 1, got {n!r}")
+    _num_threads = None if n is None else int(n)
+
+
+LINGER, NAP = 4e-4, 1e-4
+"""Seconds that a helper looks for more work before it sleeps, as a fit has it soon again, and that a caller looks for
+helpers to end theirs; then it sleeps for naps."""
+CROWDED, REST = 3, (1.0, 4.0)
+"""How often in a row a helper finds that it had to wait for its CPU before it leaves it to others, and for how many
+seconds: the first time, and at most."""
+
+
+def _new_mailbox() -> np.ndarray:
+    """From the beginning of a cache line on, whole lines: what else lay in one would wait for those who look."""
+    memory = np.zeros(team.SIZE + 16, np.int64)
+    start = -memory.ctypes.data % 128 // 8
+    return memory[start : start + team.SIZE]
+
+
+class _Pool:
+    """Helpers, started when they are first wanted, and the mailbox that they look into."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self.mailbox = _new_mailbox()
+        self.wake: SimpleQueue[None] = SimpleQueue()
+        self.size = self.resting = 0
+        self.lock = threading.Lock()
+
+    @functools.cached_property
+    def patience(self) -> int:
+        """How many pauses LINGER has.  What helpers run is compiled here too, as a process may end while they start."""
+        team.serve(self.mailbox, np.zeros(0, np.uint8), 0)
+        team.pauses(1)
+        return max(1, int(LINGER / min(timeit.repeat(lambda: team.pauses(100), number=1, repeat=5)) * 100))
+
+    def rest(self, seconds: float) -> None:
+        """Called by a helper: be one fewer for a while."""
+        with self.lock:
+            self.resting += 1
+        try:
+            time.sleep(seconds)
+        finally:
+            with self.lock:
+                self.resting -= 1
+
+    def ready(self, helpers: int) -> int:
+        """Start helpers that there are not yet and wake those that sleep; how many are to be had."""
+        if self.size < helpers:
+            with self.lock:
+                while self.size < helpers:
+                    try:
+                        threading.Thread(target=_help, args=(self, self.mailbox, self.wake), name="npflows",
+                                         daemon=True).start()  # fmt: skip
+                    except RuntimeError:  # no more threads, or the interpreter is going down
+                        break
+                    self.size += 1
+        helpers = max(0, min(helpers, self.size - self.resting))
+        for _ in range(helpers - int(self.mailbox[team.LOOKING]) - self.wake.qsize()):
+            self.wake.put(None)
+        return helpers
+
+
+def _help(pool: _Pool, mailbox: np.ndarray, wake: SimpleQueue[None]) -> None:
+    """What a helper does.  One whose CPU others want as well would be kept waiting in the middle of a piece, and its caller
+    with it: it takes no part for a while."""
+    patience, n_bytes, crowded, rest = pool.patience, 0, 0, REST[0]
+    try:
+        while True:
+            wake.get()
+            wall, cpu = time.perf_counter(), time.thread_time()
+            while answer := team.serve(mailbox, arena(n_bytes, np.dtype(np.uint8)), patience):
+                n_bytes = max(n_bytes, answer)
+                if answer < 0:
+                    passed, used = time.perf_counter() - wall, time.thread_time() - cpu
+                    crowded = crowded + 1 if passed - used > max(1e-3, 0.1 * passed) else 0
+                    if crowded == CROWDED:
+                        pool.rest(rest)
+                        crowded, rest = 0, min(2 * rest, REST[1])
+                    elif crowded == 0:
+                        rest = REST[0]
+                    wall, cpu = time.perf_counter(), time.thread_time()
+    finally:  # no memory, for instance: others take its place
+        with pool.lock:
+            pool.size -= 1
+
+
+_pool = _Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.forget)
+
+
+def run(function: Callable, kind: str, pieces: int, n_bytes: int, dtype: np.dtype, arguments: tuple) -> None:
+    """Run a kernel on this thread and on as many helpers as `pieces` of work and the number of threads allow.
+
+    The kernel, of a kind in compiler/calls.py, deals its pieces out itself: it gets `n_bytes` of each thread's own scratch
+    memory as an array of `dtype`, a counter from whose first entry pieces are claimed, and the arguments.
+    """
+    helpers = min(get_num_threads(), pieces) - 1 if pieces > 1 and not DISABLED else 0
+    counter = np.zeros(2, np.int64)
+    arguments = (arena(n_bytes, dtype), counter, *arguments)
+    if helpers < 1:
+        function(*arguments)
+        return
+    mailbox, patience, interrupted = _pool.mailbox, _pool.patience, None
+    number, helpers = address(function, kind, dtype), _pool.ready(helpers)
+    try:
+        team.share(kind, dtype)(mailbox, number, helpers, n_bytes, patience, arguments)
+    except BaseException as error:  # of a signal
+        interrupted = error
+    while counter[1] == team.BUSY:  # helpers still write to the caller's arrays
+        try:
+            time.sleep(NAP)
+            team.wait(mailbox, 1, counter)
+        except BaseException as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+    if counter[1] == team.ERROR:
+        counter[:] = 0
+        function(*arguments)  # again, alone, so that the error is raised here
+
+
+class _Local(threading.local):
+    memory = np.zeros(0, np.uint8)
+    last: tuple[int, np.dtype | None, np.ndarray] = 0, None, memory
+
+
+_local = _Local()
+_ALIGN = 64
+
+
+def arena(n_bytes: int, dtype: np.dtype) -> np.ndarray:
+    """This thread's scratch memory on a 64-byte boundary, contents undefined, kept for the next call."""
+    size, of, found = _local.last
+    if size == n_bytes and of is dtype:
+        return found
+    if _local.memory.size < n_bytes:
+        memory = np.empty(n_bytes + _ALIGN, np.uint8)
+        start = -memory.ctypes.data % _ALIGN
+        _local.memory = memory[start : start + n_bytes]
+    found = _local.memory[:n_bytes].view(dtype)
+    _local.last = n_bytes, dtype, found
+    return found

@@ -1,0 +1,189 @@
+"""Every check of what comes from the user: one clear sentence that says what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def warn_user(message: str) -> None:
+    """Warn, naming the user's own line: the first one outside the package."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def as_int(value: object, name: str, low: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+        raise ValueError(f"{name} must be a whole number of at least {low}, got {value!r}")
+    return int(value)
+
+
+def as_positive(value: object, name: str, *, zero: bool = False) -> float:
+    ok = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not ok or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {value!r}")
+    return float(value)
+
+
+def as_choice(value: object, name: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return str(value)
+
+
+def as_widths(value: object, name: str = "hidden_dims") -> tuple[int, ...]:
+    """Hidden sizes: whole numbers of at least 1; an int stands for one hidden layer."""
+    values = [value] if isinstance(value, (int, np.integer)) else value
+    try:
+        return tuple(as_int(v, name) for v in values)  # type: ignore[union-attr]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be whole numbers of at least 1, for instance (128, 128), got {value!r}") from None
+
+
+def as_shape(value: object, name: str) -> tuple[int, ...]:
+    """(dim,) or (height, width, channels)."""
+    if isinstance(value, (tuple, list)) and len(value) in (1, 3):
+        return tuple(as_int(n, name) for n in value)
+    if isinstance(value, (tuple, list)):
+        raise ValueError(f"{name} must be a number or a shape (height, width, channels), got {value!r}")
+    return (as_int(value, name),)
+
+
+def as_dtype(value: object) -> np.dtype:
+    try:
+        dtype = np.dtype(value)  # type: ignore[arg-type]
+    except TypeError:
+        dtype = None
+    if dtype not in (np.float32, np.float64) or value is None:
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {value!r}")
+    return dtype
+
+
+def as_rng(rng: object) -> np.random.Generator:
+    """A generator from an int, a Generator or None, and nothing else."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is None or (isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0):
+        return np.random.default_rng(rng)  # type: ignore[arg-type]
+    raise TypeError(f"rng must be a non-negative int, a numpy.random.Generator or None, got {rng!r}")
+
+
+def as_order(order: object, n: int, name: str = "order") -> np.ndarray:
+    """A permutation of 0..n-1."""
+    values = np.asarray(order)
+    if values.shape != (n,) or not np.array_equal(np.sort(values), np.arange(n)):
+        raise ValueError(f"{name} must be a permutation of 0..{n - 1}, got {order!r}")
+    return values.astype(np.int64)
+
+
+def given_order(order: object, n: int, named: dict[str, Callable[[], np.ndarray]]) -> np.ndarray:
+    """A permutation of 0..n-1, given or by name."""
+    if isinstance(order, str):
+        return named[as_choice(order, "order", list(named))]().astype(np.int64)
+    return as_order(order, n)
+
+
+def as_mask(mask: object) -> np.ndarray:
+    """A mask of zeros and ones with at least one of each, flat."""
+    values = np.asarray(mask).ravel()
+    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+        raise ValueError("mask must hold only 0 (transformed) and 1 (unchanged, conditions the others)")
+    if values.size < 2 or values.all() or not values.any():
+        raise ValueError(
+            f"mask must hold at least one 0 (transformed) and one 1 (unchanged), got {values.astype(int).tolist()}"
+        )
+    return values.astype(np.int64)
+
+
+def as_numeric(values: object, name: str) -> np.ndarray:
+    """An array of real numbers, without a copy where it is one already; masked values and NA of data frames become NaN."""
+    if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "biuf":
+        values = np.ma.filled(values.astype(np.float64), np.nan)
+    try:
+        array = values if isinstance(values, np.ndarray) else np.asarray(values)
+        if array.dtype.kind == "O":
+            frame = hasattr(values, "to_numpy")
+            array = values.to_numpy(np.float64, na_value=np.nan) if frame else array.astype(np.float64)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be an array of numbers; {type(values).__name__} can't be made into one") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
+    return array
+
+
+def as_rows(values: object, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, bool]:
+    """(n, dim) samples of a sample shape, and whether a single one was given without its axis.
+
+    A sample of several axes may also come flat.
+    """
+    array = values if type(values) is np.ndarray and values.dtype.kind == "f" else as_numeric(values, name)
+    dim = shape[0] if len(shape) == 1 else math.prod(shape)
+    if array.ndim == 2 and array.shape[1] == dim:
+        return array, False
+    if array.shape == shape or array.shape == (dim,):
+        return array.reshape(1, dim), True
+    if array.ndim == len(shape) + 1 and array.shape[1:] == shape:
+        return array.reshape(len(array), dim), False
+    wanted = f"(n, {', '.join(map(str, shape))})" + (f" or (n, {dim})" if len(shape) > 1 else "")
+    hint = ""
+    if array.ndim == 1:
+        hint = f"; one sample has length {dim}" + (
+            f", and {array.size} samples of it are {name}.reshape(-1, 1)" if dim == 1 else ""
+        )
+    elif array.ndim == 2:
+        hint = f"; it has {array.shape[1]} columns where {dim} are expected"
+    elif shape[2:] == (1,) and array.shape[-2:] == shape[:2]:
+        hint = f"; give the one channel an axis: {name}[..., None]"
+    raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{hint}")
+
+
+def as_vector(values: object, n: int, name: str) -> np.ndarray:
+    """n finite numbers as float64."""
+    array = as_numeric(values, name).astype(np.float64)
+    if array.ndim == 0:
+        array = np.full(n, array)
+    if array.shape != (n,):
+        raise ValueError(f"{name} must have length {n}, one for each row, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite; entry {int(np.flatnonzero(~np.isfinite(array))[0])} is not")
+    return array
+
+
+def as_weights(values: object, n: int, name: str = "sample_weight") -> np.ndarray | None:
+    """Non-negative weights that are not all zero."""
+    if values is None:
+        return None
+    if np.ndim(values) == 0:
+        raise ValueError(f"{name} must have length {n}, one for each row, got a single number")
+    weights = as_vector(values, n, name)
+    if (weights < 0).any():
+        raise ValueError(f"{name} must not be negative; entry {int(np.argmax(weights < 0))} is {weights.min():g}")
+    if n and not weights.any():
+        raise ValueError(f"{name} must not be all zero")
+    return weights
+
+
+def as_condition(condition: object, n: int, dim: int) -> np.ndarray | None:
+    """(n, dim) conditions, one row for all samples or one for each; None exactly where a flow takes none."""
+    if dim == 0:
+        if condition is not None:
+            raise ValueError("this flow takes no condition (condition_dim=0), but one was given")
+        return None
+    if condition is None:
+        raise ValueError(f"this flow needs a condition of {dim} values for each sample: pass condition=")
+    rows, single = as_rows(condition, (dim,), "condition")
+    if single or (len(rows) == 1 and n != 1):
+        return np.broadcast_to(rows, (n, dim))
+    if len(rows) != n:
+        each = f", or one for each of the {n} samples" if n != 1 else ""
+        raise ValueError(f"condition must have one row{each}, got {len(rows)}")
+    return rows

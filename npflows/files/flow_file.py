@@ -1,0 +1,262 @@
+"""Files: one .npz without pickle, written in full or not at all, and read only if everything in it fits."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from npflows.core.checks import as_dtype
+
+if TYPE_CHECKING:
+    from npflows.flow import NormalizingFlow
+
+FORMAT = 1
+"""Version of the file format; older ones stay readable."""
+
+
+class FlowFileError(ValueError):
+    """A file that is no flow, is damaged, or does not fit; the message lists everything that is wrong."""
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A binary file that takes its name only once it is complete; a crash leaves what was there before."""
+    path = Path(path).resolve()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save(flow: NormalizingFlow, path: str | os.PathLike[str]) -> None:
+    """Write a flow to `path`; see `NormalizingFlow.save`."""
+    with atomic_write(path) as file:
+        np.savez(file, **pack(flow))
+
+
+def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
+    """A flow as arrays that need no pickle."""
+    from npflows import __version__
+
+    about = {
+        "format": FORMAT,
+        "npflows": __version__,
+        "class": type(flow).__name__,
+        "config": flow.arguments,
+        "parameters": [[name, list(view.shape)] for name, view in flow.named_params().items()],
+        "standardized": flow._is_standardized,
+        "initialized": [layer.initialized for layer in flow._set_from_data],
+        "pixel_dtype": getattr(flow._support, "dtype", None) and flow._support.dtype.str,
+        "columns": flow.columns,
+        "condition_columns": flow.condition_columns,
+        "history": flow.history,
+        "verification": None if flow.verification is None else flow.verification.to_dict(),
+        "effective_rows": flow.effective_rows,
+    }
+    return {
+        "about": np.array(json.dumps(about)),
+        "theta": flow._buffer.theta,
+        "standardize": np.stack([flow.standardize.loc, flow.standardize.scale]),
+        "standardize_condition": flow._condition_front[:2],
+    }
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file, each checked against its checksum."""
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise FlowFileError(f"{os.fspath(path)} is not a complete .npz file (no zip directory at its end)")
+        file.seek(0)
+        try:
+            content = np.load(file, allow_pickle=False)
+            return {name: content[name] for name in content.files}
+        except Exception as error:  # whatever damage makes of a zip file
+            raise FlowFileError(f"{os.fspath(path)} is not a complete .npz file ({error})") from None
+
+
+class _NoDraws(np.random.Generator):
+    """Spares drawing the weights that a file replaces."""
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
+        return np.zeros(size)
+
+
+def load(
+    path: str | os.PathLike[str], *, dtype: object = None, classes: Iterable[type] = ()
+) -> NormalizingFlow:  # fmt: skip
+    """Read a flow that `save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+    dtype : {"float32", "float64"}, optional
+        Compute dtype; that of the saved flow by default.
+    classes : iterable of type
+        Layers, bases or models of your own that the flow is made of; nothing is imported because a file says so.
+
+    Raises
+    ------
+    FlowFileError
+        If the file is damaged, comes from a newer npflows, or does not fit its own configuration.
+    OSError
+        If it can't be opened.
+    """
+    return unpack(read_arrays(path), os.fspath(path), dtype, classes)
+
+
+def unpack(
+    arrays: dict[str, np.ndarray], where: str, dtype: object = None, classes: Iterable[type] = ()
+) -> NormalizingFlow:  # fmt: skip
+    """The flow that `pack` made arrays of."""
+    missing = {"about", "theta", "standardize"} - set(arrays)
+    if missing:
+        raise FlowFileError(f"{where} is not a flow: it has no {', '.join(sorted(missing))}")
+    try:
+        about = json.loads(str(arrays["about"]))
+        version, name, config = about["format"], about["class"], dict(about["config"])
+        parameters = {str(n): tuple(shape) for n, shape in about["parameters"]}
+        history = {str(n): list(values) for n, values in about.get("history", {}).items()}
+        named = {"columns": about.get("columns"), "condition_columns": about.get("condition_columns")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FlowFileError(f"{where} is not a flow: its description can't be read ({error!r})") from None
+    if type(version) is not int or not 1 <= version <= FORMAT:
+        raise FlowFileError(
+            f"{where} has file format {version!r}, written by npflows {about.get('npflows', '?')}; this npflows reads 1 "
+            f"to {FORMAT}: upgrade npflows"
+        )
+    if dtype is not None:
+        config = _with_dtype(config, as_dtype(dtype).name)
+    known = known_classes(classes)
+    if not isinstance(name, str) or name not in known_models(classes):
+        raise FlowFileError(f"{where} holds a {name}, which is no flow known here: pass load(..., classes=[{name}])")
+    try:
+        flow = construct(known[name], config, _NoDraws(np.random.PCG64(0)), known)
+    except Exception as error:  # the constructor of any class, given anything
+        raise FlowFileError(f"{where}: {name} can't be made from its configuration: {error}") from None
+    wrong = _mismatches(flow, parameters, arrays)
+    if not isinstance(about.get("effective_rows"), (int, float, type(None))):
+        wrong.append(f"effective_rows is {about['effective_rows']!r}, expected a number")
+    for (kind, names), width in zip(named.items(), (flow.latent_dim, flow.condition_dim)):
+        if names is not None and (not isinstance(names, list) or len(names) != width):
+            wrong.append(f"{kind} are {names!r}, expected {width} names")
+    if wrong:
+        raise FlowFileError(f"{where} does not fit its own configuration:\n  " + "\n  ".join(wrong))
+    free = flow._buffer.free
+    flow._buffer.theta[free] = arrays["theta"][free]
+    set_state(flow, about, arrays)
+    if about.get("verification") is not None:
+        flow.verification = _verification(about["verification"], where)
+    flow.history, flow.columns, flow.condition_columns = history, named["columns"], named["condition_columns"]
+    return flow
+
+
+def _verification(values: Any, where: str) -> Any:
+    from npflows.verify import VerificationReport
+
+    try:
+        return VerificationReport.from_dict(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FlowFileError(f"{where}: its verification report can't be read ({error!r})") from None
+
+
+def set_state(flow: NormalizingFlow, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """What has been set from data already, and so never will be again."""
+    flow.standardize.set(*arrays["standardize"])
+    condition = arrays.get("standardize_condition", np.zeros((2, 0)))
+    if condition.shape[1]:
+        flow.standardize_condition(*condition)
+    flow._is_standardized = bool(about.get("standardized", False))
+    flow.effective_rows = about.get("effective_rows")
+    if about.get("pixel_dtype") is not None and flow._support is not None:
+        flow._support.remember(np.dtype(about["pixel_dtype"]))
+    for layer, initialized in zip(flow._set_from_data, about.get("initialized", ())):
+        layer.initialized = bool(initialized)
+
+
+def _mismatches(flow: NormalizingFlow, have: dict[str, tuple], arrays: dict[str, np.ndarray]) -> list[str]:
+    want = {name: view.shape for name, view in flow.named_params().items()}
+    wrong = [f"parameter {name} {shape} is missing" for name, shape in want.items() if name not in have]
+    wrong += [f"parameter {name} {shape} is not expected" for name, shape in have.items() if name not in want]
+    wrong += [
+        f"parameter {name} has shape {have[name]}, expected {shape}"
+        for name, shape in want.items()
+        if name in have and have[name] != shape
+    ]
+    condition = arrays.get("standardize_condition", np.zeros((2, 0)))
+    if condition.shape not in ((2, 0), (2, flow.condition_dim)) or condition.dtype.kind != "f":
+        wrong.append(f"standardize_condition is {condition.dtype} {condition.shape}, expected (2, {flow.condition_dim})")
+    elif not np.isfinite(condition).all() or (condition[1] <= 0).any():
+        wrong.append("standardize_condition holds scales that are not positive, or values that are not finite")
+    theta, table, ours, free = arrays["theta"], arrays["standardize"], flow._buffer.theta, flow._buffer.free
+    if theta.shape != ours.shape or theta.dtype.kind != "f":
+        wrong.append(f"theta is {theta.dtype} {theta.shape}, expected {ours.shape} of floats")
+    else:
+        with np.errstate(over="ignore"):
+            n_bad = int((~np.isfinite(theta.astype(ours.dtype))).sum())
+        if n_bad:
+            wrong.append(f"theta has {n_bad} values that are not finite in {ours.dtype}")
+        elif not np.allclose(theta[~free], ours[~free], rtol=1e-6, atol=0):
+            wrong.append("theta is not zero where a mask demands it, or a constant differs")
+    if table.shape != (2, flow.latent_dim) or table.dtype.kind != "f":
+        wrong.append(f"standardize is {table.dtype} {table.shape}, expected (2, {flow.latent_dim}) of floats")
+    elif not np.isfinite(table).all() or (table[1] <= 0).any():
+        wrong.append("standardize holds scales that are not positive, or values that are not finite")
+    return wrong
+
+
+def known_classes(classes: Iterable[type] = ()) -> dict[str, type]:
+    """Every class that a file may name."""
+    from npflows import base, flow, layers, models, support
+
+    own = [getattr(module, name) for module in (layers, base, models, support) for name in module.__all__]
+    return {c.__name__: c for c in [*own, flow.NormalizingFlow, *classes] if isinstance(c, type)}
+
+
+def known_models(classes: Iterable[type] = ()) -> dict[str, type]:
+    """Those of them that are flows."""
+    from npflows.flow import NormalizingFlow
+
+    return {name: cls for name, cls in known_classes(classes).items() if issubclass(cls, NormalizingFlow)}
+
+
+def construct(
+    cls: type, config: dict[str, Any], rng: np.random.Generator, known: dict[str, type] | None = None
+) -> Any:  # fmt: skip
+    """An object from its `arguments`; what is configured inside is made first."""
+    known = known_classes() if known is None else known
+    accepted = inspect.signature(cls.__init__).parameters
+    unknown = sorted(set(config) - set(accepted))
+    if unknown:
+        raise ValueError(f"{cls.__name__} has no parameter {', '.join(unknown)}")
+    arguments = {name: _revived(value, rng, known) for name, value in config.items()}
+    return cls(**arguments, **({"rng": rng} if "rng" in accepted else {}))
+
+
+def _revived(value: Any, rng: np.random.Generator, known: dict[str, type]) -> Any:
+    if isinstance(value, dict) and set(value) == {"class", "config"}:
+        if value["class"] not in known:
+            raise ValueError(f"{value['class']} is unknown here: pass it in classes=")
+        return construct(known[value["class"]], value["config"], rng, known)
+    return [_revived(v, rng, known) for v in value] if isinstance(value, list) else value
+
+
+def _with_dtype(value: Any, dtype: str) -> Any:
+    """A configuration for another compute dtype, nested ones included."""
+    if isinstance(value, dict):
+        return {name: dtype if name == "dtype" else _with_dtype(v, dtype) for name, v in value.items()}
+    return [_with_dtype(v, dtype) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,172 @@
+"""Images of whole-number pixels as data: a bijection from their cells to the line, like `support`, alike for all pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from npflows.core.checks import as_int, as_positive
+from npflows.support import EDGE, Entered, Support
+
+
+class Pixels(Support):
+    """Pixels 0, 1, ..., levels - 1, dequantised by uniform noise (Theis et al. 2016, arXiv:1511.01844).
+
+    With `alpha` a value x of `levels` becomes logit(alpha + (1 - 2 alpha) x / levels) (Dinh et al. 2017, arXiv:1605.08803,
+    section 4.1, with room at both ends).  A flow takes `Pixels` for a `Support`.
+
+    Parameters
+    ----------
+    dim : int
+        Pixels of all channels.
+    levels : int
+        At least 2.
+    alpha : float, optional
+        Above 0 and below 0.5.
+    """
+
+    bound = 1.0
+
+    def __init__(self, dim: int, levels: int, alpha: float | None = None) -> None:
+        self.dim, self.levels, self.alpha = dim, levels, alpha
+        self.integer, self.periodic = np.ones(dim, bool), np.zeros(dim, bool)
+        self.dtype = np.dtype(np.uint8 if levels <= 256 else np.uint16 if levels <= 65536 else np.int64)
+
+    def enter(self, x: np.ndarray) -> Entered:
+        """From dequantised values (n, d) in [0, levels] to the line."""
+        t = np.array(x, np.float64)
+        ok = (t >= 0) & (t <= self.levels)
+        inside = (ok | np.isnan(t)).all(axis=1)
+        if not inside.all():
+            t = np.where(ok | np.isnan(t), t, 0.5 * self.levels)
+            unknown = np.isnan(t).any(axis=1)
+            t[unknown & ~inside] = np.nan
+            inside |= unknown
+        if self.alpha is None:
+            return Entered(t, np.zeros(len(t)), inside)
+        u = self._share(t)
+        return Entered(np.log(u) - np.log1p(-u), self._log_slope(u).sum(axis=1), inside)
+
+    def _share(self, x: np.ndarray) -> np.ndarray:
+        """alpha + (1 - 2 alpha) x / levels."""
+        return self.alpha + (1 - 2 * self.alpha) * (x / self.levels)
+
+    def _log_slope(self, u: np.ndarray) -> np.ndarray:
+        """log of the derivative of `enter` where the share is u."""
+        return math.log((1 - 2 * self.alpha) / self.levels) - np.log(u) - np.log1p(-u)
+
+    def leave(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """From the line to dequantised values, with log |det dx/dt|; they may lie a little outside [0, levels]."""
+        if self.alpha is None:
+            return np.array(t, np.float64), np.zeros(len(t))
+        from scipy.special import expit, log_expit
+
+        scale = self.levels / (1 - 2 * self.alpha)
+        log_det = (math.log(scale) + log_expit(t) + log_expit(-t)).sum(axis=1)
+        return scale * (expit(t) - self.alpha), log_det
+
+    def enter_vjp(self, x: np.ndarray, dt: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
+        """The gradient with respect to x (n, d), from those with respect to t and log_det of `enter`."""
+        if self.alpha is None:
+            return np.array(dt)
+        u = np.clip(self._share(np.asarray(x)), self.alpha, 1 - self.alpha)
+        slope = (1 - 2 * self.alpha) / self.levels
+        return dt * np.exp(self._log_slope(u)) + dlog_det[:, None] * slope * (1 / (1 - u) - 1 / u)
+
+    def leave_vjp(self, t: np.ndarray, dx: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
+        """The gradient with respect to t (n, d), from those with respect to x and log_det of `leave`."""
+        if self.alpha is None:
+            return np.array(dx)
+        from scipy.special import expit
+
+        p = expit(t)
+        return dx * (self.levels / (1 - 2 * self.alpha)) * p * (1 - p) + dlog_det[:, None] * (1 - 2 * p)
+
+    def dequantise(self, x: np.ndarray, place: np.ndarray | float = 0.5) -> np.ndarray:
+        """Whole numbers at a place of their cells, from 0 to 1.  What is no whole number becomes infinite, which is
+        outside."""
+        values = np.array(x, np.float64)
+        return np.where(np.isfinite(values) & (values != np.floor(values)), np.inf, values + place)
+
+    def scatter(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Whole numbers at a random place of their cells, each for itself."""
+        return self.dequantise(x, rng.uniform(EDGE, 1 - EDGE, x.shape))
+
+    def places(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n places in a cell (n, dim), one in each n-th part of every pixel's cell."""
+        strata = rng.permuted(np.tile(np.arange(n), (self.dim, 1)), axis=1).T
+        return np.clip((strata + rng.random(strata.shape)) / n, EDGE, 1 - EDGE)
+
+    def cells(self, x: np.ndarray, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """n copies of images at random places of their cells, which differ from image to image, so that errors average out,
+        and are an image's own, whatever images are beside it."""
+        key = rng.integers(1 << 64, size=x.shape[1], dtype=np.uint64)
+        values = np.asarray(x, np.float64)
+        values = np.where(np.isfinite(values), values, 0.0).astype(np.int64).view(np.uint64)
+        turn = hashed((values * (key | np.uint64(1))).sum(axis=1, dtype=np.uint64)[:, None] + key)  # one for each image
+        for place in self.places(n, rng):
+            yield self.dequantise(x, np.clip((place + turn) % 1.0, EDGE, 1 - EDGE))
+
+    def quantise(self, x: np.ndarray) -> np.ndarray:
+        """The level of each value, the nearest one where it lies outside."""
+        with np.errstate(invalid="ignore"):
+            return np.clip(np.nan_to_num(np.floor(x)), 0, self.levels - 1).astype(self.dtype)
+
+    def check(self, x: np.ndarray, name: str) -> None:
+        """Refuse what is no image of whole-number pixels of these levels; what is not finite is let through."""
+        values = np.asarray(x)
+        if values.dtype.kind == "f":
+            values = values[np.isfinite(values)]
+            if (values != np.floor(values)).any():
+                raise ValueError(
+                    f"{name} must be images of whole numbers 0 to {self.levels - 1}, as levels={self.levels} says, got "
+                    f"{values.dtype} values such as {values[values != np.floor(values)][0]:g}; round them, or leave levels "
+                    f"out"
+                )
+        low, high = values.min(initial=0), values.max(initial=0)
+        if low < 0 or high >= self.levels:
+            raise ValueError(
+                f"{name} must be images of whole numbers 0 to {self.levels - 1}, as levels={self.levels} says, got values "
+                f"from {low:g} to {high:g}"
+            )
+
+    def remember(self, dtype: np.dtype) -> None:
+        """Give images this dtype, if it holds every level."""
+        every = np.array([self.levels - 2, self.levels - 1])
+        with np.errstate(over="ignore"):
+            if (every.astype(dtype) == every).all():
+                self.dtype = dtype
+
+    def outside(self, x: np.ndarray) -> dict[int, int]:
+        """How many rows each pixel has outside, where there are any; what is not finite does not count."""
+        values = np.asarray(x, np.float64)
+        ok = (values >= 0) & (values < self.levels) & (values == np.floor(values)) | ~np.isfinite(values)
+        counts = (~ok).sum(axis=0)
+        return {int(d): int(counts[d]) for d in np.flatnonzero(counts)}
+
+
+def hashed(values: np.ndarray) -> np.ndarray:
+    """Numbers from 0 to 1 from whole ones (SplitMix64's finaliser; Steele et al. 2014, doi:10.1145/2660193.2660195)."""
+    z = values
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return (z ^ (z >> np.uint64(31))).astype(np.float64) * 2.0**-64
+
+
+def as_levels(levels: object) -> int | None:
+    """A number of levels, or None."""
+    return None if levels is None else as_int(levels, "levels", 2)
+
+
+def as_alpha(alpha: object, levels: object) -> float | None:
+    """The share of a logit's ends, or None."""
+    if alpha is None:
+        return None
+    if levels is None:
+        raise ValueError(f"alpha={alpha!r} needs levels=, the number of values that a pixel has")
+    value = as_positive(alpha, "alpha")
+    if value >= 0.5:
+        raise ValueError(f"alpha must be below 0.5, got {alpha!r}")
+    return value
