@@ -97,7 +97,7 @@ class TrainStep:
         clip_norm: float | None = 5.0,
     ) -> None:
         n = n_batches * batch_size if x is None else len(x)
-        buffer, rng = flow._buffer, np.random.default_rng(3)
+        buffer, rng = flow.parameters, np.random.default_rng(3)
         rows = Rows(make_data(n, flow.input_dim, flow.dtype.name) if x is None else x, np.arange(n))
         self.trainer = Trainer(flow, rows, None, batch_size=batch_size, schedule=Schedule("constant", 1e-3, 1, 0, 1),
                                optimizer=Adam(buffer.theta, buffer.free, 0.0, clip_norm), ema=None, rng=rng)  # fmt: skip

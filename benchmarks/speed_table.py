@@ -135,7 +135,7 @@ def sgemm() -> Repeat:
 
 def free_weights(flow: npflows.NormalizingFlow) -> int:
     """Weights of the networks, without what the masks forbid."""
-    return sum(int(p.free_mask().sum()) for p in flow._buffer.parameters if "weight" in p.name)
+    return sum(int(p.free_mask().sum()) for p in flow.parameters.entries if "weight" in p.name)
 
 
 def sampling_and_log_prob(model: str) -> dict[tuple[str, str], Repeat]:

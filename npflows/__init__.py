@@ -1,6 +1,7 @@
 """npflows: normalizing flows on NumPy and Numba."""
 
 from npflows import functional, support
+from npflows._version import __version__ as __version__
 from npflows.backends.cpu.threads.pool import get_num_threads, set_num_threads
 from npflows.base import Base, Cylinder, Normal, StudentT, Uniform
 from npflows.core.errors import TrainingError
@@ -31,8 +32,6 @@ from npflows.layers import (
 )
 from npflows.models import IAF, MAF, ConditionalNormalizingFlow, ConditionalRealNVP, Glow, NeuralSplineFlow, RealNVP
 from npflows.transformers.spline_transform import RationalQuadraticSplineTransform
-
-__version__ = "0.1.0"
 
 __all__ = [
     "IAF",

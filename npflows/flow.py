@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from npflows.backends.cpu.program import CHUNK, NO_FRONT, Cotangents
+from npflows.backends.cpu.program import CHUNK
 from npflows.base.base import Base
+from npflows.core.backend import IDENTITY, Cotangents
 from npflows.core.checks import (
     as_condition,
     as_dtype,
@@ -23,8 +24,10 @@ from npflows.core.checks import (
     as_weights,
     as_widths,
 )
+from npflows.core.registry import construct
 from npflows.distribution.transformed import Assembled
 from npflows.files.configuration import ModelConfiguration, configuration_of
+from npflows.files.flow_file import save
 from npflows.inference.importance import importance_weights
 from npflows.inference.queries import (
     conditional,
@@ -170,13 +173,13 @@ class NormalizingFlow(Assembled):
             If x is not numeric.
         """
         rows, context, single = self._inputs(x, condition)
-        z, log_det, _ = self._compiled().transport(self._state(), rows, context)
+        z, log_det, _ = self._transport(rows, context)
         return self._shaped(z, single), log_det[0] if single else log_det
 
     def inverse(self, z: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
         """Latent to data: x (n, input_dim) and log |det dx/dz| (n,), for z (n, latent_dim); see `forward`."""
         rows, context, single = self._inputs(z, condition, "z")
-        x, log_det, _ = self._compiled().transport(self._state(), rows, context,
+        x, log_det, _ = self._transport(rows, context,
                                                    inverse=True)  # fmt: skip
         return self._shaped(x, single, "x"), log_det[0] if single else log_det
 
@@ -193,16 +196,16 @@ class NormalizingFlow(Assembled):
         cotangents, _ = as_rows(dy, self.input_shape, "dx" if inverse else "dz")
         if len(cotangents) != len(rows):
             raise ValueError(f"cotangents must have one row for each of the {len(rows)} samples, got {len(cotangents)}")
-        result = self._compiled(with_base=False).pullback(
-            self._state(),
+        result = self._pullback(
             rows,
             context,
             dy=cotangents,
             dlog=as_vector(dlog_det, len(rows), "dlog_det"),
             inverse=inverse,
             input=True,
+            with_base=False,
         )
-        return Cotangents(self._shaped(result.dx, single), result.gradient[self._buffer.free],
+        return Cotangents(self._shaped(result.dx, single), result.gradient[self.parameters.free],
                           result.dcondition if self.condition_dim else None)  # fmt: skip
 
     def log_prob(
@@ -231,7 +234,7 @@ class NormalizingFlow(Assembled):
         """
         rows, context, single = self._given(x, condition)
         log_probs = [
-            self._compiled().transport(self._state(), points, context, y=False, log_det=False, log_prob=True).log_prob
+            self._transport(points, context, y=False, log_det=False, log_prob=True).log_prob
             for points in self._cells(rows, draws, rng)
         ]
         log_prob = log_probs[0] if len(log_probs) == 1 else _log_mean_exp(np.array(log_probs))
@@ -247,7 +250,7 @@ class NormalizingFlow(Assembled):
         """
         rows, context, single = self._given(x, condition)
         results = [
-            self._compiled().pullback(self._state(), points, context, dlog=np.ones(len(rows)), input=True, gradient=False)
+            self._pullback(points, context, dlog=np.ones(len(rows)), input=True, gradient=False)
             for points in self._cells(rows, draws, rng)
         ]
         log_prob, dx = results[0].log_prob, results[0].dx
@@ -279,10 +282,10 @@ class NormalizingFlow(Assembled):
         if weights is None:
             weights = np.full(len(rows), 1 / len(rows))
         weights = weights / weights.sum()
-        result = self._compiled().pullback(self._state(), rows, context, dlog=-weights,
+        result = self._pullback(rows, context, dlog=-weights,
                                            skip_zero=True)  # fmt: skip
         used = weights > 0
-        return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self._buffer.free]
+        return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self.parameters.free]
 
     def bits_per_dim(self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0) -> float:
         """Mean negative log-likelihood of x in bits, for each of the `input_dim` values; see `log_prob`."""
@@ -313,7 +316,7 @@ class NormalizingFlow(Assembled):
         n = as_int(n_samples, "n_samples", 0)
         context = as_condition(condition, n, self.condition_dim)
         z = self.base.sample(n, rng, temperature)
-        result = self._compiled().transport(self._state(), z, context, inverse=True,
+        result = self._transport(z, context, inverse=True,
                                             log_det=False)  # fmt: skip
         return self._shaped(result.y, False, "x")
 
@@ -346,7 +349,7 @@ class NormalizingFlow(Assembled):
         temperature = as_positive(temperature, "temperature")
         context = as_condition(condition, n, self.condition_dim)
         z = self.base.sample(n, rng, temperature)
-        result = self._compiled().transport(self._state(), z, context, inverse=True)
+        result = self._transport(z, context, inverse=True)
         x = self._shaped(result.y, False, "x")
         if self._support is not None and self._support.has_integers:
             if temperature != 1:
@@ -357,7 +360,7 @@ class NormalizingFlow(Assembled):
     def __call__(self, x: object, condition: object = None) -> dict[str, np.ndarray]:
         """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow, as `log_prob` gives it)."""
         rows, context, single = self._inputs(x, condition)
-        z, log_det, log_prob_x = self._compiled().transport(self._state(), rows, context,
+        z, log_det, log_prob_x = self._transport(rows, context,
                                                             log_prob=True)  # fmt: skip
         if self._support is not None and self._support.has_integers:
             log_prob_x = np.atleast_1d(self.log_prob(x, condition))
@@ -394,9 +397,9 @@ class NormalizingFlow(Assembled):
     def reset(self, rng: object = None) -> Self:
         """Start afresh: new first weights, no standardisation, no history."""
         fresh = self._again(as_rng(rng))
-        self._buffer.theta[:] = fresh._buffer.theta
+        self.parameters.theta[:] = fresh.parameters.theta
         self.standardize.set(0.0, 1.0)
-        self._condition_front = NO_FRONT
+        self._condition_front = IDENTITY
         self._support, self._programs = fresh._support, {}
         self._is_standardized = False
         for layer in self._set_from_data:
@@ -406,14 +409,10 @@ class NormalizingFlow(Assembled):
 
     def _again(self, rng: np.random.Generator) -> NormalizingFlow:
         """A flow of the same configuration with new first weights."""
-        from npflows.files.flow_file import construct
-
         return construct(type(self), self.arguments, rng)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow to one .npz file, in full or not at all; `npflows.load` reads it."""
-        from npflows.files.flow_file import save
-
         save(self, path)
 
     def __repr__(self) -> str:

@@ -170,7 +170,7 @@ def _context(flow, condition):
     return mlp(params, condition, None, flow._embedding.activation, "embedding.")
 
 
-def enter(flow, x):
+def to_unconstrained(flow, x):
     """Columns of any support on the line, and the log-determinant."""
     t, log_det = np.array(x, float), np.zeros(len(x))
     for d, column in enumerate(flow.support or ()):
@@ -189,7 +189,7 @@ def enter(flow, x):
     return t, log_det
 
 
-def leave(flow, t):
+def from_unconstrained(flow, t):
     """The inverse of `enter`."""
     x, log_det = np.array(t, float), np.zeros(len(t))
     for d, column in enumerate(flow.support or ()):
@@ -199,12 +199,12 @@ def leave(flow, t):
             x[:, d] = column.low + (column.high - column.low) / (1 + np.exp(-t[:, d]))
         elif isinstance(column, support.Periodic):
             x[:, d] = column.low + (column.high - column.low) * (t[:, d] / flow._support.bound + 1) / 2
-    return x, log_det - enter(flow, x)[1]
+    return x, log_det - to_unconstrained(flow, x)[1]
 
 
 @forward.register
 def _(flow: NormalizingFlow, x, condition=None):
-    t, entering = enter(flow, x)
+    t, entering = to_unconstrained(flow, x)
     z, log_det = _chain(flow.flow_layers, forward, t, _context(flow, condition))
     return z, log_det + entering
 
@@ -212,7 +212,7 @@ def _(flow: NormalizingFlow, x, condition=None):
 @inverse.register
 def _(flow: NormalizingFlow, y, condition=None):
     t, log_det = _chain(flow.flow_layers[::-1], inverse, y, _context(flow, condition))
-    x, leaving = leave(flow, t)
+    x, leaving = from_unconstrained(flow, t)
     return x, log_det + leaving
 
 

@@ -23,11 +23,11 @@ def random_flow(name, dropout):
 
 def training_loss(flow, x, key):
     """Loss and packed gradient of one training step."""
-    gradient, log_prob = np.zeros((1, flow._buffer.theta.size)), np.empty(len(x))
+    gradient, log_prob = np.zeros((1, flow.parameters.theta.size)), np.empty(len(x))
     dlog = np.full(len(x), -1 / len(x))
-    flow._compiled().accumulate(flow._state(), x, None, dlog, gradient,
+    flow.executable().accumulate(flow.state(), x, None, dlog, gradient,
                                 log_prob=log_prob, key=key)  # fmt: skip
-    return -log_prob.mean(), gradient[0][flow._buffer.free]
+    return -log_prob.mean(), gradient[0][flow.parameters.free]
 
 
 @pytest.mark.parametrize("name", FLOWS)

@@ -54,7 +54,7 @@ def same(a, b):
     assert a.arguments == b.arguments
     assert repr(a) == repr(b)
     assert a.history == b.history
-    np.testing.assert_array_equal(a._buffer.theta, b._buffer.theta)
+    np.testing.assert_array_equal(a.parameters.theta, b.parameters.theta)
     assert list(a.named_params()) == list(b.named_params())
     x, context = data(a, 40), condition(a, 40)
     np.testing.assert_array_equal(a.log_prob(x, context), b.log_prob(x, context))
@@ -148,8 +148,8 @@ def rewritten(path, changes, **arrays):
     np.savez(path, **{name: array for name, array in content.items() if array is not None})
 
 
-THETA, TABLE = maf()._buffer.theta, np.array([[3.0, -1.0], [2.0, 0.5]])
-MASKED = int(np.flatnonzero(~maf()._buffer.free)[0])
+THETA, TABLE = maf().parameters.theta, np.array([[3.0, -1.0], [2.0, 0.5]])
+MASKED = int(np.flatnonzero(~maf().parameters.free)[0])
 CONFIG = maf().arguments
 
 

@@ -294,10 +294,10 @@ def test_a_base_that_is_given_keeps_its_constants():
 
 def test_masked_weights_stay_exactly_zero():
     flow = maf(1)
-    fixed = ~flow._buffer.free
-    before = flow._buffer.theta[fixed].copy()
+    fixed = ~flow.parameters.free
+    before = flow.parameters.theta[fixed].copy()
     fitted(TABLE, flow, max_epochs=20, weight_decay=0.1)
-    np.testing.assert_array_equal(flow._buffer.theta[fixed], before)
+    np.testing.assert_array_equal(flow.parameters.theta[fixed], before)
     z, _ = flow.forward([[1.0, 2.0], [1.0, -7.0]])
     assert z[0, 0] == z[1, 0]
 

@@ -167,7 +167,7 @@ def test_layers_are_set_from_whole_numbers_at_random_places_of_their_cells():
         flow = Glow((2, 2, 1), 1, 1, (4,), levels=2, alpha=alpha, dtype="float64", rng=0)
         flow.initialize(black_and_white)
         placed = black_and_white + np.random.default_rng(9).random(black_and_white.shape)
-        h = flow.standardize.forward(flow._support.enter(placed.reshape(600, -1)).t)[0]
+        h = flow.standardize.forward(flow._support.to_unconstrained(placed.reshape(600, -1)).t)[0]
         y, _ = flow.flow_layers[2].parts["actnorm"].forward(flow.flow_layers[1].forward(h)[0])
         np.testing.assert_allclose(y.mean(axis=0), 0, atol=0.15)
         np.testing.assert_allclose(y.std(axis=0), 1, atol=0.1)
@@ -320,7 +320,7 @@ def test_running_layers_again_instead_of_keeping_their_work_changes_no_bit(case,
         z, _ = flow.forward(x, condition)
         back = flow.inverse_vjp(z, np.cos(np.arange(z.size)).reshape(z.shape), 0.3, condition)
         there = flow.forward_vjp(x, np.cos(np.arange(z.size)).reshape(z.shape), 0.3, condition)
-        assert any(flow._compiled()._again) is less
+        assert any(flow.executable()._again) is less
         fit = make().fit(x, condition=condition, **OPTIONS)
         arrays = [gradient, *back, *there, fit.params, fit.history["train_loss"], fit.history["validation_loss"]]
         results.append([np.array(loss), *arrays])
@@ -333,9 +333,9 @@ def test_many_images_go_through_in_pieces(monkeypatch):
     x, whole = blobs(600, seed=1), bent(glow(dtype="float64"))
     monkeypatch.setattr(program, "CHUNK_VALUES", 1)
     pieces = bent(glow(dtype="float64"))
-    assert pieces._compiled()._chunk == 256
+    assert pieces.executable()._chunk == 256
     monkeypatch.undo()
-    assert whole._compiled()._chunk > 600
+    assert whole.executable()._chunk > 600
     expected = whole.log_prob(x), *whole.forward(x), whole.sample(600, 1), *whole.nll_and_grad(x)
     monkeypatch.setattr(program, "CHUNK_VALUES", 1)
     found = pieces.log_prob(x), *pieces.forward(x), pieces.sample(600, 1), *pieces.nll_and_grad(x)
@@ -471,13 +471,13 @@ def test_noise_of_training_comes_from_the_seed():
 def test_pixels_are_a_bijection_with_the_right_derivatives(alpha):
     pixels, rng = Pixels(3, 7, alpha), np.random.default_rng(14)
     x, d, dlog = rng.uniform(0.1, 6.9, (5, 3)), rng.normal(size=(5, 3)), rng.normal(size=5)
-    t, log_det, inside = pixels.enter(x)
+    t, log_det, inside = pixels.to_unconstrained(x)
     assert inside.all()
-    back, log_det_back = pixels.leave(t)
+    back, log_det_back = pixels.from_unconstrained(t)
     np.testing.assert_allclose(back, x)
     np.testing.assert_allclose(log_det_back, -log_det, atol=1e-12)
     step = 1e-6
-    slope = (pixels.enter(x + step).t - pixels.enter(x - step).t) / (2 * step)
+    slope = (pixels.to_unconstrained(x + step).t - pixels.to_unconstrained(x - step).t) / (2 * step)
     np.testing.assert_allclose(np.log(slope).sum(axis=1), log_det, atol=1e-7)
 
     def loss(f, values):

@@ -984,10 +984,10 @@ def test_weight_decay_draws_the_weights_towards_zero():
 
 def test_masked_weights_stay_exactly_zero():
     flow = npflows.MAF(2, 2, (8,), rng=1)
-    fixed = ~flow._buffer.free
-    before = flow._buffer.theta[fixed].copy()
+    fixed = ~flow.parameters.free
+    before = flow.parameters.theta[fixed].copy()
     fitted(flow, weight_decay=0.1, sticking_the_landing=False)
-    np.testing.assert_array_equal(flow._buffer.theta[fixed], before)
+    np.testing.assert_array_equal(flow.parameters.theta[fixed], before)
 
 
 def test_images_come_to_the_target_as_rows():

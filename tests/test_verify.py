@@ -190,7 +190,7 @@ def test_masked_weight_that_is_not_zero_is_found():
     rows = flow.sample(100, 1)
     assert verify(flow, rows, rng=0).passed
     part = flow.flow_layers[2]
-    part._buffer.theta[~part._buffer.free] = 0.2
+    part.parameters.theta[~part.parameters.free] = 0.2
     found = failures(verify(flow, rows, rng=0))
     assert {"dependence: 2 IAFLayer", THERE, BACK} <= found
 
@@ -201,7 +201,7 @@ def test_promised_dependences_that_are_not_there_are_counted():
 
 
 def test_nan_is_counted_and_fails(flow, x):
-    flow._buffer.theta[flow._buffer.free] = np.nan
+    flow.parameters.theta[flow.parameters.free] = np.nan
     report = verify(flow, x, rng=0)
     assert not report.passed
     assert report["rows that are not finite"].value == 600
@@ -392,9 +392,12 @@ def test_maps_of_a_space_are_undone_and_know_their_slope():
     space = Space(np.array([-np.inf, 1.0, -np.inf, 2.0]), np.array([np.inf, np.inf, 5.0, 2.5]))
     rng = np.random.default_rng(0)
     t = rng.normal(size=(50, 4))
-    x, log_slope = space.enter(t)
-    np.testing.assert_allclose(space.leave(x), t, atol=1e-9)
-    ends = [np.diagonal([space.enter(t[i] + h * np.eye(4))[0] for i in range(50)], axis1=1, axis2=2) for h in (1e-6, -1e-6)]
+    x, log_slope = space.from_unconstrained(t)
+    np.testing.assert_allclose(space.to_unconstrained(x), t, atol=1e-9)
+    ends = [
+        np.diagonal([space.from_unconstrained(t[i] + h * np.eye(4))[0] for i in range(50)], axis1=1, axis2=2)
+        for h in (1e-6, -1e-6)
+    ]
     np.testing.assert_allclose(np.log((ends[0] - ends[1]) / 2e-6).sum(1), log_slope, atol=1e-6)
     axes = Axes(x, space)
     u = rng.uniform(0.01, 0.99, (50, 4))

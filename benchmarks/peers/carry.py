@@ -76,8 +76,8 @@ def _layer(given: dict[str, Any], dtype: str) -> Layer:
         weights[-1], biases[-1] = weights[-1][rows], biases[-1][rows]
         degrees = _sort_units(weights, biases, m)
         layer = Autoregressive(order, GivenDegrees(degrees, m), scalar_map, dtype)
-    views = layer._buffer.views()
-    free = {p.name: p.free_mask() for p in layer._buffer.parameters}
+    views = layer.parameters.views()
+    free = {p.name: p.free_mask() for p in layer.parameters.entries}
     for i, (weight, bias) in enumerate(zip(weights, biases)):
         if weight[~free[f"network.weight_{i}"]].any():
             raise ValueError(f"dense layer {i} has weights where npflows' mask forbids them")

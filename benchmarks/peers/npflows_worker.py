@@ -51,7 +51,7 @@ class Npflows:
         self.first = self.flow.params
         self.flow.params = self.first + 0.01 * self.rng.standard_normal(self.flow.num_params)
         return {
-            "stored": self.flow._buffer.theta.size,
+            "stored": self.flow.parameters.theta.size,
             "used": self.flow.num_params,
             "versions": {"npflows": npflows.__version__},
             "threads": npflows.get_num_threads(),

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from npflows.backends.cpu.program import Program, State
+from npflows.backends.cpu.program import Program
+from npflows.core import evaluation
+from npflows.core.backend import State
 from npflows.core.checks import as_dtype, as_int, as_positive, as_rng, as_rows
 from npflows.core.configured import Configured
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
 
 
-class Base(Parametrised, Configured):
+class Base(Parametrised, Configured, abstract=True):
     """A distribution of independent columns, each located around a centre.
 
     To make one of your own, subclass it, hand its parameters to the constructor, set `kernels` to two functions decorated
@@ -35,12 +37,12 @@ class Base(Parametrised, Configured):
 
     def __init__(self, dim: int, parameters: list[Parameter], *, dtype: object = "float32") -> None:
         self.dim = as_int(dim, "dim")
-        self._buffer = ParameterBuffer(parameters, as_dtype(dtype))
+        self.parameters = ParameterBuffer(parameters, as_dtype(dtype))
         self._program: Program | None = None
 
     @property
     def theta_size(self) -> int:
-        return self._buffer.theta.size
+        return self.parameters.theta.size
 
     def spec(self) -> list[int]:
         """The integers that the kernels read."""
@@ -92,7 +94,7 @@ class Base(Parametrised, Configured):
             rows = np.where(self.tempered, self.center + (rows - self.center) / temperature, rows)
         if self._program is None:
             self._program = Program([], [0], self.dim, self.dtype, base=self)
-        result = self._program.transport(State(self._buffer.theta), rows, None, y=False, log_det=False,
+        result = evaluation.transport(self._program, State(self.parameters.theta), rows, None, y=False, log_det=False,
                                          log_prob=True)  # fmt: skip
         values = result.log_prob - int(self.tempered.sum()) * math.log(temperature)
         return values[0] if single else values

@@ -106,11 +106,11 @@ class Normal(Base):
 
     @property
     def center(self) -> np.ndarray:
-        return self._buffer.views()["loc"].astype(np.float64)
+        return self.parameters.views()["loc"].astype(np.float64)
 
     @property
     def _scale(self) -> np.ndarray:
-        views = self._buffer.views()
+        views = self.parameters.views()
         return np.exp(views["log_scale"].astype(np.float64)) if self.learnable else views["scale"].astype(np.float64)
 
     def cdf(self, z: object) -> np.ndarray:

@@ -130,7 +130,7 @@ class StudentT(Base):
     @property
     def degrees_of_freedom(self) -> np.ndarray:
         """What they are now (dim,)."""
-        return np.exp(np.clip(self._buffer.views()["log_df"].astype(np.float64), SMALLEST, LARGEST))
+        return np.exp(np.clip(self.parameters.views()["log_df"].astype(np.float64), SMALLEST, LARGEST))
 
     def __repr__(self) -> str:
         fixed = "" if self.learnable else ", learnable=False"

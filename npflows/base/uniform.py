@@ -53,7 +53,7 @@ class Uniform(Base):
 
     @property
     def support(self) -> tuple[np.ndarray, np.ndarray]:
-        views = self._buffer.views()
+        views = self.parameters.views()
         return views["low"].astype(np.float64), views["high"].astype(np.float64)
 
     @property

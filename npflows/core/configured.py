@@ -7,11 +7,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from npflows.core.registry import register
+
 
 class Configured:
     """Keeps the arguments of its constructor as attributes of the same names, so that it can be made again."""
 
     _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng"})
+
+    def __init_subclass__(cls, *, abstract: bool = False, **options: Any) -> None:
+        """Register the public classes of npflows, unless they are `abstract`: made to be subclassed only."""
+        super().__init_subclass__(**options)
+        if cls.__module__.startswith("npflows.") and not (abstract or cls.__name__.startswith("_")):
+            register(cls)
 
     @property
     def arguments(self) -> dict[str, Any]:

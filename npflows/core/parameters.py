@@ -88,7 +88,7 @@ class ParameterBuffer:
 
     def __init__(self, parameters: Iterable[Parameter], dtype: np.dtype) -> None:
         given = list(parameters)
-        self.parameters = [p.without_value() for p in given]
+        self.entries = [p.without_value() for p in given]
         self.dtype = np.dtype(dtype)
         size = sum(p.value.size for p in given)
         self.theta, self.free = np.zeros(size, self.dtype), np.zeros(size, bool)
@@ -110,7 +110,7 @@ class ParameterBuffer:
         """Each parameter's view of `flat`, by default of `theta`."""
         flat = self.theta if flat is None else flat
         views, start = {}, 0
-        for p in self.parameters:
+        for p in self.entries:
             views[p.name] = flat[start : start + p.value.size].reshape(p.value.shape)
             start += p.value.size
         return views
@@ -133,36 +133,36 @@ class ParameterBuffer:
 
 
 class Parametrised:
-    """What everything with parameters offers; the class that uses it sets `_buffer`."""
+    """What everything with parameters offers; the class that uses it sets `parameters`."""
 
-    _buffer: ParameterBuffer
+    parameters: ParameterBuffer
 
     def bind(self, part: np.ndarray) -> None:
         """Move the parameters into a slice of a larger buffer."""
-        self._buffer.bind(part)
+        self.parameters.bind(part)
 
     @property
     def dtype(self) -> np.dtype:
         """The compute dtype, float32 or float64."""
-        return self._buffer.dtype
+        return self.parameters.dtype
 
     @property
     def params(self) -> np.ndarray:
         """The free parameters as one float64 vector; reading gives a copy, assigning sets them after a check."""
-        return self._buffer.pack()
+        return self.parameters.pack()
 
     @params.setter
     def params(self, values: object) -> None:
-        self._buffer.unpack(values, type(self).__name__)
+        self.parameters.unpack(values, type(self).__name__)
 
     @property
     def num_params(self) -> int:
         """How many free parameters there are; what a mask forbids does not count."""
-        return self._buffer.num_free
+        return self.parameters.num_free
 
     def named_params(self) -> dict[str, np.ndarray]:
         """Read-only views of the parameters by name, masked entries (zeros) and constants included."""
-        views = self._buffer.views()
+        views = self.parameters.views()
         for view in views.values():
             view.flags.writeable = False
         return views

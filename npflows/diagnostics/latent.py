@@ -77,7 +77,7 @@ def latent_probabilities(flow: NormalizingFlow, x: np.ndarray, condition: np.nda
     """Cumulative probabilities (n, d) of the latent values of x under the base."""
     if flow._support is not None and flow._support.has_integers:
         x = flow._support.scatter(x, np.random.default_rng(0))
-        z = flow._compiled().transport(flow._state(), x, condition, log_det=False).y
+        z = flow._transport(x, condition, log_det=False).y
     else:
         z = np.reshape(flow.forward(x, condition)[0], (len(x), -1))
     u = np.asarray(flow.base.cdf(z))

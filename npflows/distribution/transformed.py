@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from npflows.backends.cpu.program import NO_FRONT, Program, State
+from npflows.backends.cpu.program import Program
 from npflows.base import Cylinder, as_base
 from npflows.base.base import Base
+from npflows.core import evaluation
+from npflows.core.backend import IDENTITY, Pullback, Result, State
 from npflows.core.checks import as_condition, as_int, as_rng, as_rows
 from npflows.core.configured import Configured
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised, writeable
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from npflows.verify import VerificationReport
 
 
-class Assembled(Parametrised, Configured):
+class Assembled(Parametrised, Configured, abstract=True):
     """A flow without what it offers; `NormalizingFlow` is the public class."""
 
     _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng", "columns"})
@@ -68,7 +70,7 @@ class Assembled(Parametrised, Configured):
             raise ValueError(f"the embedding gives {embedding.output_dim} values where the layers take {width}")
         self.input_shape, self.latent_dim = shape, dim
         self.condition_dim = width if embedding is None else embedding.condition_dim
-        self._condition_front = NO_FRONT
+        self._condition_front = IDENTITY
         self._embedding = embedding
         self._columns: list[str] | None = None
         self.columns = columns
@@ -79,11 +81,11 @@ class Assembled(Parametrised, Configured):
         if embedding is not None:
             parts.append(("embedding", embedding))
         parts.append(("base", self.base))
-        self._buffer = ParameterBuffer(
+        self.parameters = ParameterBuffer(
             (
-                Parameter(f"{prefix}.{p.name}", part._buffer.views()[p.name], p.free)
+                Parameter(f"{prefix}.{p.name}", part.parameters.views()[p.name], p.free)
                 for prefix, part in parts
-                for p in part._buffer.parameters
+                for p in part.parameters.entries
             ),
             dtype,
         )
@@ -120,7 +122,7 @@ class Assembled(Parametrised, Configured):
         parts = [*self.flow_layers, *([] if self._embedding is None else [self._embedding]), self.base]
         for part in parts:
             self._offsets.append(start)
-            part.bind(self._buffer.theta[start : start + part.theta_size])
+            part.bind(self.parameters.theta[start : start + part.theta_size])
             start += part.theta_size
         self._leaves = [
             (leaf, offset + at)
@@ -181,7 +183,7 @@ class Assembled(Parametrised, Configured):
         """Set location and (positive) scale of each value of the condition, which the flow standardises by; `fit` does."""
         self._condition_front = affine_table(loc, scale, self.condition_dim)
 
-    def _compiled(self, with_base: bool = True) -> Program:
+    def executable(self, with_base: bool = True) -> Program:
         """The flow as a program, which ends in the base distribution unless only the map is wanted."""
         if with_base not in self._programs:
             self._programs[with_base] = Program(
@@ -194,13 +196,30 @@ class Assembled(Parametrised, Configured):
                 embedding=self._embedding,
                 embedding_offset=self._offsets[-2],
                 front=True,
-                support=self._support,
             )
         return self._programs[with_base]
 
-    def _state(self, theta: np.ndarray | None = None) -> State:
+    def _transport(self, x: np.ndarray, condition: np.ndarray | None, **wanted: bool) -> Result:
+        """Carry samples through the flow; see `npflows.core.evaluation.transport`."""
+        return evaluation.transport(self.executable(), self.state(), x, condition, bijection=self._support, **wanted)
+
+    def _pullback(self, x: np.ndarray, condition: np.ndarray | None, *, with_base: bool = True, **options: Any) -> Pullback:
+        """Carry cotangents back through the flow; see `npflows.core.evaluation.pullback`."""
+        return evaluation.pullback(
+            self.executable(with_base), self.state(), x, condition, bijection=self._support, **options
+        )
+
+    def accumulate(
+        self, x: np.ndarray, condition: np.ndarray | None, dlog: np.ndarray, buffers: np.ndarray, **options: Any
+    ) -> None:
+        """Add up gradients in given buffers; see `npflows.core.evaluation.accumulate`."""
+        evaluation.accumulate(
+            self.executable(), self.state(), x, condition, dlog, buffers, bijection=self._support, **options
+        )
+
+    def state(self, theta: np.ndarray | None = None) -> State:
         """What a program reads, with other parameters perhaps."""
-        return State(self._buffer.theta if theta is None else theta, self.standardize.table, self._condition_front)
+        return State(self.parameters.theta if theta is None else theta, self.standardize.table, self._condition_front)
 
     def _inner_condition(self, condition: np.ndarray | None) -> np.ndarray | None:
         """What the layers see of a condition (n, condition_dim): standardised, and embedded where there is an embedding."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from npflows.core.checks import as_rng
+from npflows.core.registry import construct, known_classes
+from npflows.distribution.transformed import Assembled
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
@@ -91,15 +93,13 @@ def create(config: ModelConfiguration | Mapping[str, Any], rng: object = None, c
     TypeError
         If the configuration, or one of its fields, is of the wrong type.
     """
-    from npflows.files.flow_file import construct, known_classes, known_models
-
     if not isinstance(config, ModelConfiguration):
         if not isinstance(config, Mapping):
             raise TypeError(f"config must be a ModelConfiguration or a dict of its fields, got {config!r}")
         config = ModelConfiguration.from_dict(config)
     if not isinstance(config.model_class, str):
         raise TypeError(f"model_class must be the name of a class, got {config.model_class!r}")
-    models = known_models(classes)
+    models = known_classes(classes, Assembled)
     cls = models.get(config.model_class.rpartition(".")[2])
     full = () if cls is None else (f"{cls.__module__}.{cls.__qualname__}", f"{cls.__module__.split('.')[0]}.{cls.__name__}")
     if cls is None or ("." in config.model_class and config.model_class not in full):

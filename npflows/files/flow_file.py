@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import json
 import os
-import secrets
 import zipfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npflows._version import __version__
+from npflows.core.atomic import atomic_write
 from npflows.core.checks import as_dtype
+from npflows.core.registry import construct, known_classes
+from npflows.distribution.transformed import Assembled
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
@@ -27,22 +27,6 @@ class FlowFileError(ValueError):
     """A file that is no flow, is damaged, or does not fit; the message lists everything that is wrong."""
 
 
-@contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that takes its name only once it is complete; a crash leaves what was there before."""
-    path = Path(path).resolve()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def save(flow: NormalizingFlow, path: str | os.PathLike[str]) -> None:
     """Write a flow to `path`; see `NormalizingFlow.save`."""
     with atomic_write(path) as file:
@@ -51,8 +35,6 @@ def save(flow: NormalizingFlow, path: str | os.PathLike[str]) -> None:
 
 def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
     """A flow as arrays that need no pickle."""
-    from npflows import __version__
-
     about = {
         "format": FORMAT,
         "npflows": __version__,
@@ -70,7 +52,7 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
     }
     return {
         "about": np.array(json.dumps(about)),
-        "theta": flow._buffer.theta,
+        "theta": flow.parameters.theta,
         "standardize": np.stack([flow.standardize.loc, flow.standardize.scale]),
         "standardize_condition": flow._condition_front[:2],
     }
@@ -142,7 +124,7 @@ def unpack(
     if dtype is not None:
         config = _with_dtype(config, as_dtype(dtype).name)
     known = known_classes(classes)
-    if not isinstance(name, str) or name not in known_models(classes):
+    if not isinstance(name, str) or name not in known_classes(classes, Assembled):
         raise FlowFileError(f"{where} holds a {name}, which is no flow known here: pass load(..., classes=[{name}])")
     try:
         flow = construct(known[name], config, _NoDraws(np.random.PCG64(0)), known)
@@ -156,8 +138,8 @@ def unpack(
             wrong.append(f"{kind} are {names!r}, expected {width} names")
     if wrong:
         raise FlowFileError(f"{where} does not fit its own configuration:\n  " + "\n  ".join(wrong))
-    free = flow._buffer.free
-    flow._buffer.theta[free] = arrays["theta"][free]
+    free = flow.parameters.free
+    flow.parameters.theta[free] = arrays["theta"][free]
     set_state(flow, about, arrays)
     if about.get("verification") is not None:
         flow.verification = _verification(about["verification"], where)
@@ -202,7 +184,7 @@ def _mismatches(flow: NormalizingFlow, have: dict[str, tuple], arrays: dict[str,
         wrong.append(f"standardize_condition is {condition.dtype} {condition.shape}, expected (2, {flow.condition_dim})")
     elif not np.isfinite(condition).all() or (condition[1] <= 0).any():
         wrong.append("standardize_condition holds scales that are not positive, or values that are not finite")
-    theta, table, ours, free = arrays["theta"], arrays["standardize"], flow._buffer.theta, flow._buffer.free
+    theta, table, ours, free = arrays["theta"], arrays["standardize"], flow.parameters.theta, flow.parameters.free
     if theta.shape != ours.shape or theta.dtype.kind != "f":
         wrong.append(f"theta is {theta.dtype} {theta.shape}, expected {ours.shape} of floats")
     else:
@@ -217,42 +199,6 @@ def _mismatches(flow: NormalizingFlow, have: dict[str, tuple], arrays: dict[str,
     elif not np.isfinite(table).all() or (table[1] <= 0).any():
         wrong.append("standardize holds scales that are not positive, or values that are not finite")
     return wrong
-
-
-def known_classes(classes: Iterable[type] = ()) -> dict[str, type]:
-    """Every class that a file may name."""
-    from npflows import base, flow, layers, models, support
-
-    own = [getattr(module, name) for module in (layers, base, models, support) for name in module.__all__]
-    return {c.__name__: c for c in [*own, flow.NormalizingFlow, *classes] if isinstance(c, type)}
-
-
-def known_models(classes: Iterable[type] = ()) -> dict[str, type]:
-    """Those of them that are flows."""
-    from npflows.flow import NormalizingFlow
-
-    return {name: cls for name, cls in known_classes(classes).items() if issubclass(cls, NormalizingFlow)}
-
-
-def construct(
-    cls: type, config: dict[str, Any], rng: np.random.Generator, known: dict[str, type] | None = None
-) -> Any:  # fmt: skip
-    """An object from its `arguments`; what is configured inside is made first."""
-    known = known_classes() if known is None else known
-    accepted = inspect.signature(cls.__init__).parameters
-    unknown = sorted(set(config) - set(accepted))
-    if unknown:
-        raise ValueError(f"{cls.__name__} has no parameter {', '.join(unknown)}")
-    arguments = {name: _revived(value, rng, known) for name, value in config.items()}
-    return cls(**arguments, **({"rng": rng} if "rng" in accepted else {}))
-
-
-def _revived(value: Any, rng: np.random.Generator, known: dict[str, type]) -> Any:
-    if isinstance(value, dict) and set(value) == {"class", "config"}:
-        if value["class"] not in known:
-            raise ValueError(f"{value['class']} is unknown here: pass it in classes=")
-        return construct(known[value["class"]], value["config"], rng, known)
-    return [_revived(v, rng, known) for v in value] if isinstance(value, list) else value
 
 
 def _with_dtype(value: Any, dtype: str) -> Any:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from npflows.files.flow_file import atomic_write
+from npflows.core.atomic import atomic_write
 
 ROWS_AT_ONCE = 65536
 """Rows turned into text together."""

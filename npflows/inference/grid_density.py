@@ -165,7 +165,7 @@ def _density(
 
     def integrals(fixed: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logarithms (G,) of the integrals over all other columns at x (G, k), and their relative errors."""
-        t, log_slope, inside = line.enter(x, fixed)
+        t, log_slope, inside = line.to_unconstrained(x, fixed)
         log_p, error = np.full(len(x), -math.inf), np.zeros(len(x))
         if samples is None:
             around = Surroundings(reference, fixed, NEAR, line.whole)
@@ -178,7 +178,7 @@ def _density(
                 log_p[part], error[part] = _in_cell(line, reference, samples, fixed, t[part], share)
         return log_p + log_slope.sum(axis=1), error
 
-    shown = line.leave(reference if not given else _nearest(line, reference, held, values), np.arange(d))[0]
+    shown = line.from_unconstrained(reference if not given else _nearest(line, reference, held, values), np.arange(d))[0]
     grid, points, shape = as_grid(grid, shown[:, chosen], [line.columns[i] for i in chosen])
     log_p, error = integrals(both, np.concatenate([points, np.tile(values, (len(points), 1))], axis=1))
     if given:
@@ -225,7 +225,7 @@ def _in_cell(
 
 def _nearest(line: Line, reference: np.ndarray, fixed: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Samples near given values of the fixed columns, moved to them."""
-    t, _, inside = line.enter(values[None], fixed)
+    t, _, inside = line.to_unconstrained(values[None], fixed)
     whole = line.whole[fixed]
     same = reference[(reference[:, fixed[whole]] == values[whole]).all(axis=1)]
     if not inside[0] or len(same) < LEAST or whole.all():

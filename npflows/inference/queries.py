@@ -155,18 +155,18 @@ def mode(flow: NormalizingFlow, condition: object = None, *, starts: object = 16
     samples = samples.reshape(CANDIDATES, -1)
     order = np.argsort(-log_p)
     best = [float(log_p[order[0]]), samples[order[0]]]
-    candidates, *_ = line.enter(samples[order], every)
+    candidates, *_ = line.to_unconstrained(samples[order], every)
     low, middle, high = np.quantile(candidates, (0.25, 0.5, 0.75), axis=0)
     scale = np.where(high > low, high - low, 1.0)
     if isinstance(starts, (int, np.integer)):
         points = _apart(candidates / scale, as_int(starts, "starts")) * scale
     else:
-        points, _, inside = line.enter(as_rows(starts, flow.input_shape, "starts")[0], every)
+        points, _, inside = line.to_unconstrained(as_rows(starts, flow.input_shape, "starts")[0], every)
         if not inside.all():
             raise ValueError("starts must lie inside the support of the flow")
 
     def climb(y: np.ndarray) -> tuple[float, np.ndarray]:
-        x, log_slope = line.leave((middle + scale * y)[None], every)
+        x, log_slope = line.from_unconstrained((middle + scale * y)[None], every)
         x[:, line.whole] = np.round(x[:, line.whole])
         if flow._support is not None and flow._support.outside(x):
             return 1e3 - best[0], np.zeros(len(y))
@@ -181,7 +181,7 @@ def mode(flow: NormalizingFlow, condition: object = None, *, starts: object = 16
         minimize(climb, (point - middle) / scale, jac=True, method="L-BFGS-B")
     for _ in range(2):  # where the slope jumps, L-BFGS stops early
         for method in ("Nelder-Mead", "L-BFGS-B"):
-            start = (line.enter(best[1][None], every)[0][0] - middle) / scale
+            start = (line.to_unconstrained(best[1][None], every)[0][0] - middle) / scale
             jac = method == "L-BFGS-B"
             minimize(climb if jac else lambda y: climb(y)[0], start, jac=jac, method=method)
     return Mode(best[1].reshape(flow.input_shape), best[0])

@@ -23,7 +23,7 @@ class Line:
         self.whole = np.array([column.is_integer for column in self.columns])
         self.bent = [_bent(column, cut) for column in self.columns]
 
-    def enter(self, x: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def to_unconstrained(self, x: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """t (n, k) at these columns' values x (n, k), log dt/dx (n, k), and which rows (n,) lie in the support."""
         t, log_slope, inside = x.astype(np.float64), np.zeros(x.shape), np.ones(len(x), bool)
         for i, j in enumerate(which):
@@ -34,24 +34,24 @@ class Line:
                 t[:, i] = np.clip(column.wrap(np.where(inside, t[:, i], column.low)), *ends)
             if bent is not None:
                 ok = bent.contains(t[:, i])
-                t[:, i], log_slope[:, i] = bent.enter(np.where(ok, t[:, i], bent.middle()), 1.0)
+                t[:, i], log_slope[:, i] = bent.to_unconstrained(np.where(ok, t[:, i], bent.middle()), 1.0)
                 inside &= ok
         return t, log_slope, inside
 
-    def leave(self, t: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def from_unconstrained(self, t: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """x (n, k) and log dx/dt (n, k)."""
         x, log_slope = t.copy(), np.zeros(t.shape)
         for i, j in enumerate(which):
             column, bent = self.columns[j], self.bent[j]
             if bent is not None:
-                x[:, i], log_slope[:, i] = bent.leave(t[:, i], 1.0)
+                x[:, i], log_slope[:, i] = bent.from_unconstrained(t[:, i], 1.0)
             elif isinstance(column, Periodic):
                 x[:, i] = column.wrap(t[:, i])
         return x, log_slope
 
     def log_density(self, t: np.ndarray) -> np.ndarray:
         """Of t (n, d)."""
-        x, log_slope = self.leave(t, np.arange(t.shape[1]))
+        x, log_slope = self.from_unconstrained(t, np.arange(t.shape[1]))
         log_p = self.flow.log_prob(x, self.context) + log_slope.sum(axis=1)
         return np.where(np.isnan(log_p), -math.inf, log_p)
 
@@ -72,7 +72,7 @@ class Line:
     def draw(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Samples t (n, d) and their log-densities."""
         x, log_p = self.flow.sample_and_log_prob(n, rng, condition=self.context)
-        t, log_slope, _ = self.enter(x.reshape(n, -1), np.arange(self.flow.latent_dim))
+        t, log_slope, _ = self.to_unconstrained(x.reshape(n, -1), np.arange(self.flow.latent_dim))
         log_p = log_p - log_slope.sum(axis=1)
         known = np.isfinite(t).all(axis=1) & np.isfinite(log_p)
         return (t, log_p) if known.all() else (t[known], log_p[known])

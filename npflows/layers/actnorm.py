@@ -143,7 +143,7 @@ class ActNormLayer(ImageLayer):
         shape = self._for(x, False).sample_shape
         rows, weight, _ = initial_rows(self, shape, x, sample_weight, condition)
         values = np.moveaxis(rows.reshape(len(rows), -1, self.num_channels), 2, 1)
-        views = self._buffer.views()
+        views = self.parameters.views()
         views["bias"][:], views["logs"][:] = normalisation(values, weight)
         self.initialized = True
 

@@ -180,7 +180,7 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
                          dtheta[: spec[NETWORK_THETA]], dcontext))  # fmt: skip
 
 
-class Autoregressive(Layer):
+class Autoregressive(Layer, abstract=True):
     """A masked autoregressive layer of any scalar map; `MAFLayer` and `IAFLayer` are the affine ones.
 
     `forward` takes the direction in which the network's input is known, unless `inverted`.  Values that the network takes

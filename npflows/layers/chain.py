@@ -12,7 +12,7 @@ from npflows.layers.image import ImageLayer
 from npflows.layers.layer import Layer
 
 
-class Chain(ImageLayer):
+class Chain(ImageLayer, abstract=True):
     """Layers one after the other as one layer, on one parameter buffer; a program runs them one by one.
 
     Parameters
@@ -26,9 +26,9 @@ class Chain(ImageLayer):
         self.parts = dict(parts)
         first, *_ = self.parts.values()
         parameters = [
-            Parameter(f"{name}.{p.name}", part._buffer.views()[p.name], p.free)
+            Parameter(f"{name}.{p.name}", part.parameters.views()[p.name], p.free)
             for name, part in self.parts.items()
-            for p in part._buffer.parameters
+            for p in part.parameters.entries
         ]
         super().__init__(first.input_dim, parameters, work_rows=0, temp_rows=0, dtype=dtype)
         self._bind_parts()
@@ -47,7 +47,7 @@ class Chain(ImageLayer):
         start = 0
         for part in self.parts.values():
             end = start + part.theta_size
-            part.bind(self._buffer.theta[start:end])
+            part.bind(self.parameters.theta[start:end])
             start = end
 
     def leaves(self) -> list[tuple[Layer, int]]:

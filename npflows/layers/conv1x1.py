@@ -269,7 +269,7 @@ class InvertibleConv1x1(ImageLayer):
     @property
     def matrix(self) -> np.ndarray:
         """W (num_channels, num_channels)."""
-        values = self._buffer.views()["matrix"].astype(np.float64)
+        values = self.parameters.views()["matrix"].astype(np.float64)
         if self.parameterization == "full":
             return values
         lower = np.tril(values, -1) + np.eye(len(values))

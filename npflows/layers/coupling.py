@@ -156,7 +156,7 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
     add_kept(spec, kept, dkept, dblock)
 
 
-class Coupling(Layer):
+class Coupling(Layer, abstract=True):
     """A coupling of any conditioner and any scalar map; `CouplingLayer` is the affine one.
 
     Values that `circular` marks are on circles, the interval [-bound, bound] whose ends are the same point: the network,
@@ -201,7 +201,7 @@ class Coupling(Layer):
     def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
         """Set the activation normalisations of a convolutional network from rows x (n, input_dim) that enter the layer."""
         rows, weight, context = initial_rows(self, self.sample_shape, x, sample_weight, condition)
-        views = {name.removeprefix("network."): view for name, view in self._buffer.views().items()}
+        views = {name.removeprefix("network."): view for name, view in self.parameters.views().items()}
         self._network.initialize(views, rows[:, self._kept], weight, context)
         self.initialized = True
 

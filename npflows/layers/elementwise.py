@@ -70,7 +70,7 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
             dblock[k, t] = -dblock[k, t]
 
 
-class Elementwise(Layer):
+class Elementwise(Layer, abstract=True):
     """A scalar map of each of n values, with raw parameters of its own that start at zero."""
 
     kernels = (forward, inverse, forward_vjp, inverse_vjp)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from npflows.backends.cpu.program import Cotangents
+from npflows.core.backend import Cotangents
 from npflows.core.checks import as_numeric
 from npflows.layers.layer import Layer
 
@@ -26,7 +26,7 @@ def shape_of(image_size: tuple[int, int] | None, num_channels: int) -> tuple[int
     return (num_channels,) if image_size is None else (*image_size, num_channels)
 
 
-class ImageLayer(Layer):
+class ImageLayer(Layer, abstract=True):
     """A layer of images (height, width, num_channels) whose parameters do not depend on height and width.
 
     With `image_size` it is made for one height and width; without, it takes vectors (n, num_channels), and alone also

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from npflows.backends.cpu.compiler.calls import Link
-from npflows.backends.cpu.program import Cotangents, Program, State
+from npflows.backends.cpu.program import Program
+from npflows.core import evaluation
+from npflows.core.backend import Cotangents, State
 from npflows.core.checks import as_condition, as_dtype, as_rows, as_vector
 from npflows.core.configured import Configured
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
 
 
-class Layer(Parametrised, Configured):
+class Layer(Parametrised, Configured, abstract=True):
     """An invertible map with hand-derived gradients in both directions.
 
     `forward` goes from data to latent.  A layer works alone, on its own parameters; inside a flow it works on its part of
@@ -54,7 +56,7 @@ class Layer(Parametrised, Configured):
     ) -> None:
         self.input_dim, self.condition_dim = input_dim, condition_dim
         self.work_rows, self.temp_rows = work_rows, temp_rows
-        self._buffer = ParameterBuffer(parameters, as_dtype(dtype))
+        self.parameters = ParameterBuffer(parameters, as_dtype(dtype))
         self._program: Program | None = None
 
     @property
@@ -64,7 +66,7 @@ class Layer(Parametrised, Configured):
 
     @property
     def theta_size(self) -> int:
-        return self._buffer.theta.size
+        return self.parameters.theta.size
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -97,7 +99,7 @@ class Layer(Parametrised, Configured):
 
     def share(self, other: Layer) -> None:
         """Work on the parameters of another layer of the same kind."""
-        self._buffer, self.initialized = other._buffer, other.initialized
+        self.parameters, self.initialized = other.parameters, other.initialized
 
     def leaves(self) -> list[tuple[Layer, int]]:
         """The layers that a program runs, each with the place in `theta` at which its parameters begin."""
@@ -149,10 +151,10 @@ class Layer(Parametrised, Configured):
         """Gradients of a scalar L through `inverse` at y, from dL/dx (n, d) and dL/dlog_det (n,)."""
         return self._pullback(y, dx, dlog_det, condition, inverse=True)
 
-    def _state(self) -> State:
-        return State(self._buffer.theta)
+    def state(self) -> State:
+        return State(self.parameters.theta)
 
-    def _compiled(self) -> Program:
+    def executable(self) -> Program:
         if self._program is None:
             layers, offsets = zip(*self.leaves())
             self._program = Program(layers, offsets, self.input_dim, self.dtype, condition_dim=self.condition_dim)
@@ -162,7 +164,7 @@ class Layer(Parametrised, Configured):
         entered, left = self._shapes(inverse)
         rows, single = as_rows(x, entered, "y" if inverse else "x")
         context = as_condition(condition, len(rows), self.condition_dim)
-        y, log_det, _ = self._compiled().transport(self._state(), rows, context, inverse=inverse)
+        y, log_det, _ = evaluation.transport(self.executable(), self.state(), rows, context, inverse=inverse)
         y = y.reshape(len(y), *left)
         return (y[0], log_det[0]) if single else (y, log_det)
 
@@ -174,12 +176,12 @@ class Layer(Parametrised, Configured):
         if len(cotangents) != n:
             raise ValueError(f"cotangents must have one row for each of the {n} samples, got {len(cotangents)}")
         context = as_condition(condition, n, self.condition_dim)
-        result = self._compiled().pullback(self._state(), rows, context, dy=cotangents,
+        result = evaluation.pullback(self.executable(), self.state(), rows, context, dy=cotangents,
                                            dlog=as_vector(dlog_det, n, "dlog_det"), inverse=inverse,
                                            input=True)  # fmt: skip
         dcondition = result.dcondition if self.condition_dim else None
         dx = result.dx.reshape(n, *entered)
-        return Cotangents(dx[0] if single else dx, result.gradient[self._buffer.free], dcondition)
+        return Cotangents(dx[0] if single else dx, result.gradient[self.parameters.free], dcondition)
 
     def _shapes(self, inverse: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shapes of what enters and of what leaves."""

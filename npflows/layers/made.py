@@ -9,7 +9,9 @@ import numpy as np
 from npflows.backends.cpu.compiler.calls import Link, call
 from npflows.backends.cpu.compiler.jit import kernel
 from npflows.backends.cpu.kernels.blocks import gather
-from npflows.backends.cpu.program import Program, State
+from npflows.backends.cpu.program import Program
+from npflows.core import evaluation
+from npflows.core.backend import State
 from npflows.core.checks import as_condition, as_dtype, as_int, as_order, as_rows, as_widths
 from npflows.core.configured import Configured
 from npflows.core.parameters import ParameterBuffer, Parametrised
@@ -88,14 +90,14 @@ class MADE(Parametrised, Configured):
         network = MADENetwork(n, self.hidden_dims, self.output_multiplier, **options)
         network.warn_of_lost_dependence(self.order)
         self._network = network
-        self._buffer = ParameterBuffer(network.parameters, as_dtype(dtype))
+        self.parameters = ParameterBuffer(network.parameters, as_dtype(dtype))
         self.rows = n * self.output_multiplier
         self.work_rows, self.temp_rows = n + self.rows + network.work_rows, network.temp_rows
         self._program: Program | None = None
 
     @property
     def theta_size(self) -> int:
-        return self._buffer.theta.size
+        return self.parameters.theta.size
 
     def spec(self, link: Link) -> list[int]:
         """The integers that the kernel reads."""
@@ -109,7 +111,7 @@ class MADE(Parametrised, Configured):
         if self._program is None:
             self._program = Program([self], [0], self.input_dim, self.dtype, output_dim=self.rows,
                                     condition_dim=self.condition_dim)  # fmt: skip
-        y = self._program.transport(State(self._buffer.theta), rows, context, log_det=False).y
+        y = evaluation.transport(self._program, State(self.parameters.theta), rows, context, log_det=False).y
         outputs = y.reshape(len(rows), self.output_multiplier, self.input_dim)
         return tuple(outputs[0, j] if single else outputs[:, j] for j in range(self.output_multiplier))
 

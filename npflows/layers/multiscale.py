@@ -15,7 +15,7 @@ from npflows.layers.layer import Layer
 SPLIT_PRIORS = ("learned", "standard")
 
 
-class Rearrangement(ImageLayer):
+class Rearrangement(ImageLayer, abstract=True):
     """A fixed permutation of the values of an image, which follows from its shape."""
 
     kernels = permutation.Permutation.kernels

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from npflows.backends.cpu.program import Program, State
+from npflows.backends.cpu.program import Program
+from npflows.core.backend import State
 from npflows.core.checks import as_int
 from npflows.core.parameters import writeable
 from npflows.layers.layer import Layer
@@ -60,10 +61,10 @@ class Standardize(Layer):
         self.set(self.loc, self.scale)
         return circles
 
-    def _state(self) -> State:
-        return State(self._buffer.theta, self.table)
+    def state(self) -> State:
+        return State(self.parameters.theta, self.table)
 
-    def _compiled(self) -> Program:
+    def executable(self) -> Program:
         if self._program is None:
             self._program = Program([], [0], self.input_dim, self.dtype, front=True)
         return self._program

@@ -43,7 +43,7 @@ class Embedding(Parametrised):
         self._network = MLP(condition_dim, hidden, self.output_dim, activation=activation, dropout=dropout,
                             zero_output=False, rng=rng)  # fmt: skip
         self.work_rows, self.temp_rows = self._network.work_rows, self._network.temp_rows
-        self._buffer = ParameterBuffer(self._network.parameters, dtype)
+        self.parameters = ParameterBuffer(self._network.parameters, dtype)
 
     @property
     def kernels(self) -> tuple[Callable, Callable]:
@@ -51,7 +51,7 @@ class Embedding(Parametrised):
 
     @property
     def theta_size(self) -> int:
-        return self._buffer.theta.size
+        return self.parameters.theta.size
 
     def spec(self, link: Link) -> list[int]:
         """The integers that the kernels read."""
@@ -66,7 +66,7 @@ class Embedding(Parametrised):
         out, work, temp = (np.empty((m, lanes), self.dtype) for m in (self.output_dim, self.work_rows, self.temp_rows))
         forward, _ = self.kernels
         spec = np.array(self.spec(Link(self.dtype, (forward,))), np.int64)
-        forward(spec, self._buffer.theta, block, 0, 0, block, out, work, temp)
+        forward(spec, self.parameters.theta, block, 0, 0, block, out, work, temp)
         return out[:, :n].T.astype(np.float64)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npflows.core.atomic import atomic_write
 from npflows.core.checks import as_numeric, as_weights
-from npflows.files.flow_file import atomic_write
 from npflows.files.tables import TableError, check_writable
 
 if TYPE_CHECKING:

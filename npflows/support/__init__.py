@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from npflows.core.checks import as_numeric
 from npflows.core.configured import Configured
+from npflows.core.evaluation import Unconstrained
 
 __all__ = [
     "Column",
@@ -37,28 +37,17 @@ EDGE = 1e-6
 """Whole numbers are not placed closer than this to the ends of their cells."""
 
 
-class Entered(NamedTuple):
-    """Numbers on the line (n, d), the log-determinant of getting there (n,), and which rows (n,) lie in the support.
-
-    Rows outside are somewhere on the line, and to be ignored.
-    """
-
-    t: np.ndarray
-    log_det: np.ndarray
-    inside: np.ndarray
-
-
-class Column(Configured):
+class Column(Configured, abstract=True):
     """Where one column lives."""
 
     is_periodic = False
     is_integer = False
 
-    def enter(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray | float]:
+    def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray | float]:
         """t and log dt/dx at x, which lies inside."""
         return x, 0.0
 
-    def leave(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray | float]:
+    def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray | float]:
         """x and log dx/dt."""
         return t, 0.0
 
@@ -91,11 +80,11 @@ class Positive(Column):
     def __init__(self, lower: float = 0.0) -> None:
         self.lower = _finite(lower, "lower")
 
-    def enter(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+    def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
         t = np.log(x - self.lower)
         return t, -t
 
-    def leave(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+    def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
         with np.errstate(over="ignore"):
             x = self.lower + np.exp(t)
         return np.clip(x, np.nextafter(self.lower, np.inf), np.finfo(np.float64).max), t
@@ -119,11 +108,11 @@ class Interval(Column):
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = _ends(low, high)
 
-    def enter(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+    def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
         below, above = np.log(x - self.low), np.log(self.high - x)
         return below - above, math.log(self.high - self.low) - below - above
 
-    def leave(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+    def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
         from scipy.special import expit, log_expit
 
         width = self.high - self.low
@@ -158,11 +147,11 @@ class Periodic(Column):
         wrapped = self.low + np.mod(x - self.low, self.high - self.low)
         return np.where(wrapped >= self.high, self.low, wrapped)
 
-    def enter(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
+    def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
         width = self.high - self.low
         return bound * (2 * (self.wrap(x) - self.low) / width - 1), math.log(2 * bound / width)
 
-    def leave(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
+    def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
         width = self.high - self.low
         return self.wrap(self.low + width * (t + bound) / (2 * bound)), math.log(width / (2 * bound))
 
@@ -182,11 +171,11 @@ class Integer(Interval):
         self.low, self.high = int(low), int(high)
         self._cells = Interval(self.low, self.high + 1)
 
-    def enter(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
-        return self._cells.enter(x, bound)
+    def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        return self._cells.to_unconstrained(x, bound)
 
-    def leave(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
-        return self._cells.leave(t, bound)
+    def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        return self._cells.from_unconstrained(t, bound)
 
     def bend(self, x: np.ndarray) -> np.ndarray:
         return self._cells.bend(x)
@@ -249,7 +238,7 @@ class Support:
     def has_integers(self) -> bool:
         return bool(self.integer.any())
 
-    def enter(self, x: np.ndarray) -> Entered:
+    def to_unconstrained(self, x: np.ndarray) -> Unconstrained:
         """From the user's values (n, d), whole numbers placed in their cells, to the line."""
         t = np.array(x, np.float64)
         log_det, inside = np.zeros(len(t)), np.ones(len(t), bool)
@@ -260,40 +249,40 @@ class Support:
                 inside &= ok | np.isnan(t[:, d])  # NaN stays what it is
                 t[:, d] = np.where(ok | np.isnan(t[:, d]), t[:, d], column.middle())
             with np.errstate(all="ignore"):
-                t[:, d], more = column.enter(t[:, d], self.bound)
+                t[:, d], more = column.to_unconstrained(t[:, d], self.bound)
                 log_det += more
         if not inside.all():
             unknown = np.isnan(t).any(axis=1)
             t[unknown & ~inside] = np.nan
             inside |= unknown
-        return Entered(t, log_det, inside)
+        return Unconstrained(t, log_det, inside)
 
-    def leave(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def from_unconstrained(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From the line to the user's values, whole numbers somewhere in their cells, with log |det dx/dt|."""
         x, log_det = np.array(t, np.float64), np.zeros(len(t))
         for d in self.moved:
             with np.errstate(all="ignore"):
-                x[:, d], more = self.columns[d].leave(t[:, d], self.bound)
+                x[:, d], more = self.columns[d].from_unconstrained(t[:, d], self.bound)
                 log_det += more
         return x, log_det
 
-    def enter_vjp(self, x: np.ndarray, dt: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
+    def to_unconstrained_vjp(self, x: np.ndarray, dt: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
         """The gradient with respect to x (n, d), from those with respect to t and log_det of `enter`."""
         dx = np.array(dt)
         for d in self.moved:
             column = self.columns[d]
             value = np.where(column.contains(x[:, d]), x[:, d], column.middle())
             with np.errstate(all="ignore"):
-                log_slope = column.enter(value, self.bound)[1]
+                log_slope = column.to_unconstrained(value, self.bound)[1]
                 dx[:, d] = dt[:, d] * np.exp(log_slope) + dlog_det * column.bend(value)
         return dx
 
-    def leave_vjp(self, t: np.ndarray, dx: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
+    def from_unconstrained_vjp(self, t: np.ndarray, dx: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
         """The gradient with respect to t (n, d), from those with respect to x and log_det of `leave`."""
         dt = np.array(dx)
         for d in self.moved:
             with np.errstate(all="ignore"):
-                log_slope = self.columns[d].leave(t[:, d], self.bound)[1]
+                log_slope = self.columns[d].from_unconstrained(t[:, d], self.bound)[1]
                 dt[:, d] = dx[:, d] * np.exp(log_slope) + dlog_det * self.columns[d].bend_back(t[:, d])
         return dt
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from npflows.core.checks import as_int, as_positive
-from npflows.support import EDGE, Entered, Support
+from npflows.core.evaluation import Unconstrained
+from npflows.support import EDGE, Support
 
 
 class Pixels(Support):
@@ -34,7 +35,7 @@ class Pixels(Support):
         self.integer, self.periodic = np.ones(dim, bool), np.zeros(dim, bool)
         self.dtype = np.dtype(np.uint8 if levels <= 256 else np.uint16 if levels <= 65536 else np.int64)
 
-    def enter(self, x: np.ndarray) -> Entered:
+    def to_unconstrained(self, x: np.ndarray) -> Unconstrained:
         """From dequantised values (n, d) in [0, levels] to the line."""
         t = np.array(x, np.float64)
         ok = (t >= 0) & (t <= self.levels)
@@ -45,9 +46,9 @@ class Pixels(Support):
             t[unknown & ~inside] = np.nan
             inside |= unknown
         if self.alpha is None:
-            return Entered(t, np.zeros(len(t)), inside)
+            return Unconstrained(t, np.zeros(len(t)), inside)
         u = self._share(t)
-        return Entered(np.log(u) - np.log1p(-u), self._log_slope(u).sum(axis=1), inside)
+        return Unconstrained(np.log(u) - np.log1p(-u), self._log_slope(u).sum(axis=1), inside)
 
     def _share(self, x: np.ndarray) -> np.ndarray:
         """alpha + (1 - 2 alpha) x / levels."""
@@ -57,7 +58,7 @@ class Pixels(Support):
         """log of the derivative of `enter` where the share is u."""
         return math.log((1 - 2 * self.alpha) / self.levels) - np.log(u) - np.log1p(-u)
 
-    def leave(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def from_unconstrained(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From the line to dequantised values, with log |det dx/dt|; they may lie a little outside [0, levels]."""
         if self.alpha is None:
             return np.array(t, np.float64), np.zeros(len(t))
@@ -67,7 +68,7 @@ class Pixels(Support):
         log_det = (math.log(scale) + log_expit(t) + log_expit(-t)).sum(axis=1)
         return scale * (expit(t) - self.alpha), log_det
 
-    def enter_vjp(self, x: np.ndarray, dt: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
+    def to_unconstrained_vjp(self, x: np.ndarray, dt: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
         """The gradient with respect to x (n, d), from those with respect to t and log_det of `enter`."""
         if self.alpha is None:
             return np.array(dt)
@@ -75,7 +76,7 @@ class Pixels(Support):
         slope = (1 - 2 * self.alpha) / self.levels
         return dt * np.exp(self._log_slope(u)) + dlog_det[:, None] * slope * (1 / (1 - u) - 1 / u)
 
-    def leave_vjp(self, t: np.ndarray, dx: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
+    def from_unconstrained_vjp(self, t: np.ndarray, dx: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
         """The gradient with respect to t (n, d), from those with respect to x and log_det of `leave`."""
         if self.alpha is None:
             return np.array(dx)

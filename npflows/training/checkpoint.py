@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npflows.files.flow_file import FlowFileError, atomic_write, pack, read_arrays, set_state
+from npflows.core.atomic import atomic_write
+from npflows.files.flow_file import FlowFileError, pack, read_arrays, set_state
 from npflows.training.data import Rows
 
 if TYPE_CHECKING:

@@ -60,8 +60,7 @@ def _pending(flow: NormalizingFlow) -> list[Layer]:
 
 def _most_rows(flow: NormalizingFlow) -> int:
     """Rows that there is memory for where layers are set."""
-    widest = max((layer.work_rows + layer.temp_rows for layer, _ in flow._leaves), default=1)
-    return max(2, INITIAL_VALUES // max(widest, 1))
+    return max(2, flow.executable().rows_within(INITIAL_VALUES))
 
 
 def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, condition: object = None) -> NormalizingFlow:
@@ -106,7 +105,7 @@ def _layer_after_layer(
         warn_user("layers are set from a single row, whose spread says little: give them more")
     if flow._support is not None:
         placed = flow._support.scatter(rows, rng) if flow._support.has_integers else rows
-        t, _, inside = flow._support.enter(placed)
+        t, _, inside = flow._support.to_unconstrained(placed)
         rows = np.where(inside[:, None], t, np.nan)
     inner, pending = flow._inner_condition(context), len(_pending(flow))
     values = flow.standardize.forward(rows)[0].reshape(len(rows), -1)
@@ -161,7 +160,7 @@ def _remedy(column: Column, farthest: float) -> str:
 def on_line(flow: NormalizingFlow, x: np.ndarray, place: float = 0.5) -> np.ndarray:
     """Rows as they enter the first layer: on the line, whole numbers from the middle, or elsewhere, of their cells."""
     support = flow._support
-    return x if support is None else support.enter(support.dequantise(x, place)).t
+    return x if support is None else support.to_unconstrained(support.dequantise(x, place)).t
 
 
 def standardization(flow: NormalizingFlow, rows: Rows, validation: Rows | None) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npflows.core.evaluation import transport
 from npflows.training.data import Rows
 from npflows.training.run import Run
 
@@ -49,11 +50,12 @@ class Trainer(Run):
 
     def _loss(self, theta: np.ndarray, rows: Rows) -> float:
         """Mean negative log-likelihood of some rows."""
-        program, state = self.flow._compiled(), self.flow._state(theta)
+        executable, state = self.flow.executable(), self.flow.state(theta)
         total, generator = 0.0, np.random.default_rng(0)  # whole numbers lie at the same points of their cells each time
         for x, weight, condition in rows.pieces():
             x = self._scattered(x, generator)
-            log_prob = program.transport(state, x, condition, y=False, log_det=False, log_prob=True).log_prob
+            log_prob = transport(executable, state, x, condition, y=False, log_det=False, log_prob=True,
+                                 bijection=self.flow._support).log_prob  # fmt: skip
             total -= log_prob.sum() if weight is None else (log_prob * weight).sum()
         return float(total / len(rows))
 
@@ -91,7 +93,7 @@ class Trainer(Run):
         n = len(batch)
         dlog = self._dlog[n] if weight is None else weight / -n
         log_prob = self._log_prob[:n]
-        self.flow._compiled().accumulate(self.flow._state(), x, condition, dlog, self.buffers[n],
+        self.flow.accumulate(x, condition, dlog, self.buffers[n],
                                          log_prob=log_prob, key=self.step + 1)  # fmt: skip
         loss = float((log_prob * dlog).sum())
         return loss, *self.take_step(n, loss, rate)

@@ -73,7 +73,7 @@ class Options:
         plateau = max(1, (self.patience or 20) // 4)
         return {
             "schedule": Schedule(self.schedule, self.learning_rate, total_steps, self.warmup_steps, plateau),
-            "optimizer": Adam(flow._buffer.theta, flow._buffer.free, self.weight_decay, self.clip_norm),
+            "optimizer": Adam(flow.parameters.theta, flow.parameters.free, self.weight_decay, self.clip_norm),
             "ema": self.ema,
             "rng": self.rng,
             "patience": self.patience,

@@ -61,11 +61,11 @@ class Run:
     ) -> None:
         self.flow, self.schedule, self.optimizer = flow, schedule, optimizer
         self.ema, self.rng, self.patience = ema, rng, patience
-        self.theta = flow._buffer.theta
+        self.theta = flow.parameters.theta
         self.average, self.best = self.theta.copy(), self.theta.copy()
         self.best_loss, self.best_round = math.inf, 0
         self.round, self.step, self.waited, self.bad_in_row, self.recoveries = 0, 0, 0, 0, 0
-        program = flow._compiled()
+        program = flow.executable()
         counts = {n: program.buffer_count(n, self.theta.nbytes) for n in batch_sizes}
         memory = np.zeros((max(counts.values()), self.theta.size), self.theta.dtype)
         self.buffers = {n: memory[:count] for n, count in counts.items()}

@@ -11,6 +11,7 @@ import numpy as np
 
 from npflows.backends.cpu.program import Program
 from npflows.core.checks import as_int, as_positive, warn_user
+from npflows.core.evaluation import pullback, transport
 from npflows.inference.importance import as_log_density, effective_sample_size
 from npflows.training.loop import Options
 from npflows.training.run import Run
@@ -66,8 +67,7 @@ class VariationalTrainer(Run):
         self.optimizer.free = self.optimizer.free.copy()
         start = flow._offsets[-1]
         self.optimizer.free[start : start + flow.base.theta_size] = False  # nor does weight decay move them
-        self._base = Program([], [flow._offsets[-1]], flow.latent_dim, flow.dtype, base=flow.base, front=True,
-                             support=flow._support)  # fmt: skip
+        self._base = Program([], [flow._offsets[-1]], flow.latent_dim, flow.dtype, base=flow.base, front=True)
 
     def begin(self) -> None:
         super().begin()
@@ -117,26 +117,25 @@ class VariationalTrainer(Run):
 
     def run_step(self, rate: float, beta: float) -> tuple[float, bool, float]:
         """One step: the ELBO of its samples, whether it was taken, and the norm of its gradient."""
-        n, state = self.batch_size, self.flow._state()
-        program = self.flow._compiled()
+        n, flow = self.batch_size, self.flow
         z = self.flow.base.sample(n, self.rng)
-        x, log_det, _ = program.transport(state, z, None, inverse=True)
+        x, log_det, _ = flow._transport(z, None, inverse=True)
         log_q = self.flow.base.log_prob(z) - log_det
         log_p, slope = self._call(x)
         tempered = log_p
         if beta < 1:
-            start = self._base.pullback(state, x, None, dlog=np.ones(n), input=True, gradient=False)
+            start = pullback(self._base, flow.state(), x, None, dlog=np.ones(n), input=True, gradient=False,
+                             bijection=flow._support)  # fmt: skip
             tempered = beta * log_p + (1 - beta) * start.log_prob
             slope = beta * slope + (1 - beta) * start.dx
         if self.sticking:
-            path = program.pullback(state, x, None, dlog=np.ones(n), input=True, gradient=False)
+            path = flow._pullback(x, None, dlog=np.ones(n), input=True, gradient=False)
             dx, dlog = (path.dx - slope) / n, np.zeros(n)
         else:
             dx, dlog = -slope / n, np.full(n, -1 / n)
         loss = float((log_q - tempered).mean())
         if math.isfinite(loss):
-            program.accumulate(state, z, None, dlog, self.buffers[n], log_prob=np.empty(n), dy=dx,
-                               inverse=True)  # fmt: skip
+            flow.accumulate(z, None, dlog, self.buffers[n], log_prob=np.empty(n), dy=dx, inverse=True)
         if not (math.isfinite(loss) and np.isfinite(slope).all()):
             self._note(x, log_p, slope)
         return float((log_p - log_q).mean()), *self.take_step(n, loss, rate)
@@ -160,8 +159,8 @@ class VariationalTrainer(Run):
 
     def _evaluate(self) -> tuple[float, float]:
         """ELBO and effective share of the samples that the fixed noise makes."""
-        x, log_det, _ = self.flow._compiled().transport(self.flow._state(self.kept), self.noise, None,
-                                                        inverse=True)  # fmt: skip
+        x, log_det, _ = transport(self.flow.executable(), self.flow.state(self.kept), self.noise, None, inverse=True,
+                                  bijection=self.flow._support)  # fmt: skip
         log_weights = self._call(x)[0] - self.flow.base.log_prob(self.noise) + log_det
         return float(log_weights.mean()), effective_sample_size(log_weights) / len(x)
 

@@ -170,7 +170,7 @@ class _Verification:
         pixels go in from the line."""
         if not isinstance(self.given._support, Pixels):
             return x, 0.0
-        entered = self.given._support.enter(x)
+        entered = self.given._support.to_unconstrained(x)
         return entered.t, entered.log_det
 
     def add(self, name: str, value: float, note: str = "", *, tolerance: float | None = None) -> None:
@@ -278,7 +278,7 @@ class _Verification:
             x, c = self.x[rows], None if self.condition is None else self.condition[rows]
             log_det = exact.forward(x, c)[1]
             line = self.columns.line
-            unit = column_scale(line.leave(self.x), self.scale) * line.slope(x)
+            unit = column_scale(line.to_unconstrained(self.x), self.scale) * line.slope(x)
             found = [log_abs_det(exact.forward, x, c, step * unit, self.columns.latent_period) for step in STEPS[dtype]]
             errors = np.nan_to_num(np.abs(np.array(found) - log_det), nan=np.inf).min(axis=0)
             known = errors[np.isfinite(errors)]

@@ -254,17 +254,17 @@ def bridge(
     from scipy.special import expit, log_expit, logsumexp
 
     def log_ratio(t: np.ndarray) -> np.ndarray:
-        x, log_slope = space.enter(t)
+        x, log_slope = space.from_unconstrained(t)
         with np.errstate(invalid="ignore"):
             ratio = log_density(x) + log_slope - proposal.log_density(t)
         return np.nan_to_num(ratio, nan=-np.inf, posinf=700.0, neginf=-np.inf)
 
-    first = space.leave(draw(PROPOSAL_ROWS, rng))
+    first = space.to_unconstrained(draw(PROPOSAL_ROWS, rng))
     nothing = Integral(math.nan, math.inf, "the proposal and the density do not overlap")
     if len(first) < 2 * first.shape[1]:
         return nothing
     proposal = Mixture(first, rng)
-    a = log_ratio(space.leave(draw(n, rng)))
+    a = log_ratio(space.to_unconstrained(draw(n, rng)))
     b = log_ratio(proposal.sample(len(a), rng))
     finite = np.concatenate([a, b])
     finite = finite[np.isfinite(finite)]

@@ -36,7 +36,7 @@ class Space:
             np.where(self.below | self.above, self.room(x), 1.0),
         )
 
-    def leave(self, x: np.ndarray) -> np.ndarray:
+    def to_unconstrained(self, x: np.ndarray) -> np.ndarray:
         """Numbers on the line (n, d) for x inside, by log and logit."""
         t = x.copy()
         for j, (low, high) in enumerate(zip(self.low, self.high)):
@@ -48,7 +48,7 @@ class Space:
                 t[:, j] = -np.log(high - x[:, j])
         return t
 
-    def enter(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def from_unconstrained(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The way back: x (n, d) and log |dx/dt| (n,)."""
         from scipy.special import expit, log_expit
 

@@ -7,19 +7,20 @@ comes out is float64.  How samples are cut into blocks, and blocks into gradient
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npflows.backends.cpu import driver
 from npflows.backends.cpu.compiler.calls import Link, address
 from npflows.backends.cpu.threads import pool as threads
+from npflows.core.backend import Result, State
 
 if TYPE_CHECKING:
     from npflows.base.base import Base
     from npflows.layers.layer import Layer
     from npflows.networks.embedding import Embedding
-    from npflows.support import Entered, Support
 
 CHUNK = 65536
 """Samples that one run of a driver takes at most; more are converted and run chunk by chunk."""
@@ -35,42 +36,6 @@ BUFFER_BYTES = 1 << 26
 """Memory for gradient buffers, about."""
 KEEP_BYTES = 1 << 27
 """Memory of a thread for what layers keep for their gradients; those with the most are run again where it does not do."""
-
-NO_FRONT = np.zeros((3, 0))
-_EMPTY_1, _EMPTY_2 = np.zeros(0), np.zeros((0, 0))
-
-
-class State(NamedTuple):
-    """The numbers that a program reads: parameters, and the float64 affine maps (3, columns) from the user's units of
-    samples and of conditions, each location, scale and its logarithm; without columns there is none."""
-
-    theta: np.ndarray
-    front: np.ndarray = NO_FRONT
-    condition_front: np.ndarray = NO_FRONT
-
-
-class Result(NamedTuple):
-    """What a run yields; empty arrays stand for what was not asked for."""
-
-    y: np.ndarray
-    log_det: np.ndarray
-    log_prob: np.ndarray
-
-
-class Cotangents(NamedTuple):
-    """Gradients of a scalar with respect to the input (n, d), the free parameters (num_params,) and, where there is one,
-    the condition (n, condition_dim)."""
-
-    input: np.ndarray
-    params: np.ndarray
-    condition: np.ndarray | None
-
-
-class Pullback(NamedTuple):
-    log_prob: np.ndarray
-    dx: np.ndarray
-    dcondition: np.ndarray
-    gradient: np.ndarray
 
 
 class Program:
@@ -93,8 +58,6 @@ class Program:
         What the condition goes through first; its parameters begin at `embedding_offset`.
     front : bool
         Whether a float64 affine map from the user's units comes before the layers.
-    support : Support, optional
-        The bijection from the user's values to the line that comes before all else.
     """
 
     def __init__(
@@ -110,22 +73,21 @@ class Program:
         embedding: Embedding | None = None,
         embedding_offset: int = 0,
         front: bool = False,
-        support: Support | None = None,
     ) -> None:
         self.dtype = np.dtype(dtype)
         self.condition_dim = condition_dim
-        self._dims = (input_dim, output_dim or input_dim)
+        self.input_dim, self.output_dim = self._dims = (input_dim, output_dim or input_dim)
         scratch = [layer.work_rows + layer.temp_rows for layer in layers]
         self._is_wide = max(scratch, default=0) * BLOCKS[1] * self.dtype.itemsize > WIDE_BYTES
         self._again = self._run_again(layers)
         self._temp_rows = max((layer.temp_rows for layer in (*layers, *filter(None, [embedding]))), default=0)
-        self._support = support
         self._context_rows = condition_dim if embedding is None else embedding.output_dim
         self._embedding, self._embedding_offset = embedding, embedding_offset
         self._kept_rows = sum(layer.rows if again else layer.work_rows for layer, again in zip(layers, self._again))
         self._scratch_rows = self._rows_of_scratch(layers)
-        self._chunk = min(CHUNK, max(1, CHUNK_VALUES // max(self._dims) // BLOCKS[0]) * BLOCKS[0])
+        self.chunk_rows = min(CHUNK, max(1, CHUNK_VALUES // max(self._dims) // BLOCKS[0]) * BLOCKS[0])
         self._parts = (list(layers), list(offsets), base, front)
+        self._widest = max((layer.work_rows + layer.temp_rows for layer in layers), default=1)
         self._plans: dict[tuple[bool, bool], np.ndarray] = {}
 
     def block_width(self, n: int) -> int:
@@ -138,6 +100,10 @@ class Program:
         """Gradient buffers of `n_bytes` for n samples: as many threads as that can work at once."""
         blocks = -(-n // self.block_width(n))
         return min(blocks, max(8, blocks // 4), max(4, BUFFER_BYTES // max(n_bytes, 1)))
+
+    def rows_within(self, n_values: int) -> int:
+        """Samples whose scratch in the layer with the most is at most so many numbers."""
+        return n_values // max(self._widest, 1)
 
     def _run_again(self, layers: Sequence[Layer]) -> list[bool]:
         """Which layers are run again on the way back, from their inputs, instead of keeping their work: those with the most
@@ -227,151 +193,30 @@ class Program:
         return np.array(header + records + specs, np.int64)
 
     def transport(
-        self,
-        state: State,
-        x: np.ndarray,
-        condition: np.ndarray | None,
-        *,
-        inverse: bool = False,
-        y: bool = True,
-        log_det: bool = True,
-        log_prob: bool = False,
-    ) -> Result:
-        """Carry x (n, d) through the program."""
-        n, plan = len(x), self.plan(inverse, False)
-        result = Result(
-            np.empty((n, self._dims[0 if inverse else 1])) if y else _EMPTY_2,
-            np.empty(n) if log_det else _EMPTY_1,
-            np.empty(n) if log_prob else _EMPTY_1,
-        )
-        chunk = self._chunk
-        for start in range(0, n, chunk):
-            rows, context, out = x, condition, result
-            if n > chunk:
-                part = slice(start, min(start + chunk, n))
-                rows, context = x[part], None if condition is None else condition[part]
-                out = Result(result.y[part], result.log_det[part], result.log_prob[part])
-            rows, context = _native(rows), _EMPTY_2 if context is None else _native(context)
-            entered = None if inverse or self._support is None else self._support.enter(rows)
-            rows = rows if entered is None else entered.t
-            self._transport_chunk(plan, state, rows, context, start, out)
-            if entered is not None:
-                _from_line(entered, out)
-            elif inverse and self._support is not None:
-                out.y[:], more = self._support.leave(out.y)
-                out.log_det[:] += more[: out.log_det.size]
-        return result
-
-    def _transport_chunk(
-        self,
-        plan: np.ndarray,
-        state: State,
-        x: np.ndarray,
-        condition: np.ndarray,
-        origin: int,
-        out: tuple[np.ndarray, ...],
+        self, state: State, x: NDArray, condition: NDArray, out: Result, *, inverse: bool = False, origin: int = 0
     ) -> None:
         n = len(x)
         width = self.block_width(n)
         threads.run(driver.transport, "transport", -(-n // width), self._scratch(n, False), self.dtype,
-                    (plan, *state, x, condition, 0, origin, width, *out))  # fmt: skip
+                    (self.plan(inverse, False), *state, x, condition, 0, origin, width, *out))  # fmt: skip
 
     def pullback(
         self,
         state: State,
-        x: np.ndarray,
-        condition: np.ndarray | None,
+        x: NDArray,
+        condition: NDArray,
+        dy: NDArray,
+        dlog: NDArray,
+        buffers: NDArray,
+        log_prob: NDArray,
+        dx: NDArray,
+        dcondition: NDArray,
         *,
-        dlog: np.ndarray,
-        dy: np.ndarray | None = None,
-        inverse: bool = False,
-        input: bool = False,
-        gradient: bool = True,
-        skip_zero: bool = False,
-    ) -> Pullback:
-        """Carry cotangents back: dlog (n,) of log_prob where the program has a base, else of log_det with dy of the
-        result.  `input` and `gradient` say what is wanted; the gradient is of theta, in float64.  With
-        `skip_zero`, samples whose dlog is 0 are left out, whatever they hold."""
-        n = len(x)
-        log_prob = np.empty(n)
-        dx = np.empty((n, self._dims[1 if inverse else 0])) if input else _EMPTY_2
-        dcondition = np.empty((n, self.condition_dim)) if input and self.condition_dim else _EMPTY_2
-        total = np.zeros(state.theta.size if gradient else 0)
-        chunk = self._chunk
-        for start in range(0, n, chunk):
-            part = slice(start, min(start + chunk, n))
-            if skip_zero and not dlog[part].all():
-                used = start + np.flatnonzero(dlog[part])
-                if len(used):
-                    some = self.pullback(state, x[used], None if condition is None else condition[used],
-                                         dlog=dlog[used], gradient=gradient)  # fmt: skip
-                    log_prob[used] = some.log_prob
-                    total += some.gradient
-                continue
-            count = self.buffer_count(part.stop - start, state.theta.nbytes)
-            buffers = np.empty((count, total.size), self.dtype)
-            self.accumulate(state, x[part], None if condition is None else condition[part], dlog[part], buffers,
-                            dy=None if dy is None else dy[part], log_prob=log_prob[part], dx=dx[part],
-                            dcondition=dcondition[part], inverse=inverse, origin=start)  # fmt: skip
-            for buffer in buffers:
-                total += buffer
-        return Pullback(log_prob, dx, dcondition, total)
-
-    def accumulate(
-        self,
-        state: State,
-        x: np.ndarray,
-        condition: np.ndarray | None,
-        dlog: np.ndarray,
-        buffers: np.ndarray,
-        *,
-        log_prob: np.ndarray,
-        dy: np.ndarray | None = None,
-        dx: np.ndarray = _EMPTY_2,
-        dcondition: np.ndarray = _EMPTY_2,
         inverse: bool = False,
         key: int = 0,
         origin: int = 0,
     ) -> None:
-        """One run of the driver with what it writes given: buffers (buffer_count, theta.size), log_prob (n,)."""
-        n, plan, support = len(x), self.plan(inverse, True), self._support
-        width = self.block_width(n)
-        rows = _native(x)
-        context = _EMPTY_2 if condition is None else _native(condition)
-        cotangents = _EMPTY_2 if dy is None else _native(dy)
-        dlog, given, entered = _native(dlog), rows, None
-        if support is not None and inverse:
-            t = np.empty((n, self._dims[0]))
-            self._transport_chunk(self.plan(True, False), state, rows, context, origin, (t, _EMPTY_1, _EMPTY_1))
-            cotangents = support.leave_vjp(t, cotangents, dlog)
-        elif support is not None:
-            entered = support.enter(rows)
-            rows, dlog = entered.t, np.where(entered.inside, dlog, 0.0)
-
+        n = len(x)
         threads.run(driver.pullback, "pullback", len(buffers), self._scratch(n, True), self.dtype,
-                    (plan, *state, rows, context, key, origin, width, cotangents, dlog, log_prob, dx, dcondition,
-                     len(buffers), buffers))  # fmt: skip
-        if entered is not None:
-            _from_line(entered, Result(_EMPTY_2, _EMPTY_1, log_prob))
-            if dx.size:
-                dx[:] = support.enter_vjp(given, dx, dlog)
-
-
-def _from_line(entered: Entered, out: Result) -> None:
-    """Add the log-determinant of entering the line to what came out; rows outside the support have no density."""
-    for values, outside in ((out.y, np.nan), (out.log_det, np.nan), (out.log_prob, -np.inf)):
-        if values.size:
-            if values.ndim == 1:
-                values += entered.log_det
-            if not entered.inside.all():
-                values[~entered.inside] = outside
-
-
-def _native(a: np.ndarray) -> np.ndarray:
-    """As a contiguous float64 array that compiled code may take; a copy where it isn't one yet."""
-    if type(a) is np.ndarray:
-        if a.dtype != np.float64:
-            return a.astype(np.float64, order="C")
-        if a.flags.carray:
-            return a
-    return np.require(a, np.float64, ["C", "A", "W", "E"])
+                    (self.plan(inverse, True), *state, x, condition, key, origin, self.block_width(n), dy, dlog, log_prob,
+                     dx, dcondition, len(buffers), buffers))  # fmt: skip

@@ -1,0 +1,147 @@
+"""What a backend is: whatever can run programs.  The rest of npflows knows backends by these protocols alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+IDENTITY = np.zeros((3, 0))
+"""The affine map that is none: no columns."""
+
+
+class State(NamedTuple):
+    """The numbers that a program reads.
+
+    Attributes
+    ----------
+    theta : ndarray
+        The parameters, in one vector.
+    standardization, condition_standardization : ndarray (3, columns)
+        Location, scale and logarithm of the scale of the float64 affine map from the user's units of samples, and of
+        conditions; without columns there is none.
+    """
+
+    theta: NDArray
+    standardization: NDArray = IDENTITY
+    condition_standardization: NDArray = IDENTITY
+
+
+class Result(NamedTuple):
+    """What a program gives for n samples; an empty array stands for what was not asked for.
+
+    Attributes
+    ----------
+    y : ndarray (n, output_dim)
+    log_det, log_prob : ndarray (n,)
+    """
+
+    y: NDArray
+    log_det: NDArray
+    log_prob: NDArray
+
+
+class Pullback(NamedTuple):
+    """Gradients of a scalar through a program, and the log-density that was met on the way.
+
+    Attributes
+    ----------
+    log_prob : ndarray (n,)
+    dx : ndarray (n, input_dim)
+    dcondition : ndarray (n, condition_dim)
+    gradient : ndarray (theta.size,)
+    """
+
+    log_prob: NDArray
+    dx: NDArray
+    dcondition: NDArray
+    gradient: NDArray
+
+
+class Cotangents(NamedTuple):
+    """Gradients of a scalar with respect to the input (n, d), the free parameters (num_params,) and, where there is one,
+    the condition (n, condition_dim)."""
+
+    input: NDArray
+    params: NDArray
+    condition: NDArray | None
+
+
+class Outcome(NamedTuple):
+    """What became of an optimizer's step."""
+
+    taken: bool
+    gradient_norm: float
+
+
+class Optimizer(Protocol):
+    """Adam's state for one parameter vector, where the backend keeps it."""
+
+    theta: NDArray
+    free: NDArray
+    m: NDArray
+    v: NDArray
+    steps: int
+    weight_decay: float
+    clip_norm: float | None
+
+    def forget(self) -> None:
+        """Start over with no moments."""
+
+    def step(self, buffers: NDArray, rate: float) -> Outcome:
+        """Add up the gradient buffers (g, p) and take a step, unless the gradient is not finite."""
+
+
+class Executable(Protocol):
+    """A program that a backend has compiled for one dtype.
+
+    Its methods take contiguous float64 arrays of at most `chunk_rows` samples; `npflows.core.evaluation` cuts larger
+    tables into chunks and converts what users give.
+    """
+
+    chunk_rows: int
+    """Samples that one call takes at most."""
+    input_dim: int
+    output_dim: int
+    condition_dim: int
+
+    def transport(
+        self, state: State, x: NDArray, condition: NDArray, out: Result, *, inverse: bool = False, origin: int = 0
+    ) -> None:
+        """Carry x (n, input_dim) through the program and fill the arrays of `out` that are not empty.
+
+        `origin` is the number of the first sample.
+        """
+
+    def pullback(
+        self,
+        state: State,
+        x: NDArray,
+        condition: NDArray,
+        dy: NDArray,
+        dlog: NDArray,
+        buffers: NDArray,
+        log_prob: NDArray,
+        dx: NDArray,
+        dcondition: NDArray,
+        *,
+        inverse: bool = False,
+        key: int = 0,
+        origin: int = 0,
+    ) -> None:
+        """Carry cotangents back through the program at x (n, input_dim).
+
+        With a base, dlog (n,) is the cotangent of log_prob, which is filled; without one, or for the inverse, it
+        is that of log_det, and dy (n, output_dim) that of the result.  Fills dx and dcondition unless they are empty, and
+        the gradient buffers (buffer_count, theta.size), whose sum is the gradient.  `key` is above 0 in training and seeds
+        the random masks of dropout.
+        """
+
+    def buffer_count(self, n: int, n_bytes: int) -> int:
+        """Gradient buffers of `n_bytes` for n samples; it follows from the program and n alone."""
+        ...
+
+    def rows_within(self, n_values: int) -> int:
+        """Samples whose intermediate values in the widest layer are at most so many numbers."""
+        ...
