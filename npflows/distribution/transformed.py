@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from npflows.backends.cpu.program import Program
 from npflows.base import Cylinder, as_base
 from npflows.base.base import Base
 from npflows.core import evaluation
-from npflows.core.backend import IDENTITY, Pullback, Result, State
+from npflows.core.backend import IDENTITY, Executable, Pullback, Result, State, select
 from npflows.core.checks import as_condition, as_int, as_rng, as_rows
 from npflows.core.configured import Configured
+from npflows.core.operations import Placed, Program
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised, writeable
 from npflows.layers.layer import Layer
 from npflows.layers.standardize import Standardize, affine_table
@@ -129,7 +129,7 @@ class Assembled(Parametrised, Configured, abstract=True):
             for layer, offset in zip(self.flow_layers[1:], self._offsets[1:])
             for leaf, at in layer.leaves()
         ]
-        self._programs: dict[bool, Program] = {}
+        self._programs: dict[bool, Executable] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_programs": {}, "_target": None}
@@ -183,20 +183,25 @@ class Assembled(Parametrised, Configured, abstract=True):
         """Set location and (positive) scale of each value of the condition, which the flow standardises by; `fit` does."""
         self._condition_front = affine_table(loc, scale, self.condition_dim)
 
-    def executable(self, with_base: bool = True) -> Program:
+    def program(self, with_base: bool = True) -> Program:
         """The flow as a program, which ends in the base distribution unless only the map is wanted."""
+        embedding = None
+        if self._embedding is not None:
+            embedding = Placed(self._embedding.operation, self._offsets[-2])
+        return Program(
+            tuple(Placed(leaf.operation(), offset) for leaf, offset in self._leaves),
+            self.latent_dim,
+            self.latent_dim,
+            base=Placed(self.base.operation(), self._offsets[-1]) if with_base else None,
+            condition_dim=self.condition_dim,
+            embedding=embedding,
+            standardized=True,
+        )
+
+    def executable(self, with_base: bool = True) -> Executable:
+        """The flow's program, ready to run."""
         if with_base not in self._programs:
-            self._programs[with_base] = Program(
-                [leaf for leaf, _ in self._leaves],
-                [offset for _, offset in self._leaves] + self._offsets[-1:],
-                self.latent_dim,
-                self.dtype,
-                base=self.base if with_base else None,
-                condition_dim=self.condition_dim,
-                embedding=self._embedding,
-                embedding_offset=self._offsets[-2],
-                front=True,
-            )
+            self._programs[with_base] = select().compile(self.program(with_base), self.dtype)
         return self._programs[with_base]
 
     def _transport(self, x: np.ndarray, condition: np.ndarray | None, **wanted: bool) -> Result:

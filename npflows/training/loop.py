@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from npflows.core.checks import as_choice, as_int, as_positive, as_rng
 from npflows.training import checkpoint as checkpoints
-from npflows.training.adam import Adam
 from npflows.training.progress import Progress
 from npflows.training.run import Run
 from npflows.training.schedules import SCHEDULES, Schedule
@@ -73,7 +72,9 @@ class Options:
         plateau = max(1, (self.patience or 20) // 4)
         return {
             "schedule": Schedule(self.schedule, self.learning_rate, total_steps, self.warmup_steps, plateau),
-            "optimizer": Adam(flow.parameters.theta, flow.parameters.free, self.weight_decay, self.clip_norm),
+            "optimizer": flow.executable().optimizer(
+                flow.parameters.theta, flow.parameters.free, self.weight_decay, self.clip_norm
+            ),
             "ema": self.ema,
             "rng": self.rng,
             "patience": self.patience,

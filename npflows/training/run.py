@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from npflows.core.backend import Optimizer
 from npflows.core.errors import TrainingError
-from npflows.training.adam import Adam
 from npflows.training.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Run:
     batch_sizes : set of int
         Samples that a step may have.
     schedule : Schedule
-    optimizer : Adam
+    optimizer : Optimizer
     ema : float or None
         Decay of a moving average of the parameters, which then is what is judged and kept.
     rng : numpy.random.Generator
@@ -54,7 +54,7 @@ class Run:
         batch_sizes: set[int],
         *,
         schedule: Schedule,
-        optimizer: Adam,
+        optimizer: Optimizer,
         ema: float | None,
         rng: np.random.Generator,
         patience: int | None = None,

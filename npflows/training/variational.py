@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npflows.backends.cpu.program import Program
+from npflows.core.backend import select
 from npflows.core.checks import as_int, as_positive, warn_user
 from npflows.core.evaluation import pullback, transport
+from npflows.core.operations import Placed, Program
 from npflows.inference.importance import as_log_density, effective_sample_size
 from npflows.training.loop import Options
 from npflows.training.run import Run
@@ -67,7 +68,9 @@ class VariationalTrainer(Run):
         self.optimizer.free = self.optimizer.free.copy()
         start = flow._offsets[-1]
         self.optimizer.free[start : start + flow.base.theta_size] = False  # nor does weight decay move them
-        self._base = Program([], [flow._offsets[-1]], flow.latent_dim, flow.dtype, base=flow.base, front=True)
+        base = Placed(flow.base.operation(), start)
+        program = Program((), flow.latent_dim, flow.latent_dim, base=base, standardized=True)
+        self._base = select().compile(program, flow.dtype)
 
     def begin(self) -> None:
         super().begin()
