@@ -1,10 +1,10 @@
-"""Writes the bits that every entry of the test registry computes to one file.
+"""Writes the bits that every entry of the test registry, and every golden flow, computes to one file.
 
     python tests/pins.py FILE.npz [--tree FOLDER] [--only WORD]
 
-What is written depends on the tree's own registry and on the public interface of its npflows alone, so that this script
-also works on other commits, whatever their files are called.  Everything is computed with one thread and with two, which
-must give the same bits.  `compare_bits.py` compares two trees.
+What is written depends on the tree's own registry, its golden files and the public interface of its npflows alone, so that
+this script also works on other commits, whatever their files are called.  Everything is computed with one thread and with
+two, which must give the same bits.  `compare_bits.py` compares two trees.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def of_model(make: Callable[[], Any]) -> Values:
         flow = randomize(make())
         try:
             flow.fit_variational(target, max_steps=3, steps_per_round=3, validation_size=0, **schedule)
-        except ValueError:  # integer columns, or a base with bounds
+        except ValueError:  # whole numbers have no gradient
             values["fit_variational is refused"] = np.array(True)
         else:
             values["parameters after fit_variational"] = flow.params
@@ -146,6 +146,16 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
+def golden_flows(tree: Path, load: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """The flows of the tree's golden files, some of which are of a kind that the registry does not have."""
+
+    def constructor(file: Path) -> Callable[..., Any]:
+        return lambda dtype, rng: load(file, dtype=dtype)
+
+    files = sorted((tree / "tests").rglob("golden/*.npz"))
+    return {f"golden {file.stem}": constructor(file) for file in files}
+
+
 def dump(tree: Path, only: str = "") -> Values:
     """Everything by "entry | dtype | quantity"."""
     registry = load_registry(tree)
@@ -153,7 +163,8 @@ def dump(tree: Path, only: str = "") -> Values:
 
     if Path(npflows.__file__).resolve().parents[1] != tree:
         raise SystemExit(f"npflows was imported from {npflows.__file__}, which is not in {tree}")
-    tables = ((of_layer, registry.LAYERS), (of_model, registry.MODELS))
+    models = registry.MODELS | golden_flows(tree, npflows.load)
+    tables = ((of_layer, registry.LAYERS), (of_model, models))
     entries = [(kind, name, table[name], dtype)
                for dtype in DTYPES for kind, table in tables for name in table if only in name]  # fmt: skip
     results: Values = {}
