@@ -68,7 +68,7 @@ def test_a_column_of_58000_keeps_its_digits():
 
 
 def test_the_density_is_in_the_units_of_the_columns():
-    flow, scaled = fitted(), fitted(TABLE * [1024.0, 0.25])  # powers of 2: standardised to the same bits
+    flow, scaled = fitted(), fitted(TABLE * [1024.0, 0.25])  # powers of 2: standardized to the same bits
     np.testing.assert_array_equal(scaled.params, flow.params)
     shifted = flow.log_prob(OTHER) - math.log(1024 * 0.25)
     np.testing.assert_allclose(scaled.log_prob(OTHER * [1024.0, 0.25]), shifted, rtol=1e-12)

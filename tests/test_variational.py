@@ -568,8 +568,8 @@ def refused(error, message, call, flow):
     """The call raises, and leaves the flow as it was."""
 
     def state():
-        target = flow._target
-        return flow.params, flow.standardize.table.copy(), dict(flow.history), flow._is_standardized, target  # fmt: skip
+        target = flow.target
+        return flow.params, flow.standardize.table.copy(), dict(flow.history), flow.preprocessing.is_standardized, target  # fmt: skip
 
     before = state()
     with pytest.raises(error, match=message):

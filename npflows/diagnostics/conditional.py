@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npflows.core.checks import as_int, as_rng, as_rows
 from npflows.diagnostics.common import pieces, rows_of, samples_of_each
 from npflows.diagnostics.latent import ks_uniform
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+from npflows.distribution.transformed import TransformedDistribution
 
 BAND = 0.99
 """What the expected band of a rank histogram holds of each bin's counts."""
@@ -54,7 +51,7 @@ class SBC:
 
 
 def sbc_ranks(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     x: object,
     condition: object = None,
     n_samples: int = 255,
@@ -140,7 +137,7 @@ class Tarp:
 
 
 def tarp_coverage(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     x: object,
     condition: object = None,
     n_samples: int = 200,

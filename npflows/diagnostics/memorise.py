@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npflows.core.checks import as_int, as_rng
 from npflows.diagnostics.common import rows_of
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+from npflows.distribution.transformed import TransformedDistribution
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Memorisation:
 
 
 def memorisation(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     train: object,
     held_out: object,
     *,
@@ -123,7 +120,7 @@ def _exchange(hits: np.ndarray, n_train: int) -> tuple[float, float, float]:
 
 
 def _likelihood(
-    flow: NormalizingFlow, rows: np.ndarray, condition: np.ndarray | None, name: str
+    flow: TransformedDistribution, rows: np.ndarray, condition: np.ndarray | None, name: str
 ) -> tuple[float, float, int]:  # fmt: skip
     """Mean log-density, its standard error, and how many rows have density 0."""
     log_prob = np.asarray(flow.log_prob(rows, condition))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from npflows.distribution.transformed import TransformedDistribution
 from npflows.verify.space import Axes, Columns, Space
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
 
 LogDensity = Callable[[np.ndarray], np.ndarray]
 
@@ -291,7 +289,7 @@ def bridge(
 
 
 def integrate(
-    flow: NormalizingFlow, condition: np.ndarray | None, rng: np.random.Generator, share: int = 1
+    flow: TransformedDistribution, condition: np.ndarray | None, rng: np.random.Generator, share: int = 1
 ) -> Integral:  # fmt: skip
     """The integral of a flow's density under one condition, with a `share`-th of the usual work."""
     d, space = flow.latent_dim, Columns(flow).space
