@@ -36,7 +36,7 @@ _Flow = TypeVar("_Flow", bound="NormalizingFlow")
 class NormalizingFlow(TransformedDistribution):
     """An exact, trainable density: layers that carry data to a base distribution, and back.
 
-    Whatever the compute dtype, methods take arrays of any layout or numeric dtype and return float64.  Where they take
+    With either compute dtype, methods take arrays of any layout or numeric dtype and return float64.  Where they take
     samples (n, input_dim), one sample without its axis is taken as well, and the result comes without it too.
 
     Parameters
@@ -146,5 +146,5 @@ class NormalizingFlow(TransformedDistribution):
     def reset(self: _Flow, rng: object = None) -> _Flow:
         """Start afresh: new first weights, no standardization, no history."""
         self.parameters.theta[:] = construct(type(self), self.arguments, as_rng(rng)).parameters.theta
-        self.forget()
+        self._forget()
         return self

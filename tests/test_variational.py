@@ -568,8 +568,8 @@ def refused(error, message, call, flow):
     """The call raises, and leaves the flow as it was."""
 
     def state():
-        target = flow.target
-        return flow.params, flow.standardize.table.copy(), dict(flow.history), flow.preprocessing.is_standardized, target  # fmt: skip
+        standardized = flow.preprocessing.is_standardized
+        return flow.params, flow.standardize.table.copy(), dict(flow.history), standardized, flow.target
 
     before = state()
     with pytest.raises(error, match=message):

@@ -12,7 +12,7 @@ from npflows.diagnostics.latent import ks_uniform
 from npflows.distribution.transformed import TransformedDistribution
 
 BAND = 0.99
-"""What the expected band of a rank histogram holds of each bin's counts."""
+"""Share of each bin's counts that the expected band of a rank histogram holds."""
 MOST_BINS = 32
 ROWS_PER_BIN = 10
 
@@ -29,7 +29,7 @@ class SBC:
     counts : ndarray of int (d, bins)
         Histogram of the ranks; each bin holds as many different ranks.
     expected : float
-        What each bin should count.
+        The count that each bin should have.
     band : (int, int)
         Within which 99 % of the counts lie if the flow is right.
     chi_squared, p_value : ndarray (d,)

@@ -106,7 +106,7 @@ class Coverage:
     interval : ndarray (k, d)
         Share of the rows within the central interval of each latent column.
     ball : ndarray (k,)
-        Share of the rows within the ball around the latent centre.
+        Share of the rows within the ball around the latent center.
     error : ndarray (k,)
         Standard error of either if the flow is right.
     """

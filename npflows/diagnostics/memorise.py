@@ -1,4 +1,4 @@
-"""Has the flow learnt its training rows by heart?"""
+"""Has the flow learned its training rows by heart?"""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def memorisation(
 ) -> Memorisation:
     """Compare the training rows with held-out rows, by their log-likelihood and by how near the samples come to them.
 
-    A flow that has learnt the distribution and nothing else treats both alike.  Some difference of the log-likelihoods is
+    A flow that has learned the distribution and nothing else treats both alike.  Some difference of the log-likelihoods is
     what every fit has; samples that lie nearer to training rows than chance allows are copies of them, in the manner of
     the three-sample test of Meehan et al. 2020 (arXiv:2004.05675).  The p-value is exact up to the normal approximation
     under random exchange of training and held-out rows: where many samples share their nearest row, a binomial one

@@ -179,7 +179,7 @@ class Assembly(Parametrised, Configured, abstract=True):
         """The layers that are set from data once, activation normalization for instance."""
         return [leaf for leaf, _ in self.leaves if leaf.initialized is not None]
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Undo everything but the parameters that was set from data: standardization, first layers, history."""
         self.preprocessing.forget()
         self.conditioning.forget()
@@ -188,7 +188,7 @@ class Assembly(Parametrised, Configured, abstract=True):
         self.history, self.effective_rows = {}, None
 
     def learned_arrays(self) -> dict[str, np.ndarray]:
-        """Everything that the flow has learnt: theta, and location and scale of samples and conditions."""
+        """Everything that the flow has learned: theta, and location and scale of samples and conditions."""
         return {
             "theta": self.parameters.theta,
             "standardize": np.stack([self.standardize.loc, self.standardize.scale]),

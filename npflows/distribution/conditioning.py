@@ -15,7 +15,7 @@ from npflows.networks.embedding import Embedding
 
 
 class Conditioning:
-    """The step between the user's conditions and what layers see of them: standardization, names and an embedding.
+    """The step between the user's conditions and the context of the layers: standardization, names and an embedding.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class Conditioning:
         self.table = IDENTITY
 
     def inner(self, condition: np.ndarray | None) -> np.ndarray | None:
-        """What the layers see of a condition (n, dim): standardized, and embedded where there is an embedding."""
+        """A condition (n, dim) as the layers see it: standardized, and embedded where there is an embedding."""
         if condition is None:
             return None
         table = self.table

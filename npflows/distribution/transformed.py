@@ -181,7 +181,7 @@ class TransformedDistribution(Assembly, abstract=True):
             How many, 0 included.
         rng : int, numpy.random.Generator or None
         temperature : float
-            Multiplies the distance from the base distribution's centre, where latent samples are drawn; above 0.
+            Multiplies the distance from the base distribution's center, where latent samples are drawn; above 0.
         condition : array_like, optional
             One for all samples or one for each.
 

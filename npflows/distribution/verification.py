@@ -119,7 +119,7 @@ class VerificationReport:
 
 
 def fingerprint(flow: Learned) -> str:
-    """Twelve hexadecimal digits of a hash of all that a flow has learnt; the same whatever the compute dtype."""
+    """Twelve hexadecimal digits of a hash of all that a flow has learned; the same whatever the compute dtype."""
     arrays = {**flow.learned_arrays(), "theta": flow.params}
     digest = hashlib.sha256(f"{type(flow).__name__} {flow.latent_dim}".encode())
     for name in sorted(arrays):

@@ -93,13 +93,13 @@ def fit(
     ema : float, optional
         Decay, for instance 0.999, of a moving average of the parameters to keep instead of the last ones.
     on_invalid : {"raise", "drop"}
-        What to do with rows that have NaN or infinite values.
+        Whether rows that have NaN or infinite values are an error or are left out.
     missing : float, "nan", sequence of them or mapping, optional
-        What stands for an entry of x and `validation_data` that is missing: 99.0, or [99.0, "nan"], or by column number
+        The value that stands for a missing entry of x and `validation_data`: 99.0, or [99.0, "nan"], or by column number
         or name {"u": 99.0}.  By default nothing does.
     on_missing : {"drop", "impute"}
-        What to do with rows that have missing entries: leave them out; or, each time one of them is used, give it those of
-        a complete row, drawn from the 10 training rows that are nearest in its other entries and its condition, so that
+        Rows that have missing entries are left out; or, each time one of them is used, it is given those of a complete
+        row, drawn from the 10 training rows that are nearest in its other entries and its condition, so that
         the fit averages over what they might be.  The draws are fixed for validation and standardization.  This is right
         where what is missing could have been anything that such rows have, and wrong where entries are missing because of
         what they are: for what was too faint to be seen it puts what was bright enough.

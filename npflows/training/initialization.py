@@ -22,7 +22,7 @@ INITIAL_ROWS = 10000
 INITIAL_VALUES = 1 << 25
 """Values of the layer with the most scratch, for all of these rows together."""
 FAR = 3.0
-"""Values so many tail bounds from the centre are far outside."""
+"""Values so many tail bounds from the center are far outside."""
 
 
 def set_from_data(

@@ -71,8 +71,8 @@ class VariationalTrainer(Run):
             self.best_loss = -first if math.isfinite(first) else math.inf
 
     def _take_over(self) -> None:
-        """Mark the flow as learnt from this target."""
-        self.flow.preprocessing.is_standardized = True  # a later fit goes on from what is learnt here
+        """Mark the flow as learned from this target."""
+        self.flow.preprocessing.is_standardized = True  # a later fit goes on from what is learned here
         for layer in self.flow.data_dependent_layers:
             layer.initialized = True
         self.flow.target = self.target

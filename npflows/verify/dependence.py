@@ -20,7 +20,7 @@ from npflows.networks.convnet import ConvNet
 
 
 def promised_dependence(layer: Layer) -> np.ndarray | None:
-    """Which result (row) of a layer's `forward` may depend on which value (column); None where nothing is promised."""
+    """The results (rows) of a layer's `forward` that may depend on each value (column); None where nothing is promised."""
     n = layer.input_dim
     if isinstance(layer, Autoregressive):
         place = np.argsort(layer.order)
