@@ -19,8 +19,8 @@ import numba
 import numpy as np
 
 import npflows
+from npflows.backends.cpu.adam import Adam
 from npflows.backends.cpu.kernels.matmul import VECTOR_BYTES
-from npflows.training.adam import Adam
 from npflows.training.likelihood import Trainer
 from npflows.training.rows import Rows
 from npflows.training.schedules import Schedule

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import npflows
+from npflows.backends.cpu.adam import Adam
 from npflows.training import fit as fit_module
-from npflows.training.adam import Adam
 
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(600, 2)) @ [[1.0, 2.0], [0.0, 1.0]] + [1.0, -2.0]

@@ -10,8 +10,8 @@ import pytest
 
 import npflows
 from npflows import FlowFileError, TrainingError
+from npflows.backends.cpu.adam import Adam
 from npflows.inference.importance import effective_sample_size
-from npflows.training.adam import Adam
 
 MATRIX = np.array([[1.0, 0.0, 0.0], [1.2, 0.6, 0.0], [-0.5, 0.3, 0.8]])
 LOC = np.array([0.5, -1.0, 0.3])

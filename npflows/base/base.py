@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from npflows.backends.cpu.program import Program
 from npflows.core import evaluation
-from npflows.core.backend import State
+from npflows.core.backend import Executable, State, select
 from npflows.core.checks import as_dtype, as_int, as_positive, as_rng, as_rows
 from npflows.core.configured import Configured
+from npflows.core.operations import Custom, Operation, Placed, Program
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
 
 
@@ -33,16 +33,16 @@ class Base(Parametrised, Configured, abstract=True):
     """
 
     kernels: Sequence[Callable]
-    """log_prob and log_prob_vjp."""
+    """Of a distribution of your own: log_prob and log_prob_vjp."""
 
     def __init__(self, dim: int, parameters: list[Parameter], *, dtype: object = "float32") -> None:
         self.dim = as_int(dim, "dim")
         self.parameters = ParameterBuffer(parameters, as_dtype(dtype))
-        self._program: Program | None = None
+        self._executable: Executable | None = None
 
-    @property
-    def theta_size(self) -> int:
-        return self.parameters.theta.size
+    def operation(self) -> Operation:
+        """What the distribution computes, for backends."""
+        return Custom(type(self).__name__, self.dim, tuple(self.kernels), lambda link: self.spec(), self.theta_size)
 
     def spec(self) -> list[int]:
         """The integers that the kernels read."""
@@ -92,9 +92,10 @@ class Base(Parametrised, Configured, abstract=True):
         temperature = as_positive(temperature, "temperature")
         if temperature != 1:
             rows = np.where(self.tempered, self.center + (rows - self.center) / temperature, rows)
-        if self._program is None:
-            self._program = Program([], [0], self.dim, self.dtype, base=self)
-        result = evaluation.transport(self._program, State(self.parameters.theta), rows, None, y=False, log_det=False,
+        if self._executable is None:
+            program = Program((), self.dim, self.dim, base=Placed(self.operation(), 0))
+            self._executable = select().compile(program, self.dtype)
+        result = evaluation.transport(self._executable, State(self.parameters.theta), rows, None, y=False, log_det=False,
                                          log_prob=True)  # fmt: skip
         values = result.log_prob - int(self.tempered.sum()) * math.log(temperature)
         return values[0] if single else values
@@ -114,4 +115,4 @@ class Base(Parametrised, Configured, abstract=True):
         return np.broadcast_to(array, (self.dim,)).copy()
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_program": None}
+        return {**self.__dict__, "_executable": None}

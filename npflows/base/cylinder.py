@@ -4,30 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.jit import kernel
 from npflows.base.base import Base
-from npflows.base.normal import HALF_LOG_2PI
+from npflows.core import operations
 from npflows.core.checks import as_int, as_positive
 from npflows.core.parameters import Parameter
-
-# spec: for each column whether it is on a circle; theta: half the circumference
-
-
-@kernel
-def log_prob(spec, theta, z, log_prob):
-    """log p = -z^2 / 2 - log(2 pi) / 2 on the line, -log(2 bound) on a circle."""
-    on_circle = -np.log(2.0 * np.float64(theta[0]))
-    for d in range(z.shape[0]):
-        for t in range(z.shape[1]):
-            value = np.float64(z[d, t])
-            log_prob[t] += on_circle + 0.0 * value if spec[d] else -0.5 * value * value - HALF_LOG_2PI
-
-
-@kernel
-def log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
-    for d in range(z.shape[0]):
-        for t in range(z.shape[1]):
-            z[d, t] = z.dtype.type(0) if spec[d] else -dlog_prob[t] * z[d, t]
 
 
 class Cylinder(Base):
@@ -43,8 +23,6 @@ class Cylinder(Base):
     dtype : {"float32", "float64"}
     """
 
-    kernels = (log_prob, log_prob_vjp)
-
     def __init__(self, dim: int, periodic: object, bound: float, *, dtype: object = "float32") -> None:
         self.dim, self.bound = as_int(dim, "dim"), as_positive(bound, "bound")
         self.periodic = np.asarray(periodic, bool)
@@ -52,8 +30,8 @@ class Cylinder(Base):
             raise ValueError(f"periodic must say for each of {self.dim} columns whether it is, got {periodic!r}")
         super().__init__(dim, [Parameter("bound", np.array([self.bound]), False)], dtype=dtype)
 
-    def spec(self) -> list[int]:
-        return self.periodic.astype(int).tolist()
+    def operation(self) -> operations.Cylinder:
+        return operations.Cylinder(tuple(self.periodic.tolist()))
 
     @property
     def tempered(self) -> np.ndarray:

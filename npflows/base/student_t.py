@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.jit import inlined, kernel
-from npflows.backends.cpu.kernels import vecmath
 from npflows.base.base import Base
+from npflows.core import operations
 from npflows.core.checks import as_int
 from npflows.core.parameters import Parameter
 
@@ -16,59 +15,6 @@ FARTHEST = 1e150
 """Where quantiles end: the square of what lies beyond is out of range."""
 SMALLEST, LARGEST = math.log(0.1), math.log(1e6)
 """Bounds of the logarithm of the degrees of freedom: heavier tails have no use, lighter ones are normal."""
-
-
-@inlined
-def digamma(x):
-    """Derivative of log gamma for x > 0: recurrence, then the asymptotic series (Abramowitz and Stegun 6.3.18)."""
-    total = 0.0
-    while x < 10.0:
-        total -= 1.0 / x
-        x += 1.0
-    y = 1.0 / (x * x)
-    series = y * (1 / 12 - y * (1 / 120 - y * (1 / 252 - y * (1 / 240 - y * (1 / 132)))))
-    return total + math.log(x) - 0.5 / x - series
-
-
-@inlined
-def log_gamma_ratio(v):
-    """log G((v + 1) / 2) - log G(v / 2), by its series where the two would cancel."""
-    if v > 1e3:
-        return 0.5 * math.log(0.5 * v) - 0.25 / v + 1 / (24 * v * v * v)
-    return math.lgamma(0.5 * (v + 1)) - math.lgamma(0.5 * v)
-
-
-@inlined
-def degrees(log_df):
-    return math.exp(min(max(np.float64(log_df), SMALLEST), LARGEST))
-
-
-@kernel
-def log_prob(spec, theta, z, log_prob):
-    """log p = log G((v + 1) / 2) - log G(v / 2) - log(pi v) / 2 - (v + 1) / 2 log(1 + z^2 / v), v degrees of freedom;
-    twin of scipy.stats.t.logpdf."""
-    for d in range(z.shape[0]):
-        v = degrees(theta[d])
-        constant = log_gamma_ratio(v) - 0.5 * math.log(math.pi * v)
-        power, inverse = 0.5 * (v + 1), 1.0 / v
-        for t in range(z.shape[1]):
-            value = np.float64(z[d, t])
-            log_prob[t] += constant - power * vecmath.log1p(value * value * inverse)
-
-
-@kernel
-def log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
-    for d in range(z.shape[0]):
-        v = degrees(theta[d])
-        constant = 0.5 * (digamma(0.5 * (v + 1)) - digamma(0.5 * v) - 1.0 / v)
-        total = 0.0
-        for t in range(z.shape[1]):
-            value, dlog = np.float64(z[d, t]), np.float64(dlog_prob[t])
-            ratio = value * value / v
-            total += dlog * (constant - 0.5 * vecmath.log1p(ratio) + 0.5 * (v + 1) / v * ratio / (1 + ratio))
-            z[d, t] = -dlog * (v + 1) * value / (v + value * value)
-        if dtheta.size > 0 and SMALLEST < theta[d] < LARGEST:
-            dtheta[d] += total * v
 
 
 def density(v: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -116,8 +62,6 @@ class StudentT(Base):
     dtype : {"float32", "float64"}
     """
 
-    kernels = (log_prob, log_prob_vjp)
-
     def __init__(
         self, dim: int, df: object = 5.0, *, learnable: bool = True, dtype: object = "float32"
     ) -> None:  # fmt: skip
@@ -126,6 +70,9 @@ class StudentT(Base):
         if (self.df < 0.1).any() or (self.df > 1e6).any():
             raise ValueError(f"df must lie between 0.1 and 1e6, got {df!r}")
         super().__init__(dim, [Parameter("log_df", np.log(self.df), self.learnable)], dtype=dtype)
+
+    def operation(self) -> operations.StudentT:
+        return operations.StudentT(self.dim)
 
     @property
     def degrees_of_freedom(self) -> np.ndarray:

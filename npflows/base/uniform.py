@@ -4,30 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.jit import kernel
 from npflows.base.base import Base
+from npflows.core import operations
 from npflows.core.checks import as_int
 from npflows.core.parameters import Parameter
-
-
-@kernel
-def log_prob(spec, theta, z, log_prob):
-    """log p = -log(high - low) between the bounds, -inf outside; twin of scipy.stats.uniform.logpdf."""
-    n = z.shape[0]
-    for d in range(n):
-        low, high = theta[d], theta[n + d]
-        inside = -np.log(np.float64(high) - np.float64(low))
-        for t in range(z.shape[1]):
-            value = z[d, t]
-            if low <= value <= high:
-                log_prob[t] += inside
-            else:
-                log_prob[t] = np.nan if np.isnan(value) else log_prob[t] - np.inf
-
-
-@kernel
-def log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
-    z[:, :] = 0
 
 
 class Uniform(Base):
@@ -42,14 +22,15 @@ class Uniform(Base):
     dtype : {"float32", "float64"}
     """
 
-    kernels = (log_prob, log_prob_vjp)
-
     def __init__(self, dim: int, low: object = 0.0, high: object = 1.0, *, dtype: object = "float32") -> None:
         self.dim = as_int(dim, "dim")
         self.low, self.high = self._columns(low, "low"), self._columns(high, "high")
         if (self.low >= self.high).any():
             raise ValueError(f"low must be below high in every column, got low={low!r}, high={high!r}")
         super().__init__(dim, [Parameter("low", self.low, False), Parameter("high", self.high, False)], dtype=dtype)
+
+    def operation(self) -> operations.Uniform:
+        return operations.Uniform(self.dim)
 
     @property
     def support(self) -> tuple[np.ndarray, np.ndarray]:

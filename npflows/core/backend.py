@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from npflows.core.operations import Network, Program, Spline
 
 IDENTITY = np.zeros((3, 0))
 """The affine map that is none: no columns."""
@@ -145,3 +147,66 @@ class Executable(Protocol):
     def rows_within(self, n_values: int) -> int:
         """Samples whose intermediate values in the widest layer are at most so many numbers."""
         ...
+
+    def optimizer(
+        self, theta: NDArray, free: NDArray, weight_decay: float, clip_norm: float | None
+    ) -> Optimizer:  # fmt: skip
+        """Adam for a parameter vector, which it changes in place where `free` is true."""
+        ...
+
+
+class Backend(Protocol):
+    """Whatever runs operations."""
+
+    name: str
+
+    def compile(self, program: Program, dtype: np.dtype[Any]) -> Executable:
+        """Make a program ready to run; what takes long may wait for its first use."""
+        ...
+
+    def network(self, operation: Network, theta: NDArray, x: NDArray) -> NDArray:
+        """The outputs (n, n_out) of a network for inputs (n, n_in), without dropout and without a condition."""
+        ...
+
+    def activate(self, activation: str, values: NDArray) -> None:
+        """Apply an activation function to an array (rows, columns) of the compute dtype, in place."""
+        ...
+
+    def spline(self, operation: Spline, x: NDArray, constrained: NDArray, inverse: bool) -> tuple[NDArray, NDArray]:
+        """Map x (n, d) by splines whose shares of widths and heights and inner derivatives are given (n, d, multiplier):
+        y (n, d) and the log-determinant (n,)."""
+        ...
+
+
+_backends: dict[str, Backend] = {}
+
+
+def register_backend(backend: Backend) -> None:
+    """Make a backend known; the first one is used for everything that names none."""
+    _backends.setdefault(backend.name, backend)
+
+
+def select(name: str | None = None) -> Backend:
+    """The backend of a name; by default the one that this process runs on.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend here.
+    """
+    if name is None:
+        return next(iter(_backends.values()))
+    if name not in _backends:
+        raise ValueError(f"there is no backend {name!r} here: expected {' or '.join(map(repr, _backends))}")
+    return _backends[name]
+
+
+def backend() -> str:
+    """The name of the backend that runs flows in this process.
+
+    Returns
+    -------
+    {"cpu", "reference"}
+        "cpu": kernels compiled by Numba.  "reference": NumPy alone, slower, where Numba can't be imported.
+    """
+    return select().name

@@ -52,20 +52,9 @@ def _valueless(name: str, shape: tuple[int, ...], free: np.ndarray | bool | None
     return Parameter(name, np.broadcast_to(np.zeros(()), shape), free)
 
 
-def taken_over(network: Any, prefix: str) -> list[Parameter]:
-    """The parameters of a network, under a prefix; the network keeps no values of its own."""
-    parameters = [replace(p, name=prefix + p.name) for p in network.parameters]
-    network.parameters = [p.without_value() for p in network.parameters]
-    return parameters
-
-
-def starts(parameters: Iterable[Parameter]) -> dict[str, int]:
-    """Where each parameter begins in a flat buffer of them all, by name."""
-    result, position = {}, 0
-    for parameter in parameters:
-        result[parameter.name] = position
-        position += parameter.value.size
-    return result
+def prefixed(prefix: str, parameters: Iterable[Parameter]) -> list[Parameter]:
+    """The same parameters, each name with a prefix."""
+    return [replace(p, name=prefix + p.name) for p in parameters]
 
 
 def writeable(array: np.ndarray) -> np.ndarray:
@@ -145,6 +134,11 @@ class Parametrised:
     def dtype(self) -> np.dtype:
         """The compute dtype, float32 or float64."""
         return self.parameters.dtype
+
+    @property
+    def theta_size(self) -> int:
+        """Entries of the flat buffer, those that are not free included."""
+        return self.parameters.theta.size
 
     @property
     def params(self) -> np.ndarray:

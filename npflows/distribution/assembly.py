@@ -1,4 +1,4 @@
-"""Layers, an embedding and a base distribution on one parameter buffer, as programs that a backend runs."""
+"""Layers, an embedding and a base distribution on one parameter buffer, as a program that a backend runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from npflows.backends.cpu.program import Program
 from npflows.base import Cylinder, as_base
 from npflows.base.base import Base
 from npflows.core import evaluation
-from npflows.core.backend import Pullback, Result, State
+from npflows.core.backend import Executable, Pullback, Result, State, select
 from npflows.core.checks import as_names
 from npflows.core.configured import Configured
+from npflows.core.operations import Placed, Program
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
 from npflows.distribution.conditioning import Conditioning
 from npflows.distribution.preprocessing import Preprocessing
@@ -123,10 +123,10 @@ class Assembly(Parametrised, Configured, abstract=True):
             for layer, offset in zip(self.flow_layers[1:], self._offsets[1:])
             for leaf, at in layer.leaves()
         ]
-        self._programs: dict[tuple[bool, bool], Program] = {}
+        self._executables: dict[tuple[bool, bool], Executable] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}, "target": None}
+        return {**self.__dict__, "_executables": {}, "target": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -195,23 +195,29 @@ class Assembly(Parametrised, Configured, abstract=True):
             "standardize_condition": self.conditioning.table[:2],
         }
 
-    def executable(self, *, with_layers: bool = True, with_base: bool = True) -> Program:
+    def program(self, *, with_layers: bool = True, with_base: bool = True) -> Program:
         """The flow as a program; the map without the base distribution, or the standardized base without the layers."""
+        base = Placed(self.base.operation(), self.base_part.start) if with_base else None
+        if not with_layers:
+            return Program((), self.latent_dim, self.latent_dim, base=base, standardized=True)
+        embedding = self.conditioning.embedding
+        return Program(
+            tuple(Placed(leaf.operation(), offset) for leaf, offset in self.leaves),
+            self.latent_dim,
+            self.latent_dim,
+            base=base,
+            condition_dim=self.condition_dim,
+            embedding=None if embedding is None else Placed(embedding.operation, self._offsets[-2]),
+            standardized=True,
+        )
+
+    def executable(self, *, with_layers: bool = True, with_base: bool = True) -> Executable:
+        """That program, ready to run."""
         key = with_layers, with_base
-        if key not in self._programs:
-            leaves = self.leaves if with_layers else []
-            self._programs[key] = Program(
-                [leaf for leaf, _ in leaves],
-                [offset for _, offset in leaves] + self._offsets[-1:],
-                self.latent_dim,
-                self.dtype,
-                base=self.base if with_base else None,
-                condition_dim=self.condition_dim if with_layers else 0,
-                embedding=self.conditioning.embedding if with_layers else None,
-                embedding_offset=self._offsets[-2],
-                front=True,
-            )
-        return self._programs[key]
+        if key not in self._executables:
+            program = self.program(with_layers=with_layers, with_base=with_base)
+            self._executables[key] = select().compile(program, self.dtype)
+        return self._executables[key]
 
     def state(self, theta: np.ndarray | None = None) -> State:
         """The numbers that a program reads, with other parameters perhaps."""

@@ -7,84 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.calls import Link
-from npflows.backends.cpu.compiler.jit import inlined, kernel
-from npflows.backends.cpu.kernels import vecmath
-from npflows.backends.cpu.kernels.blocks import copy, dot, scale_row, shift_row, total
+from npflows.core import operations
 from npflows.core.checks import as_condition, as_int, as_rows, as_weights
 from npflows.core.parameters import Parameter
 from npflows.layers.image import ImageLayer, as_image_size
 from npflows.layers.layer import Layer
-from npflows.networks.convnet import normalisation
-
-# spec: the number of channels n; theta: the logarithms of the scales (n,), the biases (n,); work: the latent values
-
-
-@inlined
-def sum_of_logs(spec, theta, rows):
-    """log |det|."""
-    result, n = 0.0, spec[0]
-    for i in range(n):
-        result += theta[i]
-    return result * (rows // n)
-
-
-@kernel
-def forward(spec, theta, context, key, first, block, log_det, work, temp):
-    """y = (x + bias) exp(logs)."""
-    n, rows = spec[0], block.shape[0]
-    for i in range(n):
-        scale, bias = vecmath.exp(theta[i]), theta[n + i]
-        for r in range(i, rows, n):
-            for t in range(block.shape[1]):
-                block[r, t] = (block[r, t] + bias) * scale
-    copy(block, work)
-    shift_row(log_det, sum_of_logs(spec, theta, rows))
-
-
-@kernel
-def inverse(spec, theta, context, key, first, block, log_det, work, temp):
-    """x = y exp(-logs) - bias."""
-    n, rows = spec[0], block.shape[0]
-    copy(block, work)
-    for i in range(n):
-        scale, bias = vecmath.exp(-theta[i]), theta[n + i]
-        for r in range(i, rows, n):
-            for t in range(block.shape[1]):
-                block[r, t] = block[r, t] * scale - bias
-    shift_row(log_det, -sum_of_logs(spec, theta, rows))
-
-
-@kernel
-def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
-    n, rows = spec[0], dblock.shape[0]
-    dlog = total(dlog_det) * (rows // n)
-    for i in range(n):
-        scale = vecmath.exp(theta[i])
-        if dtheta.size > 0:
-            dtheta[i] += dlog
-        for r in range(i, rows, n):
-            if dtheta.size > 0:
-                dtheta[i] += dot(dblock[r], work[r])
-            scale_row(dblock, r, scale)
-            if dtheta.size > 0:
-                dtheta[n + i] += total(dblock[r])
-
-
-@kernel
-def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
-    n, rows = spec[0], dblock.shape[0]
-    dlog = total(dlog_det) * (rows // n)
-    for i in range(n):
-        scale = vecmath.exp(-theta[i])
-        if dtheta.size > 0:
-            dtheta[i] -= dlog
-        for r in range(i, rows, n):
-            if dtheta.size > 0:
-                dtheta[n + i] -= total(dblock[r])
-            scale_row(dblock, r, scale)
-            if dtheta.size > 0:
-                dtheta[i] -= dot(dblock[r], work[r])
+from npflows.networks.convnet import normalization
 
 
 class ActNormLayer(ImageLayer):
@@ -108,7 +36,6 @@ class ActNormLayer(ImageLayer):
         Whether `initialize` has been called, so that `fit` leaves the parameters what they are.
     """
 
-    kernels = (forward, inverse, forward_vjp, inverse_vjp)
     _draws = False
 
     def __init__(
@@ -119,10 +46,10 @@ class ActNormLayer(ImageLayer):
         self.initialized = False
         dim = math.prod(self.sample_shape)
         parameters = [Parameter("logs", np.zeros(n)), Parameter("bias", np.zeros(n))]
-        super().__init__(dim, parameters, work_rows=dim, temp_rows=0, dtype=dtype)
+        super().__init__(dim, parameters, dtype=dtype)
 
-    def spec(self, link: Link) -> list[int]:
-        return [self.num_channels]
+    def operation(self) -> operations.ActNorm:
+        return operations.ActNorm(self.input_dim, self.num_channels)
 
     def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
         """Set bias and scale so that the output at x has mean 0 and variance 1 in each channel.
@@ -144,7 +71,7 @@ class ActNormLayer(ImageLayer):
         rows, weight, _ = initial_rows(self, shape, x, sample_weight, condition)
         values = np.moveaxis(rows.reshape(len(rows), -1, self.num_channels), 2, 1)
         views = self.parameters.views()
-        views["bias"][:], views["logs"][:] = normalisation(values, weight)
+        views["bias"][:], views["logs"][:] = normalization(values, weight)
         self.initialized = True
 
 
@@ -159,7 +86,7 @@ def initial_rows(
     return rows, as_weights(sample_weight, len(rows)), as_condition(condition, len(rows), layer.condition_dim)
 
 
-def normalised(layers: Sequence[Layer], image_shape: tuple[int, ...] | None = None) -> list[Layer]:
+def normalized(layers: Sequence[Layer], image_shape: tuple[int, ...] | None = None) -> list[Layer]:
     """The layers, each with an ActNormLayer before it: of the channels of images (height, width, channels), or of every
     value."""
 

@@ -30,7 +30,7 @@ class Chain(ImageLayer, abstract=True):
             for name, part in self.parts.items()
             for p in part.parameters.entries
         ]
-        super().__init__(first.input_dim, parameters, work_rows=0, temp_rows=0, dtype=dtype)
+        super().__init__(first.input_dim, parameters, dtype=dtype)
         self._bind_parts()
 
     def bind(self, part: np.ndarray) -> None:

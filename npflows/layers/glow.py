@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.core.checks import as_choice, as_dtype, as_int, as_rng, as_widths
+from npflows.core.operations import SCALE_ACTIVATIONS, Additive, Affine
 from npflows.layers.actnorm import ActNormLayer
 from npflows.layers.chain import Chain
 from npflows.layers.conv1x1 import InvertibleConv1x1
 from npflows.layers.coupling import NETWORKS, Coupling, coupling_network
 from npflows.layers.image import ImageLayer, as_image_size, shape_of
 from npflows.networks.options import network_options
-from npflows.transformers.additive import Additive
-from npflows.transformers.affine import SCALE_ACTIVATIONS, Affine
 
 COUPLINGS = ("affine", "additive")
 
@@ -67,7 +66,7 @@ class AffineCouplingLayer(ImageLayer, Coupling):
         n = self.num_channels = as_int(num_channels, "num_channels", 2)
         self.hidden_dims, self.network = as_widths(hidden_dims), as_choice(network, "network", NETWORKS)
         self.coupling = as_choice(coupling, "coupling", COUPLINGS)
-        self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
+        self.scale_activation = as_choice(scale_activation, "scale_activation", SCALE_ACTIVATIONS)
         self.actnorm, self.image_size = bool(actnorm), as_image_size(image_size)
         shape = shape_of(self.image_size or (1, 1), n)
         mask = np.zeros(shape, int)
@@ -75,9 +74,10 @@ class AffineCouplingLayer(ImageLayer, Coupling):
         moved = n - n // 2
         scalar_map = Affine(self.scale_activation, n_gains=moved) if self.coupling == "affine" else Additive()
         options = network_options(self, activation, 0, 0.0, condition_dim, rng)
+        generator = options.pop("rng")
         conditioner = coupling_network(mask, self.hidden_dims, scalar_map.multiplier, self.network, self.actnorm, options)
         self.mask = mask.ravel()
-        Coupling.__init__(self, self.mask, conditioner, scalar_map, as_dtype(dtype))
+        Coupling.__init__(self, self.mask, conditioner, scalar_map, as_dtype(dtype), rng=generator)
 
     def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
         """Set the activation normalisations of the network from rows x that enter the layer; see `ActNormLayer`."""

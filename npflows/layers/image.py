@@ -34,7 +34,6 @@ class ImageLayer(Layer, abstract=True):
     `num_channels` and `image_size` among its constructor's arguments.
     """
 
-    one_lane = False
     num_channels: int
     image_size: tuple[int, int] | None
     _sized: dict[tuple[int, ...], ImageLayer] | None = None

@@ -1,4 +1,4 @@
-"""What every layer is: four compiled kernels, a table of parameters and the same methods on (n, d) arrays."""
+"""Layers: invertible maps with parameters, each described by an operation that backends run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.calls import Link
-from npflows.backends.cpu.program import Program
 from npflows.core import evaluation
-from npflows.core.backend import Cotangents, State
+from npflows.core.backend import Cotangents, Executable, State, select
 from npflows.core.checks import as_condition, as_dtype, as_rows, as_vector
 from npflows.core.configured import Configured
+from npflows.core.operations import Custom, Operation, Placed, Program
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
 
 
@@ -23,23 +22,26 @@ class Layer(Parametrised, Configured, abstract=True):
     `forward` goes from data to latent.  A layer works alone, on its own parameters; inside a flow it works on its part of
     the flow's.
 
-    A subclass sets `kernels` (or passes them), says in `spec` what the kernels must know, and hands its parameters and
-    the scratch that it needs to the constructor.
+    A subclass hands its parameters to the constructor and returns an `operation`; one of your own sets `kernels` and says
+    in `spec` what these must know instead (see `npflows.extend`).
 
     Parameters
     ----------
     input_dim : int
         Values of a sample.
     parameters : list of Parameter
-    work_rows : int
-        Rows (values for each sample) that the forward kernels leave for the vjp kernels.
-    temp_rows : int
-        Rows of scratch that any kernel may use.
+    work_rows, temp_rows : int
+        With `kernels`: rows (values for each sample) that the forward kernels leave for the vjp kernels, and rows of
+        scratch that any kernel may use.
+    condition_dim : int
+        Values of a condition.
+    dtype : {"float32", "float64"}
+        The compute dtype.
     """
 
     kernels: Sequence[Callable]
-    """forward, inverse, forward_vjp, inverse_vjp; see `npflows.extend`.  An attribute of the class or a
-    property, as compiled functions can't be pickled."""
+    """Of a layer of your own: forward, inverse, forward_vjp, inverse_vjp; see `npflows.extend`.  An attribute of the class
+    or a property, as compiled functions can't be pickled."""
     one_lane: bool = True
     """Whether the kernels also work on a block of one lane, which a single sample is carried in; else lanes come in
     sixteens."""
@@ -49,24 +51,21 @@ class Layer(Parametrised, Configured, abstract=True):
         input_dim: int,
         parameters: list[Parameter],
         *,
-        work_rows: int,
-        temp_rows: int,
+        work_rows: int = 0,
+        temp_rows: int = 0,
         condition_dim: int = 0,
         dtype: object = "float32",
     ) -> None:
         self.input_dim, self.condition_dim = input_dim, condition_dim
         self.work_rows, self.temp_rows = work_rows, temp_rows
         self.parameters = ParameterBuffer(parameters, as_dtype(dtype))
-        self._program: Program | None = None
+        self._executable: Executable | None = None
 
-    @property
-    def rows(self) -> int:
-        """Rows of a block that the layer uses."""
-        return self.input_dim
-
-    @property
-    def theta_size(self) -> int:
-        return self.parameters.theta.size
+    def operation(self) -> Operation:
+        """What the layer computes, for backends."""
+        name, kernels = type(self).__name__, tuple(self.kernels)
+        return Custom(name, self.input_dim, kernels, self.spec, self.theta_size, self.work_rows, self.temp_rows,
+                      self.one_lane)  # fmt: skip
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -111,8 +110,9 @@ class Layer(Parametrised, Configured, abstract=True):
     def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
         """Set what is set from data, once, from rows x that enter the layer, their weights and their condition."""
 
-    def spec(self, link: Link) -> list[int]:
-        """The integers that the kernels read: sizes, offsets, indices, addresses (from `link`) of further kernels."""
+    def spec(self, link: Any) -> list[int]:
+        """With `kernels`: the integers that these read, sizes, offsets, indices, addresses (from `link`) of further
+        kernels."""
         return []
 
     @property
@@ -154,11 +154,16 @@ class Layer(Parametrised, Configured, abstract=True):
     def state(self) -> State:
         return State(self.parameters.theta)
 
-    def executable(self) -> Program:
-        if self._program is None:
-            layers, offsets = zip(*self.leaves())
-            self._program = Program(layers, offsets, self.input_dim, self.dtype, condition_dim=self.condition_dim)
-        return self._program
+    def program(self) -> Program:
+        """The layer alone, or its parts one by one, as a program."""
+        placed = tuple(Placed(leaf.operation(), offset) for leaf, offset in self.leaves())
+        return Program(placed, self.input_dim, self.input_dim, condition_dim=self.condition_dim)
+
+    def executable(self) -> Executable:
+        """The layer's program, ready to run."""
+        if self._executable is None:
+            self._executable = select().compile(self.program(), self.dtype)
+        return self._executable
 
     def _transport(self, x: object, condition: object, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
         entered, left = self._shapes(inverse)
@@ -189,4 +194,4 @@ class Layer(Parametrised, Configured, abstract=True):
         return shapes[::-1] if inverse else shapes
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_program": None}
+        return {**self.__dict__, "_executable": None}

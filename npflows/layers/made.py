@@ -6,34 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.calls import Link, call
-from npflows.backends.cpu.compiler.jit import kernel
-from npflows.backends.cpu.kernels.blocks import gather
-from npflows.backends.cpu.program import Program
-from npflows.core import evaluation
-from npflows.core.backend import State
+from npflows.core import operations
+from npflows.core.backend import Executable, State, select
 from npflows.core.checks import as_condition, as_dtype, as_int, as_order, as_rows, as_widths
 from npflows.core.configured import Configured
+from npflows.core.evaluation import transport
 from npflows.core.parameters import ParameterBuffer, Parametrised
-from npflows.networks.made import MADENetwork
+from npflows.networks.made import masked, warn_of_lost_dependence
+from npflows.networks.mlp import first_parameters
 from npflows.networks.options import network_options
-
-# spec: this header, then the order and the network's spec
-DIM, MULTIPLIER, NETWORK_FORWARD, HEADER = range(4)
-
-
-@kernel
-def forward(spec, theta, context, key, first, block, log_det, work, temp):
-    """The block's first dim rows are x; on return row j * dim + d is output j of feature d."""
-    n, m = spec[DIM], spec[MULTIPLIER]
-    x, out = work[:n], work[n : n + n * m]
-    gather(block, spec, HEADER, x)
-    call(spec[NETWORK_FORWARD], (spec[HEADER + n :], theta, context, key, first, x, out, work[n + n * m :], temp))
-    for k in range(n):
-        for j in range(m):
-            target = block[j * n + spec[HEADER + k]]
-            for t in range(target.size):
-                target[t] = out[k * m + j, t]
 
 
 class MADE(Parametrised, Configured):
@@ -62,9 +43,6 @@ class MADE(Parametrised, Configured):
         Draws the first weights; the output layer starts at zero.
     """
 
-    kernels = (forward,)
-    one_lane = True
-
     def __init__(
         self,
         input_dim: int,
@@ -87,33 +65,32 @@ class MADE(Parametrised, Configured):
         self.order = np.arange(n) if order is None else as_order(order, n)
         options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
         self.condition_dim = options["condition_dim"]
-        network = MADENetwork(n, self.hidden_dims, self.output_multiplier, **options)
-        network.warn_of_lost_dependence(self.order)
-        self._network = network
-        self.parameters = ParameterBuffer(network.parameters, as_dtype(dtype))
-        self.rows = n * self.output_multiplier
-        self.work_rows, self.temp_rows = n + self.rows + network.work_rows, network.temp_rows
-        self._program: Program | None = None
+        generator = options.pop("rng")
+        self._network = masked(n, self.hidden_dims, self.output_multiplier, **options)
+        warn_of_lost_dependence(self._network, self.order)
+        self.parameters = ParameterBuffer(first_parameters(self._network, generator), as_dtype(dtype))
+        self._executable: Executable | None = None
 
-    @property
-    def theta_size(self) -> int:
-        return self.parameters.theta.size
+    def operation(self) -> operations.MadeOutputs:
+        """What it computes, for backends."""
+        return operations.MadeOutputs(tuple(self.order.tolist()), self._network)
 
-    def spec(self, link: Link) -> list[int]:
-        """The integers that the kernel reads."""
-        head = [self.input_dim, self.output_multiplier, link(*self._network.kernels["forward"], forward)]
-        return [*head, *self.order.tolist(), *self._network.spec(link)]
+    def executable(self) -> Executable:
+        """Its program, ready to run."""
+        if self._executable is None:
+            n_outputs = self.input_dim * self.output_multiplier
+            placed = operations.Placed(self.operation(), 0)
+            program = operations.Program((placed,), self.input_dim, n_outputs, condition_dim=self.condition_dim)
+            self._executable = select().compile(program, self.dtype)
+        return self._executable
 
     def __call__(self, x: object, condition: object = None) -> tuple[np.ndarray, ...]:
         """`output_multiplier` arrays (n, input_dim) for x (n, input_dim)."""
         rows, single = as_rows(x, (self.input_dim,), "x")
         context = as_condition(condition, len(rows), self.condition_dim)
-        if self._program is None:
-            self._program = Program([self], [0], self.input_dim, self.dtype, output_dim=self.rows,
-                                    condition_dim=self.condition_dim)  # fmt: skip
-        y = evaluation.transport(self._program, State(self.parameters.theta), rows, context, log_det=False).y
+        y = transport(self.executable(), State(self.parameters.theta), rows, context, log_det=False).y
         outputs = y.reshape(len(rows), self.output_multiplier, self.input_dim)
         return tuple(outputs[0, j] if single else outputs[:, j] for j in range(self.output_multiplier))
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_program": None}
+        return {**self.__dict__, "_executable": None}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.calls import Link
+from npflows.core import operations
 from npflows.core.checks import as_choice, as_int
-from npflows.layers import permutation
 from npflows.layers.chain import Chain
 from npflows.layers.coupling import CouplingLayer
 from npflows.layers.image import ImageLayer, as_image_size
@@ -18,20 +17,19 @@ SPLIT_PRIORS = ("learned", "standard")
 class Rearrangement(ImageLayer, abstract=True):
     """A fixed permutation of the values of an image, which follows from its shape."""
 
-    kernels = permutation.Permutation.kernels
     _draws = False
 
     def __init__(self, num_channels: int, *, image_size: object = None, dtype: object = "float32") -> None:
         self.num_channels, self.image_size = as_int(num_channels, "num_channels"), as_image_size(image_size)
         self.order = self._order(self.sample_shape)
-        super().__init__(self.order.size, [], work_rows=0, temp_rows=self.order.size, dtype=dtype)
+        super().__init__(self.order.size, [], dtype=dtype)
 
     def _order(self, shape: tuple[int, ...]) -> np.ndarray:
         """order[k] is the value that comes k-th."""
         raise NotImplementedError
 
-    def spec(self, link: Link) -> list[int]:
-        return self.order.tolist()
+    def operation(self) -> operations.Permutation:
+        return operations.Permutation(tuple(self.order.tolist()))
 
 
 class Squeeze(Rearrangement):

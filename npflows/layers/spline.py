@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.core.checks import as_dtype, as_int, as_mask, as_order, as_widths
+from npflows.core.operations import Spline
 from npflows.layers.autoregressive import Autoregressive
 from npflows.layers.coupling import Coupling, features_of
 from npflows.layers.elementwise import Elementwise
-from npflows.networks.made import MADENetwork
-from npflows.networks.mlp import MLP
+from npflows.networks.made import masked, warn_of_lost_dependence
+from npflows.networks.mlp import dense
 from npflows.networks.options import network_options
-from npflows.transformers.rational_quadratic import RationalQuadratic
+from npflows.transformers.scalar_maps import spline
 
 
 class _OnCircles:
@@ -89,11 +90,12 @@ class SplineCouplingLayer(_OnCircles, Coupling):
         self.mask, self.hidden_dims = as_mask(mask), as_widths(hidden_dims)
         moved, on_circle = self.mask == 0, _as_circular(circular, self.mask.size)
         self.circular = on_circle if on_circle.any() else None
-        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, on_circle[moved])
-        network = MLP(features_of(self.mask, on_circle), self.hidden_dims, int(moved.sum()) * spline.multiplier,
-                      **network_options(self, activation, residual_blocks, dropout, condition_dim, rng))  # fmt: skip
+        scalar_map = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, on_circle[moved])
+        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
+        generator, n_out = options.pop("rng"), int(moved.sum()) * scalar_map.multiplier
+        network = dense(features_of(self.mask, on_circle), self.hidden_dims, n_out, **options)
         super().__init__(
-            self.mask, network, spline, as_dtype(dtype), circular=on_circle, bound=self.tail_bound
+            self.mask, network, scalar_map, as_dtype(dtype), rng=generator, circular=on_circle, bound=self.tail_bound
         )  # fmt: skip
 
 
@@ -140,11 +142,12 @@ class SplineAutoregressiveLayer(_OnCircles, Autoregressive):
         on_circle = _as_circular(circular, n)
         self.circular = on_circle if on_circle.any() else None
         in_order = on_circle[order]
-        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, in_order)
+        scalar_map = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, in_order)
         options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
-        network = MADENetwork(n, self.hidden_dims, spline.multiplier, circular=in_order, **options)
-        network.warn_of_lost_dependence(order)
-        super().__init__(order, network, spline, as_dtype(dtype), bound=self.tail_bound)
+        generator = options.pop("rng")
+        network = masked(n, self.hidden_dims, scalar_map.multiplier, circular=in_order, **options)
+        warn_of_lost_dependence(network, order)
+        super().__init__(order, network, scalar_map, as_dtype(dtype), rng=generator, bound=self.tail_bound)
 
 
 class SplineLayer(_OnCircles, Elementwise):
@@ -173,8 +176,8 @@ class SplineLayer(_OnCircles, Elementwise):
         n = as_int(input_dim, "input_dim")
         on_circle = _as_circular(circular, n)
         self.circular = on_circle if on_circle.any() else None
-        spline = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, on_circle)
-        super().__init__(n, spline, as_dtype(dtype))
+        scalar_map = _spline(self, num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, on_circle)
+        super().__init__(n, scalar_map, as_dtype(dtype))
 
 
 def _as_circular(circular: object, n: int) -> np.ndarray:
@@ -193,9 +196,9 @@ def _spline(
     min_bin_height: float,
     min_derivative: float,
     circular: bool | np.ndarray = False,
-) -> RationalQuadratic:
+) -> Spline:
     """The spline of a layer, which keeps its arguments."""
-    spline = RationalQuadratic(num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, circular=circular)
+    operation = spline(num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, circular)
     for name in ("num_bins", "tail_bound", "min_bin_width", "min_bin_height", "min_derivative"):
-        setattr(layer, name, getattr(spline, name))
-    return spline
+        setattr(layer, name, getattr(operation, name))
+    return operation

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from npflows.backends.cpu.program import Program
 from npflows.core.backend import State
 from npflows.core.checks import as_int
+from npflows.core.operations import Program
 from npflows.core.parameters import writeable
 from npflows.layers.layer import Layer
 
@@ -32,7 +32,7 @@ class Standardize(Layer):
 
     def __init__(self, input_dim: int, loc: object = 0.0, scale: object = 1.0, *, dtype: object = "float32") -> None:
         n = as_int(input_dim, "input_dim")
-        super().__init__(n, [], work_rows=0, temp_rows=0, dtype=dtype)
+        super().__init__(n, [], dtype=dtype)
         self.set(loc, scale)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -64,10 +64,8 @@ class Standardize(Layer):
     def state(self) -> State:
         return State(self.parameters.theta, self.table)
 
-    def executable(self) -> Program:
-        if self._program is None:
-            self._program = Program([], [0], self.input_dim, self.dtype, front=True)
-        return self._program
+    def program(self) -> Program:
+        return Program((), self.input_dim, self.input_dim, standardized=True)
 
 
 def affine_table(loc: object, scale: object, n: int) -> np.ndarray:

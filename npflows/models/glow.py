@@ -9,8 +9,8 @@ import numpy as np
 
 from npflows.base import Base, Normal
 from npflows.core.checks import as_choice, as_dtype, as_int, as_rows, as_shape, as_widths
+from npflows.core.operations import PARAMETERIZATIONS, SCALE_ACTIVATIONS
 from npflows.flow import NormalizingFlow
-from npflows.layers.conv1x1 import PARAMETERIZATIONS
 from npflows.layers.coupling import NETWORKS
 from npflows.layers.glow import COUPLINGS, GlowBlock
 from npflows.layers.layer import Layer
@@ -18,7 +18,6 @@ from npflows.layers.multiscale import SPLIT_PRIORS, Split, Squeeze
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
 from npflows.support.pixels import Pixels, as_alpha, as_levels
-from npflows.transformers.affine import SCALE_ACTIVATIONS
 
 
 class Glow(NormalizingFlow):
@@ -100,7 +99,7 @@ class Glow(NormalizingFlow):
         self.levels, self.alpha = as_levels(levels), as_alpha(alpha, levels)
         self.split_prior = as_choice(split_prior, "split_prior", SPLIT_PRIORS)
         self.network, self.coupling = as_choice(network, "network", NETWORKS), as_choice(coupling, "coupling", COUPLINGS)
-        self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
+        self.scale_activation = as_choice(scale_activation, "scale_activation", SCALE_ACTIVATIONS)
         self.parameterization = as_choice(parameterization, "parameterization", PARAMETERIZATIONS)
         self.actnorm, self.base_distribution = bool(actnorm), base_distribution
         if len(shape) != 3:

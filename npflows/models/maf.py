@@ -8,12 +8,12 @@ import numpy as np
 
 from npflows.base.base import Base
 from npflows.core.checks import as_choice, as_dtype, as_int, as_order, as_widths
+from npflows.core.operations import SCALE_ACTIVATIONS
 from npflows.flow import NormalizingFlow
-from npflows.layers.actnorm import normalised
+from npflows.layers.actnorm import normalized
 from npflows.layers.autoregressive import IAFLayer, MAFLayer
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
-from npflows.transformers.affine import SCALE_ACTIVATIONS
 
 
 def layer_orders(
@@ -60,14 +60,14 @@ class _AutoregressiveFlow(NormalizingFlow):
         self.embedding_dims = as_widths(embedding_dims, "embedding_dims")
         self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
         self.reverse_ordering = bool(reverse_ordering)
-        self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
+        self.scale_activation = as_choice(scale_activation, "scale_activation", SCALE_ACTIVATIONS)
         self.base_distribution, self.actnorm = base_distribution, bool(actnorm)
         options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng, embedding_dims)
         self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, orders, options["rng"])
         layers = [
             self._layer(n, self.hidden_dims, order, self.scale_activation, dtype=dtype, **options) for order in self.orders
         ]
-        self._assemble(normalised(layers) if self.actnorm else layers, (n,), base_distribution, as_dtype(dtype),
+        self._assemble(normalized(layers) if self.actnorm else layers, (n,), base_distribution, as_dtype(dtype),
                        embedding_of(self, condition_dim, options, as_dtype(dtype)), support=support,
                        columns=columns)  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 from npflows.base.base import Base
 from npflows.core.checks import as_choice, as_dtype, as_int, as_order, as_widths
 from npflows.flow import NormalizingFlow
-from npflows.layers.actnorm import normalised
+from npflows.layers.actnorm import normalized
 from npflows.layers.layer import Layer
 from npflows.layers.linear import LULinear
 from npflows.layers.permutation import Permutation
@@ -145,7 +145,7 @@ class NeuralSplineFlow(NormalizingFlow):
                 # after a reversal what was moved before is kept, wherever it is now
                 mask = 1 - mask[order] if self.linear == "reverse" and i else alternating
                 layer = SplineCouplingLayer(mask, self.hidden_dims, **spline, **network)
-            layers += normalised([layer]) if self.actnorm else [layer]
+            layers += normalized([layer]) if self.actnorm else [layer]
         self._assemble(layers, (n,), base_distribution, as_dtype(dtype),
                        embedding_of(self, condition_dim, network, as_dtype(dtype)), support=support,
                        columns=columns)  # fmt: skip

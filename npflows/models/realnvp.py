@@ -9,12 +9,12 @@ import numpy as np
 
 from npflows.base.base import Base
 from npflows.core.checks import as_choice, as_dtype, as_int, as_shape, as_widths
+from npflows.core.operations import SCALE_ACTIVATIONS
 from npflows.flow import NormalizingFlow
-from npflows.layers.actnorm import normalised
+from npflows.layers.actnorm import normalized
 from npflows.layers.coupling import NETWORKS, CouplingLayer
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
-from npflows.transformers.affine import SCALE_ACTIVATIONS
 
 MASK_TYPES = ("checkerboard", "channel-wise", "half")
 
@@ -109,7 +109,7 @@ class RealNVP(NormalizingFlow):
         self.num_coupling_layers = as_int(num_coupling_layers, "num_coupling_layers")
         self.hidden_dims = as_widths(hidden_dims)
         self.mask_type = as_choice(mask_type, "mask_type", MASK_TYPES)
-        self.scale_activation = as_choice(scale_activation, "scale_activation", list(SCALE_ACTIVATIONS))
+        self.scale_activation = as_choice(scale_activation, "scale_activation", SCALE_ACTIVATIONS)
         self.base_distribution, self.actnorm = base_distribution, bool(actnorm)
         mask = coupling_mask(shape, self.mask_type)
         options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng, embedding_dims)
@@ -128,7 +128,7 @@ class RealNVP(NormalizingFlow):
             for i in range(self.num_coupling_layers)
         ]  # fmt: skip
         if self.actnorm:
-            layers = normalised(layers, shape if self.network == "conv" else None)
+            layers = normalized(layers, shape if self.network == "conv" else None)
         self._assemble(layers, shape, base_distribution, as_dtype(dtype),
                        embedding_of(self, condition_dim, options, as_dtype(dtype)), support=support,
                        columns=columns)  # fmt: skip

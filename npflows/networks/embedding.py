@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from npflows.backends.cpu.compiler.calls import Link
-from npflows.backends.cpu.driver import LANE_MULTIPLE
+from npflows.core.backend import select
 from npflows.core.parameters import ParameterBuffer, Parametrised
-from npflows.networks.mlp import MLP
+from npflows.networks.mlp import dense, first_parameters
 
 
 class Embedding(Parametrised):
@@ -40,34 +40,12 @@ class Embedding(Parametrised):
     ) -> None:
         *hidden, self.output_dim = hidden_dims
         self.condition_dim, self.activation = condition_dim, activation
-        self._network = MLP(condition_dim, hidden, self.output_dim, activation=activation, dropout=dropout,
-                            zero_output=False, rng=rng)  # fmt: skip
-        self.work_rows, self.temp_rows = self._network.work_rows, self._network.temp_rows
-        self.parameters = ParameterBuffer(self._network.parameters, dtype)
+        self.operation = dense(condition_dim, hidden, self.output_dim, activation=activation, dropout=dropout)
+        self.parameters = ParameterBuffer(first_parameters(self.operation, rng, zero_output=False), dtype)
 
-    @property
-    def kernels(self) -> tuple[Callable, Callable]:
-        return self._network.kernels["forward"][0], self._network.kernels["vjp"][0]
-
-    @property
-    def theta_size(self) -> int:
-        return self.parameters.theta.size
-
-    def spec(self, link: Link) -> list[int]:
-        """The integers that the kernels read."""
-        return self._network.spec(link)
-
-    def __call__(self, condition: np.ndarray) -> np.ndarray:
+    def __call__(self, condition: NDArray) -> NDArray:
         """The embedding (n, output_dim) of conditions (n, condition_dim)."""
-        n = len(condition)
-        lanes = -(-max(n, 1) // LANE_MULTIPLE) * LANE_MULTIPLE
-        block = np.zeros((self.condition_dim, lanes), self.dtype)
-        block[:, :n] = condition.T
-        out, work, temp = (np.empty((m, lanes), self.dtype) for m in (self.output_dim, self.work_rows, self.temp_rows))
-        forward, _ = self.kernels
-        spec = np.array(self.spec(Link(self.dtype, (forward,))), np.int64)
-        forward(spec, self.parameters.theta, block, 0, 0, block, out, work, temp)
-        return out[:, :n].T.astype(np.float64)
+        return select().network(self.operation, self.parameters.theta, condition)
 
 
 def embedding_of(model: Any, condition_dim: int, network: dict[str, Any], dtype: np.dtype) -> Embedding | None:

@@ -1,202 +1,14 @@
-"""Multilayer perceptrons, dense or masked, on blocks of samples.
-
-    h_0 = x,   h_l = f(W_l h_{l-1} + b_l),   out = W_L h_{L-1} + b_L,   and V c is added in the first of them
-
-for a condition c.  A dense layer is stored as a table of *panels*: rectangles of W that are multiplied, one product each.
-A full layer has one; a masked one has a few that cover its staircase (networks/made.py), so that what the mask forbids
-costs nothing.  What a panel covers beyond the mask is zero in theta, and its gradient is ignored by all who read it.
-"""
+"""Dense networks, the conditioners of coupling layers: their operation and their first parameters."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.calls import Link, call
-from npflows.backends.cpu.compiler.jit import inlined, kernel
-from npflows.backends.cpu.kernels.activations import ACTIVATIONS, NEEDS_INPUT
-from npflows.backends.cpu.kernels.dropout import dropout
-from npflows.backends.cpu.kernels.matmul import (
-    FROM_BIAS,
-    FROM_RESULT,
-    FROM_ZERO,
-    OUTER,
-    PRODUCT,
-    add_outer,
-    matmul,
-    matmul_transposed,
-)
-from npflows.core.parameters import Parameter, starts
-
-# spec: a header, then a record for each dense layer, then the tables that the records point to
-(N_DENSE, ACTIVATION, ACTIVATION_VJP, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS,
- RESIDUAL, DROPOUT, DROPOUT_ADDRESS, N_FEATURES, ENTERED, HEADER) = range(16)  # fmt: skip
-(WEIGHT, BIAS, ROWS, COLUMNS, H, BEFORE, DH, ROW_PANELS, N_ROW_PANELS, COLUMN_PANELS, N_COLUMN_PANELS,
- UNLOCKED, RECORD) = range(13)  # fmt: skip
-
-
-@inlined
-def record(spec, layer):
-    """Where the record of a dense layer begins."""
-    return HEADER + RECORD * layer
-
-
-@inlined
-def fill_rows(values, out):
-    """out (rows, lanes) = a number for each row."""
-    for u in range(out.shape[0]):
-        value = values[u]
-        for t in range(out.shape[1]):
-            out[u, t] = value
-
-
-@inlined(reassociate=True)
-def add_lane_sums(d, out):
-    """out (rows,) += the sum of d (rows, lanes) over its lanes."""
-    for u in range(d.shape[0]):
-        s = d.dtype.type(0)
-        for t in range(d.shape[1]):
-            s += d[u, t]
-        out[u] += s
-
-
-@inlined
-def hidden(spec, work, layer):
-    """The values of a hidden layer and the block that holds what they were before the activation."""
-    r = record(spec, layer)
-    h = work[spec[r + H] : spec[r + H] + spec[r + ROWS]]
-    return h, work[spec[r + BEFORE] : spec[r + BEFORE] + spec[r + ROWS]]
-
-
-@inlined
-def drop_out(spec, key, first, layer, row, h):
-    """Dropout of a hidden layer's rows, from `row` on, in training (key > 0) only."""
-    if spec[DROPOUT] > 0 and key > 0:
-        call(spec[DROPOUT_ADDRESS], (spec[DROPOUT], np.int64(key), np.int64(first), np.int64(layer), np.int64(row), h))
-
-
-@inlined
-def add_skip(spec, work, layer, r0, r1, y, before):
-    """A residual block's second layer adds what entered the block; keeps the rows as they are before the activation."""
-    if not spec[RESIDUAL]:
-        return
-    lanes = y.shape[1]
-    if layer > 0 and layer % 2 == 0:
-        _, skipped = hidden(spec, work, layer - 2)
-        for u in range(r0, r1):
-            for t in range(lanes):
-                y[u, t] += skipped[u, t]
-    for u in range(r0, r1):
-        for t in range(lanes):
-            before[u, t] = y[u, t]
-
-
-@kernel
-def forward(spec, theta, context, key, first, x, out, work, temp):
-    """out (n_out, lanes) = network of x (n_in, lanes); work keeps the hidden layers."""
-    last, address = spec[N_DENSE] - 1, spec[PRODUCT_ADDRESS]
-    h = x
-    for layer in range(last + 1):
-        r = record(spec, layer)
-        y, before = out, out
-        if layer < last:
-            y, before = hidden(spec, work, layer)
-        weight, bias, columns = theta[spec[r + WEIGHT] :], theta[spec[r + BIAS] :], spec[r + COLUMNS]
-        for p in range(spec[r + N_ROW_PANELS]):
-            q = spec[r + ROW_PANELS] + 3 * p
-            r0, r1, k = spec[q], spec[q + 1], spec[q + 2]
-            matmul(address, weight[r0 * columns :], columns, h, y[r0:], r1 - r0, k, FROM_BIAS, bias[r0:])
-        if layer == 0 and spec[N_CONDITION] > 0:
-            n = spec[N_CONDITION]
-            matmul(address, theta[spec[CONDITION_WEIGHT] :], n, context, y, y.shape[0], n, FROM_RESULT, bias)
-        if layer < last:
-            add_skip(spec, work, layer, 0, y.shape[0], y, before)
-            call(spec[ACTIVATION], (y, before))
-            drop_out(spec, key, first, layer, 0, y)
-        h = y
-
-
-@kernel
-def forward_vjp(spec, theta, context, key, first, x, dout, dx, work, temp, dtheta, dcontext):
-    """dx (n_in, lanes) = J^T dout; adds to dtheta and dcontext; temp keeps the gradients of the hidden layers."""
-    backpropagate(spec, theta, key, first, dout, dx, work, temp)
-    weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext)
-
-
-@inlined
-def hidden_gradient(spec, temp, layer):
-    """The gradient of what enters a hidden layer's activation."""
-    r = record(spec, layer)
-    return temp[spec[r + DH] : spec[r + DH] + spec[r + ROWS]]
-
-
-@inlined
-def rescale(spec, key, h, back):
-    """Undo, or do again, what dropout multiplied the values that it kept by; dropped ones stay 0."""
-    if spec[DROPOUT] > 0 and key > 0:
-        kept = 1.0 - spec[DROPOUT] / 4294967296.0
-        factor = h.dtype.type(1.0 / kept if back else kept)
-        for u in range(h.shape[0]):
-            for t in range(h.shape[1]):
-                h[u, t] *= factor
-
-
-@inlined
-def leave_hidden(spec, key, first, layer, r0, r1, below, work, temp):
-    """Turn the gradient of a hidden layer's values, in rows r0 to r1, into that of what enters its activation."""
-    h, before = hidden(spec, work, layer)
-    drop_out(spec, key, first, layer, r0, below[r0:r1])
-    rescale(spec, key, h[r0:r1], False)  # the derivative is told from the activation's own value
-    call(spec[ACTIVATION_VJP], (h[r0:r1], before[r0:r1], below[r0:r1]))
-    rescale(spec, key, h[r0:r1], True)
-    if spec[RESIDUAL] and layer % 2 == 0 and layer + 2 < spec[N_DENSE] - 1:  # what skips the block that begins here
-        skipped = hidden_gradient(spec, temp, layer + 2)
-        for u in range(r0, r1):
-            for t in range(below.shape[1]):
-                below[u, t] += skipped[u, t]
-
-
-@inlined
-def backpropagate(spec, theta, key, first, dout, dx, work, temp):
-    last = spec[N_DENSE] - 1
-    d = dout
-    for layer in range(last, -1, -1):
-        r = record(spec, layer)
-        below = hidden_gradient(spec, temp, layer - 1) if layer > 0 else dx
-        columns, rows = spec[r + COLUMNS], spec[r + ROWS]
-        for p in range(spec[r + N_COLUMN_PANELS]):
-            q = spec[r + COLUMN_PANELS] + 3 * p
-            c0, c1, r0 = spec[q], spec[q + 1], spec[q + 2]
-            matmul_transposed(spec[PRODUCT_ADDRESS], theta[spec[r + WEIGHT] + r0 * columns + c0 :], columns, d[r0:],
-                              below[c0:], c1 - c0, rows - r0, FROM_ZERO)  # fmt: skip
-        if layer > 0:
-            leave_hidden(spec, key, first, layer - 1, 0, spec[r + COLUMNS], below, work, temp)
-        d = below
-
-
-@inlined
-def weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext):
-    """Gradients of the parameters and of the condition, once those of all hidden layers lie in temp."""
-    last = spec[N_DENSE] - 1
-    h = x
-    for layer in range(last + 1):
-        r = record(spec, layer)
-        d = hidden_gradient(spec, temp, layer) if layer < last else dout
-        columns, rows = spec[r + COLUMNS], spec[r + ROWS]
-        if layer == 0 and spec[N_CONDITION] > 0:
-            n, offset = spec[N_CONDITION], spec[CONDITION_WEIGHT]
-            matmul_transposed(spec[PRODUCT_ADDRESS], theta[offset:], n, d, dcontext, n, rows, FROM_RESULT)
-            if dtheta.size > 0:
-                add_outer(spec[OUTER_ADDRESS], d, context, dtheta[offset:], n, rows, n)
-        if dtheta.size > 0:
-            add_lane_sums(d, dtheta[spec[r + BIAS] : spec[r + BIAS] + rows])
-            for p in range(spec[r + N_ROW_PANELS]):
-                q = spec[r + ROW_PANELS] + 3 * p
-                r0, r1, k = spec[q], spec[q + 1], spec[q + 2]
-                add_outer(spec[OUTER_ADDRESS], d[r0:], h, dtheta[spec[r + WEIGHT] + r0 * columns :], columns, r1 - r0, k)
-        if layer < last:
-            h, _ = hidden(spec, work, layer)
+from npflows.core.operations import Made, Mlp
+from npflows.core.parameters import Parameter
 
 
 def hidden_layers(hidden_dims: Sequence[int], residual_blocks: int) -> tuple[int, ...]:
@@ -208,8 +20,17 @@ def hidden_layers(hidden_dims: Sequence[int], residual_blocks: int) -> tuple[int
     return (hidden_dims[0],) * (1 + 2 * residual_blocks)
 
 
-class MLP:
-    """A dense network, the conditioner of coupling layers.
+def dense(
+    n_in: int,
+    hidden_dims: Sequence[int],
+    n_out: int,
+    *,
+    activation: str = "relu",
+    residual_blocks: int = 0,
+    dropout: float = 0.0,
+    condition_dim: int = 0,
+) -> Mlp:
+    """A dense network.
 
     Parameters
     ----------
@@ -217,130 +38,36 @@ class MLP:
         Numbers of inputs and outputs; `n_in` may be 0, as a condition may be all there is.
     hidden_dims : sequence of int
         Units of each hidden layer; none makes the network linear.
-    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
-    residual_blocks : int
-        0: the layers of `hidden_dims` one after the other.  Else their common width is that of as many residual blocks,
-        z + W_b f(W_a f(z)) each (He et al. 2016, arXiv:1603.05027), after a first layer.
-    dropout : float
-        Share of hidden values that are set to 0 in training, at least 0 and below 1.
-    condition_dim : int
-        Width of a further input that enters the first layer.
+    activation, residual_blocks, dropout, condition_dim
+        See `npflows.networks.options.NetworkOptions`.
+    """
+    return Mlp(hidden_layers(hidden_dims, residual_blocks), activation, residual_blocks > 0, dropout, condition_dim,
+               n_in=n_in, n_out=n_out)  # fmt: skip
+
+
+def first_parameters(operation: Mlp | Made, rng: np.random.Generator, *, zero_output: bool = True) -> list[Parameter]:
+    """Uniform weights and biases of variance 1 / (3 fan-in), fan-in counted after the mask.
+
+    The biases matter: without them the kinks of all units lie at zero to begin with, and a few inputs are hardly bent.
+
+    Parameters
+    ----------
+    operation : Mlp or Made
+    rng : numpy.random.Generator
     zero_output : bool
         Whether the output layer starts at zero, so that a flow starts as the identity.
-    rng : numpy.random.Generator
-        Draws the other weights.
     """
-
-    one_lane = True
-    kernels = {"forward": (forward, "network"), "vjp": (forward_vjp, "network_vjp")}
-
-    def __init__(
-        self,
-        n_in: int,
-        hidden_dims: Sequence[int],
-        n_out: int,
-        *,
-        activation: str = "relu",
-        residual_blocks: int = 0,
-        dropout: float = 0.0,
-        condition_dim: int = 0,
-        zero_output: bool = True,
-        rng: np.random.Generator,
-    ) -> None:
-        self.n_in, self.n_out, self.hidden_dims = n_in, n_out, hidden_layers(hidden_dims, residual_blocks)
-        self.residual_blocks, self.dropout = residual_blocks, dropout
-        self.activation, self.condition_dim = activation, condition_dim
-        self._widths = (n_in, *self.hidden_dims, n_out)
-        self.parameters = self._initial(rng, zero_output)
-        n_hidden = sum(self.hidden_dims)
-        self._keeps_input = activation in NEEDS_INPUT or residual_blocks > 0
-        self.work_rows = n_hidden * (2 if self._keeps_input else 1)
-        self.temp_rows = n_hidden
-
-    def _mask(self, layer: int) -> np.ndarray | None:
-        """Which weights of a dense layer are free (rows, columns); None for all."""
-        return None
-
-    def _condition_mask(self) -> np.ndarray | None:
-        return None
-
-    def _initial(self, rng: np.random.Generator, zero_output: bool) -> list[Parameter]:
-        """Uniform weights and biases of variance 1 / (3 fan-in), fan-in counted after the mask.
-
-        The biases matter: without them the kinks of all units lie at zero to begin with, and a few inputs are hardly bent.
-        """
-        parameters, last = [], len(self._widths) - 2
-        for layer, (columns, rows) in enumerate(zip(self._widths[:-1], self._widths[1:])):
-            mask = self._mask(layer)
-            fan_in = np.full(rows, columns) if mask is None else mask.sum(1)
-            if layer == 0:
-                fan_in = fan_in + self.condition_dim
-            bound = (0.0 if layer == last and zero_output else 1.0) / np.sqrt(np.maximum(fan_in, 1))[:, None]
-            weight = bound * rng.uniform(-1, 1, (rows, columns))
-            parameters.append(Parameter(f"weight_{layer}", weight, mask))
-            parameters.append(Parameter(f"bias_{layer}", bound[:, 0] * rng.uniform(-1, 1, rows)))
-            if layer == 0 and self.condition_dim:
-                weight = bound * rng.uniform(-1, 1, (rows, self.condition_dim))
-                parameters.append(Parameter("condition_weight", weight, self._condition_mask()))
-        return parameters
-
-    def _row_panels(self, layer: int) -> list[tuple[int, int, int]]:
-        """(first row, end row, leading columns) of the rectangles that cover a dense layer."""
-        return [(0, self._widths[layer + 1], self._widths[layer])]
-
-    def _column_panels(self, layer: int) -> list[tuple[int, int, int]]:
-        """(first column, end column, first row) of the same, column by column; they cover every column."""
-        return [(0, self._widths[layer], 0)]
-
-    def _unlocked(self, layer: int) -> list[int]:
-        return []
-
-    def entered(self) -> list[int]:
-        """Input rows of the first 0, 1, 2, ... features, where they come one after the other."""
-        return [0]
-
-    def spec(self, link: Link) -> list[int]:
-        """The integers that the kernels read."""
-        n_dense = len(self._widths) - 1
-        offsets = starts(self.parameters)
-        f, df = ACTIVATIONS[self.activation]
-        spec = [0] * (HEADER + RECORD * n_dense)
-        spec[:HEADER] = [
-            n_dense,
-            link(f, "activation"),
-            link(df, "activation_vjp") if link.gradient else 0,
-            self.n_in,
-            self.n_out,
-            self.condition_dim,
-            offsets.get("condition_weight", 0),
-            self._group(),
-            link(*PRODUCT),
-            link(*OUTER) if link.gradient else 0,
-            int(self.residual_blocks > 0),
-            round(self.dropout * 2**32),
-            link(dropout, "dropout") if self.dropout else 0,
-            len(self.entered()) - 1,
-            0,
-        ]
-        row = 0
-        for layer in range(n_dense):
-            r = HEADER + RECORD * layer
-            rows, columns = self._widths[layer + 1], self._widths[layer]
-            spec[r + WEIGHT], spec[r + BIAS] = offsets[f"weight_{layer}"], offsets[f"bias_{layer}"]
-            spec[r + ROWS], spec[r + COLUMNS] = rows, columns
-            if layer < n_dense - 1:
-                spec[r + H], spec[r + DH] = row, row
-                spec[r + BEFORE] = row + (sum(self.hidden_dims) if self._keeps_input else 0)
-                row += rows
-            by_row, by_column = self._row_panels(layer), self._column_panels(layer)
-            spec[r + ROW_PANELS], spec[r + N_ROW_PANELS] = len(spec), len(by_row)
-            spec += [i for panel in by_row for i in panel]
-            spec[r + COLUMN_PANELS], spec[r + N_COLUMN_PANELS] = len(spec), len(by_column)
-            spec += [i for panel in by_column for i in panel]
-            spec[r + UNLOCKED] = len(spec)
-            spec += self._unlocked(layer)
-        spec[ENTERED] = len(spec)
-        return spec + self.entered()
-
-    def _group(self) -> int:
-        return 0
+    parameters, widths = [], operation.widths
+    last = len(widths) - 2
+    for layer, (columns, rows) in enumerate(itertools.pairwise(widths)):
+        mask = operation.mask(layer) if isinstance(operation, Made) else None
+        fan_in = np.full(rows, columns) if mask is None else mask.sum(1)
+        if layer == 0:
+            fan_in = fan_in + operation.condition_dim
+        bound = (0.0 if layer == last and zero_output else 1.0) / np.sqrt(np.maximum(fan_in, 1))[:, None]
+        weight = bound * rng.uniform(-1, 1, (rows, columns))
+        parameters.append(Parameter(f"weight_{layer}", weight, mask))
+        parameters.append(Parameter(f"bias_{layer}", bound[:, 0] * rng.uniform(-1, 1, rows)))
+        if layer == 0 and operation.condition_dim:
+            parameters.append(Parameter("condition_weight", bound * rng.uniform(-1, 1, (rows, operation.condition_dim))))
+    return parameters

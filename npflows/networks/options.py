@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from npflows.backends.cpu.kernels.activations import ACTIVATIONS
 from npflows.core.checks import as_choice, as_int, as_positive, as_rng, as_widths
+from npflows.core.operations import ACTIVATIONS
 
 
 def network_options(
@@ -18,7 +18,7 @@ def network_options(
     embedding_dims: object = (),
 ) -> dict[str, Any]:
     """Check them, keep them as attributes of the layer or model, and give them as keyword arguments of a network."""
-    owner.activation = as_choice(activation, "activation", list(ACTIVATIONS))
+    owner.activation = as_choice(activation, "activation", ACTIVATIONS)
     owner.residual_blocks = as_int(residual_blocks, "residual_blocks", 0)
     owner.dropout = as_positive(dropout, "dropout", zero=True)
     if owner.dropout >= 1:

@@ -105,7 +105,7 @@ def _layer_after_layer(
     for layer, _ in flow.leaves:
         if not pending:
             break
-        entering, given = values[:, : layer.rows], {"condition": inner} if layer.condition_dim else {}
+        entering, given = values[:, : layer.input_dim], {"condition": inner} if layer.condition_dim else {}
         if layer.initialized is False:
             layer.initialize(entering, weight, **given)
             pending -= 1

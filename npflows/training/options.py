@@ -14,7 +14,6 @@ import numpy as np
 
 from npflows.core.checks import as_choice, as_int, as_positive, as_rng
 from npflows.distribution.transformed import TransformedDistribution
-from npflows.training.adam import Adam
 from npflows.training.progress import Progress
 from npflows.training.schedules import SCHEDULES, Schedule
 
@@ -79,7 +78,7 @@ class Options:
         free = parameters.free if free is None else free
         return {
             "schedule": Schedule(self.schedule, self.learning_rate, total_steps, self.warmup_steps, plateau),
-            "optimizer": Adam(parameters.theta, free, self.weight_decay, self.clip_norm),
+            "optimizer": flow.executable().optimizer(parameters.theta, free, self.weight_decay, self.clip_norm),
             "ema": self.ema,
             "rng": self.rng,
             "patience": self.patience,

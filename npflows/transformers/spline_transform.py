@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.jit import kernel
+from npflows.core.backend import select
 from npflows.core.checks import as_numeric
-from npflows.transformers.rational_quadratic import RationalQuadratic, evaluate, evaluate_inverse, new_scratch
+from npflows.transformers.scalar_maps import spline
 
 
-@kernel
-def apply_constrained(spec, x, raw, log_det):
-    """x (d, n) in place, for probabilities and derivatives in raw; log_det (n,) +=."""
-    evaluate(spec, x, raw, log_det, new_scratch(raw))
-
-
-@kernel
-def apply_constrained_inverse(spec, x, raw, log_det):
-    evaluate_inverse(spec, x, raw, log_det, new_scratch(raw))
-
-
-class RationalQuadraticSplineTransform(RationalQuadratic):
+class RationalQuadraticSplineTransform:
     """Monotone rational-quadratic splines of given bins (Durkan et al. 2019, arXiv:1906.04032, equations 4 to 8).
 
     The map is the identity outside [-tail_bound, tail_bound], and its slope is 1 at the two ends.
@@ -53,7 +42,10 @@ class RationalQuadraticSplineTransform(RationalQuadratic):
         min_bin_height: float = 1e-3,
         min_derivative: float = 1e-3,
     ) -> None:
-        super().__init__(num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
+        operation = spline(num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
+        self.num_bins, self.tail_bound = operation.num_bins, operation.tail_bound
+        self.min_bin_width, self.min_bin_height = operation.min_bin_width, operation.min_bin_height
+        self.min_derivative, self._operation = operation.min_derivative, operation
 
     def constrain_parameters(
         self, raw_widths: object, raw_heights: object, raw_derivatives: object
@@ -83,7 +75,7 @@ class RationalQuadraticSplineTransform(RationalQuadratic):
         )
         self._check_shapes(widths, heights, derivatives, (self.num_bins + 1, self.num_bins - 1))
         inner = derivatives[..., 1:-1] if derivatives.shape[-1] == self.num_bins + 1 else derivatives
-        inner = self.min_derivative + np.logaddexp(0, inner + self.derivative_shift)
+        inner = self.min_derivative + np.logaddexp(0, inner + self._operation.derivative_shift)
         ends = np.ones((*inner.shape[:2], 1))
         return (
             self._sizes(widths, self.min_bin_width),
@@ -137,18 +129,12 @@ class RationalQuadraticSplineTransform(RationalQuadratic):
         inner = derivatives[..., 1:-1]
         if not ((inner > 0) & np.isfinite(inner)).all():
             raise ValueError("derivatives must be positive and finite")
-        n, d = x.shape
         shares = [
             (sizes / (2 * self.tail_bound) - least) / (1 - self.num_bins * least)
             for sizes, least in ((widths, self.min_bin_width), (heights, self.min_bin_height))
         ]
-        raw = np.concatenate([*shares, inner], axis=-1)  # (n, d, 3 K - 1), as the layers' kernels leave it
-        block = np.ascontiguousarray(x.T)
-        log_det = np.zeros(n)
-        function = apply_constrained_inverse if inverse else apply_constrained
-        rows = np.ascontiguousarray(raw.transpose(1, 2, 0)).reshape(d * self.multiplier, n)
-        function(np.array(self.spec(), np.int64), block, rows, log_det)
-        return np.ascontiguousarray(block.T), log_det
+        constrained = np.concatenate([*shares, inner], axis=-1)
+        return select().spline(self._operation, x, constrained, inverse)
 
     def _check_shapes(
         self, widths: np.ndarray, heights: np.ndarray, derivatives: np.ndarray, knots: tuple[int, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from npflows.core.operations import ConvNet
 from npflows.layers import (
     ActNormLayer,
     Autoregressive,
@@ -16,7 +17,6 @@ from npflows.layers import (
 )
 from npflows.layers.layer import Layer
 from npflows.layers.multiscale import Rearrangement
-from npflows.networks.convnet import ConvNet
 
 
 def promised_dependence(layer: Layer) -> np.ndarray | None:
@@ -28,8 +28,9 @@ def promised_dependence(layer: Layer) -> np.ndarray | None:
     if isinstance(layer, Coupling):
         mask = np.asarray(layer.mask)  # type: ignore[attr-defined]
         seen = np.outer(mask == 0, mask == 1)
-        if isinstance(layer._network, ConvNet):
-            seen &= near(layer._network, n)
+        conditioner = layer.operation().conditioner
+        if isinstance(conditioner, ConvNet):
+            seen &= near(conditioner, n)
         return np.eye(n, dtype=bool) | seen
     if isinstance(layer, (Permutation, Rearrangement)):
         return np.eye(n, dtype=bool)[layer.order]
@@ -43,6 +44,6 @@ def promised_dependence(layer: Layer) -> np.ndarray | None:
 
 def near(network: ConvNet, n: int) -> np.ndarray:
     """Which of the n values of an image lie so close to each other that the network's convolutions connect them."""
-    height, width = network.shape
-    y, x, _ = np.indices((height, width, n // (height * width))).reshape(3, -1)
-    return (np.abs(y[:, None] - y) <= network.reach) & (np.abs(x[:, None] - x) <= network.reach)
+    reach = sum(size // 2 for size in network.kernel_sizes)
+    y, x, _ = np.indices((network.height, network.width, n // (network.height * network.width))).reshape(3, -1)
+    return (np.abs(y[:, None] - y) <= reach) & (np.abs(x[:, None] - x) <= reach)

@@ -14,9 +14,10 @@ import numpy as np
 from npflows.backends.cpu.compiler.calls import borrow, call, carve, fetch_add
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels.blocks import copy
+from npflows.backends.cpu.link import LANE_MULTIPLE
 
 # header
-(N_LAYERS, IN_ROWS, OUT_ROWS, BLOCK_ROWS, CONDITION_ROWS, CONTEXT_ROWS, TEMP_ROWS, FRONT,
+(N_LAYERS, IN_ROWS, OUT_ROWS, BLOCK_ROWS, CONDITION_ROWS, CONTEXT_ROWS, TEMP_ROWS, STANDARDIZATION,
  BASE, BASE_VJP, BASE_SPEC, BASE_SPEC_END, BASE_THETA, BASE_THETA_END,
  EMBEDDING, EMBEDDING_VJP, EMBEDDING_SPEC, EMBEDDING_SPEC_END, EMBEDDING_THETA, EMBEDDING_THETA_END, EMBEDDING_WORK,
  ONE_LANE, HEADER) = range(23)  # fmt: skip
@@ -24,11 +25,8 @@ from npflows.backends.cpu.kernels.blocks import copy
 # CHECKPOINT is where a layer's input is kept to run it again on the way back, or NONE: its work is kept
 ADDRESS, VJP, LAYER_ROWS, SPEC, SPEC_END, THETA, THETA_END, WORK, WORK_ROWS, CHECKPOINT, RECORD = range(11)
 NONE = -1
-# where the float64 affine map from the user's units stands
-NO_FRONT, FRONT_FIRST, FRONT_LAST = range(3)
-LANE_MULTIPLE = 16
-"""Blocks are padded to a multiple of this: the lanes of the narrowest tile of a product (kernels/matmul.py).  A single
-sample is carried in a block of one lane, where the plan says ONE_LANE."""
+# where the float64 affine map from the user's units stands; 0: nowhere
+FIRST, LAST = 1, 2
 
 
 @inlined
@@ -37,24 +35,24 @@ def padded(n):
 
 
 @inlined
-def load(X, a, width, front, affine, x):
+def load(X, a, width, affine, wanted, x):
     """x (rows, lanes) = X[a : a + width].T, standardised in float64; lanes beyond width repeat the last sample."""
     for d in range(X.shape[1]):
         for t in range(x.shape[1]):
             value = X[a + min(t, width - 1), d]
-            if affine:
-                value = (value - front[0, d]) / front[1, d]
+            if wanted:
+                value = (value - affine[0, d]) / affine[1, d]
             x[d, t] = value
 
 
 @inlined
-def load_cotangent(X, a, width, front, affine, dx):
-    """The same for cotangents of what `front` maps to the user's units; zero beyond width."""
+def load_cotangent(X, a, width, affine, wanted, dx):
+    """The same for cotangents of what `affine` maps to the user's units; zero beyond width."""
     for d in range(X.shape[1]):
         for t in range(dx.shape[1]):
             value = X[a + t, d] if t < width else 0.0
-            if affine:
-                value = value * front[1, d]
+            if wanted:
+                value = value * affine[1, d]
             dx[d, t] = value
 
 
@@ -69,11 +67,11 @@ EMBEDDING_LAYER = 1023
 
 
 @inlined
-def load_condition(plan, theta, C, C_front, a, width, key, first, condition, context, work, temp):
+def load_condition(plan, theta, C, C_affine, a, width, key, first, condition, context, work, temp):
     """Fill condition from C, standardised, and context, what the layers see of it: its embedding, where there is one."""
     if plan[CONDITION_ROWS] == 0:
         return
-    load(C, a, width, C_front, C_front.shape[1] > 0, condition)
+    load(C, a, width, C_affine, C_affine.shape[1] > 0, condition)
     if plan[EMBEDDING] > 0:
         spec = plan[plan[EMBEDDING_SPEC] : plan[EMBEDDING_SPEC_END]]
         part = theta[plan[EMBEDDING_THETA] : plan[EMBEDDING_THETA_END]]
@@ -82,7 +80,7 @@ def load_condition(plan, theta, C, C_front, a, width, key, first, condition, con
 
 
 @inlined
-def leave_embedding(plan, theta, key, first, condition, dcontext, dcondition, work, temp, dtheta):
+def embedding_vjp(plan, theta, key, first, condition, dcontext, dcondition, work, temp, dtheta):
     """From the gradient of the context that of the condition, and of the embedding's parameters."""
     if plan[EMBEDDING] > 0:
         spec = plan[plan[EMBEDDING_SPEC] : plan[EMBEDDING_SPEC_END]]
@@ -124,14 +122,14 @@ def run_layers(plan, theta, context, key, first, block, log_det, arena, work_sta
 
 
 @inlined
-def front_log_det(plan, front):
+def standardization_log_det(plan, X_affine):
     """log |det| of the affine map between the user's units and the program's."""
     total = 0.0
-    for d in range(front.shape[1]):
-        total += front[2, d]
-    if plan[FRONT] == FRONT_FIRST:
+    for d in range(X_affine.shape[1]):
+        total += X_affine[2, d]
+    if plan[STANDARDIZATION] == FIRST:
         return -total
-    return total if plan[FRONT] == FRONT_LAST else 0.0
+    return total if plan[STANDARDIZATION] == LAST else 0.0
 
 
 @inlined
@@ -156,13 +154,13 @@ def settle(X, C, a, t, log_prob):
 
 
 @kernel
-def transport(arena, counter, plan, theta, front, C_front, X, C, key, origin, block_width, Y, log_det, log_prob):
+def transport(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin, block_width, Y, log_det, log_prob):
     """Carry X (n, in_rows) through the program.
 
-    `front` (3, in_rows) and `C_front` (3, condition_rows) hold location, scale and its logarithm of the affine maps from
-    the user's units, or have no columns; C (n, condition_rows) is the condition, `origin` the number of the first sample,
-    `block_width` the samples of a block (the last may have fewer).  Fills Y (n, out_rows), log_det (n,) and log_prob (n,),
-    each unless it is empty.
+    `X_affine` (3, in_rows) and `C_affine` (3, condition_rows) hold location, scale and its logarithm of the affine maps
+    from the user's units, or have no columns; C (n, condition_rows) is the condition, `origin` the number of the first
+    sample, `block_width` the samples of a block (the last may have fewer).  Fills Y (n, out_rows), log_det (n,) and
+    log_prob (n,), each unless it is empty.
     """
     plan, theta, arena, n = borrow(plan), borrow(theta), borrow(arena), X.shape[0]
     want_y, want_log_det, want_log_prob = Y.shape[0] > 0, log_det.size > 0, log_prob.size > 0
@@ -174,7 +172,7 @@ def transport(arena, counter, plan, theta, front, C_front, X, C, key, origin, bl
             break
         a = b * block_width
         width = min(block_width, n - a)
-        lanes = 1 if n == 1 and plan[ONE_LANE] else padded(width)
+        lanes = 1 if plan[ONE_LANE] else padded(width)
         start = 0
         block = carve(arena, start, plan[BLOCK_ROWS], lanes)
         start += block.size
@@ -187,11 +185,11 @@ def transport(arena, counter, plan, theta, front, C_front, X, C, key, origin, bl
         temp = carve(arena, start, plan[TEMP_ROWS], lanes)
         start += temp.size
         sums = row[:lanes]
-        load(X, a, width, front, plan[FRONT] == FRONT_FIRST, block)
-        load_condition(plan, theta, C, C_front, a, width, key, origin + a, condition, context,
+        load(X, a, width, X_affine, plan[STANDARDIZATION] == FIRST, block)
+        load_condition(plan, theta, C, C_affine, a, width, key, origin + a, condition, context,
                        carve(arena, start, plan[EMBEDDING_WORK], lanes), temp)  # fmt: skip
         for t in range(lanes):
-            sums[t] = front_log_det(plan, front)
+            sums[t] = standardization_log_det(plan, X_affine)
         run_layers(plan, theta, context, key, origin + a, block, sums, arena, start, False, temp)
         if want_log_det:
             for t in range(width):
@@ -200,8 +198,8 @@ def transport(arena, counter, plan, theta, front, C_front, X, C, key, origin, bl
             for d in range(plan[OUT_ROWS]):
                 for t in range(width):
                     value = np.float64(block[d, t])
-                    if plan[FRONT] == FRONT_LAST:
-                        value = value * front[1, d] + front[0, d]
+                    if plan[STANDARDIZATION] == LAST:
+                        value = value * X_affine[1, d] + X_affine[0, d]
                     Y[a + t, d] = value
         if want_log_prob:
             add_base(plan, theta, block, sums)
@@ -210,7 +208,7 @@ def transport(arena, counter, plan, theta, front, C_front, X, C, key, origin, bl
 
 
 @kernel
-def pullback(arena, counter, plan, theta, front, C_front, X, C, key, origin, block_width, dY, dlog, log_prob, dX, dC,
+def pullback(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin, block_width, dY, dlog, log_prob, dX, dC,
              n_buffers, gradients):  # fmt: skip
     """Carry cotangents back through the program at X (n, in_rows).
 
@@ -255,11 +253,24 @@ def pullback(arena, counter, plan, theta, front, C_front, X, C, key, origin, blo
             start += temp.size
             sums = row[:lanes]
 
-            load(X, a, width, front, plan[FRONT] == FRONT_FIRST, block)
-            load_condition(plan, theta, C, C_front, a, width, key, origin + a, condition, context, embedding_work, temp)
+            load(X, a, width, X_affine, plan[STANDARDIZATION] == FIRST, block)
+            load_condition(
+                plan,
+                theta,
+                C,
+                C_affine,
+                a,
+                width,
+                key,
+                origin + a,
+                condition,
+                context,
+                embedding_work,
+                temp,
+            )
             dcontext[:, :] = 0
             for t in range(lanes):
-                sums[t] = front_log_det(plan, front)
+                sums[t] = standardization_log_det(plan, X_affine)
                 dlog_det[t] = dlog[a + t] if t < width else 0.0
             run_layers(plan, theta, context, key, origin + a, block, sums, arena, start, True, temp)
 
@@ -274,7 +285,7 @@ def pullback(arena, counter, plan, theta, front, C_front, X, C, key, origin, blo
                 dpart = dtheta[plan[BASE_THETA] : plan[BASE_THETA_END]]
                 call(plan[BASE_VJP], (spec, part, dblock[: plan[OUT_ROWS]], dlog_det, dpart))
             else:
-                load_cotangent(dY, a, width, front, plan[FRONT] == FRONT_LAST, dblock)
+                load_cotangent(dY, a, width, X_affine, plan[STANDARDIZATION] == LAST, dblock)
 
             for layer in range(plan[N_LAYERS] - 1, -1, -1):
                 r = HEADER + RECORD * layer
@@ -297,15 +308,15 @@ def pullback(arena, counter, plan, theta, front, C_front, X, C, key, origin, blo
                     dcontext,
                 )
                 call(plan[r + VJP], arguments)
-            leave_embedding(plan, theta, key, origin + a, condition, dcontext, dcondition, embedding_work, temp, dtheta)
+            embedding_vjp(plan, theta, key, origin + a, condition, dcontext, dcondition, embedding_work, temp, dtheta)
 
             if dX.shape[0] > 0:
                 for d in range(plan[IN_ROWS]):
-                    scale = front[1, d] if plan[FRONT] == FRONT_FIRST else 1.0
+                    scale = X_affine[1, d] if plan[STANDARDIZATION] == FIRST else 1.0
                     for t in range(width):
                         dX[a + t, d] = dblock[d, t] / scale
             if dC.shape[0] > 0:
                 for d in range(plan[CONDITION_ROWS]):
-                    scale = C_front[1, d] if C_front.shape[1] > 0 else 1.0
+                    scale = C_affine[1, d] if C_affine.shape[1] > 0 else 1.0
                     for t in range(width):
                         dC[a + t, d] = dcondition[d, t] / scale

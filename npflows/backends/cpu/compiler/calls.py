@@ -106,30 +106,6 @@ def address(function: Callable, kind: str, dtype: np.dtype) -> int:
     return _known[key]
 
 
-class Link:
-    """Gives a layer the addresses of what its kernels call, and compiles only what the kernels in use need.
-
-    Parameters
-    ----------
-    dtype : numpy.dtype
-    kernels : tuple of callable
-        The layer's kernels that are in use.
-    """
-
-    def __init__(self, dtype: np.dtype, kernels: tuple[Callable, ...]) -> None:
-        self.dtype, self.kernels = dtype, kernels
-
-    def __call__(self, function: Callable, kind: str, *users: Callable) -> int:
-        """The address of `function`; 0 if it is only for certain users and none of them is in use."""
-        wanted = not users or any(kernel in users for kernel in self.kernels)
-        return address(function, kind, self.dtype) if wanted else 0
-
-    @property
-    def gradient(self) -> bool:
-        """Whether the layer's vjp is in use."""
-        return len(self.kernels) > 1
-
-
 if DISABLED:
 
     def call(number: int, arguments: tuple) -> None:

@@ -17,8 +17,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from npflows.backends.cpu.compiler.jit import DISABLED, inlined, kernel
-from npflows.backends.cpu.kernels.matmul import (
-    DEPTH,
+from npflows.backends.cpu.kernels.matmul import DEPTH
+from npflows.backends.cpu.kernels.tiles import (
     FROM_BIAS,
     FROM_RESULT,
     HEIGHT,

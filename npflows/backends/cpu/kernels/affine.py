@@ -1,6 +1,6 @@
 """The affine scalar map, as couplings use it and as masked autoregressive layers do.
 
-Raw parameters of a value are two rows, (t, r), and s is the log-scale that r gives (`SCALE_ACTIVATIONS`):
+Raw parameters of a value are two rows, (t, r), and s is the log-scale that r gives:
 
     scale first (RealNVP, arXiv:1605.08803, equation 8):   y = x * exp(s) + t,       log dy/dx = s
     shift first (MAF, arXiv:1705.07057, equation 4):       y = (x - t) * exp(-s),    log dy/dx = -s
@@ -11,19 +11,15 @@ s is clamped once, where exp would leave the range of the dtype, and the clamped
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import vecmath
-from npflows.core.parameters import Parameter
+from npflows.backends.cpu.link import KERNELS, MapKernels
+from npflows.core import operations
 
-NONE, TANH, TANH_GAIN, SIGMOID = range(4)
-SCALE_ACTIVATIONS = {"none": NONE, "tanh": TANH, "tanh_gain": TANH_GAIN, "sigmoid": SIGMOID}
-MULTIPLIER = 2
-FIRST_GAIN = 3.0
-"""Where learned gains start: wide enough for sharp tables, and bounded, so that no outlier gets an absurd density."""
+NONE, TANH, TANH_GAIN, SIGMOID = map(operations.SCALE_ACTIVATIONS.index, ("none", "tanh", "tanh_gain", "sigmoid"))
+MULTIPLIER = operations.Affine.multiplier
 OFFSET = 2.0
 """What is added before a sigmoid, so that it starts near 1."""
 # spec: the activation, and how many gains there are, which the values take in turn
@@ -183,41 +179,12 @@ def undo_solve(spec, theta, x, raw, dx, dlog_det, dtheta):
             dx[i, t] *= vecmath.exp(clamp(gain * scale[t], limit))
 
 
-class Affine:
-    """The affine scalar map.
+SHIFT_FIRST = {"forward": undo, "inverse": apply, "vjp": undo_vjp, "solve": undo_solve}
+SCALE_FIRST = {"forward": apply, "inverse": undo, "vjp": apply_vjp, "solve": apply_solve}
 
-    Parameters
-    ----------
-    scale_activation : {"tanh", "tanh_gain", "none", "sigmoid"}
-        How the log-scale comes from the raw parameter: its tanh, that times a learned gain for each value, itself, or the
-        logarithm of a sigmoid.
-    shift_first : bool
-        y = (x - t) * exp(-s) instead of y = x * exp(s) + t.
-    n_gains : int, optional
-        How many gains there are, which the values take in turn: one for each channel of an image; by default one for each
-        value.
-    """
 
-    multiplier = MULTIPLIER
+def pack(operation: operations.Affine, value: int | None) -> list[int]:
+    return [operations.SCALE_ACTIVATIONS.index(operation.scale_activation), operation.n_gains or 1 << 40]
 
-    def __init__(self, scale_activation: str, *, shift_first: bool = False, n_gains: int | None = None) -> None:
-        self.scale_activation, self.shift_first, self.n_gains = scale_activation, shift_first, n_gains
 
-    @property
-    def kernels(self) -> dict[str, Callable]:
-        chosen = (undo, apply, undo_vjp, undo_solve) if self.shift_first else (apply, undo, apply_vjp, apply_solve)
-        return dict(zip(("forward", "inverse", "vjp", "solve"), chosen))
-
-    def parameters(self, n: int) -> list[Parameter]:
-        """Parameters of the map of n values, besides those that a conditioner gives."""
-        if self.scale_activation != "tanh_gain":
-            return []
-        return [Parameter("gain", np.full(self.n_gains or n, FIRST_GAIN))]
-
-    @property
-    def theta_per_value(self) -> int:
-        return 1 if self.scale_activation == "tanh_gain" else 0
-
-    def spec(self, value: int | None = None) -> list[int]:
-        """The integers that the kernels read, for all values or for one of them."""
-        return [SCALE_ACTIVATIONS[self.scale_activation], self.n_gains or 1 << 40]
+KERNELS[operations.Affine] = MapKernels(lambda operation: SHIFT_FIRST if operation.shift_first else SCALE_FIRST, pack)

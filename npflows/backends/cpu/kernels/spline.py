@@ -5,22 +5,19 @@ widths and K for the heights, through softmax, and K - 1 for the derivatives at 
 end derivatives are 1, so that the density is continuous.  spline_lanes.py has the formulas.
 
 `forward` and `inverse` leave the softmax probabilities and the derivatives in the raw rows; the vjp reads them there.
-All loops run along lanes: a bin is found by comparing and selecting, knot after knot, never by gathering.  In a block of
-one lane they run along the bins (spline_single.py).
+All loops run along lanes: a bin is found by comparing and selecting, knot after knot, never by gathering.  The twins for
+blocks of one lane run along the bins (spline_single.py).
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from npflows.backends.cpu.compiler.calls import as_real, flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import spline_lanes, spline_single, vecmath
-from npflows.core.checks import as_int, as_positive
-from npflows.core.parameters import Parameter
+from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, MapKernels, bits
+from npflows.core import operations
 
 # spec: bins, rows of raw parameters of a value, the bits of float64 numbers, then for each value (or for all) whether it
 # is on a circle
@@ -95,10 +92,6 @@ def constrain(spec, raw, scratch):
     shift, least = number(spec, SHIFT, raw), number(spec, MIN_DERIVATIVE, raw)
     for i in range(raw.shape[0] // spec[MULTIPLIER]):
         widths, heights, derivatives = rows_of(spec, raw, i)
-        if raw.shape[1] == 1:
-            first = i * spec[MULTIPLIER]
-            spline_single.softmax(flat(raw[first : first + 2 * spec[BINS]]))
-            continue  # derivatives are left for `find_bin`, which needs two of them
         for shares in (widths, heights):
             softmax(shares, scratch)
         for k in range(derivatives.shape[0]):
@@ -115,11 +108,6 @@ def find_bin(spec, values, by_height, raw, i, scratch):
     x0, w, y0, h, d0, d1 = scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1]
     edge_x, edge_y, index = scratch[EDGE_X], scratch[EDGE_Y], scratch[INDEX]
     bound = number(spec, BOUND, raw)
-    if raw.shape[1] == 1:
-        k, x0[0], w[0], y0[0], h[0] = spline_single.find_bin(values[0], by_height, flat(widths), flat(heights), bound,
-                                                             least_w, scale_w, least_h, scale_h)  # fmt: skip
-        d0[0], d1[0] = single_derivative(spec, derivatives, k), single_derivative(spec, derivatives, k + 1)
-        return
     left, right = knot(spec, derivatives, scratch, 0), knot(spec, derivatives, scratch, 1)
     spline_lanes.first_bin(widths[0], heights[0], left, right, x0, w, y0, h, d0, d1, edge_x, edge_y, index,
                            bound, least_w, scale_w, least_h, scale_h)  # fmt: skip
@@ -127,6 +115,27 @@ def find_bin(spec, values, by_height, raw, i, scratch):
         left, right = right, knot(spec, derivatives, scratch, k + 1)
         spline_lanes.next_bin(values, by_height, raw.dtype.type(k), widths[k], heights[k], left, right, x0, w, y0, h, d0,
                               d1, edge_x, edge_y, index, least_w, scale_w, least_h, scale_h)  # fmt: skip
+
+
+@inlined
+def constrain_one(spec, raw):
+    """The same for one lane; derivatives are left for `find_bin_of_one`, which needs two of them."""
+    for i in range(raw.shape[0] // spec[MULTIPLIER]):
+        first = i * spec[MULTIPLIER]
+        spline_single.softmax(flat(raw[first : first + 2 * spec[BINS]]))
+
+
+@inlined
+def find_bin_of_one(spec, values, by_height, raw, i, scratch):
+    """Fill scratch as `find_bin` does, for one lane and derivatives that are not constrained yet."""
+    widths, heights, derivatives = rows_of(spec, raw, i)
+    least_w, scale_w = sizes(spec, MIN_WIDTH, raw)
+    least_h, scale_h = sizes(spec, MIN_HEIGHT, raw)
+    k, x0, w, y0, h = spline_single.find_bin(values[0], by_height, flat(widths), flat(heights), number(spec, BOUND, raw),
+                                             least_w, scale_w, least_h, scale_h)  # fmt: skip
+    scratch[X0, 0], scratch[W, 0], scratch[Y0, 0], scratch[H, 0] = x0, w, y0, h
+    scratch[D0, 0] = single_derivative(spec, derivatives, k)
+    scratch[D1, 0] = single_derivative(spec, derivatives, k + 1)
 
 
 @inlined
@@ -162,6 +171,17 @@ def evaluate(spec, x, raw, log_det, scratch):
 
 
 @kernel
+def forward_of_one(spec, theta, x, raw, log_det):
+    """The same for a block of one lane."""
+    scratch = new_scratch(raw)
+    constrain_one(spec, raw)
+    for i in range(x.shape[0]):
+        find_bin_of_one(spec, x[i], False, raw, i, scratch)
+        spline_lanes.forward(x[i], log_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
+                             number(spec, BOUND, raw))  # fmt: skip
+
+
+@kernel
 def inverse(spec, theta, x, raw, log_det):
     scratch = new_scratch(raw)
     constrain(spec, raw, scratch)
@@ -177,6 +197,17 @@ def evaluate_inverse(spec, x, raw, log_det, scratch):
 
 
 @kernel
+def inverse_of_one(spec, theta, x, raw, log_det):
+    """The same for a block of one lane."""
+    scratch = new_scratch(raw)
+    constrain_one(spec, raw)
+    for i in range(x.shape[0]):
+        find_bin_of_one(spec, x[i], True, raw, i, scratch)
+        spline_lanes.inverse(x[i], log_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
+                             number(spec, BOUND, raw))  # fmt: skip
+
+
+@kernel
 def forward_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
     """dx: dL/dy in, dL/dx out; raw: constrained parameters in, gradient of the raw ones out."""
     scratch = new_scratch(raw)
@@ -185,13 +216,13 @@ def forward_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
         spline_lanes.forward_vjp(x[i], dx[i], dlog_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0],
                                  scratch[D1], number(spec, BOUND, raw))  # fmt: skip
         widths, heights, _ = rows_of(spec, raw, i)
-        leave_sizes(spec, widths, scratch[X0], scratch[W], scratch[INDEX], scratch[SUM], sizes(spec, MIN_WIDTH, raw)[1])
-        leave_sizes(spec, heights, scratch[Y0], scratch[H], scratch[INDEX], scratch[SUM], sizes(spec, MIN_HEIGHT, raw)[1])
-        leave_derivatives(spec, raw, i, scratch)
+        sizes_vjp(spec, widths, scratch[X0], scratch[W], scratch[INDEX], scratch[SUM], sizes(spec, MIN_WIDTH, raw)[1])
+        sizes_vjp(spec, heights, scratch[Y0], scratch[H], scratch[INDEX], scratch[SUM], sizes(spec, MIN_HEIGHT, raw)[1])
+        derivatives_vjp(spec, raw, i, scratch)
 
 
 @inlined
-def leave_sizes(spec, shares, g_knot, g_size, index, mean, scale):
+def sizes_vjp(spec, shares, g_knot, g_size, index, mean, scale):
     """Turn the gradient of the bin that holds each lane's value into that of the raw parameters of all sizes."""
     for t in range(mean.size):
         mean[t] = 0
@@ -202,7 +233,7 @@ def leave_sizes(spec, shares, g_knot, g_size, index, mean, scale):
 
 
 @inlined
-def leave_derivatives(spec, raw, i, scratch):
+def derivatives_vjp(spec, raw, i, scratch):
     """The same for the derivatives."""
     n_bins, real = spec[BINS], raw.dtype.type
     derivatives = rows_of(spec, raw, i)[2]
@@ -225,65 +256,28 @@ def solve(spec, theta, x, raw, dx, dlog_det, dtheta):
                            number(spec, BOUND, raw))  # fmt: skip
 
 
-class RationalQuadratic:
-    """The monotone rational-quadratic spline as a scalar map.
+@kernel
+def constrained(spec, x, raw, log_det):
+    """x (d, n) in place, for probabilities and derivatives in raw; log_det (n,) +=."""
+    evaluate(spec, x, raw, log_det, new_scratch(raw))
 
-    Parameters
-    ----------
-    num_bins : int
-        At least 2.
-    tail_bound : float
-        B: the map is the identity outside [-B, B].
-    min_bin_width, min_bin_height : float
-        Least share of [-B, B] that a bin has; below 1 / num_bins.
-    min_derivative : float
-        Least derivative at a knot; below 1.
-    circular : bool or sequence of bool
-        The end derivatives are one free parameter instead of 1, for values on a circle: for all values, or said for each.
-    """
 
-    kernels = {"forward": forward, "inverse": inverse, "vjp": forward_vjp, "solve": solve}
-    theta_per_value = 0
+@kernel
+def constrained_inverse(spec, x, raw, log_det):
+    evaluate_inverse(spec, x, raw, log_det, new_scratch(raw))
 
-    def __init__(
-        self,
-        num_bins: int = 8,
-        tail_bound: float = 3.0,
-        min_bin_width: float = 1e-3,
-        min_bin_height: float = 1e-3,
-        min_derivative: float = 1e-3,
-        *,
-        circular: bool | Sequence[bool] = False,
-    ) -> None:
-        self.num_bins, self.tail_bound = as_int(num_bins, "num_bins", 2), as_positive(tail_bound, "tail_bound")
-        for name, size in (("min_bin_width", min_bin_width), ("min_bin_height", min_bin_height)):
-            if as_positive(size, name) * num_bins >= 1:
-                raise ValueError(f"{name} must be below 1 / num_bins = {1 / num_bins:g}, got {size!r}")
-        if as_positive(min_derivative, "min_derivative") >= 1:
-            raise ValueError(f"min_derivative must be below 1, got {min_derivative!r}")
-        self.min_bin_width, self.min_bin_height = float(min_bin_width), float(min_bin_height)
-        self.min_derivative = float(min_derivative)
-        self.circular = np.atleast_1d(np.asarray(circular, bool))
 
-    @property
-    def multiplier(self) -> int:
-        return 3 * self.num_bins - (0 if self.circular.any() else 1)
+def pack(operation: operations.Spline, value: int | None) -> list[int]:
+    flags = [int(flag) for flag in operation.circular]
+    if value is not None:
+        flags = [flags[min(value, len(flags) - 1)]]
+    elif len(set(flags)) == 1:
+        flags = flags[:1]
+    numbers = (operation.tail_bound, operation.min_bin_width, operation.min_bin_height, operation.min_derivative,
+               operation.derivative_shift)  # fmt: skip
+    return [operation.num_bins, operation.multiplier, *bits(*numbers), len(flags), *flags]
 
-    @property
-    def derivative_shift(self) -> float:
-        """What is added to a raw derivative, so that 0 gives 1: its softplus is 1 - min_derivative."""
-        return math.log(math.expm1(1 - self.min_derivative))
 
-    def parameters(self, n: int) -> list[Parameter]:
-        return []
-
-    def spec(self, value: int | None = None) -> list[int]:
-        """The integers that the kernels read, for all values or for one of them."""
-        sizes = (self.tail_bound, self.min_bin_width, self.min_bin_height, self.min_derivative, self.derivative_shift)
-        numbers = np.array(sizes)
-        flags = self.circular.astype(int).tolist()
-        if value is not None:
-            flags = [flags[min(value, len(flags) - 1)]]
-        elif len(set(flags)) == 1:
-            flags = flags[:1]
-        return [self.num_bins, self.multiplier, *numbers.view(np.int64).tolist(), len(flags), *flags]
+ROLES = {"forward": forward, "inverse": inverse, "vjp": forward_vjp, "solve": solve}
+KERNELS[operations.Spline] = MapKernels(lambda operation: ROLES, pack)
+ONE_LANE_TWINS[forward], ONE_LANE_TWINS[inverse] = forward_of_one, inverse_of_one

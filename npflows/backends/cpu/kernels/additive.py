@@ -1,11 +1,10 @@
-"""The additive scalar map y = x + t, which keeps volumes (Dinh et al. 2015, arXiv:1410.8516, section 3.2)."""
+"""The additive scalar map y = x + t (Dinh et al. 2015, arXiv:1410.8516, section 3.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from npflows.backends.cpu.compiler.jit import kernel
-from npflows.core.parameters import Parameter
+from npflows.backends.cpu.link import KERNELS, MapKernels
+from npflows.core import operations
 
 
 @kernel
@@ -37,19 +36,5 @@ def apply_solve(spec, theta, x, raw, dx, dlog_det, dtheta):
     """dy/dx is 1."""
 
 
-class Additive:
-    """The additive scalar map, which has no parameters of its own."""
-
-    multiplier = 1
-    theta_per_value = 0
-
-    @property
-    def kernels(self) -> dict[str, Callable]:
-        return {"forward": apply, "inverse": undo, "vjp": apply_vjp, "solve": apply_solve}
-
-    def parameters(self, n: int) -> list[Parameter]:
-        """Parameters of the map of n values, besides those that a conditioner gives: none."""
-        return []
-
-    def spec(self, value: int | None = None) -> list[int]:
-        return []
+ROLES = {"forward": apply, "inverse": undo, "vjp": apply_vjp, "solve": apply_solve}
+KERNELS[operations.Additive] = MapKernels(lambda operation: ROLES, lambda operation, value: [])

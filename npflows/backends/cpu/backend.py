@@ -1,0 +1,51 @@
+"""The CPU backend: kernels compiled by Numba, run on threads without the GIL."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npflows.backends.cpu.kernels import spline
+from npflows.backends.cpu.kernels.activations import ACTIVATIONS
+from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, Link, pack_map, scratch
+from npflows.backends.cpu.program import CompiledProgram
+from npflows.core.operations import Network, Program, Spline
+
+
+class CpuBackend:
+    """See `npflows.core.backend.Backend`."""
+
+    name = "cpu"
+
+    def compile(self, program: Program, dtype: np.dtype) -> CompiledProgram:
+        """Make a program ready to run; kernels are compiled when they are first wanted."""
+        return CompiledProgram(program, dtype)
+
+    def network(self, operation: Network, theta: NDArray, x: NDArray) -> NDArray:
+        """The outputs (n, n_out) of a network for inputs (n, n_in), without dropout and without a condition."""
+        n, (work_rows, temp_rows) = len(x), scratch(operation)
+        lanes = -(-max(n, 1) // LANE_MULTIPLE) * LANE_MULTIPLE
+        block = np.zeros((operation.n_in, lanes), theta.dtype)
+        block[:, :n] = x.T
+        out, work, temp = (np.empty((m, lanes), theta.dtype) for m in (operation.n_out, work_rows, temp_rows))
+        forward, _ = KERNELS[type(operation)].roles["forward"]
+        spec = np.array(Link(theta.dtype, (forward,)).pack(operation), np.int64)
+        forward(spec, theta, block[:0], 0, 0, block, out, work, temp)
+        return out[:, :n].T.astype(np.float64)
+
+    def activate(self, activation: str, values: NDArray) -> None:
+        """Apply an activation function to an array (rows, columns) of the compute dtype, in place."""
+        function, _ = ACTIVATIONS[activation]
+        function(values, values.copy())
+
+    def spline(self, operation: Spline, x: NDArray, constrained: NDArray, inverse: bool) -> tuple[NDArray, NDArray]:
+        """Map x (n, d) by splines of given bins; see `npflows.core.backend.Backend`."""
+        n, d = x.shape
+        block, log_det = np.ascontiguousarray(x.T), np.zeros(n)
+        rows = np.ascontiguousarray(constrained.transpose(1, 2, 0)).reshape(d * operation.multiplier, n)
+        function = spline.constrained_inverse if inverse else spline.constrained
+        function(np.array(pack_map(operation), np.int64), block, rows, log_det)
+        return np.ascontiguousarray(block.T), log_det
+
+
+BACKEND = CpuBackend()

@@ -1,0 +1,86 @@
+"""A scalar map of each value by itself, its raw parameters learned directly: no conditioner."""
+
+from __future__ import annotations
+
+from npflows.backends.cpu.compiler.calls import call
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels.blocks import copy
+from npflows.backends.cpu.kernels.mlp import add_lane_sums, fill_rows
+from npflows.backends.cpu.link import KERNELS, LayerKernels, Link, Scratch, pack_map
+from npflows.core import operations
+
+# spec: this header, then the scalar map's; theta: raw parameters of all values, then the map's own
+DIM, MULTIPLIER, MAP_FORWARD, MAP_INVERSE, MAP_VJP, MAP_SOLVE, HEADER = range(7)
+# work: the values before the map, the raw parameters
+
+
+@inlined
+def parts(spec, work):
+    """x (dim, lanes) and raw (dim * multiplier, lanes)."""
+    n = spec[DIM]
+    return work[:n], work[n : n + n * spec[MULTIPLIER]]
+
+
+@kernel
+def forward(spec, theta, context, key, first, block, log_det, work, temp):
+    x, raw = parts(spec, work)
+    fill_rows(theta, raw)
+    copy(block, x)
+    call(spec[MAP_FORWARD], (spec[HEADER:], theta[raw.shape[0] :], block, raw, log_det))
+
+
+@kernel
+def inverse(spec, theta, context, key, first, block, log_det, work, temp):
+    x, raw = parts(spec, work)
+    fill_rows(theta, raw)
+    call(spec[MAP_INVERSE], (spec[HEADER:], theta[raw.shape[0] :], block, raw, log_det))
+    copy(block, x)
+
+
+@kernel
+def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    x, raw = parts(spec, work)
+    own = raw.shape[0]
+    call(spec[MAP_VJP], (spec[HEADER:], theta[own:], x, raw, dblock, dlog_det, dtheta[own:]))
+    if dtheta.size > 0:
+        add_lane_sums(raw, dtheta[:own])
+
+
+@kernel
+def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """With dL = -dlog_det: solve for dY, push (dY, dL) through the forward vjp, and dy = -dY."""
+    x, raw = parts(spec, work)
+    own, n = raw.shape[0], spec[DIM]
+    direct, dL = temp[:n], temp[n]
+    for t in range(dL.size):
+        dL[t] = -dlog_det[t]
+        for k in range(n):
+            dblock[k, t] = -dblock[k, t]
+    call(spec[MAP_SOLVE], (spec[HEADER:], theta[own:], x, raw, dblock, dL, dtheta[own:]))
+    copy(dblock, direct)
+    call(spec[MAP_VJP], (spec[HEADER:], theta[own:], x, raw, direct, dL, dtheta[own:]))
+    if dtheta.size > 0:
+        add_lane_sums(raw, dtheta[:own])
+    for k in range(n):
+        for t in range(dL.size):
+            dblock[k, t] = -dblock[k, t]
+
+
+def pack(operation: operations.Elementwise, link: Link) -> list[int]:
+    scalar_map = operation.transformer
+    return [
+        operation.dim,
+        scalar_map.multiplier,
+        link.scalar_map(scalar_map, "forward", forward),
+        link.scalar_map(scalar_map, "inverse", inverse),
+        link.scalar_map(scalar_map, "vjp", forward_vjp, inverse_vjp),
+        link.scalar_map(scalar_map, "solve", inverse_vjp),
+        *pack_map(scalar_map),
+    ]
+
+
+KERNELS[operations.Elementwise] = LayerKernels(
+    lambda operation: (forward, inverse, forward_vjp, inverse_vjp),
+    pack,
+    lambda operation: Scratch(operation.dim * (1 + operation.transformer.multiplier), operation.dim + 1),
+)

@@ -1,0 +1,154 @@
+"""Linear layers by their LU factors (Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.2)."""
+
+from __future__ import annotations
+
+from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels import vecmath
+from npflows.backends.cpu.kernels.blocks import add_row, copy, dot, gather, scale_row, scatter, shift_row, total
+from npflows.backends.cpu.link import KERNELS, LayerKernels, Scratch
+from npflows.core import operations
+
+# spec: the dimension, then the fixed permutation; theta: a matrix (dim, dim) whose strict lower part is that of L, whose
+# strict upper part is that of U and whose diagonal is the logarithm of U's, then a shift (dim,)
+
+
+@inlined
+def log_diagonal(spec, theta):
+    """log |det|."""
+    n, result = spec[0], 0.0
+    for i in range(n):
+        result += theta[i * n + i]
+    return result
+
+
+@inlined
+def multiply_upper(spec, theta, block):
+    n = spec[0]
+    for i in range(n):
+        scale_row(block, i, vecmath.exp(theta[i * n + i]))
+        for j in range(i + 1, n):
+            add_row(block, i, j, theta[i * n + j])
+
+
+@inlined
+def solve_upper(spec, theta, block):
+    n = spec[0]
+    for i in range(n - 1, -1, -1):
+        for j in range(i + 1, n):
+            add_row(block, i, j, -theta[i * n + j])
+        scale_row(block, i, vecmath.exp(-theta[i * n + i]))
+
+
+@inlined
+def multiply_lower(spec, theta, block):
+    n = spec[0]
+    for i in range(n - 1, -1, -1):
+        for j in range(i):
+            add_row(block, i, j, theta[i * n + j])
+
+
+@inlined
+def solve_lower(spec, theta, block):
+    n = spec[0]
+    for i in range(n):
+        for j in range(i):
+            add_row(block, i, j, -theta[i * n + j])
+
+
+@inlined
+def parts(spec, work):
+    """The permuted input and U times it, which is what L then multiplies; both (dim, lanes)."""
+    n = spec[0]
+    return work[:n], work[n : 2 * n]
+
+
+@kernel
+def forward(spec, theta, context, key, first, block, log_det, work, temp):
+    """y = L U P x + shift."""
+    n = spec[0]
+    permuted, upper = parts(spec, work)
+    gather(block, spec, 1, permuted)
+    copy(permuted, upper)
+    multiply_upper(spec, theta, upper)
+    copy(upper, block)
+    multiply_lower(spec, theta, block)
+    for i in range(n):
+        shift_row(block[i], theta[n * n + i])
+    shift_row(log_det, log_diagonal(spec, theta))
+
+
+@kernel
+def inverse(spec, theta, context, key, first, block, log_det, work, temp):
+    """x = P^T U^-1 L^-1 (y - shift)."""
+    n = spec[0]
+    permuted, upper = parts(spec, work)
+    copy(block, upper)
+    for i in range(n):
+        shift_row(upper[i], -theta[n * n + i])
+    solve_lower(spec, theta, upper)
+    copy(upper, permuted)
+    solve_upper(spec, theta, permuted)
+    scatter(permuted, spec, 1, block)
+    shift_row(log_det, -log_diagonal(spec, theta))
+
+
+@inlined
+def add_parameter_gradient(spec, theta, permuted, upper, dy, du, dlog_det, dtheta):
+    """From dL/dy and du = dL/d(U P x)."""
+    n, dlog = spec[0], total(dlog_det)
+    for i in range(n):
+        for j in range(i):
+            dtheta[i * n + j] += dot(dy[i], upper[j])
+        dtheta[i * n + i] += vecmath.exp(theta[i * n + i]) * dot(du[i], permuted[i]) + dlog
+        for j in range(i + 1, n):
+            dtheta[i * n + j] += dot(du[i], permuted[j])
+        dtheta[n * n + i] += total(dy[i])
+
+
+@kernel
+def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    n = spec[0]
+    permuted, upper = parts(spec, work)
+    du = temp[:n]
+    copy(dblock, du)
+    for j in range(n):
+        for i in range(j + 1, n):
+            add_row(du, j, i, theta[i * n + j])
+    if dtheta.size > 0:
+        add_parameter_gradient(spec, theta, permuted, upper, dblock, du, dlog_det, dtheta)
+    for j in range(n - 1, -1, -1):
+        scale_row(du, j, vecmath.exp(theta[j * n + j]))
+        for i in range(j):
+            add_row(du, j, i, theta[i * n + j])
+    scatter(du, spec, 1, dblock)
+
+
+@kernel
+def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """With dL = -dlog_det and J = L U P: J^T dY = -dx, whose first step gives du = U^-T (-P dx); dy = -dY."""
+    n = spec[0]
+    permuted, upper = parts(spec, work)
+    du, dy, dlog = temp[:n], temp[n : 2 * n], temp[2 * n]
+    gather(dblock, spec, 1, du)
+    for j in range(n):
+        for i in range(j):
+            add_row(du, j, i, theta[i * n + j])  # du[i] still has the sign of dx here
+        scale_row(du, j, -vecmath.exp(-theta[j * n + j]))
+    for t in range(dlog_det.size):
+        dlog[t] = -dlog_det[t]
+    copy(du, dy)
+    for j in range(n - 1, -1, -1):
+        for i in range(j + 1, n):
+            add_row(dy, j, i, -theta[i * n + j])
+    if dtheta.size > 0:
+        add_parameter_gradient(spec, theta, permuted, upper, dy, du, dlog, dtheta)
+    for i in range(n):
+        for t in range(dlog_det.size):
+            dblock[i, t] = -dy[i, t]
+
+
+KERNELS[operations.LULinear] = LayerKernels(
+    lambda operation: (forward, inverse, forward_vjp, inverse_vjp),
+    lambda operation, link: [operation.dim, *operation.order],
+    lambda operation: Scratch(2 * operation.dim, 2 * operation.dim + 1),
+)

@@ -1,0 +1,188 @@
+"""Tiles of matrix products, as LLVM instructions on vectors of this CPU's width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import binding, ir
+from numba.core import cgutils
+
+FROM_ZERO, FROM_RESULT, FROM_BIAS = range(3)
+"""What a product starts from: nothing, what the result holds, or a number for each row."""
+
+
+def _registers() -> tuple[int, int, int]:
+    """Bytes of a vector, bytes of a tile's row and height of a tile, such that tiles fill this CPU's registers."""
+    try:
+        features = binding.get_host_cpu_features()
+    except RuntimeError:  # unknown for some architectures
+        features = {}
+    if features.get("avx512f"):
+        return 64, 128, 8
+    return (32 if features.get("avx") else 16), 64, 6
+
+
+VECTOR_BYTES, TILE_BYTES, HEIGHT = _registers()
+NARROW_BYTES = 64
+"""A row of a tile for what is left over: sixteen lanes of float32."""
+
+
+class Emit:
+    """Writes vector instructions for arrays of one dtype, that of argument number `of`; vectors are as wide as this CPU's,
+    or have so many lanes."""
+
+    def __init__(
+        self, context: Any, builder: Any, signature: Any, args: Any, of: int = 0, lanes: int | None = None
+    ) -> None:
+        self.context, self.builder, self.signature, self.args = context, builder, signature, args
+        dtype = signature.args[of].dtype
+        self.real, self.itemsize = context.get_value_type(dtype), dtype.bitwidth // 8
+        self.width = lanes or VECTOR_BYTES // self.itemsize
+        self.vector = ir.VectorType(self.real, self.width)
+
+    def number(self, i: int) -> Any:
+        return ir.Constant(ir.IntType(64), i)
+
+    def pointer(self, i: int) -> Any:
+        """Entry args[i + 1] of the array that is argument i."""
+        array = self.context.make_array(self.signature.args[i])(self.context, self.builder, self.args[i])
+        return self.builder.gep(array.data, [self.args[i + 1]])
+
+    def at(self, pointer: Any, *steps: tuple[Any, Any]) -> Any:
+        """pointer + the sum of count * stride over `steps`."""
+        for count, stride in steps:
+            pointer = self.builder.gep(pointer, [self.builder.mul(count, stride)])
+        return pointer
+
+    def load(self, pointer: Any, vector: Any = None) -> Any:
+        place = self.builder.bitcast(pointer, (vector or self.vector).as_pointer())
+        return self.builder.load(place, align=self.itemsize)
+
+    def first_lanes(self, n: Any) -> Any:
+        """A mask of the first n lanes."""
+        index = ir.VectorType(ir.IntType(32), self.width)
+        undefined, zero = ir.Constant(index, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+        lane = self.builder.insert_element(undefined, self.builder.trunc(n, ir.IntType(32)), zero)
+        return self.builder.icmp_signed("<", ir.Constant(index, list(range(self.width))),
+                                        self.shuffle(lane, undefined, [0] * self.width))  # fmt: skip
+
+    def load_masked(self, pointer: Any, mask: Any) -> Any:
+        """The lanes of the mask, zero in the others, whose memory is not touched."""
+        place = self.builder.bitcast(pointer, self.vector.as_pointer())
+        name = f"llvm.masked.load.v{self.width}f{8 * self.itemsize}.p0"
+        kinds = [place.type, ir.IntType(32), mask.type, self.vector]
+        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(self.vector, kinds), name)
+        return self.builder.call(function, [place, ir.Constant(ir.IntType(32), self.itemsize), mask, self.zeros()])
+
+    def store(self, value: Any, pointer: Any) -> None:
+        self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=self.itemsize)
+
+    def zeros(self) -> Any:
+        return ir.Constant(self.vector, [0.0] * self.width)
+
+    def variables(self, rows: int, columns: int) -> list[list[Any]]:
+        return [[cgutils.alloca_once(self.builder, self.vector) for _ in range(columns)] for _ in range(rows)]
+
+    def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+        return self.builder.shuffle_vector(a, b, mask)
+
+    def splat(self, value: Any) -> Any:
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        lane = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+        return self.shuffle(lane, undefined, [0] * self.width)
+
+    def add_product(self, total: Any, a: Any, b: Any) -> None:
+        """variable total += a * b."""
+        name = f"llvm.fma.v{self.width}f{8 * self.itemsize}"
+        function_type = ir.FunctionType(self.vector, [self.vector] * 3)
+        function = cgutils.get_or_insert_function(self.builder.module, function_type, name)
+        self.builder.store(self.builder.call(function, [a, b, self.builder.load(total)]), total)
+
+    def transposed(self, rows: list[Any]) -> list[Any]:
+        """The columns of a square: in each stage, pairs of rows swap their blocks off the diagonal."""
+        n, block, rows = len(rows), 1, list(rows)
+        while block < n:
+            for i in (i for i in range(n) if not i & block):
+                a, b = rows[i], rows[i + block]
+                rows[i] = self.shuffle(a, b, [n + j - block if j & block else j for j in range(n)])
+                rows[i + block] = self.shuffle(a, b, [n + j if j & block else j + block for j in range(n)])
+            block *= 2
+        return rows
+
+    def fold(self, a: Any, b: Any, group: int) -> Any:
+        """Halve every group of neighbouring lanes of a and of b by adding its halves; the result has all groups."""
+        starts = range(0, a.type.count + (b.type.count if b is not None else 0), group)
+        low = [s + i for s in starts for i in range(group // 2)]
+        high = [s + group // 2 + i for s in starts for i in range(group // 2)]
+        other = ir.Constant(a.type, ir.Undefined) if b is None else b
+        return self.builder.fadd(self.shuffle(a, other, low), self.shuffle(a, other, high))
+
+    def sums(self, vectors: list[Any]) -> list[Any]:
+        """The sum over each vector's lanes, the sums side by side in as few vectors as hold them."""
+        group = self.width
+        while group > 1:
+            if len(vectors) > 1:
+                vectors = [self.fold(a, b, group) for a, b in zip(vectors[::2], vectors[1::2])]
+            else:
+                vectors = [self.fold(vectors[0], None, group)]
+            group //= 2
+        return vectors
+
+
+def write_product(emit: Emit, height: int, n_vectors: int, left: Any, out: Any, biases: Any, k: Any, start: Any,
+                   row_of: Callable) -> None:  # fmt: skip
+    """A tile of a product: `left(i, p)` is where a weight lies, `row_of(p)` where the lanes do that it multiplies,
+    `out(i)` where a row of the result lies."""
+    builder = emit.builder
+    step = emit.number(emit.width)
+    totals = emit.variables(height, n_vectors)
+    tiles = [(i, j) for i in range(height) for j in range(n_vectors)]
+    places = {(i, j): emit.at(out(emit.number(i)), (emit.number(j), step)) for i, j in tiles}
+    with builder.if_else(builder.icmp_signed("==", start, emit.number(FROM_RESULT))) as (add, other):
+        with add:
+            for i, j in tiles:
+                builder.store(emit.load(places[i, j]), totals[i][j])
+        with other, builder.if_else(builder.icmp_signed("==", start, emit.number(FROM_BIAS))) as (biased, zero):
+            with biased:
+                for i in range(height):
+                    value = emit.splat(builder.load(emit.at(biases, (emit.number(i), emit.number(1)))))
+                    for total in totals[i]:
+                        builder.store(value, total)
+            with zero:
+                for i, j in tiles:
+                    builder.store(emit.zeros(), totals[i][j])
+    with cgutils.for_range(builder, k) as loop:
+        row = row_of(loop.index)
+        vectors = [emit.load(emit.at(row, (emit.number(j), step))) for j in range(n_vectors)]
+        for i in range(height):
+            weight = emit.splat(builder.load(left(emit.number(i), loop.index)))
+            for j in range(n_vectors):
+                emit.add_product(totals[i][j], weight, vectors[j])
+    for i, j in tiles:
+        emit.store(builder.load(totals[i][j]), places[i, j])
+
+
+def write_outer(emit: Emit, down: list[Any], across: list[Any], out: list[Any], images: tuple[Any, ...]) -> None:
+    """A tile of an outer product: sums over lanes of rows that begin at `down` times rows that begin at `across`.
+
+    `images` are how many stretches of lanes there are, how far apart they begin and how long they are; `out` is where the
+    rows of the result lie.
+    """
+    builder = emit.builder
+    totals = emit.variables(len(down), len(across))
+    for total in (t for row in totals for t in row):
+        builder.store(emit.zeros(), total)
+    step, (count, apart, n) = emit.number(emit.width), images
+    with cgutils.for_range(builder, count) as outer, cgutils.for_range(builder, builder.sdiv(n, step)) as loop:
+        lanes = ((outer.index, apart), (loop.index, step))
+        right = [emit.load(emit.at(place, *lanes)) for place in across]
+        for place, row in zip(down, totals):
+            left = emit.load(emit.at(place, *lanes))
+            for total, value in zip(row, right):
+                emit.add_product(total, left, value)
+    for place, row in zip(out, totals):
+        for value in emit.sums([builder.load(total) for total in row]):
+            emit.store(builder.fadd(emit.load(place, value.type), value), place)
+            place = emit.at(place, (emit.number(value.type.count), emit.number(1)))

@@ -1,0 +1,144 @@
+"""From operations to what the compiled drivers read: addresses of kernels, and vectors of integers ("specs").
+
+Each file of `kernels/` enters the kernels of its operation in `KERNELS`: what they are, how they are packed, how much
+scratch they take.  A `Link` gives the addresses; where a block has a single lane it takes the twins that kernels have for
+that, so that no kernel has to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npflows.backends.cpu.compiler.calls import address
+
+LANE_MULTIPLE = 16
+"""Blocks are padded to a multiple of this: the lanes of the narrowest tile of a product (kernels/matmul.py).  A single
+sample is carried in a block of one lane where all kernels of a program work on one."""
+
+Function = Callable[..., Any]
+
+
+class Scratch(NamedTuple):
+    """Rows of scratch memory (values for each sample): what the forward kernels leave for the vjp kernels, and what any
+    kernel may use."""
+
+    work: int = 0
+    temp: int = 0
+
+
+@dataclass(frozen=True)
+class LayerKernels:
+    """The kernels of a layer.
+
+    Attributes
+    ----------
+    functions : callable
+        From the operation to forward, inverse, forward_vjp and inverse_vjp.
+    pack : callable
+        From the operation and a `Link` to the spec.
+    scratch : callable
+        From the operation to its `Scratch`.
+    one_lane : callable
+        From the operation to whether the first two also work on a block of one lane.
+    """
+
+    functions: Callable[[Any], tuple[Function, ...]]
+    pack: Callable[[Any, Link], list[int]]
+    scratch: Callable[[Any], Scratch]
+    one_lane: Callable[[Any], bool] = lambda operation: True
+
+
+@dataclass(frozen=True)
+class NetworkKernels:
+    """The kernels of a network, each with its kind (compiler/calls.py), by their roles: "forward", "vjp" and, for masked
+    networks, "sequential_step", "sequential_step_vjp" and "weights_vjp"."""
+
+    roles: dict[str, tuple[Function, str]]
+    pack: Callable[[Any, Link], list[int]]
+    scratch: Callable[[Any], Scratch]
+    one_lane: bool = True
+
+
+@dataclass(frozen=True)
+class MapKernels:
+    """The kernels of a scalar map by their roles: "forward", "inverse", "vjp" and "solve", what an inverse's gradient
+    needs; and the spec for all values, or for the k-th alone."""
+
+    roles: Callable[[Any], dict[str, Function]]
+    pack: Callable[[Any, int | None], list[int]]
+
+
+@dataclass(frozen=True)
+class BaseKernels:
+    """The kernels of a base distribution: log_prob and its vjp."""
+
+    functions: Callable[[Any], tuple[Function, ...]]
+    pack: Callable[[Any, Link], list[int]] = lambda operation, link: []
+
+
+KERNELS: dict[type, Any] = {}
+"""The kernels of each kind of operation."""
+
+ONE_LANE_TWINS: dict[Function, Function] = {}
+"""What takes a kernel's place where blocks have one lane: the same numbers, bit by bit, from loops that run along rows."""
+
+
+class Link:
+    """Gives a layer the addresses of what its kernels call, and compiles only what the kernels in use need.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+    kernels : tuple of callable
+        The layer's kernels that are in use.
+    one_lane : bool
+        Whether blocks have one lane.
+    """
+
+    def __init__(self, dtype: np.dtype, kernels: tuple[Function, ...], one_lane: bool = False) -> None:
+        self.dtype, self.kernels, self.one_lane = dtype, kernels, one_lane
+
+    def __call__(self, function: Function, kind: str, *users: Function) -> int:
+        """The address of `function`; 0 if it is only for certain users and none of them is in use."""
+        if users and not any(kernel in users for kernel in self.kernels):
+            return 0
+        if self.one_lane:
+            function = ONE_LANE_TWINS.get(function, function)
+        return address(function, kind, self.dtype)
+
+    @property
+    def gradient(self) -> bool:
+        """Whether the layer's vjp is in use."""
+        return len(self.kernels) > 1
+
+    def network(self, operation: Any, role: str, *users: Function) -> int:
+        """The address of a network's kernel."""
+        return self(*KERNELS[type(operation)].roles[role], *users)
+
+    def scalar_map(self, operation: Any, role: str, *users: Function) -> int:
+        """The address of a scalar map's kernel."""
+        kind = "transformer" if role in ("forward", "inverse") else "transformer_vjp"
+        return self(KERNELS[type(operation)].roles(operation)[role], kind, *users)
+
+    def pack(self, network: Any) -> list[int]:
+        """The spec of a network."""
+        return KERNELS[type(network)].pack(network, self)
+
+
+def scratch(operation: Any) -> Scratch:
+    """The scratch of a layer or a network."""
+    return KERNELS[type(operation)].scratch(operation)
+
+
+def pack_map(operation: Any, value: int | None = None) -> list[int]:
+    """The spec of a scalar map, for all values or for one of them."""
+    return KERNELS[type(operation)].pack(operation, value)
+
+
+def bits(*numbers: float) -> list[int]:
+    """The bits of float64 numbers, as integers of a spec; kernels read them by `as_real`."""
+    return np.array(numbers, np.float64).view(np.int64).tolist()

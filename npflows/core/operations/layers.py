@@ -1,0 +1,155 @@
+"""Layers: invertible maps of samples with `dim` values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from npflows.core.operations.networks import ConvNet, Made, Mlp
+from npflows.core.operations.operation import Operation, Shapes, prefixed
+from npflows.core.operations.scalar_maps import Affine, ScalarMap, Spline
+
+PARAMETERIZATIONS = ("plu", "full")
+
+
+@dataclass(frozen=True)
+class Coupling(Operation):
+    """`kept` values are left unchanged and condition the map of the `moved` ones (Dinh et al. 2017, arXiv:1605.08803).
+
+    The last `n_circles` of the kept values are on circles, the interval [-bound, bound] whose ends are one point; the
+    network sees their cosines and then their sines.
+    """
+
+    kept: tuple[int, ...]
+    moved: tuple[int, ...]
+    conditioner: Mlp | ConvNet
+    transformer: ScalarMap
+    n_circles: int = 0
+    bound: float = 1.0
+
+    @property
+    def dim(self) -> int:
+        return len(self.kept) + len(self.moved)
+
+    @property
+    def shapes(self) -> Shapes:
+        return prefixed("network.", self.conditioner.shapes) | self.transformer.shapes(len(self.moved))
+
+
+@dataclass(frozen=True)
+class Autoregressive(Operation):
+    """The map of each value is conditioned on the values before it in `order` (Papamakarios et al. 2017,
+    arXiv:1705.07057).
+
+    `forward` takes the direction in which the network's input is known, unless `inverted` (Kingma et al. 2016,
+    arXiv:1606.04934).  The network sees the cosine and sine of a value that has two rows, in [-bound, bound].
+    """
+
+    order: tuple[int, ...]
+    conditioner: Made
+    transformer: Affine | Spline
+    inverted: bool = False
+    bound: float = 1.0
+
+    @property
+    def dim(self) -> int:
+        return len(self.order)
+
+    @property
+    def shapes(self) -> Shapes:
+        return prefixed("network.", self.conditioner.shapes) | self.transformer.shapes(self.dim)
+
+
+@dataclass(frozen=True)
+class Elementwise(Operation):
+    """A scalar map of each value by itself; its raw parameters are learned directly."""
+
+    dim: int
+    transformer: Affine | Spline
+
+    @property
+    def shapes(self) -> Shapes:
+        return {"raw": (self.dim, self.transformer.multiplier)} | self.transformer.shapes(self.dim)
+
+
+@dataclass(frozen=True)
+class LULinear(Operation):
+    """y = L U x[order] + shift.
+
+    The strict lower part of `matrix` is that of L, whose diagonal is 1, its strict upper part that of U, and its diagonal
+    the logarithm of U's.
+    """
+
+    order: tuple[int, ...]
+
+    @property
+    def dim(self) -> int:
+        return len(self.order)
+
+    @property
+    def shapes(self) -> Shapes:
+        return {"matrix": (self.dim, self.dim), "shift": (self.dim,)}
+
+
+@dataclass(frozen=True)
+class Permutation(Operation):
+    """y[k] = x[order[k]]."""
+
+    order: tuple[int, ...]
+
+    @property
+    def dim(self) -> int:
+        return len(self.order)
+
+
+@dataclass(frozen=True)
+class Rotation(Operation):
+    """y = x + angle for the values in `places`, wrapped to [-bound, bound); x elsewhere."""
+
+    dim: int
+    places: tuple[int, ...]
+    bound: float
+
+    @property
+    def shapes(self) -> Shapes:
+        return {"angles": (len(self.places),)}
+
+
+@dataclass(frozen=True)
+class ActNorm(Operation):
+    """y = (x + bias) exp(logs) for each of the channels, which the values take in turn."""
+
+    dim: int
+    channels: int
+
+    @property
+    def shapes(self) -> Shapes:
+        return {"logs": (self.channels,), "bias": (self.channels,)}
+
+
+@dataclass(frozen=True)
+class Conv1x1(Operation):
+    """y = W x for the channels x of every pixel; with "plu", W = L U with factors as in `LULinear`."""
+
+    dim: int
+    channels: int
+    parameterization: str
+
+    @property
+    def shapes(self) -> Shapes:
+        return {"matrix": (self.channels, self.channels)}
+
+
+@dataclass(frozen=True)
+class MadeOutputs(Operation):
+    """Output j of feature d of a masked network as value j * D + d of the result; it has no inverse."""
+
+    order: tuple[int, ...]
+    conditioner: Made
+
+    @property
+    def dim(self) -> int:
+        return len(self.order) * self.conditioner.multiplier
+
+    @property
+    def shapes(self) -> Shapes:
+        return self.conditioner.shapes

@@ -1,0 +1,57 @@
+"""Scalar maps, checked, and their first parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npflows.core.checks import as_choice, as_int, as_positive
+from npflows.core.operations import SCALE_ACTIVATIONS, Affine, ScalarMap, Spline
+from npflows.core.parameters import Parameter
+
+FIRST_GAIN = 3.0
+"""Where learned gains start: wide enough for sharp tables, and bounded, so that no outlier gets an absurd density."""
+
+
+def affine(scale_activation: object, *, shift_first: bool = False, n_gains: int | None = None) -> Affine:
+    """An affine map; see `npflows.core.operations.Affine`."""
+    return Affine(as_choice(scale_activation, "scale_activation", SCALE_ACTIVATIONS), shift_first, n_gains)
+
+
+def spline(
+    num_bins: object,
+    tail_bound: object,
+    min_bin_width: object,
+    min_bin_height: object,
+    min_derivative: object,
+    circular: NDArray[np.bool_] | bool = False,
+) -> Spline:
+    """A monotone rational-quadratic spline.
+
+    Parameters
+    ----------
+    num_bins : int
+        At least 2.
+    tail_bound : float
+        The map is the identity outside [-tail_bound, tail_bound].
+    min_bin_width, min_bin_height : float
+        Least share of [-tail_bound, tail_bound] that a bin has; below 1 / num_bins.
+    min_derivative : float
+        Least derivative at a knot; below 1.
+    circular : bool or array_like of bool
+        Whether values are on a circle: all of them, or said for each.
+    """
+    bins, bound = as_int(num_bins, "num_bins", 2), as_positive(tail_bound, "tail_bound")
+    for name, size in (("min_bin_width", min_bin_width), ("min_bin_height", min_bin_height)):
+        if as_positive(size, name) * bins >= 1:
+            raise ValueError(f"{name} must be below 1 / num_bins = {1 / bins:g}, got {size!r}")
+    if as_positive(min_derivative, "min_derivative") >= 1:
+        raise ValueError(f"min_derivative must be below 1, got {min_derivative!r}")
+    flags = np.atleast_1d(np.asarray(circular, bool)).tolist()
+    return Spline(bins, bound, as_positive(min_bin_width, "min_bin_width"), as_positive(min_bin_height, "min_bin_height"),
+                  as_positive(min_derivative, "min_derivative"), tuple(flags))  # fmt: skip
+
+
+def first_parameters(operation: ScalarMap, n: int) -> list[Parameter]:
+    """Parameters of the map of n values, besides those that a conditioner gives."""
+    return [Parameter(name, np.full(shape, FIRST_GAIN)) for name, shape in operation.shapes(n).items()]
