@@ -19,10 +19,10 @@ import numba
 import numpy as np
 
 import npflows
+from npflows.backends.cpu.adam import Adam
 from npflows.backends.cpu.kernels.matmul import VECTOR_BYTES
-from npflows.training.adam import Adam
-from npflows.training.data import Rows
 from npflows.training.likelihood import Trainer
+from npflows.training.rows import Rows
 from npflows.training.schedules import Schedule
 
 QUICK = os.environ.get("NPFLOWS_BENCH_QUICK", "") not in ("", "0")

@@ -30,8 +30,7 @@ import numpy as np
 import npflows
 from benchmarks.common import machine
 from benchmarks.speed_table import in_unit, table
-from npflows.backends.cpu import driver
-from npflows.training import adam
+from npflows.backends.cpu import adam, driver
 
 ROWS, BATCH, AIM = 20_000, 256, 0.15
 COMPILED = {"pullback": driver, "transport": driver, "combine": adam, "update": adam}

@@ -2,9 +2,9 @@
 
 from npflows import backends, functional, support  # noqa: F401 the first registers where flows run
 from npflows._version import __version__ as __version__
-from npflows.backends.cpu.threads.pool import get_num_threads, set_num_threads
 from npflows.base import Base, Cylinder, Normal, StudentT, Uniform
 from npflows.core.errors import TrainingError
+from npflows.core.threads import get_num_threads, set_num_threads
 from npflows.distribution.conditioning import one_hot
 from npflows.files.configuration import ModelConfiguration, create
 from npflows.files.flow_file import FlowFileError, load

@@ -161,13 +161,13 @@ def _chain(layers, step, x, condition):
 
 
 def _context(flow, condition):
-    """What the layers of a flow see of a condition: standardised, and embedded where there is an embedding."""
-    if flow._condition_front.shape[1]:
-        condition = (condition - flow._condition_front[0]) / flow._condition_front[1]
-    if flow._embedding is None:
+    """What the layers of a flow see of a condition: standardized, and embedded where there is an embedding."""
+    if flow.conditioning.table.shape[1]:
+        condition = (condition - flow.conditioning.table[0]) / flow.conditioning.table[1]
+    if flow.conditioning.embedding is None:
         return condition
     params = {name: value for name, value in flow.named_params().items() if name.startswith("embedding.")}
-    return mlp(params, condition, None, flow._embedding.activation, "embedding.")
+    return mlp(params, condition, None, flow.conditioning.embedding.activation, "embedding.")
 
 
 def to_unconstrained(flow, x):
@@ -183,7 +183,7 @@ def to_unconstrained(flow, x):
             t[:, d] = np.log(u / (1 - u))
             log_det -= np.log(u * (1 - u) * width)
         elif isinstance(column, support.Periodic):
-            width, bound = column.high - column.low, flow._support.bound
+            width, bound = column.high - column.low, flow.preprocessing.bound
             t[:, d] = ((v - column.low) % width / width * 2 - 1) * bound
             log_det += np.log(2 * bound / width)
     return t, log_det
@@ -198,7 +198,7 @@ def from_unconstrained(flow, t):
         elif isinstance(column, support.Interval):
             x[:, d] = column.low + (column.high - column.low) / (1 + np.exp(-t[:, d]))
         elif isinstance(column, support.Periodic):
-            x[:, d] = column.low + (column.high - column.low) * (t[:, d] / flow._support.bound + 1) / 2
+            x[:, d] = column.low + (column.high - column.low) * (t[:, d] / flow.preprocessing.bound + 1) / 2
     return x, log_det - to_unconstrained(flow, x)[1]
 
 

@@ -300,7 +300,7 @@ def randomize(obj, seed=2, strength=1.0):
     obj.params = np.clip(obj.params, -1.6, 1.6) + scale * rng.normal(size=obj.num_params)
     if isinstance(obj, NormalizingFlow):
         loc, spread = rng.normal(size=(2, obj.input_dim))
-        circles = obj._support.periodic if obj._support else np.zeros(obj.input_dim, bool)
+        circles = obj.preprocessing.periodic
         loc, spread = np.where(circles, 0, loc), np.where(circles, 0, spread)
         obj.standardize.set(obj.standardize.loc + loc, obj.standardize.scale * np.exp(0.3 * spread))
         if obj.condition_dim:

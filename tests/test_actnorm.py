@@ -451,7 +451,7 @@ def test_models_without_splines_raise_no_warning(model):
 
 
 @every_spline
-@pytest.mark.filterwarnings("ignore:x has standardised values far outside")
+@pytest.mark.filterwarnings("ignore:x has standardized values far outside")
 def test_densities_far_outside_are_finite(spline):
     x = outlying(1)
     flow = SPLINES[spline]().fit(x, **{**OPTIONS, "max_epochs": 3})
@@ -468,7 +468,7 @@ def test_layers_behind_columns_of_whole_numbers_are_set_from_random_places_of_th
     flow = npflows.MAF(2, 2, (8,), actnorm=True, support=columns, dtype="float64", rng=1)
     flow.initialize(counts)
     placed = counts + np.column_stack([np.random.default_rng(5).uniform(0.001, 0.999, 500), np.zeros(500)])
-    h = flow.standardize.forward(flow._support.to_unconstrained(placed).t)[0]
+    h = flow.standardize.forward(flow.preprocessing.to_unconstrained(placed).t)[0]
     mean, variance = moments(actnorms(flow)[0].forward(h)[0])
     np.testing.assert_allclose(mean, 0, atol=0.15)
     np.testing.assert_allclose(variance, 1, atol=0.15)

@@ -35,7 +35,7 @@ def maf(dim=2, **options):
 
 
 def state(flow):
-    return flow.params, flow.standardize.table.copy(), dict(flow.history), flow._is_standardized
+    return flow.params, flow.standardize.table.copy(), dict(flow.history), flow.preprocessing.is_standardized
 
 
 def refuses(error, message, call, flow):
@@ -171,7 +171,7 @@ def test_dropping_invalid_rows_is_like_cleaning_by_hand_and_says_so():
 
 def test_a_constant_column_is_standardised_by_1_with_a_warning():
     x = np.column_stack([X[:, 0], np.full(60, 58000.1)])
-    with pytest.warns(UserWarning, match=r"column 1 of x is constant .*standardised by 1.* drop it") as caught:
+    with pytest.warns(UserWarning, match=r"column 1 of x is constant .*standardized by 1.* drop it") as caught:
         flow = maf().fit(x, **OPTIONS)
     assert caught[0].filename == __file__
     assert flow.standardize.scale[1] == 1

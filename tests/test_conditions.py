@@ -19,8 +19,8 @@ from npflows import (
     RealNVP,
     one_hot,
 )
-from npflows import flow as flow_module
 from npflows.backends.cpu.program import Program
+from npflows.distribution import transformed
 
 RNG = np.random.default_rng(0)
 X, C = RNG.normal(size=(2, 40, 2))
@@ -135,9 +135,9 @@ def test_sample_each_gives_n_samples_for_each_condition(model, monkeypatch):
     samples = flow.sample_each(50, C[:7], 3)
     assert samples.shape == (7, 50, *shape)
     np.testing.assert_array_equal(samples.reshape(-1, *shape), flow.sample(350, 3, condition=np.repeat(C[:7], 50, axis=0)))
-    monkeypatch.setattr(flow_module, "CHUNK", 120)  # in pieces of two conditions
+    monkeypatch.setattr(transformed, "CHUNK", 120)  # in pieces of two conditions
     np.testing.assert_allclose(flow.sample_each(50, C[:7], 3), samples, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(flow_module, "CHUNK", 7)  # more samples than fit into a piece
+    monkeypatch.setattr(transformed, "CHUNK", 7)  # more samples than fit into a piece
     assert flow.sample_each(50, C[:7], 3).shape == (7, 50, *shape)
     assert flow.sample_each(50, C[0], 3).shape == (1, 50, *shape)
     assert flow.sample_each(0, C[:7], 3).shape == (7, 0, *shape)
@@ -155,8 +155,8 @@ def test_samples_of_each_condition_are_where_it_says():
 
 def test_ten_thousand_conditions_are_one_run(monkeypatch):
     runs = []
-    transport = Program._transport_chunk
-    monkeypatch.setattr(Program, "_transport_chunk", lambda self, *a: runs.append(len(a[2])) or transport(self, *a))
+    transport = Program.transport
+    monkeypatch.setattr(Program, "transport", lambda self, *a, **k: runs.append(len(a[1])) or transport(self, *a, **k))
     flow, c = conditional(embedding_dims=(6, 3)), RNG.normal(size=(10000, 2))
     flow.sample(10000, 0, condition=c)
     flow.sample_each(1, c, 0)
@@ -166,7 +166,7 @@ def test_ten_thousand_conditions_are_one_run(monkeypatch):
 
 @for_every_model
 def test_a_condition_is_standardised_from_the_training_rows(model):
-    """Powers of 2, so that standardised values have the same bits."""
+    """Powers of 2, so that standardized values have the same bits."""
     x = X.reshape(40, *MODELS[model](condition_dim=2).input_shape)
     plain, scaled = (fitted(MODELS[model](condition_dim=2, rng=0), x, condition=c) for c in (C, C * [1024.0, 0.25]))
     np.testing.assert_array_equal(scaled.params, plain.params)
@@ -179,13 +179,13 @@ def test_the_standardisation_of_conditions_is_weighted_set_once_and_forgotten_by
     weight = np.where(np.arange(40) < 20, 1.0, 3.0)
     flow = fitted(conditional(), condition=C, sample_weight=weight, validation_fraction=0.0)
     loc = np.average(C, axis=0, weights=weight)
-    np.testing.assert_allclose(flow._condition_front[0], loc)
-    np.testing.assert_allclose(flow._condition_front[1], np.sqrt(np.average((C - loc) ** 2, axis=0, weights=weight)))
+    np.testing.assert_allclose(flow.conditioning.table[0], loc)
+    np.testing.assert_allclose(flow.conditioning.table[1], np.sqrt(np.average((C - loc) ** 2, axis=0, weights=weight)))
     fitted(flow, condition=100 * C)
-    np.testing.assert_allclose(flow._condition_front[0], loc)
+    np.testing.assert_allclose(flow.conditioning.table[0], loc)
     flow.reset(0)
-    assert flow._condition_front.size == 0
-    assert fitted(conditional(), condition=C, standardize=False)._condition_front.size == 0
+    assert flow.conditioning.table.size == 0
+    assert fitted(conditional(), condition=C, standardize=False).conditioning.table.size == 0
 
 
 def test_a_constant_condition_is_no_trouble():

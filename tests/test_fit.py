@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import npflows
+from npflows.backends.cpu.adam import Adam
 from npflows.training import fit as fit_module
-from npflows.training.adam import Adam
 
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(600, 2)) @ [[1.0, 2.0], [0.0, 1.0]] + [1.0, -2.0]
@@ -68,7 +68,7 @@ def test_a_column_of_58000_keeps_its_digits():
 
 
 def test_the_density_is_in_the_units_of_the_columns():
-    flow, scaled = fitted(), fitted(TABLE * [1024.0, 0.25])  # powers of 2: standardised to the same bits
+    flow, scaled = fitted(), fitted(TABLE * [1024.0, 0.25])  # powers of 2: standardized to the same bits
     np.testing.assert_array_equal(scaled.params, flow.params)
     shifted = flow.log_prob(OTHER) - math.log(1024 * 0.25)
     np.testing.assert_allclose(scaled.log_prob(OTHER * [1024.0, 0.25]), shifted, rtol=1e-12)

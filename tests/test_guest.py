@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import npflows
-from npflows.backends.cpu.threads import pool as threads
+from npflows.core import threads as setting
 
 ROOT = str(Path(npflows.__file__).parents[1])
 X = np.random.default_rng(0).normal(size=(3000, 3))
@@ -135,7 +135,7 @@ def test_a_wrong_number_of_threads_is_refused(n):
 def test_the_default_respects_affinity_and_quota(monkeypatch, cpus, quota, expected):
     monkeypatch.delenv("NPFLOWS_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cpus)), raising=False)
-    monkeypatch.setattr(threads, "_cpu_quota", lambda: quota)
+    monkeypatch.setattr(setting, "_cpu_quota", lambda: quota)
     assert npflows.get_num_threads() == expected
 
 
@@ -162,8 +162,8 @@ def test_the_quota_of_a_container_is_read(monkeypatch, tmp_path, kind):
         file = tmp_path / "sys/fs/cgroup" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    monkeypatch.setattr(threads, "Path", lambda path: tmp_path / path.lstrip("/"))
-    assert threads._cpu_quota.__wrapped__() == expected
+    monkeypatch.setattr(setting, "Path", lambda path: tmp_path / path.lstrip("/"))
+    assert setting._cpu_quota.__wrapped__() == expected
 
 
 def child(connection, flow):

@@ -186,7 +186,7 @@ def test_normalisations_inside_the_networks_are_set_layer_after_layer(activation
     x, condition = rng.gamma(2.0, size=(60, 4, 4, 1)) * 7 - 3, 5 + rng.normal(size=(60, 2))
     weight = rng.uniform(0.2, 2.0, 60) if weighted else None
     flow.initialize(x, weight, condition)
-    inner, h, seen = flow._inner_condition(condition), x.reshape(60, -1), 0
+    inner, h, seen = flow.conditioning.inner(condition), x.reshape(60, -1), 0
     for layer in flow.flow_layers:
         rows = h[:, : layer.input_dim]
         for part in getattr(layer, "parts", {"": layer}).values():

@@ -167,7 +167,7 @@ def test_layers_are_set_from_whole_numbers_at_random_places_of_their_cells():
         flow = Glow((2, 2, 1), 1, 1, (4,), levels=2, alpha=alpha, dtype="float64", rng=0)
         flow.initialize(black_and_white)
         placed = black_and_white + np.random.default_rng(9).random(black_and_white.shape)
-        h = flow.standardize.forward(flow._support.to_unconstrained(placed.reshape(600, -1)).t)[0]
+        h = flow.standardize.forward(flow.preprocessing.to_unconstrained(placed.reshape(600, -1)).t)[0]
         y, _ = flow.flow_layers[2].parts["actnorm"].forward(flow.flow_layers[1].forward(h)[0])
         np.testing.assert_allclose(y.mean(axis=0), 0, atol=0.15)
         np.testing.assert_allclose(y.std(axis=0), 1, atol=0.1)
@@ -203,13 +203,13 @@ def test_a_single_image_to_start_from_is_allowed_with_a_warning(how):
     with pytest.warns(UserWarning, match="layers are set from a single row") as caught:
         getattr(flow, how)(IMAGES[:1], **options)
     assert len(caught) == 1
-    assert all(layer.initialized for layer, _ in flow._leaves if isinstance(layer, ActNormLayer))
+    assert all(layer.initialized for layer, _ in flow.leaves if isinstance(layer, ActNormLayer))
     assert np.isfinite(flow.log_prob(IMAGES)).all()
 
 
 def test_layers_are_set_from_some_of_too_many_images(monkeypatch):
     flow, all_of_them = glow(), glow().initialize(IMAGES)
-    widest = max(layer.work_rows + layer.temp_rows for layer, _ in flow._leaves)
+    widest = max(layer.work_rows + layer.temp_rows for layer, _ in flow.leaves)
     monkeypatch.setattr(initialize, "INITIAL_VALUES", 60 * widest)
     flow.initialize(IMAGES)
     np.testing.assert_array_equal(flow.standardize.table, all_of_them.standardize.table)

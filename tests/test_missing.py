@@ -6,9 +6,10 @@ import pytest
 import npflows
 from npflows import MAF, NeuralSplineFlow
 from npflows.support import integer, interval, periodic, positive, real
-from npflows.training import missing as module
+from npflows.training import imputation
 from npflows.training.data import as_training_rows
-from npflows.training.missing import as_missing, filled
+from npflows.training.imputation import filled
+from npflows.training.missing import as_missing
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 3)) @ [[1.0, 0.8, 0.0], [0.0, 0.6, 0.5], [0.0, 0.0, 0.8]]
@@ -199,7 +200,7 @@ def test_rows_stand_in_by_their_weight_and_those_of_no_weight_never():
 
 
 def test_the_pool_of_complete_rows_is_limited(monkeypatch):
-    monkeypatch.setattr(module, "POOL", 40)
+    monkeypatch.setattr(imputation, "MOST_DONORS", 40)
     taken = draws(rows_of(HOLES), 100)
     assert 10 < len(np.unique(taken[:, GONE[:, 0], 0])) <= 40
     few = X.copy()
@@ -316,7 +317,7 @@ def test_no_complete_row_is_an_error_that_changes_nothing():
     with pytest.raises(ValueError, match="x has no row with an entry that is not missing"):
         fitted(np.full((5, 3), 99.0), flow, missing=99.0, on_missing="impute")
     np.testing.assert_array_equal(flow.params, before)
-    assert (flow.history, flow._is_standardized, flow.effective_rows) == ({}, False, None)
+    assert (flow.history, flow.preprocessing.is_standardized, flow.effective_rows) == ({}, False, None)
 
 
 WRONG = {

@@ -369,7 +369,7 @@ def test_the_masses_of_all_whole_numbers_add_up_to_one():
     x[:, 3] = np.arange(-2, 4)
     without_count = np.exp(flow.log_prob(x, draws=2000)).sum()
     cells, step = midpoints(-2, 4, 6000)
-    t = flow._support.to_unconstrained(
+    t = flow.preprocessing.to_unconstrained(
         np.column_stack([np.repeat(TABLE[:1, :3], 6000, 0), cells, np.repeat(TABLE[:1, 4:], 6000, 0)])
     )
     result = evaluation.transport(flow.executable(), flow.state(), t.t, None, y=False, log_det=False, log_prob=True)
@@ -545,7 +545,7 @@ def test_fit_refuses_values_outside_and_names_the_columns(column, value, message
     with pytest.raises(ValueError, match=f"validation_data has values outside their support, .*{message}"):
         fitted(flow, TABLE, validation_data=x)
     np.testing.assert_array_equal(flow.params, before)
-    assert (flow.history, flow._is_standardized) == ({}, False)
+    assert (flow.history, flow.preprocessing.is_standardized) == ({}, False)
     fitted(mixed(), x, sample_weight=(np.arange(400) != 7).astype(float))  # a row of no weight does not matter
     without_names = mixed(columns=None)
     with pytest.raises(ValueError, match=f"column {column} "):

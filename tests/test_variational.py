@@ -10,8 +10,8 @@ import pytest
 
 import npflows
 from npflows import FlowFileError, TrainingError
+from npflows.backends.cpu.adam import Adam
 from npflows.inference.importance import effective_sample_size
-from npflows.training.adam import Adam
 
 MATRIX = np.array([[1.0, 0.0, 0.0], [1.2, 0.6, 0.0], [-0.5, 0.3, 0.8]])
 LOC = np.array([0.5, -1.0, 0.3])
@@ -568,8 +568,8 @@ def refused(error, message, call, flow):
     """The call raises, and leaves the flow as it was."""
 
     def state():
-        target = flow._target
-        return flow.params, flow.standardize.table.copy(), dict(flow.history), flow._is_standardized, target  # fmt: skip
+        standardized = flow.preprocessing.is_standardized
+        return flow.params, flow.standardize.table.copy(), dict(flow.history), standardized, flow.target
 
     before = state()
     with pytest.raises(error, match=message):

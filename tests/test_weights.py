@@ -62,7 +62,7 @@ def test_a_row_of_weight_2_is_two_rows_in_what_is_set_from_the_data(model):
     weighted = fitted(flow_of(model), X, sample_weight=WEIGHT, **options, **given(flow_of(model)))
     repeated = fitted(flow_of(model), X[AGAIN], **options, **given(flow_of(model), AGAIN))
     np.testing.assert_allclose(weighted.standardize.table, repeated.standardize.table, rtol=1e-12, atol=1e-15)
-    np.testing.assert_allclose(weighted._condition_front, repeated._condition_front, rtol=1e-12)
+    np.testing.assert_allclose(weighted.conditioning.table, repeated.conditioning.table, rtol=1e-12)
     np.testing.assert_allclose(weighted.params, repeated.params, rtol=1e-9, atol=1e-12)
     plain = fitted(flow_of(model), X, **options, **given(flow_of(model)))
     assert abs(weighted.standardize.table - plain.standardize.table).max() > 1e-3

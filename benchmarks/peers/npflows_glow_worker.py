@@ -19,8 +19,8 @@ import numpy as np
 import npflows
 from benchmarks.common import TrainStep
 from benchmarks.peers.protocol import forget_peak, memory, serve
-from npflows.training.data import Rows
 from npflows.training.initialization import set_from_data
+from npflows.training.rows import Rows
 
 LEVELS = 256
 

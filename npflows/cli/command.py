@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from npflows.backends.cpu.threads.pool import get_num_threads, set_num_threads
 from npflows.cli.parser import parser
 from npflows.cli.reports import INTERRUPTED, complain
+from npflows.core.threads import get_num_threads, set_num_threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:

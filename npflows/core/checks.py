@@ -146,6 +146,15 @@ def as_rows(values: object, shape: tuple[int, ...], name: str) -> tuple[np.ndarr
     raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{hint}")
 
 
+def as_names(names: object, n: int, name: str, owner: str) -> list[str] | None:
+    """n names, or None for none."""
+    given = None if names is None else [str(v) for v in names]  # type: ignore[attr-defined]
+    if given is not None and len(given) != n:
+        wanted = f"{n} names, one for each value of {owner}" if n else "None"
+        raise ValueError(f"{name} must be {wanted}, got {given!r}")
+    return given
+
+
 def as_vector(values: object, n: int, name: str) -> np.ndarray:
     """n finite numbers as float64."""
     array = as_numeric(values, name).astype(np.float64)

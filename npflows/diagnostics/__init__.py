@@ -2,7 +2,7 @@
 
 Whether the latent values of held-out rows follow the base (`pit`, `coverage`), whether a classifier can tell samples from
 data (`two_sample_test`), whether a conditional flow's spread is that of the truth (`sbc_ranks`, `tarp_coverage`), and
-whether the flow has learnt its training rows by heart (`memorisation`).
+whether the flow has learned its training rows by heart (`memorisation`).
 """
 
 from npflows.diagnostics.conditional import SBC, Tarp, sbc_ranks, tarp_coverage

@@ -1,23 +1,24 @@
-"""What the diagnostics share."""
+"""Rows, samples and weights, for all diagnostics."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npflows.core.checks import as_condition, as_rows
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+from npflows.distribution.transformed import TransformedDistribution
 
 VALUES = 4_000_000
 """Numbers of samples that are held at a time."""
 
 
 def rows_of(
-    flow: NormalizingFlow, x: object, condition: object, name: str = "x", least: int = 2, condition_name: str = "condition"
-) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
+    flow: TransformedDistribution,
+    x: object,
+    condition: object,
+    name: str = "x",
+    least: int = 2,
+    condition_name: str = "condition",
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Finite rows (n, d) in float64 and their conditions (n, condition_dim), None where the flow takes none."""
     given, _ = as_rows(x, flow.input_shape, name)
     context = as_condition(condition, len(given), flow.condition_dim)
@@ -44,7 +45,7 @@ def effective_size(weights: np.ndarray | None, n: int) -> float:
 
 
 def samples_of_each(
-    flow: NormalizingFlow, condition: np.ndarray | None, rows: slice, n_samples: int, rng: np.random.Generator
+    flow: TransformedDistribution, condition: np.ndarray | None, rows: slice, n_samples: int, rng: np.random.Generator
 ) -> np.ndarray:  # fmt: skip
     """n_samples samples for each of the rows: (m, n_samples, d)."""
     m = rows.stop - rows.start

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npflows.core.checks import as_int, as_rng, as_rows
 from npflows.diagnostics.common import pieces, rows_of, samples_of_each
 from npflows.diagnostics.latent import ks_uniform
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+from npflows.distribution.transformed import TransformedDistribution
 
 BAND = 0.99
-"""What the expected band of a rank histogram holds of each bin's counts."""
+"""Share of each bin's counts that the expected band of a rank histogram holds."""
 MOST_BINS = 32
 ROWS_PER_BIN = 10
 
@@ -32,7 +29,7 @@ class SBC:
     counts : ndarray of int (d, bins)
         Histogram of the ranks; each bin holds as many different ranks.
     expected : float
-        What each bin should count.
+        The count that each bin should have.
     band : (int, int)
         Within which 99 % of the counts lie if the flow is right.
     chi_squared, p_value : ndarray (d,)
@@ -54,7 +51,7 @@ class SBC:
 
 
 def sbc_ranks(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     x: object,
     condition: object = None,
     n_samples: int = 255,
@@ -140,7 +137,7 @@ class Tarp:
 
 
 def tarp_coverage(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     x: object,
     condition: object = None,
     n_samples: int = 200,

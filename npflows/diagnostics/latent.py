@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npflows.core.checks import as_weights
 from npflows.diagnostics.common import effective_size, rows_of
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+from npflows.distribution.transformed import TransformedDistribution
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class PIT:
         return float(min(1.0, self.p_value.min() * len(self.p_value)))
 
 
-def pit(flow: NormalizingFlow, x: object, condition: object = None, sample_weight: object = None) -> PIT:
+def pit(flow: TransformedDistribution, x: object, condition: object = None, sample_weight: object = None) -> PIT:
     """Probability integral transform of held-out rows.
 
     A flow that is the density of x carries it to its base, so that each latent column's cumulative probability is uniform
@@ -73,11 +70,11 @@ def pit(flow: NormalizingFlow, x: object, condition: object = None, sample_weigh
     return PIT(u, weights, statistic, p_value)
 
 
-def latent_probabilities(flow: NormalizingFlow, x: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
+def latent_probabilities(flow: TransformedDistribution, x: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
     """Cumulative probabilities (n, d) of the latent values of x under the base."""
-    if flow._support is not None and flow._support.has_integers:
-        x = flow._support.scatter(x, np.random.default_rng(0))
-        z = flow._transport(x, condition, log_det=False).y
+    if flow.preprocessing.has_integers:
+        x = flow.preprocessing.scatter(x, np.random.default_rng(0))
+        z = flow.transport(x, condition, log_det=False).y
     else:
         z = np.reshape(flow.forward(x, condition)[0], (len(x), -1))
     u = np.asarray(flow.base.cdf(z))
@@ -109,7 +106,7 @@ class Coverage:
     interval : ndarray (k, d)
         Share of the rows within the central interval of each latent column.
     ball : ndarray (k,)
-        Share of the rows within the ball around the latent centre.
+        Share of the rows within the ball around the latent center.
     error : ndarray (k,)
         Standard error of either if the flow is right.
     """
@@ -131,7 +128,7 @@ class Coverage:
 
 
 def coverage(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     x: object,
     levels: Sequence[float] = (0.5, 0.68, 0.9, 0.95),
     condition: object = None,

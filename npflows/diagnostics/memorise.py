@@ -1,18 +1,15 @@
-"""Has the flow learnt its training rows by heart?"""
+"""Has the flow learned its training rows by heart?"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npflows.core.checks import as_int, as_rng
 from npflows.diagnostics.common import rows_of
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+from npflows.distribution.transformed import TransformedDistribution
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Memorisation:
 
 
 def memorisation(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     train: object,
     held_out: object,
     *,
@@ -65,7 +62,7 @@ def memorisation(
 ) -> Memorisation:
     """Compare the training rows with held-out rows, by their log-likelihood and by how near the samples come to them.
 
-    A flow that has learnt the distribution and nothing else treats both alike.  Some difference of the log-likelihoods is
+    A flow that has learned the distribution and nothing else treats both alike.  Some difference of the log-likelihoods is
     what every fit has; samples that lie nearer to training rows than chance allows are copies of them, in the manner of
     the three-sample test of Meehan et al. 2020 (arXiv:2004.05675).  The p-value is exact up to the normal approximation
     under random exchange of training and held-out rows: where many samples share their nearest row, a binomial one
@@ -123,7 +120,7 @@ def _exchange(hits: np.ndarray, n_train: int) -> tuple[float, float, float]:
 
 
 def _likelihood(
-    flow: NormalizingFlow, rows: np.ndarray, condition: np.ndarray | None, name: str
+    flow: TransformedDistribution, rows: np.ndarray, condition: np.ndarray | None, name: str
 ) -> tuple[float, float, int]:  # fmt: skip
     """Mean log-density, its standard error, and how many rows have density 0."""
     log_prob = np.asarray(flow.log_prob(rows, condition))

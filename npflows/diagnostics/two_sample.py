@@ -5,16 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from npflows.core.checks import as_int, as_rng, as_weights
 from npflows.diagnostics.common import effective_size, rows_of
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
-
+from npflows.distribution.transformed import TransformedDistribution
 
 TREES, LEAVES = 100, 15
 """Of the default classifier."""
@@ -51,7 +48,7 @@ class TwoSampleTest:
 
 
 def two_sample_test(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     x: object,
     condition: object = None,
     rng: object = None,

@@ -1,263 +1,302 @@
-"""What a flow is made of: layers, an embedding, a base and a support on one parameter buffer, as programs."""
+"""`TransformedDistribution`: an exact density made of invertible layers and a base distribution."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from npflows.base import Cylinder, as_base
-from npflows.base.base import Base
-from npflows.core import evaluation
-from npflows.core.backend import IDENTITY, Executable, Pullback, Result, State, select
-from npflows.core.checks import as_condition, as_int, as_rng, as_rows
-from npflows.core.configured import Configured
-from npflows.core.operations import Placed, Program
-from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised, writeable
-from npflows.layers.layer import Layer
-from npflows.layers.standardize import Standardize, affine_table
-from npflows.networks.embedding import Embedding
-from npflows.support import Real, Support, as_columns
+from npflows.core.backend import Cotangents
+from npflows.core.checks import as_condition, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
+from npflows.distribution.assembly import Assembly
 
-if TYPE_CHECKING:
-    from npflows.verify import VerificationReport
+CHUNK = 65536
+"""Samples that `sample_each` draws at a time."""
 
 
-class Assembled(Parametrised, Configured, abstract=True):
-    """A flow without what it offers; `NormalizingFlow` is the public class."""
+class SampleAndLogProb(NamedTuple):
+    """Samples (n, d) and their log-density (n,)."""
 
-    _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng", "columns"})
-    effective_rows: float | None = None
+    x: np.ndarray
+    log_prob: np.ndarray
 
-    def _assemble(
-        self,
-        layers: Sequence[Layer],
-        shape: tuple[int, ...],
-        base: str | Base,
-        dtype: np.dtype,
-        embedding: Embedding | None = None,
-        *,
-        support: object = None,
-        columns: Sequence[str] | None = None,
-    ) -> None:
-        """Put copies of the layers on one parameter buffer."""
-        dim = math.prod(shape)
-        if not isinstance(layers[0], Standardize):
-            layers = [Standardize(dim, dtype=dtype), *layers]
-        self.flow_layers: list[Layer] = []
-        onward = shape
-        for i, layer in enumerate(layers):
-            name = f"layer {i} ({type(layer).__name__})"
-            if layer.dtype != dtype:
-                raise ValueError(f"{name} has dtype {layer.dtype} where the flow has {dtype}")
-            if i and isinstance(layer, Standardize):
-                raise ValueError(f"{name}: Standardize can only be the first layer, as it works in the user's units")
-            try:
-                self.flow_layers.append(copy.deepcopy(layer).for_shape(onward))
-            except ValueError as error:
-                raise ValueError(f"{name} {error}") from None
-            given, onward = onward, self.flow_layers[-1].onward_shape
-            if len(onward) == 1 and math.prod(onward) == math.prod(given):
-                onward = given  # a layer of vectors leaves the shape of images as it is
-        widths = {layer.condition_dim for layer in layers} - {0}
-        if len(widths) > 1:
-            raise ValueError(f"all layers with a condition must have the same condition_dim, got {sorted(widths)}")
-        width = widths.pop() if widths else 0
-        if embedding is not None and embedding.output_dim != width:
-            raise ValueError(f"the embedding gives {embedding.output_dim} values where the layers take {width}")
-        self.input_shape, self.latent_dim = shape, dim
-        self.condition_dim = width if embedding is None else embedding.condition_dim
-        self._condition_front = IDENTITY
-        self._embedding = embedding
-        self._columns: list[str] | None = None
-        self.columns = columns
-        self._condition_columns: list[str] | None = None
-        self.support = as_columns(support, dim, self._columns)
-        self._support, self.base = self._with_circles(base, dtype)
-        parts: list[tuple[str, Parametrised]] = [(f"layers.{i}", part) for i, part in enumerate(self.flow_layers)]
-        if embedding is not None:
-            parts.append(("embedding", embedding))
-        parts.append(("base", self.base))
-        self.parameters = ParameterBuffer(
-            (
-                Parameter(f"{prefix}.{p.name}", part.parameters.views()[p.name], p.free)
-                for prefix, part in parts
-                for p in part.parameters.entries
-            ),
-            dtype,
+
+class TransformedDistribution(Assembly, abstract=True):
+    """The density of a flow: its map, log-density, gradients and samples, in the user's units.
+
+    Inference, training, files and diagnostics take flows by this class; `npflows.flow.NormalizingFlow` adds them as
+    methods.  Attributes are those of `Assembly`.
+    """
+
+    def forward(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
+        """Data to latent.
+
+        Parameters
+        ----------
+        x : array_like (n, input_dim)
+        condition : array_like (condition_dim,) or (n, condition_dim), optional
+            One for all samples or one for each, where the flow has `condition_dim`.
+
+        Returns
+        -------
+        z : ndarray (n, latent_dim)
+        log_det : ndarray (n,)
+            log |det dz/dx|.  Outside the support both are NaN; whole numbers are taken for the middle of their cells.
+
+        Raises
+        ------
+        ValueError
+            If a shape does not fit, or a condition is missing or not wanted.
+        TypeError
+            If x is not numeric.
+        """
+        rows, context, single = self._inputs(x, condition)
+        z, log_det, _ = self.transport(rows, context)
+        return self._shaped(z, single), log_det[0] if single else log_det
+
+    def inverse(self, z: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
+        """Latent to data: x (n, input_dim) and log |det dx/dz| (n,), for z (n, latent_dim); see `forward`."""
+        rows, context, single = self._inputs(z, condition, "z")
+        x, log_det, _ = self.transport(rows, context, inverse=True)
+        return self._shaped(x, single, "x"), log_det[0] if single else log_det
+
+    def forward_vjp(self, x: object, dz: object, dlog_det: object = 0.0, condition: object = None) -> Cotangents:
+        """Gradients of a scalar L through `forward` at x, from dL/dz (n, d) and dL/dlog_det (n,)."""
+        return self._pull(x, dz, dlog_det, condition, False)
+
+    def inverse_vjp(self, z: object, dx: object, dlog_det: object = 0.0, condition: object = None) -> Cotangents:
+        """Gradients of a scalar L through `inverse` at z, from dL/dx (n, d) and dL/dlog_det (n,)."""
+        return self._pull(z, dx, dlog_det, condition, True)
+
+    def _pull(self, x: object, dy: object, dlog_det: object, condition: object, inverse: bool) -> Cotangents:
+        rows, context, single = self._inputs(x, condition, "z" if inverse else "x")
+        cotangents, _ = as_rows(dy, self.input_shape, "dx" if inverse else "dz")
+        if len(cotangents) != len(rows):
+            raise ValueError(f"cotangents must have one row for each of the {len(rows)} samples, got {len(cotangents)}")
+        result = self.pullback(
+            rows,
+            context,
+            dy=cotangents,
+            dlog=as_vector(dlog_det, len(rows), "dlog_det"),
+            inverse=inverse,
+            input=True,
+            with_base=False,
         )
-        self.history: dict[str, list[float]] = {}
-        self._is_standardized = False
-        self.verification: VerificationReport | None = None
-        self._target: Callable | None = None
-        self._bind()
+        return Cotangents(self._shaped(result.dx, single), result.gradient[self.parameters.free],
+                          result.dcondition if self.condition_dim else None)  # fmt: skip
 
-    def _with_circles(self, base: str | Base, dtype: np.dtype) -> tuple[Support | None, Base]:
-        """The support, and the base that is uniform on the circles that reach the latent side."""
-        if self.support is None or all(isinstance(column, Real) for column in self.support):
-            return None, as_base(base, self.latent_dim, dtype)
-        circles = np.array([column.is_periodic for column in self.support])
-        if not circles.any():
-            return Support(self.support), as_base(base, self.latent_dim, dtype)
-        bounds = {bound for layer in self.flow_layers if (bound := layer.circle_bound) is not None}
-        if len(bounds) > 1:
-            raise ValueError(f"all layers with circular values must have one bound, got {sorted(bounds)}")
-        bound = bounds.pop() if bounds else 1.0
-        for layer in self.flow_layers:
-            circles = layer.keep_circles(circles)
-        if base == "normal":
-            base = Cylinder(self.latent_dim, circles, bound, dtype=dtype)
-        if not isinstance(base, Cylinder) or (base.periodic != circles).any() or base.bound != bound:
-            raise ValueError(
-                f"base_distribution {base!r} can't hold values on circles: use 'normal', which is uniform on circles"
-            )
-        return Support(self.support, bound), as_base(base, self.latent_dim, dtype)
+    def log_prob(
+        self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0
+    ) -> np.ndarray:  # fmt: skip
+        """Log-density of x, in the units of x.
 
-    def _bind(self) -> None:
-        """Let the layers, the embedding and the base work on their parts of the flow's buffer."""
-        start, self._offsets = 0, []
-        parts = [*self.flow_layers, *([] if self._embedding is None else [self._embedding]), self.base]
-        for part in parts:
-            self._offsets.append(start)
-            part.bind(self.parameters.theta[start : start + part.theta_size])
-            start += part.theta_size
-        self._leaves = [
-            (leaf, offset + at)
-            for layer, offset in zip(self.flow_layers[1:], self._offsets[1:])
-            for leaf, at in layer.leaves()
+        With `integer` columns it is the logarithm of a mass: that of x's cell, a mean of the density at random points of
+        it, which is right on average before the logarithm is taken and the closer the more of them there are.
+
+        Parameters
+        ----------
+        x : array_like (n, input_dim)
+            A row with NaN gives NaN; one outside the support, or what the flow can represent, infinity included, gives
+            -inf.
+        condition : array_like, optional
+            See `forward`.
+        draws : int
+            Points of each cell of whole numbers; without integer columns nothing is drawn.
+        rng : int, numpy.random.Generator or None
+            Draws them; the same ones each time by default.
+
+        Returns
+        -------
+        ndarray (n,)
+        """
+        rows, context, single = self._given(x, condition)
+        log_probs = [
+            self.transport(points, context, y=False, log_det=False, log_prob=True).log_prob
+            for points in self.preprocessing.cells(rows, draws, rng)
         ]
-        self._programs: dict[bool, Executable] = {}
+        log_prob = log_probs[0] if len(log_probs) == 1 else _log_mean_exp(np.array(log_probs))
+        return log_prob[0] if single else log_prob
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}, "_target": None}
+    def log_prob_and_grad(
+        self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Log-density (n,) of x and its gradient with respect to x (n, input_dim), in the units of x; see `log_prob`.
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._condition_front = writeable(self._condition_front)
-        self._bind()
+        The gradient is 0 where the log-density is -inf, or so small that the gradient leaves the range of the compute
+        dtype, so that a sampler meets no NaN; and in integer columns.
+        """
+        rows, context, single = self._given(x, condition)
+        results = [
+            self.pullback(points, context, dlog=np.ones(len(rows)), input=True, gradient=False)
+            for points in self.preprocessing.cells(rows, draws, rng)
+        ]
+        log_prob, dx = results[0].log_prob, results[0].dx
+        if len(results) > 1:
+            log_probs = np.array([result.log_prob for result in results])
+            log_prob = _log_mean_exp(log_probs)
+            with np.errstate(invalid="ignore"):
+                shares = np.exp(log_probs - log_prob) / len(results)
+            dx = sum(share[:, None] * result.dx for share, result in zip(shares, results))
+            dx[:, self.preprocessing.integer] = 0
+        lost = np.isneginf(log_prob) | ~np.isfinite(dx).all(axis=1)
+        dx[lost & ~np.isnan(log_prob)] = 0
+        return (log_prob[0] if single else log_prob), self._shaped(dx, single)
 
-    @property
-    def input_dim(self) -> int:
-        """Values of a sample on the data side."""
-        return self.latent_dim
+    def nll_and_grad(
+        self, x: object, sample_weight: object = None, condition: object = None
+    ) -> tuple[float, np.ndarray]:  # fmt: skip
+        """Mean negative log-likelihood of x and its gradient (num_params,) in the order of `params`.
 
-    @property
-    def columns(self) -> list[str] | None:
-        """Names of the columns, None where they have none."""
-        return self._columns
+        With weights it is the weighted mean.  Made for optimizers: assign `params`, return this.  Whole numbers are placed
+        at random in their cells, the same way each time, which gives a bound from above.
+        """
+        rows, context, _ = self._given(x, condition)
+        if not len(rows):
+            raise ValueError("x must have at least one row")
+        rows = self.preprocessing.scatter(rows, np.random.default_rng(0))
+        weights = as_weights(sample_weight, len(rows))
+        if weights is None:
+            weights = np.full(len(rows), 1 / len(rows))
+        weights = weights / weights.sum()
+        result = self.pullback(rows, context, dlog=-weights, skip_zero=True)
+        used = weights > 0
+        return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self.parameters.free]
 
-    @columns.setter
-    def columns(self, names: Sequence[str] | None) -> None:
-        names = None if names is None else [str(name) for name in names]
-        if names is not None and len(names) != self.latent_dim:
-            raise ValueError(f"columns must be {self.latent_dim} names, one for each value of a sample, got {names!r}")
-        self._columns = names
+    def bits_per_dim(self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0) -> float:
+        """Mean negative log-likelihood of x in bits, for each of the `input_dim` values; see `log_prob`."""
+        log_prob = np.atleast_1d(self.log_prob(x, condition, draws=draws, rng=rng))
+        if not log_prob.size:
+            raise ValueError("x must have at least one row")
+        return float(-log_prob.mean() / (self.latent_dim * math.log(2)))
 
-    @property
-    def condition_columns(self) -> list[str] | None:
-        """Names of the values of the condition, None where they have none."""
-        return self._condition_columns
+    def sample(
+        self, n_samples: int, rng: object = None, temperature: float = 1.0, *, condition: object = None
+    ) -> np.ndarray:  # fmt: skip
+        """Draw samples.
 
-    @condition_columns.setter
-    def condition_columns(self, names: Sequence[str] | None) -> None:
-        names = None if names is None else [str(name) for name in names]
-        if names is not None and len(names) != self.condition_dim:
-            wanted = f"{self.condition_dim} names, one for each value of the condition" if self.condition_dim else "None"
-            raise ValueError(f"condition_columns must be {wanted}, got {names!r}")
-        self._condition_columns = names
+        Parameters
+        ----------
+        n_samples : int
+            How many, 0 included.
+        rng : int, numpy.random.Generator or None
+        temperature : float
+            Multiplies the distance from the base distribution's center, where latent samples are drawn; above 0.
+        condition : array_like, optional
+            One for all samples or one for each.
 
-    @property
-    def standardize(self) -> Standardize:
-        """The first layer, which maps from the user's units."""
-        return self.flow_layers[0]  # type: ignore[return-value]
+        Returns
+        -------
+        ndarray (n_samples, input_dim)
+        """
+        n = as_int(n_samples, "n_samples", 0)
+        context = as_condition(condition, n, self.condition_dim)
+        z = self.base.sample(n, rng, temperature)
+        result = self.transport(z, context, inverse=True, log_det=False)
+        return self._shaped(result.y, False, "x")
 
-    @property
-    def _set_from_data(self) -> list[Layer]:
-        """The layers that are set from data once, activation normalisation for instance."""
-        return [leaf for leaf, _ in self._leaves if leaf.initialized is not None]
+    generate = sample
 
-    def standardize_condition(self, loc: object, scale: object) -> None:
-        """Set location and (positive) scale of each value of the condition, which the flow standardises by; `fit` does."""
-        self._condition_front = affine_table(loc, scale, self.condition_dim)
-
-    def program(self, with_base: bool = True) -> Program:
-        """The flow as a program, which ends in the base distribution unless only the map is wanted."""
-        embedding = None
-        if self._embedding is not None:
-            embedding = Placed(self._embedding.operation, self._offsets[-2])
-        return Program(
-            tuple(Placed(leaf.operation(), offset) for leaf, offset in self._leaves),
-            self.latent_dim,
-            self.latent_dim,
-            base=Placed(self.base.operation(), self._offsets[-1]) if with_base else None,
-            condition_dim=self.condition_dim,
-            embedding=embedding,
-            standardized=True,
-        )
-
-    def executable(self, with_base: bool = True) -> Executable:
-        """The flow's program, ready to run."""
-        if with_base not in self._programs:
-            self._programs[with_base] = select().compile(self.program(with_base), self.dtype)
-        return self._programs[with_base]
-
-    def _transport(self, x: np.ndarray, condition: np.ndarray | None, **wanted: bool) -> Result:
-        """Carry samples through the flow; see `npflows.core.evaluation.transport`."""
-        return evaluation.transport(self.executable(), self.state(), x, condition, bijection=self._support, **wanted)
-
-    def _pullback(self, x: np.ndarray, condition: np.ndarray | None, *, with_base: bool = True, **options: Any) -> Pullback:
-        """Carry cotangents back through the flow; see `npflows.core.evaluation.pullback`."""
-        return evaluation.pullback(
-            self.executable(with_base), self.state(), x, condition, bijection=self._support, **options
-        )
-
-    def accumulate(
-        self, x: np.ndarray, condition: np.ndarray | None, dlog: np.ndarray, buffers: np.ndarray, **options: Any
-    ) -> None:
-        """Add up gradients in given buffers; see `npflows.core.evaluation.accumulate`."""
-        evaluation.accumulate(
-            self.executable(), self.state(), x, condition, dlog, buffers, bijection=self._support, **options
-        )
-
-    def state(self, theta: np.ndarray | None = None) -> State:
-        """What a program reads, with other parameters perhaps."""
-        return State(self.parameters.theta if theta is None else theta, self.standardize.table, self._condition_front)
-
-    def _inner_condition(self, condition: np.ndarray | None) -> np.ndarray | None:
-        """What the layers see of a condition (n, condition_dim): standardised, and embedded where there is an embedding."""
+    def sample_each(
+        self, n_samples: int, condition: object, rng: object = None, temperature: float = 1.0
+    ) -> np.ndarray:  # fmt: skip
+        """Draw `n_samples` for each of m conditions (m, condition_dim): an array (m, n_samples, input_dim)."""
+        n, generator = as_int(n_samples, "n_samples", 0), as_rng(rng)
+        if not self.condition_dim:
+            raise ValueError("this flow takes no condition (condition_dim=0): use sample")
         if condition is None:
-            return None
-        front = self._condition_front
-        values = (condition - front[0]) / front[1] if front.shape[1] else np.array(condition, np.float64)
-        return values if self._embedding is None else self._embedding(values)
+            raise ValueError(f"sample_each needs conditions (m, {self.condition_dim}), got None")
+        rows, _ = as_rows(condition, (self.condition_dim,), "condition")
+        result = np.empty((len(rows), n, *self.input_shape), self.sample(0, generator, condition=rows[:0]).dtype)
+        at_once = max(1, CHUNK // max(n, 1))
+        for start in range(0, len(rows), at_once):
+            part = np.repeat(rows[start : start + at_once], n, axis=0)
+            samples = self.sample(len(part), generator, temperature, condition=part)
+            several = result[start : start + at_once]
+            several[:] = samples.reshape(several.shape)
+        return result
+
+    def sample_and_log_prob(
+        self, n_samples: int, rng: object = None, temperature: float = 1.0, *, condition: object = None
+    ) -> SampleAndLogProb:
+        """Draw samples with the log-density of what was drawn, temperature included; see `sample` and `log_prob`."""
+        n = as_int(n_samples, "n_samples", 0)
+        temperature = as_positive(temperature, "temperature")
+        context = as_condition(condition, n, self.condition_dim)
+        z = self.base.sample(n, rng, temperature)
+        result = self.transport(z, context, inverse=True)
+        x = self._shaped(result.y, False, "x")
+        if self.preprocessing.has_integers:
+            if temperature != 1:
+                raise ValueError("sample_and_log_prob of integer columns needs temperature=1")
+            return SampleAndLogProb(x, self.log_prob(x, context))
+        return SampleAndLogProb(x, self.base.log_prob(z, temperature) - result.log_det)
+
+    def __call__(self, x: object, condition: object = None) -> dict[str, np.ndarray]:
+        """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow, as `log_prob` gives it)."""
+        rows, context, single = self._inputs(x, condition)
+        z, log_det, log_prob_x = self.transport(rows, context, log_prob=True)
+        if self.preprocessing.has_integers:
+            log_prob_x = np.atleast_1d(self.log_prob(x, condition))
+        values = {"logdet": log_det, "log_prob": self.base.log_prob(z), "log_prob_x": log_prob_x}
+        return {"z": self._shaped(z, single), **{name: v[0] if single else v for name, v in values.items()}}
+
+    def loss_fn(self, batch: object, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The loss of a batch from what calling the flow on it gave: loss, nll_loss, log_prob (n,) and avg_log_prob."""
+        log_prob = np.atleast_1d(outputs["log_prob_x"])
+        rows, _ = as_rows(batch, self.input_shape, "batch")
+        if len(rows) != len(log_prob):
+            raise ValueError(f"outputs are of {len(log_prob)} samples, the batch has {len(rows)}")
+        if not len(rows):
+            raise ValueError("batch must have at least one row")
+        average = float(log_prob.mean())
+        return {"loss": -average, "nll_loss": -average, "log_prob": log_prob, "avg_log_prob": average}
+
+    def __repr__(self) -> str:
+        lines = [super().__repr__()]
+        lines.append(f"  {self.latent_dim} values, {self.num_params} parameters, {self.dtype.name}")
+        loc, scale = self.standardize.loc, self.standardize.scale
+        state = "the identity"
+        if (loc != 0).any() or (scale != 1).any():
+            state = f"loc {_brief(loc)}, scale {_brief(scale)}"
+        lines.append(f"  0  Standardize ({state})")
+        lines += [f"  {i}  {layer!r}" for i, layer in enumerate(self.flow_layers) if i]
+        return "\n".join([*lines, f"  base  {self.base!r}"])
 
     def _given(self, x: object, condition: object) -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows as they are, their condition, and whether there is one row without its axis."""
         rows, single = as_rows(x, self.input_shape, "x")
-        if self._support is not None:
-            self._support.check(rows, "x")
+        self.preprocessing.check(rows, "x")
         return rows, as_condition(condition, len(rows), self.condition_dim), single
-
-    def _cells(self, rows: np.ndarray, draws: int, rng: object) -> Iterable[np.ndarray]:
-        """The rows, or as many copies as `draws` with whole numbers at random points of their cells, the same for all."""
-        if self._support is None or not self._support.has_integers:
-            return [rows]
-        return self._support.cells(rows, as_int(draws, "draws"), as_rng(rng))
 
     def _inputs(self, x: object, condition: object, name: str = "x") -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows, whole numbers in the middle of their cells, with their condition, and whether there is a single one."""
+        if name == "x":
+            rows, context, single = self._given(x, condition)
+            return self.preprocessing.center(rows), context, single
         rows, single = as_rows(x, self.input_shape, name)
-        if self._support is not None and name == "x":
-            self._support.check(rows, name)
-            rows = self._support.dequantise(rows)
         return rows, as_condition(condition, len(rows), self.condition_dim), single
 
     def _shaped(self, rows: np.ndarray, single: bool, name: str = "z") -> np.ndarray:
         """(n, latent_dim) in the shape of samples, whole numbers where x has them."""
-        if self._support is not None and name == "x":
-            rows = self._support.quantise(rows)
+        if name == "x":
+            rows = self.preprocessing.round(rows)
         rows = rows.reshape(len(rows), *self.input_shape)
         return rows[0] if single else rows
+
+
+Flow = TypeVar("Flow", bound=TransformedDistribution)
+"""A flow that a function takes and returns."""
+
+
+def _brief(values: np.ndarray) -> str:
+    shown = ", ".join(f"{v:.4g}" for v in values[:4])
+    return f"[{shown}{', ...' if len(values) > 4 else ''}]"
+
+
+def _log_mean_exp(values: np.ndarray) -> np.ndarray:
+    """log of the mean of exp(values) over the first axis."""
+    top = values.max(axis=0)
+    safe = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(values - safe).mean(axis=0)) + safe

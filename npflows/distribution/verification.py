@@ -1,16 +1,24 @@
-"""What `verify` found, as a table to print and plain values to save."""
+"""The results of `verify`, as a table to print and plain values to save."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+
+class Learned(Protocol):
+    """A flow, as far as its fingerprint goes."""
+
+    latent_dim: int
+
+    @property
+    def params(self) -> np.ndarray: ...
+
+    def learned_arrays(self) -> dict[str, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,7 @@ class Check:
     value : float or None
         The largest error found.
     tolerance : float or None
-        What it may be.
+        The largest that it may be.
     verdict : {"pass", "FAIL", "inconclusive", "not checked"}
     note : str
         How it was measured.
@@ -43,7 +51,7 @@ class VerificationReport:
     Attributes
     ----------
     flow : str
-        What was verified.
+        The flow that was verified, in words.
     fingerprint : str
         Of the flow's parameters; see `matches`.
     version : str
@@ -67,7 +75,7 @@ class VerificationReport:
                 return check
         raise KeyError(f"no check {name!r}; there are {', '.join(repr(check.name) for check in self.checks)}")
 
-    def matches(self, flow: NormalizingFlow) -> bool:
+    def matches(self, flow: Learned) -> bool:
         """Whether the report is of this flow with the parameters that it has now."""
         return self.fingerprint == fingerprint(flow)
 
@@ -110,12 +118,10 @@ class VerificationReport:
         return "\n".join(lines)
 
 
-def fingerprint(flow: NormalizingFlow) -> str:
-    """Twelve hexadecimal digits of a hash of all that a flow has learnt; the same whatever the compute dtype."""
-    from npflows.files.flow_file import pack
-
-    arrays = {**pack(flow), "theta": flow.params}
+def fingerprint(flow: Learned) -> str:
+    """Twelve hexadecimal digits of a hash of all that a flow has learned; the same whatever the compute dtype."""
+    arrays = {**flow.learned_arrays(), "theta": flow.params}
     digest = hashlib.sha256(f"{type(flow).__name__} {flow.latent_dim}".encode())
-    for name in sorted(arrays.keys() - {"about"}):
+    for name in sorted(arrays):
         digest.update(np.asarray(arrays[name], "<f8").tobytes())
     return digest.hexdigest()[:12]

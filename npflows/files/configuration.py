@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from npflows.core.checks import as_rng
 from npflows.core.registry import construct, known_classes
-from npflows.distribution.transformed import Assembled
+from npflows.distribution.transformed import TransformedDistribution
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
@@ -99,7 +99,7 @@ def create(config: ModelConfiguration | Mapping[str, Any], rng: object = None, c
         config = ModelConfiguration.from_dict(config)
     if not isinstance(config.model_class, str):
         raise TypeError(f"model_class must be the name of a class, got {config.model_class!r}")
-    models = known_classes(classes, Assembled)
+    models = known_classes(classes, TransformedDistribution)
     cls = models.get(config.model_class.rpartition(".")[2])
     full = () if cls is None else (f"{cls.__module__}.{cls.__qualname__}", f"{cls.__module__.split('.')[0]}.{cls.__name__}")
     if cls is None or ("." in config.model_class and config.model_class not in full):

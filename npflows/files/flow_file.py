@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +14,8 @@ from npflows._version import __version__
 from npflows.core.atomic import atomic_write
 from npflows.core.checks import as_dtype
 from npflows.core.registry import construct, known_classes
-from npflows.distribution.transformed import Assembled
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+from npflows.distribution.transformed import TransformedDistribution
+from npflows.distribution.verification import VerificationReport
 
 FORMAT = 1
 """Version of the file format; older ones stay readable."""
@@ -27,13 +25,13 @@ class FlowFileError(ValueError):
     """A file that is no flow, is damaged, or does not fit; the message lists everything that is wrong."""
 
 
-def save(flow: NormalizingFlow, path: str | os.PathLike[str]) -> None:
+def save(flow: TransformedDistribution, path: str | os.PathLike[str]) -> None:
     """Write a flow to `path`; see `NormalizingFlow.save`."""
     with atomic_write(path) as file:
         np.savez(file, **pack(flow))
 
 
-def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
+def pack(flow: TransformedDistribution) -> dict[str, np.ndarray]:
     """A flow as arrays that need no pickle."""
     about = {
         "format": FORMAT,
@@ -41,21 +39,16 @@ def pack(flow: NormalizingFlow) -> dict[str, np.ndarray]:
         "class": type(flow).__name__,
         "config": flow.arguments,
         "parameters": [[name, list(view.shape)] for name, view in flow.named_params().items()],
-        "standardized": flow._is_standardized,
-        "initialized": [layer.initialized for layer in flow._set_from_data],
-        "pixel_dtype": getattr(flow._support, "dtype", None) and flow._support.dtype.str,
+        "standardized": flow.preprocessing.is_standardized,
+        "initialized": [layer.initialized for layer in flow.data_dependent_layers],
+        "pixel_dtype": flow.preprocessing.pixel_dtype,
         "columns": flow.columns,
         "condition_columns": flow.condition_columns,
         "history": flow.history,
         "verification": None if flow.verification is None else flow.verification.to_dict(),
         "effective_rows": flow.effective_rows,
     }
-    return {
-        "about": np.array(json.dumps(about)),
-        "theta": flow.parameters.theta,
-        "standardize": np.stack([flow.standardize.loc, flow.standardize.scale]),
-        "standardize_condition": flow._condition_front[:2],
-    }
+    return {"about": np.array(json.dumps(about)), **flow.learned_arrays()}
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -78,9 +71,7 @@ class _NoDraws(np.random.Generator):
         return np.zeros(size)
 
 
-def load(
-    path: str | os.PathLike[str], *, dtype: object = None, classes: Iterable[type] = ()
-) -> NormalizingFlow:  # fmt: skip
+def load(path: str | os.PathLike[str], *, dtype: object = None, classes: Iterable[type] = ()) -> Any:
     """Read a flow that `save` wrote.
 
     Parameters
@@ -90,6 +81,11 @@ def load(
         Compute dtype; that of the saved flow by default.
     classes : iterable of type
         Layers, bases or models of your own that the flow is made of; nothing is imported because a file says so.
+
+    Returns
+    -------
+    NormalizingFlow
+        Of the class that was saved.
 
     Raises
     ------
@@ -101,9 +97,7 @@ def load(
     return unpack(read_arrays(path), os.fspath(path), dtype, classes)
 
 
-def unpack(
-    arrays: dict[str, np.ndarray], where: str, dtype: object = None, classes: Iterable[type] = ()
-) -> NormalizingFlow:  # fmt: skip
+def unpack(arrays: dict[str, np.ndarray], where: str, dtype: object = None, classes: Iterable[type] = ()) -> Any:
     """The flow that `pack` made arrays of."""
     missing = {"about", "theta", "standardize"} - set(arrays)
     if missing:
@@ -124,7 +118,7 @@ def unpack(
     if dtype is not None:
         config = _with_dtype(config, as_dtype(dtype).name)
     known = known_classes(classes)
-    if not isinstance(name, str) or name not in known_classes(classes, Assembled):
+    if not isinstance(name, str) or name not in known_classes(classes, TransformedDistribution):
         raise FlowFileError(f"{where} holds a {name}, which is no flow known here: pass load(..., classes=[{name}])")
     try:
         flow = construct(known[name], config, _NoDraws(np.random.PCG64(0)), known)
@@ -147,30 +141,28 @@ def unpack(
     return flow
 
 
-def _verification(values: Any, where: str) -> Any:
-    from npflows.verify import VerificationReport
-
+def _verification(values: Any, where: str) -> VerificationReport:
     try:
         return VerificationReport.from_dict(values)
     except (KeyError, TypeError, ValueError) as error:
         raise FlowFileError(f"{where}: its verification report can't be read ({error!r})") from None
 
 
-def set_state(flow: NormalizingFlow, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """What has been set from data already, and so never will be again."""
+def set_state(flow: TransformedDistribution, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Set what is set from data, so that it never will be again."""
     flow.standardize.set(*arrays["standardize"])
     condition = arrays.get("standardize_condition", np.zeros((2, 0)))
     if condition.shape[1]:
         flow.standardize_condition(*condition)
-    flow._is_standardized = bool(about.get("standardized", False))
+    flow.preprocessing.is_standardized = bool(about.get("standardized", False))
     flow.effective_rows = about.get("effective_rows")
-    if about.get("pixel_dtype") is not None and flow._support is not None:
-        flow._support.remember(np.dtype(about["pixel_dtype"]))
-    for layer, initialized in zip(flow._set_from_data, about.get("initialized", ())):
+    if about.get("pixel_dtype") is not None:
+        flow.preprocessing.remember(np.dtype(about["pixel_dtype"]))
+    for layer, initialized in zip(flow.data_dependent_layers, about.get("initialized", ())):
         layer.initialized = bool(initialized)
 
 
-def _mismatches(flow: NormalizingFlow, have: dict[str, tuple], arrays: dict[str, np.ndarray]) -> list[str]:
+def _mismatches(flow: TransformedDistribution, have: dict[str, tuple], arrays: dict[str, np.ndarray]) -> list[str]:
     want = {name: view.shape for name, view in flow.named_params().items()}
     wrong = [f"parameter {name} {shape} is missing" for name, shape in want.items() if name not in have]
     wrong += [f"parameter {name} {shape} is not expected" for name, shape in have.items() if name not in want]

@@ -124,7 +124,7 @@ def importance_weights(
     n = as_int(n_samples, "n_samples")
     if flow.condition_dim:
         raise ValueError(f"importance_weights takes flows without a condition; this has condition_dim={flow.condition_dim}")
-    function = flow._target if log_density is None else log_density
+    function = flow.target if log_density is None else log_density
     if function is None:
         raise ValueError("importance_weights needs log_density=: this flow has not been fitted by fit_variational")
     x, log_q = flow.sample_and_log_prob(n, rng)

@@ -168,7 +168,7 @@ def mode(flow: NormalizingFlow, condition: object = None, *, starts: object = 16
     def climb(y: np.ndarray) -> tuple[float, np.ndarray]:
         x, log_slope = line.from_unconstrained((middle + scale * y)[None], every)
         x[:, line.whole] = np.round(x[:, line.whole])
-        if flow._support is not None and flow._support.outside(x):
+        if flow.preprocessing.outside(x):
             return 1e3 - best[0], np.zeros(len(y))
         value, gradient = flow.log_prob_and_grad(x, line.context)
         if not np.isfinite(value[0]):

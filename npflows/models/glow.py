@@ -17,7 +17,6 @@ from npflows.layers.layer import Layer
 from npflows.layers.multiscale import SPLIT_PRIORS, Split, Squeeze
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
-from npflows.support import integer
 from npflows.support.pixels import Pixels, as_alpha, as_levels
 
 
@@ -141,11 +140,9 @@ class Glow(NormalizingFlow):
         base = base_distribution
         if self.split_prior == "learned" and base == "normal":
             base = Normal(math.prod(shape), learnable=True, dtype=dtype)
+        pixels = None if self.levels is None else Pixels(math.prod(shape), self.levels, self.alpha)
         self._assemble(layers, shape, base, as_dtype(dtype),
-                       embedding_of(self, condition_dim, options, as_dtype(dtype)))  # fmt: skip
-        if self.levels is not None:
-            self._support = Pixels(math.prod(shape), self.levels, self.alpha)
-            self.support = [integer(0, self.levels - 1)] * math.prod(shape)
+                       embedding_of(self, condition_dim, options, as_dtype(dtype)), pixels=pixels)  # fmt: skip
 
     def interpolate(self, image_a: object, image_b: object, steps: int = 8, *, condition: object = None) -> np.ndarray:
         """Images on the straight line between the latent values of two images, both included.

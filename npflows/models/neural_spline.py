@@ -18,7 +18,7 @@ from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer
 from npflows.models.realnvp import coupling_mask
 from npflows.networks.embedding import embedding_of
 from npflows.networks.options import network_options
-from npflows.support import Column, as_columns
+from npflows.support.columns import Column, as_columns
 
 CONDITIONERS = ("coupling", "autoregressive")
 LINEARS = ("lu", "permutation", "reverse")

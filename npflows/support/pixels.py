@@ -1,4 +1,4 @@
-"""Images of whole-number pixels as data: a bijection from their cells to the line, like `support`, alike for all pixels."""
+"""Images of whole-number pixels as data: a bijection from their cells to the line, alike for all pixels."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 
 from npflows.core.checks import as_int, as_positive
 from npflows.core.evaluation import Unconstrained
-from npflows.support import EDGE, Support
+from npflows.core.special import expit, log_expit
+from npflows.support.columns import Integer
+from npflows.support.table import EDGE, Support
 
 
 class Pixels(Support):
-    """Pixels 0, 1, ..., levels - 1, dequantised by uniform noise (Theis et al. 2016, arXiv:1511.01844).
+    """Pixels 0, 1, ..., levels - 1, dequantized by uniform noise (Theis et al. 2016, arXiv:1511.01844).
 
     With `alpha` a value x of `levels` becomes logit(alpha + (1 - 2 alpha) x / levels) (Dinh et al. 2017, arXiv:1605.08803,
-    section 4.1, with room at both ends).  A flow takes `Pixels` for a `Support`.
+    section 4.1, with room at both ends).
 
     Parameters
     ----------
@@ -32,11 +34,12 @@ class Pixels(Support):
 
     def __init__(self, dim: int, levels: int, alpha: float | None = None) -> None:
         self.dim, self.levels, self.alpha = dim, levels, alpha
+        self.columns = [Integer(0, levels - 1)] * dim
         self.integer, self.periodic = np.ones(dim, bool), np.zeros(dim, bool)
-        self.dtype = np.dtype(np.uint8 if levels <= 256 else np.uint16 if levels <= 65536 else np.int64)
+        self.forget()
 
     def to_unconstrained(self, x: np.ndarray) -> Unconstrained:
-        """From dequantised values (n, d) in [0, levels] to the line."""
+        """From dequantized values (n, d) in [0, levels] to the line."""
         t = np.array(x, np.float64)
         ok = (t >= 0) & (t <= self.levels)
         inside = (ok | np.isnan(t)).all(axis=1)
@@ -55,21 +58,19 @@ class Pixels(Support):
         return self.alpha + (1 - 2 * self.alpha) * (x / self.levels)
 
     def _log_slope(self, u: np.ndarray) -> np.ndarray:
-        """log of the derivative of `enter` where the share is u."""
+        """The logarithm of the derivative of `to_unconstrained` where the share is u."""
         return math.log((1 - 2 * self.alpha) / self.levels) - np.log(u) - np.log1p(-u)
 
     def from_unconstrained(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """From the line to dequantised values, with log |det dx/dt|; they may lie a little outside [0, levels]."""
+        """From the line to dequantized values, with log |det dx/dt|; they may lie a little outside [0, levels]."""
         if self.alpha is None:
             return np.array(t, np.float64), np.zeros(len(t))
-        from scipy.special import expit, log_expit
-
         scale = self.levels / (1 - 2 * self.alpha)
         log_det = (math.log(scale) + log_expit(t) + log_expit(-t)).sum(axis=1)
         return scale * (expit(t) - self.alpha), log_det
 
     def to_unconstrained_vjp(self, x: np.ndarray, dt: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
-        """The gradient with respect to x (n, d), from those with respect to t and log_det of `enter`."""
+        """The gradient with respect to x (n, d), from those with respect to t and log_det of `to_unconstrained`."""
         if self.alpha is None:
             return np.array(dt)
         u = np.clip(self._share(np.asarray(x)), self.alpha, 1 - self.alpha)
@@ -77,23 +78,21 @@ class Pixels(Support):
         return dt * np.exp(self._log_slope(u)) + dlog_det[:, None] * slope * (1 / (1 - u) - 1 / u)
 
     def from_unconstrained_vjp(self, t: np.ndarray, dx: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
-        """The gradient with respect to t (n, d), from those with respect to x and log_det of `leave`."""
+        """The gradient with respect to t (n, d), from those with respect to x and log_det of `from_unconstrained`."""
         if self.alpha is None:
             return np.array(dx)
-        from scipy.special import expit
-
         p = expit(t)
         return dx * (self.levels / (1 - 2 * self.alpha)) * p * (1 - p) + dlog_det[:, None] * (1 - 2 * p)
 
-    def dequantise(self, x: np.ndarray, place: np.ndarray | float = 0.5) -> np.ndarray:
-        """Whole numbers at a place of their cells, from 0 to 1.  What is no whole number becomes infinite, which is
-        outside."""
+    def dequantize(self, x: np.ndarray, place: np.ndarray | float = 0.5) -> np.ndarray:
+        """Whole numbers at a place of their cells, from 0 to 1.  A value that is no whole number becomes
+        infinite, which is outside."""
         values = np.array(x, np.float64)
         return np.where(np.isfinite(values) & (values != np.floor(values)), np.inf, values + place)
 
     def scatter(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Whole numbers at a random place of their cells, each for itself."""
-        return self.dequantise(x, rng.uniform(EDGE, 1 - EDGE, x.shape))
+        return self.dequantize(x, rng.uniform(EDGE, 1 - EDGE, x.shape))
 
     def places(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n places in a cell (n, dim), one in each n-th part of every pixel's cell."""
@@ -108,15 +107,15 @@ class Pixels(Support):
         values = np.where(np.isfinite(values), values, 0.0).astype(np.int64).view(np.uint64)
         turn = hashed((values * (key | np.uint64(1))).sum(axis=1, dtype=np.uint64)[:, None] + key)  # one for each image
         for place in self.places(n, rng):
-            yield self.dequantise(x, np.clip((place + turn) % 1.0, EDGE, 1 - EDGE))
+            yield self.dequantize(x, np.clip((place + turn) % 1.0, EDGE, 1 - EDGE))
 
-    def quantise(self, x: np.ndarray) -> np.ndarray:
+    def quantize(self, x: np.ndarray) -> np.ndarray:
         """The level of each value, the nearest one where it lies outside."""
         with np.errstate(invalid="ignore"):
             return np.clip(np.nan_to_num(np.floor(x)), 0, self.levels - 1).astype(self.dtype)
 
     def check(self, x: np.ndarray, name: str) -> None:
-        """Refuse what is no image of whole-number pixels of these levels; what is not finite is let through."""
+        """Refuse an image that has other values than whole numbers of these levels; NaN and infinity are let through."""
         values = np.asarray(x)
         if values.dtype.kind == "f":
             values = values[np.isfinite(values)]
@@ -133,15 +132,19 @@ class Pixels(Support):
                 f"from {low:g} to {high:g}"
             )
 
+    def forget(self) -> None:
+        """Give samples the smallest dtype of whole numbers for these levels."""
+        self.dtype = np.dtype(np.uint8 if self.levels <= 256 else np.uint16 if self.levels <= 65536 else np.int64)
+
     def remember(self, dtype: np.dtype) -> None:
-        """Give images this dtype, if it holds every level."""
+        """Give samples this dtype, that of the training data, if it holds every level."""
         every = np.array([self.levels - 2, self.levels - 1])
         with np.errstate(over="ignore"):
             if (every.astype(dtype) == every).all():
                 self.dtype = dtype
 
     def outside(self, x: np.ndarray) -> dict[int, int]:
-        """How many rows each pixel has outside, where there are any; what is not finite does not count."""
+        """How many rows each pixel has outside, where there are any; NaN and infinity do not count."""
         values = np.asarray(x, np.float64)
         ok = (values >= 0) & (values < self.levels) & (values == np.floor(values)) | ~np.isfinite(values)
         counts = (~ok).sum(axis=0)
@@ -149,7 +152,7 @@ class Pixels(Support):
 
 
 def hashed(values: np.ndarray) -> np.ndarray:
-    """Numbers from 0 to 1 from whole ones (SplitMix64's finaliser; Steele et al. 2014, doi:10.1145/2660193.2660195)."""
+    """Numbers from 0 to 1 from whole ones (SplitMix64's finalizer; Steele et al. 2014, doi:10.1145/2660193.2660195)."""
     z = values
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)

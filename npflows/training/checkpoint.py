@@ -6,22 +6,20 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from npflows.core.atomic import atomic_write
 from npflows.files.flow_file import FlowFileError, pack, read_arrays, set_state
-from npflows.training.data import Rows
-
-if TYPE_CHECKING:
-    from npflows.training.run import Run
+from npflows.training.rows import Rows
+from npflows.training.run import Run
 
 _PREFIX = "run_"
 
 
 def _json(value: Any) -> Any:
-    """For what JSON does not know: arrays in the state of a bit generator."""
+    """A value that JSON does not know as one that it does: arrays and numbers in the state of a bit generator."""
     return {"array": value.tolist(), "dtype": value.dtype.str} if isinstance(value, np.ndarray) else value.item()
 
 
@@ -30,7 +28,7 @@ def _from_json(value: dict) -> Any:
 
 
 def write(run: Run, path: str | os.PathLike[str]) -> None:
-    """The flow, its best parameters, the optimiser, what the run chose before it began, the generator and the counts."""
+    """Write the flow, its best parameters, the optimizer, the choices made before the first round, generator and counts."""
     arrays, numbers = run.state()
     content = {**pack(run.flow), "theta": run.best}  # so that `load` finds the best ones
     content.update({_PREFIX + name: array for name, array in arrays.items()})
@@ -41,13 +39,27 @@ def write(run: Run, path: str | os.PathLike[str]) -> None:
 
 @dataclass
 class Saved:
-    """What a checkpoint holds."""
+    """The content of a checkpoint.
+
+    Attributes
+    ----------
+    where : str
+        The path of the file.
+    about : dict
+        The description of the flow.
+    numbers : dict
+        The numbers of the run, its options among them.
+    arrays : dict of str to ndarray
+        The arrays of the run.
+    standardizations : dict of str to ndarray
+        Location and scale of samples and of conditions.
+    """
 
     where: str
     about: dict[str, Any]
     numbers: dict[str, Any]
     arrays: dict[str, np.ndarray]
-    fronts: dict[str, np.ndarray]
+    standardizations: dict[str, np.ndarray]
 
     def rows(self, rows: Rows) -> tuple[Rows, Rows | None]:
         """The split of the run."""
@@ -92,17 +104,17 @@ class Saved:
         ]
         wrong += [
             f"{name} has values that are not finite"
-            for name, array in [*self.arrays.items(), *self.fronts.items()]
+            for name, array in [*self.arrays.items(), *self.standardizations.items()]
             if array.dtype.kind == "f" and not np.isfinite(array).all()
         ]
         for name, widths in (("standardize", {flow.latent_dim}), ("standardize_condition", {0, flow.condition_dim})):
-            table = self.fronts[name]
+            table = self.standardizations[name]
             fits = table.dtype == np.float64 and table.shape in {(2, width) for width in widths}
             if not fits or not (table[1] > 0).all():
                 wrong.append(f"{name} must be a location and a positive scale for each of {max(widths)} columns")
         if wrong:
             raise FlowFileError(f"{self.where} is damaged:\n  " + "\n  ".join(wrong))
-        set_state(flow, self.about, self.fronts)
+        set_state(flow, self.about, self.standardizations)
         flow.history = {name: list(values) for name, values in self.about["history"].items()}
         run.restore(self.arrays, self.numbers)
 
@@ -121,7 +133,7 @@ def _describe(array: np.ndarray | None) -> str:
 
 
 def read(path: str | os.PathLike[str]) -> Saved | None:
-    """What `path` holds; None if there is no such file yet."""
+    """The run that `path` holds; None if there is no such file yet."""
     if not Path(path).exists():
         return None
     content, where = read_arrays(path), os.fspath(path)

@@ -1,104 +1,16 @@
-"""The rows that a fit trains on: checked once, never copied whole, gathered batch by batch."""
+"""The rows that a fit trains on and validates on, after every check."""
 
 from __future__ import annotations
-
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npflows.core.checks import as_condition, as_numeric, as_positive, as_rows, as_weights, warn_user
-from npflows.inference.importance import effective_sample_size
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
-    from npflows.training.missing import Holes, Missing
-
-PIECE = 65536
-"""Rows looked at together at most."""
-PIECE_VALUES = 1 << 23
-"""Values looked at together, about."""
+from npflows.distribution.transformed import TransformedDistribution
+from npflows.training.missing import Missing
+from npflows.training.rows import Rows
 
 
-@dataclass
-class Rows:
-    """Some rows of a table, with their weights (mean 1, None: all 1) and conditions.
-
-    Attributes
-    ----------
-    x : ndarray (n, d)
-        The user's own array, of any layout and dtype.
-    index : ndarray of int
-        Which of its rows are meant.
-    holes : Holes, optional
-        Entries that are missing, and what stands in for them.
-    """
-
-    x: np.ndarray
-    index: np.ndarray
-    weight: np.ndarray | None = None
-    condition: np.ndarray | None = None
-    holes: Holes | None = None
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def take(
-        self, which: np.ndarray, rng: np.random.Generator | None = None
-    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """x, weight and condition of some of the rows, by their place in `index`.
-
-        What is missing in them is drawn from `rng`; without one it is the same each time.
-        """
-        rows = self.index[which]
-        weight = None if self.weight is None else self.weight[rows]
-        x = self.x.take(rows, axis=0) if self.x.flags.c_contiguous else self.x[rows]  # take would copy the whole first
-        if self.holes is not None:
-            x = self.holes.fill(x, rows, rng)
-        return x, weight, None if self.condition is None else self.condition[rows]
-
-    def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
-        """All rows, in pieces."""
-        for start in range(0, len(self), self.at_once):
-            yield self.take(np.arange(start, min(start + self.at_once, len(self))))
-
-    @property
-    def at_once(self) -> int:
-        """Rows of a piece."""
-        return max(1, min(PIECE, PIECE_VALUES // self.x.shape[1]))
-
-    def checksum(self) -> int:
-        """A number that tells other data apart."""
-        total = zlib.crc32(np.ascontiguousarray(self.index))
-        for start in range(0, len(self.x), PIECE):
-            for array in (self.x, self.weight, self.condition):
-                if array is not None:
-                    total = zlib.crc32(np.ascontiguousarray(array[start : start + PIECE]), total)
-        if self.holes is not None:
-            total = zlib.crc32(self.holes.missing, zlib.crc32(self.holes.rows, total))
-        return total
-
-    @property
-    def effective(self) -> float:
-        """How many rows of equal weight these are worth: (sum of weights)^2 / (sum of their squares) (Kish 1965)."""
-        return float(len(self)) if self.weight is None else effective_sample_size(np.log(self.weight[self.index]))
-
-    def part(self, which: np.ndarray) -> Rows:
-        return replace(self, index=self.index[which])
-
-    def normalised(self) -> Rows:
-        """The same with weights of mean 1 over these rows."""
-        if self.weight is None:
-            return self
-        mean = self.weight[self.index].mean()
-        if mean <= 0:
-            raise ValueError("all rows on one side of the validation split have weight 0; give validation_data instead")
-        return replace(self, weight=self.weight / mean)
-
-
-def as_table(flow: NormalizingFlow, x: object, name: str) -> np.ndarray:
+def as_table(flow: TransformedDistribution, x: object, name: str) -> np.ndarray:
     """(n, d) rows of the flow, n at least 1."""
     table, dim = as_numeric(x, name), flow.latent_dim
     if table.ndim == 1:
@@ -115,7 +27,7 @@ def as_table(flow: NormalizingFlow, x: object, name: str) -> np.ndarray:
 
 
 def as_training_rows(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     x: object,
     weight: object,
     condition: object,
@@ -134,7 +46,7 @@ def as_training_rows(
     rows = Rows(table, used, weights, context)
     if missing is not None:
         rows = missing.apply(rows, name)
-    if flow._support is not None:
+    if flow.preprocessing.bijection is not None:
         _check_support(flow, rows, name)
     valid = np.concatenate(
         [
@@ -153,25 +65,25 @@ def as_training_rows(
     return rows
 
 
-def _check_support(flow: NormalizingFlow, rows: Rows, name: str) -> None:
+def _check_support(flow: TransformedDistribution, rows: Rows, name: str) -> None:
     """Refuse values outside their column's support, where the density is 0."""
     counts: dict[int, int] = {}
     for x, _, _ in rows.pieces():
-        flow._support.check(x, name)  # type: ignore[union-attr]
-        for d, n in flow._support.outside(x).items():  # type: ignore[union-attr]
+        flow.preprocessing.check(x, name)
+        for d, n in flow.preprocessing.outside(x).items():
             counts[d] = counts.get(d, 0) + n
     if counts:
-        names = flow.columns or [f"column {d}" for d in range(flow.latent_dim)]
-        which = ", ".join(f"{names[d]} ({n} rows, {flow.support[d]!r})" for d, n in counts.items())
+        labels = flow.preprocessing.labels
+        which = ", ".join(f"{labels[d]} ({n} rows, {flow.support[d]!r})" for d, n in counts.items())
         raise ValueError(f"{name} has values outside their support, its open ends included: {which}; clean or widen it")
 
 
 def _finite(rows: Rows, which: np.ndarray) -> np.ndarray:
-    """Whether each value (n, d) of some rows, and last their condition, is finite; what is missing counts as such."""
+    """Whether each value (n, d) of some rows, and last their condition, is finite; missing entries count as finite."""
     x, _, condition = rows.take(which)
     finite = np.isfinite(x)
-    if rows.holes is not None:
-        finite |= rows.holes.of(rows.index[which])
+    if rows.missing is not None:
+        finite |= rows.missing.of(rows.index[which])
     fits = np.ones(len(x), bool) if condition is None else np.isfinite(condition).all(axis=1)
     return np.column_stack([finite, fits])
 

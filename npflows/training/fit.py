@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from npflows.core.checks import as_choice, as_int, warn_user
+from npflows.distribution.transformed import Flow
+from npflows.training import checkpoint as checkpoints
 from npflows.training.data import as_training_rows, split
+from npflows.training.imputation import filled
 from npflows.training.initialization import set_from_data
 from npflows.training.likelihood import Trainer
-from npflows.training.loop import Options
-from npflows.training.missing import as_missing, filled
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+from npflows.training.loop import run_rounds
+from npflows.training.missing import as_missing
+from npflows.training.options import Options
 
 ROWS_PER_COLUMN = 10
 """Rows that a table should at least be worth for each of its columns."""
 
 
 def fit(
-    flow: NormalizingFlow,
+    flow: Flow,
     x: object,
     *,
     sample_weight: object = None,
@@ -50,7 +50,7 @@ def fit(
     rng: object = None,
     progress: bool | str = "auto",
     callbacks: Callable | Iterable[Callable] = (),
-) -> NormalizingFlow:
+) -> Flow:
     """Fit the flow to a table by maximum likelihood, and return it.
 
     However it ends, by itself, by an error or by Ctrl-C, the flow holds the best parameters so far, and `flow.history`
@@ -93,14 +93,14 @@ def fit(
     ema : float, optional
         Decay, for instance 0.999, of a moving average of the parameters to keep instead of the last ones.
     on_invalid : {"raise", "drop"}
-        What to do with rows that have NaN or infinite values.
+        Whether rows that have NaN or infinite values are an error or are left out.
     missing : float, "nan", sequence of them or mapping, optional
-        What stands for an entry of x and `validation_data` that is missing: 99.0, or [99.0, "nan"], or by column number
+        The value that stands for a missing entry of x and `validation_data`: 99.0, or [99.0, "nan"], or by column number
         or name {"u": 99.0}.  By default nothing does.
     on_missing : {"drop", "impute"}
-        What to do with rows that have missing entries: leave them out; or, each time one of them is used, give it those of
-        a complete row, drawn from the 10 training rows that are nearest in its other entries and its condition, so that
-        the fit averages over what they might be.  The draws are fixed for validation and standardisation.  This is right
+        Rows that have missing entries are left out; or, each time one of them is used, it is given those of a complete
+        row, drawn from the 10 training rows that are nearest in its other entries and its condition, so that
+        the fit averages over what they might be.  The draws are fixed for validation and standardization.  This is right
         where what is missing could have been anything that such rows have, and wrong where entries are missing because of
         what they are: for what was too faint to be seen it puts what was bright enough.
     checkpoint : path-like, optional
@@ -128,7 +128,7 @@ def fit(
     declared = as_missing(flow, missing, on_missing)
     options = Options(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
-    saved = options.saved()
+    saved = checkpoints.read(options.checkpoint) if options.resume else None  # type: ignore[arg-type]
     rows = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared)
     if validation_data is not None:
         validation = as_training_rows(flow, validation_data, validation_weight, validation_condition, on_invalid,
@@ -155,7 +155,7 @@ def fit(
     trainer = Trainer(
         flow, train, validation, batch_size=batch_size, **options.for_run(flow, max_epochs * n_batches)
     )  # fmt: skip
-    options.drive(trainer, max_epochs, begin, saved)
+    run_rounds(trainer, max_epochs, options, begin, saved)
     lost = sum(math.isinf(loss) for loss in flow.history.get("validation_loss", ()))
     if lost and flow.base.support is not None:
         warn_user(

@@ -1,22 +1,19 @@
-"""What is set from the data once, before the first step: the standardisation, and layers that start from what enters
-them."""
+"""Settings from the data, made once, before the first step: the standardization, and layers that start from the values
+that enter them."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npflows.core.checks import as_condition, as_rows, as_weights, warn_user
+from npflows.distribution.transformed import Flow, TransformedDistribution
 from npflows.layers.layer import Layer
-from npflows.support import EDGE, Column, Interval, Positive, Real
-from npflows.training.data import Rows
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+from npflows.support.columns import Column, Interval, Positive, Real
+from npflows.training.rows import Rows
 
 MARGIN = 0.05
 """Share of a bounded base's support left free at either end."""
@@ -25,17 +22,16 @@ INITIAL_ROWS = 10000
 INITIAL_VALUES = 1 << 25
 """Values of the layer with the most scratch, for all of these rows together."""
 FAR = 3.0
-"""Values so many tail bounds from the centre are far outside."""
+"""Values so many tail bounds from the center are far outside."""
 
 
 def set_from_data(
-    flow: NormalizingFlow, train: Rows, validation: Rows | None, standardize: bool, rng: np.random.Generator
+    flow: TransformedDistribution, train: Rows, validation: Rows | None, standardize: bool, rng: np.random.Generator
 ) -> None:  # fmt: skip
-    """Whatever has not been set from data yet, and a warning if splines do not reach the data."""
+    """Set everything that has not been set from data yet, and warn if splines do not reach the data."""
     if standardize:
         standardize_once(flow, train, validation)
-    if flow._support is not None:
-        flow._support.remember(train.x.dtype)
+    flow.preprocessing.remember(train.x.dtype)
     if _pending(flow):
         n_rows = min(INITIAL_ROWS, _most_rows(flow))
         x, weight, condition = train.take(rng.permutation(len(train))[:n_rows])
@@ -43,29 +39,29 @@ def set_from_data(
     warn_of_tails(flow, train)
 
 
-def standardize_once(flow: NormalizingFlow, train: Rows, validation: Rows | None) -> None:
-    """The standardisation, unless it is set."""
-    if not flow._is_standardized:
+def standardize_once(flow: TransformedDistribution, train: Rows, validation: Rows | None) -> None:
+    """Set the standardization of samples and conditions, unless it is set."""
+    if not flow.preprocessing.is_standardized:
         flow.standardize.set(*standardization(flow, train, validation))
         if train.condition is not None:
-            rows = train.normalised()
+            rows = train.normalized()
             loc, scale = moments(lambda: ((c, weight) for _, weight, c in rows.pieces()), len(rows))
             flow.standardize_condition(loc, np.where(scale == 0, 1.0, scale))
-        flow._is_standardized = True
+        flow.preprocessing.is_standardized = True
 
 
-def _pending(flow: NormalizingFlow) -> list[Layer]:
-    return [layer for layer in flow._set_from_data if not layer.initialized]
+def _pending(flow: TransformedDistribution) -> list[Layer]:
+    return [layer for layer in flow.data_dependent_layers if not layer.initialized]
 
 
-def _most_rows(flow: NormalizingFlow) -> int:
+def _most_rows(flow: TransformedDistribution) -> int:
     """Rows that there is memory for where layers are set."""
     return max(2, flow.executable().rows_within(INITIAL_VALUES))
 
 
-def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, condition: object = None) -> NormalizingFlow:
-    """Set the standardisation, if it is not set, and each `ActNormLayer` that is not initialised yet from what enters it
-    when x enters the flow; returns the flow.
+def initialize(flow: Flow, x: object, sample_weight: object = None, condition: object = None) -> Flow:
+    """Set the standardization, if it is not set, and each `ActNormLayer` that is not initialized yet from the
+    values that enter it when x enters the flow; returns the flow.
 
     `fit` does this by itself, with training rows.
 
@@ -82,8 +78,7 @@ def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, c
     if not len(rows) or not np.isfinite(rows).all():
         raise ValueError("initialize needs at least one row, and finite values only")
     used = np.arange(len(rows)) if weight is None else np.flatnonzero(weight)
-    if flow._support is not None:
-        flow._support.check(rows, "x")
+    flow.preprocessing.check(rows, "x")
     standardize_once(flow, Rows(rows, used, weight, context), None)
     rng = np.random.default_rng(0)
     if len(used) > _most_rows(flow):
@@ -94,22 +89,20 @@ def initialize(flow: NormalizingFlow, x: object, sample_weight: object = None, c
 
 
 def _layer_after_layer(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     rows: np.ndarray,
     weight: np.ndarray | None,
     context: np.ndarray | None,
     rng: np.random.Generator,
 ) -> None:
-    """Each layer from what enters it; whole numbers lie at random places of their cells, as in training."""
+    """Set each layer from the values that enter it; whole numbers lie at random places of their cells, as in training."""
     if len(rows) == 1 and _pending(flow):
         warn_user("layers are set from a single row, whose spread says little: give them more")
-    if flow._support is not None:
-        placed = flow._support.scatter(rows, rng) if flow._support.has_integers else rows
-        t, _, inside = flow._support.to_unconstrained(placed)
-        rows = np.where(inside[:, None], t, np.nan)
-    inner, pending = flow._inner_condition(context), len(_pending(flow))
+    t, _, inside = flow.preprocessing.to_unconstrained(flow.preprocessing.scatter(rows, rng))
+    rows = np.where(inside[:, None], t, np.nan)
+    inner, pending = flow.conditioning.inner(context), len(_pending(flow))
     values = flow.standardize.forward(rows)[0].reshape(len(rows), -1)
-    for layer, _ in flow._leaves:
+    for layer, _ in flow.leaves:
         if not pending:
             break
         entering, given = values[:, : layer.input_dim], {"condition": inner} if layer.condition_dim else {}
@@ -119,32 +112,32 @@ def _layer_after_layer(
         entering[:] = layer.forward(entering, **given)[0].reshape(entering.shape)
 
 
-def warn_of_tails(flow: NormalizingFlow, rows: Rows) -> None:
+def warn_of_tails(flow: TransformedDistribution, rows: Rows) -> None:
     """Name the columns with values far outside the interval on which the first splines act."""
     bound = next((layer.tail_bound for layer in flow.flow_layers if hasattr(layer, "tail_bound")), None)
     if bound is None:
         return
     low, high, beyond = np.zeros((3, flow.latent_dim))
     for x, _, _ in rows.pieces():
-        values = (on_line(flow, x) - flow.standardize.loc) / flow.standardize.scale
+        values = (flow.preprocessing.on_line(x) - flow.standardize.loc) / flow.standardize.scale
         low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
         beyond += (np.abs(values) > bound).sum(axis=0)
-    names = flow.columns or [f"column {d}" for d in range(flow.latent_dim)]
+    labels = flow.preprocessing.labels
     farthest = np.where(high >= -low, high, low)
     far = [
-        f"{names[d]} ({int(beyond[d])} of {len(rows)} rows, the farthest at {farthest[d]:.3g}; "
+        f"{labels[d]} ({int(beyond[d])} of {len(rows)} rows, the farthest at {farthest[d]:.3g}; "
         f"{_remedy(flow.support[d] if flow.support else Real(), farthest[d])})"
         for d in np.flatnonzero(np.abs(farthest) > FAR * bound)
     ]
     if far:
         warn_user(
-            f"x has standardised values far outside the splines' tail_bound={bound:g}, where the flow is affine and fits "
+            f"x has standardized values far outside the splines' tail_bound={bound:g}, where the flow is affine and fits "
             f"badly: {', '.join(far)}"
         )
 
 
 def _remedy(column: Column, farthest: float) -> str:
-    """What helps where a column, as it is standardised on the line, has values so far out."""
+    """The remedy where a column, as it is standardized on the line, has values so far out."""
     if isinstance(column, Positive) and farthest < 0:
         return (
             f"its logarithm goes far down, as values come near {column.lower:g}: raise tail_bound, or lower the lower end "
@@ -157,13 +150,7 @@ def _remedy(column: Column, farthest: float) -> str:
     return "remove outliers, transform the column, or raise tail_bound"
 
 
-def on_line(flow: NormalizingFlow, x: np.ndarray, place: float = 0.5) -> np.ndarray:
-    """Rows as they enter the first layer: on the line, whole numbers from the middle, or elsewhere, of their cells."""
-    support = flow._support
-    return x if support is None else support.to_unconstrained(support.dequantise(x, place)).t
-
-
-def standardization(flow: NormalizingFlow, rows: Rows, validation: Rows | None) -> tuple[np.ndarray, np.ndarray]:
+def standardization(flow: TransformedDistribution, rows: Rows, validation: Rows | None) -> tuple[np.ndarray, np.ndarray]:
     """loc and scale that give the columns mean 0 and variance 1, or put all rows inside a bounded base's support; circles
     stay as they are."""
     d, support = rows.x.shape[1], flow.base.support
@@ -171,21 +158,21 @@ def standardization(flow: NormalizingFlow, rows: Rows, validation: Rows | None) 
         low, high = np.full(d, np.inf), np.full(d, -np.inf)
         every = rows.pieces() if validation is None else itertools.chain(rows.pieces(), validation.pieces())
         for x, _, _ in every:
-            low = np.minimum(low, on_line(flow, x, EDGE).min(axis=0))
-            high = np.maximum(high, on_line(flow, x, 1 - EDGE).max(axis=0))
+            lower, upper = flow.preprocessing.ends_on_line(x)
+            low, high = np.minimum(low, lower.min(axis=0)), np.maximum(high, upper.max(axis=0))
         room = (support[1] - support[0]) * (1 - 2 * MARGIN)
         scale = np.where(high > low, (high - low) / room, 1.0)
         loc = 0.5 * (low + high) - scale * 0.5 * (support[0] + support[1])
         _warn_constant(high <= low)
         return loc, scale
-    rows = rows.normalised()
-    loc, scale = moments(lambda: ((on_line(flow, x), weight) for x, weight, _ in rows.pieces()), len(rows))
+    rows = rows.normalized()
+    loc, scale = moments(lambda: ((flow.preprocessing.on_line(x), weight) for x, weight, _ in rows.pieces()), len(rows))
     if len(flow.input_shape) == 3:
         loc, scale = of_channels(loc, scale, flow.input_shape)
         scale = np.where(scale == 0, _cell_scale(flow, rows), scale)
         _warn_constant((scale == 0)[: flow.input_shape[2]], "channel")
         return loc, np.where(scale == 0, 1.0, scale)
-    circles = np.zeros(d, bool) if flow._support is None else flow._support.periodic
+    circles = flow.preprocessing.periodic
     scale = np.where(scale == 0, _cell_scale(flow, rows), scale)
     _warn_constant((scale == 0) & ~circles)
     return np.where(circles, 0.0, loc), np.where(circles | (scale == 0), 1.0, scale)
@@ -199,15 +186,12 @@ def of_channels(loc: np.ndarray, scale: np.ndarray, shape: tuple[int, ...]) -> t
     return tuple(np.broadcast_to(v, means.shape).ravel() for v in (mean, spread))  # type: ignore[return-value]
 
 
-def _cell_scale(flow: NormalizingFlow, rows: Rows) -> np.ndarray:
-    """The standard deviation (d,) of points in the cells of a row's whole numbers, 0 in other columns: what a column has
-    that is the same whole number in all rows."""
-    support = flow._support
-    if support is None:
-        return np.zeros(rows.x.shape[1])
+def _cell_scale(flow: TransformedDistribution, rows: Rows) -> np.ndarray:
+    """The standard deviation (d,) of points in the cells of a row's whole numbers, 0 in other columns: the scale of a
+    column that is the same whole number in all rows."""
     x, _, _ = rows.take(np.arange(1))
-    quarters = [on_line(flow, x, place)[0] for place in (0.25, 0.75)]
-    return np.where(support.integer, (quarters[1] - quarters[0]) / math.sqrt(3), 0.0)
+    quarters = [flow.preprocessing.on_line(x, place)[0] for place in (0.25, 0.75)]
+    return np.where(flow.preprocessing.integer, (quarters[1] - quarters[0]) / math.sqrt(3), 0.0)
 
 
 Pieces = Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]
@@ -233,5 +217,5 @@ def _warn_constant(constant: np.ndarray, what: str = "column") -> None:
     if constant.any():
         columns = ", ".join(map(str, np.flatnonzero(constant)))
         warn_user(
-            f"{what} {columns} of x is constant in the training rows and has no density; it is standardised by 1: drop it"
+            f"{what} {columns} of x is constant in the training rows and has no density; it is standardized by 1: drop it"
         )

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from npflows.core.evaluation import transport
-from npflows.training.data import Rows
+from npflows.distribution.transformed import TransformedDistribution
+from npflows.training.rows import Rows
 from npflows.training.run import Run
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
 
 
 class Trainer(Run):
@@ -31,9 +28,9 @@ class Trainer(Run):
     unit = "epoch"
 
     def __init__(
-        self, flow: NormalizingFlow, train: Rows, validation: Rows | None, *, batch_size: int, **options: Any
+        self, flow: TransformedDistribution, train: Rows, validation: Rows | None, *, batch_size: int, **options: Any
     ) -> None:
-        self.train, self.validation = train.normalised(), validation and validation.normalised()
+        self.train, self.validation = train.normalized(), validation and validation.normalized()
         self.batch_size, self.n_batches = batch_size, max(1, -(-len(train) // batch_size))
         sizes = {len(part) for part in np.array_split(np.arange(len(train)), self.n_batches)}
         self._log_prob = np.zeros(max(sizes))
@@ -50,19 +47,12 @@ class Trainer(Run):
 
     def _loss(self, theta: np.ndarray, rows: Rows) -> float:
         """Mean negative log-likelihood of some rows."""
-        executable, state = self.flow.executable(), self.flow.state(theta)
         total, generator = 0.0, np.random.default_rng(0)  # whole numbers lie at the same points of their cells each time
         for x, weight, condition in rows.pieces():
-            x = self._scattered(x, generator)
-            log_prob = transport(executable, state, x, condition, y=False, log_det=False, log_prob=True,
-                                 bijection=self.flow._support).log_prob  # fmt: skip
+            x = self.flow.preprocessing.scatter(x, generator)
+            log_prob = self.flow.transport(x, condition, theta, y=False, log_det=False, log_prob=True).log_prob
             total -= log_prob.sum() if weight is None else (log_prob * weight).sum()
         return float(total / len(rows))
-
-    def _scattered(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Rows with whole numbers at random places of their cells."""
-        support = self.flow._support
-        return x if support is None or not support.has_integers else support.scatter(x, rng)
 
     def run_round(self) -> dict[str, float]:
         shuffled = self.rng.permutation(len(self.train))
@@ -89,12 +79,11 @@ class Trainer(Run):
     def run_step(self, batch: np.ndarray, rate: float) -> tuple[float, bool, float]:
         """One step on some training rows: its loss, whether it was taken, and the norm of its gradient."""
         x, weight, condition = self.train.take(batch, self.rng)
-        x = self._scattered(x, self.rng)
+        x = self.flow.preprocessing.scatter(x, self.rng)
         n = len(batch)
         dlog = self._dlog[n] if weight is None else weight / -n
         log_prob = self._log_prob[:n]
-        self.flow.accumulate(x, condition, dlog, self.buffers[n],
-                                         log_prob=log_prob, key=self.step + 1)  # fmt: skip
+        self.flow.accumulate(x, condition, dlog, self.buffers[n], log_prob=log_prob, key=self.step + 1)
         loss = float((log_prob * dlog).sum())
         return loss, *self.take_step(n, loss, rate)
 
@@ -120,7 +109,7 @@ class Trainer(Run):
         }
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """All that changes, with the rows, which are chosen before."""
+        """Everything that changes, with the rows, which are chosen before."""
         arrays, numbers = super().state()
         rows = np.zeros(0, np.int64) if self.validation is None else self.validation.index
         return {**arrays, "train": self.train.index, "validation": rows}, numbers

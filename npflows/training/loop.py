@@ -1,110 +1,52 @@
-"""The arguments that every way of training takes, checked."""
+"""The training loop: rounds of a run, one after the other, with history, progress, checkpoints and callbacks."""
 
 from __future__ import annotations
 
-import math
-import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
-from npflows.core.checks import as_choice, as_int, as_positive, as_rng
-from npflows.training import checkpoint as checkpoints
-from npflows.training.progress import Progress
+from npflows.training import checkpoint
+from npflows.training.options import Options
 from npflows.training.run import Run
-from npflows.training.schedules import SCHEDULES, Schedule
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
 
 
-@dataclass
-class Options:
-    """See `npflows.training.fit.fit` for what they mean."""
+def run_rounds(
+    run: Run, max_rounds: int, options: Options, begin: Callable[[], None], saved: checkpoint.Saved | None = None
+) -> None:  # fmt: skip
+    """Go through the rounds of a run and leave the best parameters in its flow, however it ends.
 
-    max_seconds: float | None
-    learning_rate: float
-    schedule: str
-    warmup_steps: int
-    weight_decay: float
-    clip_norm: float | None
-    patience: int | None
-    ema: float | None
-    checkpoint: str | os.PathLike[str] | None
-    resume: bool
-    rng: Any
-    progress: bool | str
-    callbacks: Callable | Iterable[Callable]
-
-    def __post_init__(self) -> None:
-        self.max_seconds = math.inf if self.max_seconds is None else as_positive(self.max_seconds, "max_seconds")
-        self.learning_rate = as_positive(self.learning_rate, "learning_rate")
-        as_choice(self.schedule, "schedule", SCHEDULES)
-        self.warmup_steps = as_int(self.warmup_steps, "warmup_steps", 0)
-        self.weight_decay = as_positive(self.weight_decay, "weight_decay", zero=True)
-        self.clip_norm = None if self.clip_norm is None else as_positive(self.clip_norm, "clip_norm")
-        self.patience = None if self.patience is None else as_int(self.patience, "patience")
-        self.ema = None if self.ema is None else as_positive(self.ema, "ema")
-        if self.ema is not None and self.ema >= 1:
-            raise ValueError(f"ema must lie between 0 and 1, got {self.ema!r}")
-        if self.resume and self.checkpoint is None:
-            raise ValueError("resume=True needs checkpoint=, the file to continue from")
-        if self.checkpoint is not None and not os.access(Path(self.checkpoint).resolve().parent, os.W_OK):
-            where = os.fspath(self.checkpoint)
-            raise OSError(f"checkpoint {where!r} can't be written: its folder is missing or read-only")
-        several = isinstance(self.callbacks, Iterable) and not callable(self.callbacks)
-        self.callbacks = list(self.callbacks) if several else [self.callbacks]
-        for callback in self.callbacks:
-            if not callable(callback):
-                raise TypeError(f"callbacks must be functions of (flow, record), got {callback!r}")
-        self.progress = Progress(self.progress)
-        self.rng = as_rng(self.rng)
-        self._started = time.monotonic()
-
-    def saved(self) -> checkpoints.Saved | None:
-        """The run to continue, if there is one."""
-        return checkpoints.read(self.checkpoint) if self.resume else None  # type: ignore[arg-type]
-
-    def for_run(self, flow: NormalizingFlow, total_steps: int) -> dict[str, Any]:
-        """The keyword arguments that a `Run` of so many steps takes."""
-        plateau = max(1, (self.patience or 20) // 4)
-        return {
-            "schedule": Schedule(self.schedule, self.learning_rate, total_steps, self.warmup_steps, plateau),
-            "optimizer": flow.executable().optimizer(
-                flow.parameters.theta, flow.parameters.free, self.weight_decay, self.clip_norm
-            ),
-            "ema": self.ema,
-            "rng": self.rng,
-            "patience": self.patience,
-        }
-
-    def drive(self, run: Run, max_rounds: int, begin: Callable[[], None], saved: checkpoints.Saved | None) -> None:
-        """Take up the saved run or `begin` anew, go through the rounds and leave the best parameters, however it ends."""
-        flow = run.flow
-        if saved is not None:
-            saved.restore(run)
-        else:
-            begin()
-            flow.history = {}
-            run.begin()
-        self.progress.begin(max_rounds, run.unit, run.round)
-        try:
-            while run.round < max_rounds and time.monotonic() - self._started < self.max_seconds:
-                if run.is_stuck:
-                    break
-                run.round += 1
-                started = time.perf_counter()
-                record = {run.unit: run.round, **run.run_round(), "seconds": time.perf_counter() - started}
-                for name, value in record.items():
-                    flow.history.setdefault(name, []).append(value)
-                self.progress.update(run.line(record))
-                if self.checkpoint is not None:
-                    checkpoints.write(run, self.checkpoint)
-                wants_end = [callback(flow, record) is True for callback in self.callbacks]  # every one is called
-                if any(wants_end):
-                    break
-        finally:
-            run.finish()
-            self.progress.close()
+    Parameters
+    ----------
+    run : Run
+    max_rounds : int
+        Rounds at most, those of a saved run included.
+    options : Options
+    begin : callable
+        Sets from data what is to be set before the first round; not called where a saved run goes on.
+    saved : Saved, optional
+        The run to take up.
+    """
+    flow, progress = run.flow, options.progress
+    if saved is not None:
+        saved.restore(run)
+    else:
+        begin()
+        flow.history = {}
+        run.begin()
+    progress.begin(max_rounds, run.unit, run.round)
+    try:
+        while run.round < max_rounds and not (options.is_time_up or run.is_stuck):
+            run.round += 1
+            started = time.perf_counter()
+            record = {run.unit: run.round, **run.run_round(), "seconds": time.perf_counter() - started}
+            for name, value in record.items():
+                flow.history.setdefault(name, []).append(value)
+            progress.update(run.line(record))
+            if options.checkpoint is not None:
+                checkpoint.write(run, options.checkpoint)
+            wants_end = [callback(flow, record) is True for callback in options.callbacks]  # every one is called
+            if any(wants_end):
+                break
+    finally:
+        run.finish()
+        progress.close()

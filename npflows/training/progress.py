@@ -1,4 +1,4 @@
-"""What a long run shows: a tqdm bar where tqdm is installed, else plain lines; nothing unless wanted."""
+"""Progress of a long run: a tqdm bar where tqdm is installed, else plain lines; nothing unless wanted."""
 
 from __future__ import annotations
 

@@ -1,18 +1,16 @@
-"""A training run of any kind: rounds of steps, what is best so far, and what to do when numbers stop being finite."""
+"""A training run of any kind: rounds of steps, the best parameters so far, and recovery when numbers stop being finite."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from npflows.core.backend import Optimizer
 from npflows.core.errors import TrainingError
+from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.schedules import Schedule
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
 
 PATIENCE_FOR_BAD_STEPS = 5
 """Steps in a row that may fail before the run goes back to its best parameters."""
@@ -27,7 +25,7 @@ class Run:
 
     Parameters
     ----------
-    flow : NormalizingFlow
+    flow : TransformedDistribution
         Its parameters move with every step; `finish` leaves the best ones.
     batch_sizes : set of int
         Samples that a step may have.
@@ -36,13 +34,13 @@ class Run:
     ema : float or None
         Decay of a moving average of the parameters, which then is what is judged and kept.
     rng : numpy.random.Generator
-        Whatever the run draws.
+        Draws everything that the run draws.
     patience : int or None
         Rounds without improvement after which the run is stuck.
     """
 
     unit: ClassVar[str]
-    """What a round is called."""
+    """The name of a round."""
     numbers: ClassVar[tuple[str, ...]] = (
         "best_loss", "best_round", "round", "step", "waited", "bad_in_row", "recoveries"
     )  # fmt: skip
@@ -50,7 +48,7 @@ class Run:
 
     def __init__(
         self,
-        flow: NormalizingFlow,
+        flow: TransformedDistribution,
         batch_sizes: set[int],
         *,
         schedule: Schedule,
@@ -85,7 +83,7 @@ class Run:
         self.average[:], self.best[:] = self.theta, self.theta
 
     def run_round(self) -> dict[str, float]:
-        """Steps, then judgement; returns what the history records."""
+        """Steps, then judgment; returns the record for the history."""
         raise NotImplementedError
 
     def line(self, record: dict[str, float]) -> str:
@@ -93,7 +91,7 @@ class Run:
         raise NotImplementedError
 
     def advice(self) -> str:
-        """What to do if steps keep failing."""
+        """The advice for the case that steps keep failing."""
         raise NotImplementedError
 
     def take_step(self, n: int, loss: float, rate: float) -> tuple[bool, float]:
@@ -149,7 +147,7 @@ class Run:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a run that continues this one must have in common with it."""
+        """The settings that a run that continues this one must have in common with it."""
         return {
             "learning_rate": self.schedule.peak,
             "schedule": self.schedule.kind,
@@ -162,7 +160,7 @@ class Run:
         }
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """All that changes during a run: arrays, and numbers."""
+        """Everything that changes during a run: arrays, and numbers."""
         arrays = {
             "now": self.theta,
             "best": self.best,
@@ -180,7 +178,7 @@ class Run:
         return arrays, numbers
 
     def restore(self, arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
-        """Set what `state` gave."""
+        """Set the arrays and numbers that `state` gave."""
         for name in self.numbers:
             setattr(self, name, numbers[name])
         self.schedule.factor, self.optimizer.steps = numbers["factor"], numbers["adam_steps"]

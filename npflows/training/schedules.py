@@ -22,7 +22,7 @@ class Schedule:
         The rate rises linearly over the first `warmup_steps`.
     plateau_epochs : int
     factor : float
-        What recoveries and plateaus have made of it so far.
+        The product of the reductions by recoveries and plateaus so far.
     """
 
     kind: str

@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from npflows.core.backend import select
-from npflows.core.checks import as_int, as_positive, warn_user
-from npflows.core.evaluation import pullback, transport
-from npflows.core.operations import Placed, Program
-from npflows.inference.importance import as_log_density, effective_sample_size
-from npflows.training.loop import Options
+from npflows.core.checks import as_int, as_positive
+from npflows.distribution.transformed import Flow, TransformedDistribution
+from npflows.inference.importance import effective_sample_size
+from npflows.training import checkpoint as checkpoints
+from npflows.training.loop import run_rounds
+from npflows.training.options import Options
 from npflows.training.run import Run
+from npflows.training.target import Target, check_target
 
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
-
-Target = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 ROUNDS = 100
 """Rounds of a run, unless `steps_per_round` says otherwise."""
 
@@ -49,7 +46,7 @@ class VariationalTrainer(Run):
 
     def __init__(
         self,
-        flow: NormalizingFlow,
+        flow: TransformedDistribution,
         target: Target,
         *,
         batch_size: int,
@@ -65,12 +62,6 @@ class VariationalTrainer(Run):
         self.noise = noise
         self._trouble = ""
         super().__init__(flow, {batch_size}, **options)
-        self.optimizer.free = self.optimizer.free.copy()
-        start = flow._offsets[-1]
-        self.optimizer.free[start : start + flow.base.theta_size] = False  # nor does weight decay move them
-        base = Placed(flow.base.operation(), start)
-        program = Program((), flow.latent_dim, flow.latent_dim, base=base, standardized=True)
-        self._base = select().compile(program, flow.dtype)
 
     def begin(self) -> None:
         super().begin()
@@ -80,11 +71,11 @@ class VariationalTrainer(Run):
             self.best_loss = -first if math.isfinite(first) else math.inf
 
     def _take_over(self) -> None:
-        """From here on the flow is what is learnt from this target."""
-        self.flow._is_standardized = True  # a later fit goes on from what is learnt here
-        for layer in self.flow._set_from_data:
+        """Mark the flow as learned from this target."""
+        self.flow.preprocessing.is_standardized = True  # a later fit goes on from what is learned here
+        for layer in self.flow.data_dependent_layers:
             layer.initialized = True
-        self.flow._target = self.target
+        self.flow.target = self.target
 
     def run_round(self) -> dict[str, float]:
         elbos, norm, skipped = [], math.nan, 0
@@ -115,24 +106,23 @@ class VariationalTrainer(Run):
         }
 
     def _exponent(self) -> float:
-        """What the target is raised to in this step."""
+        """The exponent of the target in this step."""
         return min(1.0, (self.step + 1) / self.tempering_steps) if self.tempering_steps else 1.0
 
     def run_step(self, rate: float, beta: float) -> tuple[float, bool, float]:
         """One step: the ELBO of its samples, whether it was taken, and the norm of its gradient."""
         n, flow = self.batch_size, self.flow
         z = self.flow.base.sample(n, self.rng)
-        x, log_det, _ = flow._transport(z, None, inverse=True)
+        x, log_det, _ = flow.transport(z, None, inverse=True)
         log_q = self.flow.base.log_prob(z) - log_det
         log_p, slope = self._call(x)
         tempered = log_p
         if beta < 1:
-            start = pullback(self._base, flow.state(), x, None, dlog=np.ones(n), input=True, gradient=False,
-                             bijection=flow._support)  # fmt: skip
+            start = flow.pullback(x, None, with_layers=False, dlog=np.ones(n), input=True, gradient=False)
             tempered = beta * log_p + (1 - beta) * start.log_prob
             slope = beta * slope + (1 - beta) * start.dx
         if self.sticking:
-            path = flow._pullback(x, None, dlog=np.ones(n), input=True, gradient=False)
+            path = flow.pullback(x, None, dlog=np.ones(n), input=True, gradient=False)
             dx, dlog = (path.dx - slope) / n, np.zeros(n)
         else:
             dx, dlog = -slope / n, np.full(n, -1 / n)
@@ -162,8 +152,7 @@ class VariationalTrainer(Run):
 
     def _evaluate(self) -> tuple[float, float]:
         """ELBO and effective share of the samples that the fixed noise makes."""
-        x, log_det, _ = transport(self.flow.executable(), self.flow.state(self.kept), self.noise, None, inverse=True,
-                                  bijection=self.flow._support)  # fmt: skip
+        x, log_det, _ = self.flow.transport(self.noise, None, self.kept, inverse=True)
         log_weights = self._call(x)[0] - self.flow.base.log_prob(self.noise) + log_det
         return float(log_weights.mean()), effective_sample_size(log_weights) / len(x)
 
@@ -199,7 +188,7 @@ class VariationalTrainer(Run):
 
 
 def fit_variational(
-    flow: NormalizingFlow,
+    flow: Flow,
     log_density_and_grad: Target,
     *,
     max_steps: int = 5000,
@@ -221,10 +210,10 @@ def fit_variational(
     rng: object = None,
     progress: bool | str = "auto",
     callbacks: Callable | Iterable[Callable] = (),
-) -> NormalizingFlow:
+) -> Flow:
     """Fit the flow to a density that is known up to a constant, a posterior for instance, and return the flow.
 
-    It minimises KL(flow || target), by gradients through the flow's samples (Rezende and Mohamed 2015, arXiv:1505.05770,
+    It minimizes KL(flow || target), by gradients through the flow's samples (Rezende and Mohamed 2015, arXiv:1505.05770,
     equation 15).  Afterwards `importance_weights` tells how good it is, and what the constant is.
 
     However it ends, by itself, by an error or by Ctrl-C, the flow holds the best parameters so far, and `flow.history`
@@ -278,16 +267,18 @@ def fit_variational(
     tempering = as_positive(tempering, "tempering", zero=True)
     if tempering > 1:
         raise ValueError(f"tempering is a share of the steps, between 0 and 1, got {tempering!r}")
-    if flow._support is not None and flow._support.has_integers:
+    if flow.preprocessing.has_integers:
         raise ValueError("fit_variational needs densities with gradients, and this flow has integer columns")
     if flow.condition_dim:
         raise ValueError("fit_variational takes flows without a condition; this one has condition_dim="
                          f"{flow.condition_dim}")  # fmt: skip
     options = Options(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
-    saved = options.saved()
+    saved = checkpoints.read(options.checkpoint) if options.resume else None  # type: ignore[arg-type]
     noise = flow.base.sample(validation_size, options.rng)
     check_target(flow, log_density_and_grad)
+    free = flow.parameters.free.copy()
+    free[flow.base_part] = False  # nor does weight decay move them
     trainer = VariationalTrainer(
         flow,
         log_density_and_grad,
@@ -297,63 +288,7 @@ def fit_variational(
         tempering_steps=round(tempering * max_steps),
         sticking=bool(sticking_the_landing),
         noise=noise,
-        **options.for_run(flow, max_steps),
+        **options.for_run(flow, max_steps, free),
     )
-    options.drive(trainer, -(-max_steps // steps_per_round), lambda: None, saved)
+    run_rounds(trainer, -(-max_steps // steps_per_round), options, lambda: None, saved)
     return flow
-
-
-CHECKED = 8
-"""Samples at which the target's gradient is compared with differences."""
-
-
-def check_target(flow: NormalizingFlow, target: Target) -> None:
-    """Whether the target returns what it should; warns if its gradient is not that of its log-density.
-
-    The same samples whatever the run's seed: central differences along random directions, a thousandth of the samples'
-    spread long.
-    """
-    if not callable(target):
-        raise TypeError(f"log_density_and_grad must be a function of x (n, {flow.latent_dim}), got {target!r}")
-    rng = np.random.default_rng(0)
-    z = flow.base.sample(CHECKED, rng)
-    step = 1e-3 * z.std(axis=0) * rng.choice([-1.0, 1.0], z.shape)
-    x, forth, back = flow.inverse(np.concatenate([z, z + step, z - step]))[0].reshape(3, CHECKED, flow.latent_dim)
-    log_p, slope = _checked(target, x.copy())
-    ahead, behind = as_log_density(target, np.concatenate([forth, back])).reshape(2, CHECKED)
-    direction = (forth - back) / 2
-    with np.errstate(invalid="ignore", over="ignore"):
-        expected, given = (ahead - behind) / 2, (slope * direction).sum(axis=1)
-        room = 0.05 * (abs(expected) + abs(given)) + 1e-6 * (1 + abs(log_p))
-        wrong = np.flatnonzero(abs(expected - given) > room)
-    if 2 * len(wrong) > CHECKED:
-        i = wrong[0]
-        warn_user(
-            f"the gradient that log_density_and_grad returns does not seem to be that of its log-density: at "
-            f"{np.array2string(x[i], precision=4, threshold=8)} the log-density changes by {expected[i]:.4g} over a small "
-            f"step for which the gradient says {given[i]:.4g}"
-        )
-
-
-def _checked(target: Target, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the target returns for some rows, after every check."""
-    n, d = x.shape
-    x.flags.writeable = False
-    result = target(x)
-    if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise TypeError(
-            f"log_density_and_grad must return two arrays, the log-density (n,) and its gradient (n, {d}), got "
-            f"{type(result).__name__}"
-        )
-    log_p, slope = np.asarray(result[0]), np.asarray(result[1])
-    if log_p.shape != (n,) or slope.shape != (n, d):
-        raise ValueError(
-            f"log_density_and_grad must return shapes ({n},) and ({n}, {d}) for x of shape ({n}, {d}), got {log_p.shape} "
-            f"and {slope.shape}"
-        )
-    bad = np.flatnonzero(np.isfinite(log_p) & ~np.isfinite(slope).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"the gradient that log_density_and_grad returns must be finite, got {slope[bad[0]]} at x = {x[bad[0]]}"
-        )
-    return log_p.astype(np.float64), slope.astype(np.float64)

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npflows._version import __version__
 from npflows.core.checks import as_condition, as_int, as_rng, as_rows
+from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import Check, VerificationReport, fingerprint
-from npflows.layers import (
-    ActNormLayer,
-    Autoregressive,
-    Coupling,
-    Elementwise,
-    InvertibleConv1x1,
-    Permutation,
-    Rotation,
-    Standardize,
-)
+from npflows.layers import Permutation
 from npflows.layers.multiscale import Rearrangement
-from npflows.networks.convnet import ConvNet
-from npflows.support.pixels import Pixels
+from npflows.verify.copies import copy_of, float64_copy
+from npflows.verify.dependence import promised_dependence
 from npflows.verify.integration import integrate
 from npflows.verify.numbers import ULPS, apart, changes, column_scale, largest, log_abs_det, median, off
 from npflows.verify.space import Columns
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
-    from npflows.layers.layer import Layer
 
 TOLERANCES = {
     "inverse(forward(x)) = x": (1e-3, 1e-9),
@@ -59,11 +46,11 @@ STANDARD_ERRORS = 4
 
 
 def verify(
-    flow: NormalizingFlow, x: object, condition: object = None, rng: object = None, *, max_rows: int = 2000
+    flow: TransformedDistribution, x: object, condition: object = None, rng: object = None, *, max_rows: int = 2000
 ) -> VerificationReport:  # fmt: skip
     """Measure whether the flow is the exact density that it promises to be, on data.
 
-    What is measured: that `forward` and `inverse` undo each other, and their log-determinants; the log-determinant
+    The checks: that `forward` and `inverse` undo each other, and their log-determinants; the log-determinant
     against that of a Jacobian by central differences; that `log_prob` is the base's plus the log-determinant, and belongs
     to what `sample` draws; that each layer's results depend on what its order or mask allows and nothing else; that the
     density integrates to one; and that nothing is NaN.
@@ -106,10 +93,10 @@ def verify(
 
 
 class _Verification:
-    """The flow, the rows and what has been found so far."""
+    """The flow, the rows and the results so far."""
 
     def __init__(
-        self, flow: NormalizingFlow, x: np.ndarray, condition: np.ndarray | None, rng: np.random.Generator
+        self, flow: TransformedDistribution, x: np.ndarray, condition: np.ndarray | None, rng: np.random.Generator
     ) -> None:  # fmt: skip
         self.given, self.rng = flow, rng
         self.flow, self.x, self.condition = flow, x, condition
@@ -119,8 +106,6 @@ class _Verification:
         self.checks: list[Check] = []
 
     def report(self) -> VerificationReport:
-        from npflows import __version__
-
         flow = self.given
         columns = "1 column" if flow.latent_dim == 1 else f"{flow.latent_dim} columns"
         about = (
@@ -142,7 +127,7 @@ class _Verification:
         """Go on with a copy whose whole numbers are intervals, once their masses are those of its density."""
         try:
             copy = copy_of(self.given, self.given.dtype.name, without_whole_numbers=True)
-        except Exception as error:  # what the constructor of a class of the user's own makes of it
+        except Exception as error:  # from the constructor of a class of the user's own
             raise ValueError(
                 f"a flow with columns of whole numbers is verified as a copy with intervals, which can't be made: {error}"
             ) from None
@@ -168,9 +153,9 @@ class _Verification:
     def placed(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | float]:
         """Whole numbers that were placed in their cells as the copy takes them, and the logarithm of the slope of that:
         pixels go in from the line."""
-        if not isinstance(self.given._support, Pixels):
+        if not self.given.preprocessing.is_image:
             return x, 0.0
-        entered = self.given._support.to_unconstrained(x)
+        entered = self.given.preprocessing.to_unconstrained(x)
         return entered.t, entered.log_det
 
     def add(self, name: str, value: float, note: str = "", *, tolerance: float | None = None) -> None:
@@ -183,7 +168,7 @@ class _Verification:
         self.checks.append(Check(name, None, None, "not checked", why))
 
     def finite(self) -> None:
-        """Counts what is NaN or infinite, and keeps the rest."""
+        """Count the rows that are NaN or infinite, and keep the rest."""
         flow, c = self.flow, self.condition
         z, log_det = _two(flow.forward(self.x, c))
         log_prob = np.asarray(flow.log_prob(self.x, c))
@@ -208,7 +193,7 @@ class _Verification:
     def round_trips(self) -> None:
         """There and back again, from both sides.
 
-        From the latent side, what the last digit of x moves the result by is no error of the flow.
+        From the latent side, a change of the result by the last digit of x is no error of the flow.
         """
         flow, c, period = self.flow, self.condition, self.columns.latent_period
         if len(self.x):
@@ -293,7 +278,7 @@ class _Verification:
                 self.skip(name, "the differences are not finite")
 
     def dependence(self) -> None:
-        """What each layer's results depend on, layer by layer."""
+        """Dependence of each layer's results on its inputs, layer by layer."""
         standardize = self.flow.standardize
         d, tolerance = self.flow.latent_dim, TOLERANCES["dependence"][self.wide]
         n = max(1, min(DEPENDENCE_ROWS, DEPENDENCE_VALUES // d**2))
@@ -347,64 +332,6 @@ class _Verification:
             return Check(name, value if math.isfinite(value) else None, None, "inconclusive", result.note)
         tolerance += result.error * (1 if self.flow.latent_dim <= 2 else STANDARD_ERRORS)
         return Check(name, value, tolerance, "pass" if value <= tolerance else "FAIL", result.note)
-
-
-def promised_dependence(layer: Layer) -> np.ndarray | None:
-    """Which result (row) of a layer's `forward` may depend on which value (column); None where nothing is promised."""
-    n = layer.input_dim
-    if isinstance(layer, Autoregressive):
-        place = np.argsort(layer.order)
-        return place[:, None] >= place
-    if isinstance(layer, Coupling):
-        mask = np.asarray(layer.mask)  # type: ignore[attr-defined]
-        seen = np.outer(mask == 0, mask == 1)
-        if isinstance(layer._network, ConvNet):
-            seen &= near(layer._network, n)
-        return np.eye(n, dtype=bool) | seen
-    if isinstance(layer, (Permutation, Rearrangement)):
-        return np.eye(n, dtype=bool)[layer.order]
-    if isinstance(layer, InvertibleConv1x1):
-        pixel = np.arange(n) // layer.num_channels
-        return pixel[:, None] == pixel
-    if isinstance(layer, (Standardize, ActNormLayer, Elementwise, Rotation)):
-        return np.eye(n, dtype=bool)
-    return None
-
-
-def near(network: ConvNet, n: int) -> np.ndarray:
-    """Which of the n values of an image lie so close to each other that the network's convolutions connect them."""
-    height, width = network.shape
-    y, x, _ = np.indices((height, width, n // (height * width))).reshape(3, -1)
-    return (np.abs(y[:, None] - y) <= network.reach) & (np.abs(x[:, None] - x) <= network.reach)
-
-
-def float64_copy(flow: NormalizingFlow) -> tuple[NormalizingFlow | None, str]:
-    """The flow itself where it computes in float64, else a copy that does, or None and the reason."""
-    if flow.dtype == np.float64:
-        return flow, ""
-    try:
-        return copy_of(flow, "float64"), ""
-    except Exception as error:  # what the constructor of a class of the user's own makes of it
-        return None, f"no float64 copy ({error})"
-
-
-def copy_of(flow: NormalizingFlow, dtype: str, *, without_whole_numbers: bool = False) -> NormalizingFlow:
-    """A copy that computes in another dtype, its columns of whole numbers the intervals of their cells perhaps."""
-    from npflows.files.flow_file import pack, unpack
-
-    arrays = pack(flow)
-    if without_whole_numbers:
-        about = json.loads(str(arrays["about"]))
-        if isinstance(flow._support, Pixels):
-            about["config"].update({"levels": None, "alpha": None})
-            about["pixel_dtype"] = None
-        for column in about["config"].get("support") or ():
-            if column["class"] == "Integer":
-                low, high = column["config"]["low"], column["config"]["high"]
-                column.update({"class": "Interval", "config": {"low": low, "high": high + 1}})
-        arrays["about"] = np.array(json.dumps(about))
-    classes = [type(part) for part in (flow, flow.base, *flow.flow_layers)]
-    return unpack(arrays, "the flow", dtype, classes)
 
 
 def _two(result: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from npflows.distribution.transformed import TransformedDistribution
 from npflows.verify.space import Axes, Columns, Space
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
 
 LogDensity = Callable[[np.ndarray], np.ndarray]
 
@@ -137,19 +135,19 @@ def quadrature(
 
 
 def nearest_of(y: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Which of k centres each row of y (n, d) is nearest to (n,); the centres by k-means, after k-means++."""
-    centres = y[rng.integers(len(y), size=1)]
-    squares = ((y - centres[0]) ** 2).sum(axis=1)
-    while len(centres) < k:
+    """Which of k centers each row of y (n, d) is nearest to (n,); the centers by k-means, after k-means++."""
+    centers = y[rng.integers(len(y), size=1)]
+    squares = ((y - centers[0]) ** 2).sum(axis=1)
+    while len(centers) < k:
         total = squares.sum()
         chosen = rng.choice(len(y), p=squares / total) if total > 0 else rng.integers(len(y))
-        centres = np.concatenate([centres, y[chosen : chosen + 1]])
-        squares = np.minimum(squares, ((y - centres[-1]) ** 2).sum(axis=1))
+        centers = np.concatenate([centers, y[chosen : chosen + 1]])
+        squares = np.minimum(squares, ((y - centers[-1]) ** 2).sum(axis=1))
     for _ in range(KMEANS_STEPS):
-        label = ((centres**2).sum(axis=1) - 2 * y @ centres.T).argmin(axis=1)
+        label = ((centers**2).sum(axis=1) - 2 * y @ centers.T).argmin(axis=1)
         member = np.eye(k)[label]
         count = member.sum(axis=0)
-        centres = np.where(count[:, None] > 0, member.T @ y / np.maximum(count, 1)[:, None], centres)
+        centers = np.where(count[:, None] > 0, member.T @ y / np.maximum(count, 1)[:, None], centers)
     return label
 
 
@@ -291,7 +289,7 @@ def bridge(
 
 
 def integrate(
-    flow: NormalizingFlow, condition: np.ndarray | None, rng: np.random.Generator, share: int = 1
+    flow: TransformedDistribution, condition: np.ndarray | None, rng: np.random.Generator, share: int = 1
 ) -> Integral:  # fmt: skip
     """The integral of a flow's density under one condition, with a `share`-th of the usual work."""
     d, space = flow.latent_dim, Columns(flow).space

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+from npflows.distribution.transformed import TransformedDistribution
 
 
 class Space:
@@ -29,7 +27,7 @@ class Space:
         return np.minimum(x - self.low, self.high - x)
 
     def slope(self, x: np.ndarray) -> np.ndarray:
-        """dx/dt (n, d) of each value, t being what `leave` gives."""
+        """dx/dt (n, d) of each value, t being its place on the line."""
         return np.where(
             self.below & self.above,
             (x - self.low) * (self.high - x) / np.where(self.below & self.above, self.high - self.low, 1.0),
@@ -107,19 +105,19 @@ class Axes:
 
 
 class Columns:
-    """What a flow says about where its columns live, in `flow.support`.
+    """Where the columns of a flow live, as `flow.support` says.
 
     Attributes
     ----------
     space, line : Space
-        What is to be integrated over; the same with circles opened to lines.
+        The region to integrate over; the same with circles opened to lines.
     period, latent_period : ndarray (d,)
         Of the columns that lie on circles, on either side; infinite for the others.
     whole : ndarray of bool (d,)
         Which columns hold whole numbers.
     """
 
-    def __init__(self, flow: NormalizingFlow) -> None:
+    def __init__(self, flow: TransformedDistribution) -> None:
         d = flow.latent_dim
         columns = list(getattr(flow, "support", None) or [None] * d)
         low = [getattr(column, "low", getattr(column, "lower", -np.inf)) for column in columns]

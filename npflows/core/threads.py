@@ -1,0 +1,60 @@
+"""How many threads npflows may use: a setting of the process, and its default from the machine."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+@functools.cache
+def _cpu_quota() -> float:
+    """CPUs that the container may use (cgroup v2 or v1), infinity where nothing limits it."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return math.inf if quota == "max" else float(quota) / float(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        pass
+    try:
+        folder = Path("/sys/fs/cgroup/cpu")
+        quota = float((folder / "cpu.cfs_quota_us").read_text())
+        return quota / float((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else math.inf
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
+
+
+def default_num_threads() -> int:
+    """NPFLOWS_NUM_THREADS, else the CPUs that this process may run on, within its container's quota."""
+    text = os.environ.get("NPFLOWS_NUM_THREADS", "")
+    if text:
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"NPFLOWS_NUM_THREADS must be a whole number of at least 1, got {text!r}")
+        return int(text)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, math.ceil(_cpu_quota()) if _cpu_quota() < math.inf else cpus))
+
+
+_num_threads: int | None = None
+
+
+def get_num_threads() -> int:
+    """The number of threads that npflows uses."""
+    return default_num_threads() if _num_threads is None else _num_threads
+
+
+def set_num_threads(n: int | None) -> None:
+    """Set the number of threads that npflows uses, the calling one included.
+
+    Parameters
+    ----------
+    n : int or None
+        At least 1.  None goes back to the default: NPFLOWS_NUM_THREADS, else the CPUs that the process may use.
+        Results do not depend on it, to the bit.
+    """
+    global _num_threads
+    if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1):
+        raise ValueError(f"the number of threads must be a whole number of at least 1, got {n!r}")
+    _num_threads = None if n is None else int(n)

@@ -1,0 +1,310 @@
+"""Layers, an embedding and a base distribution on one parameter buffer, as a program that a backend runs."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from npflows.base import Cylinder, as_base
+from npflows.base.base import Base
+from npflows.core import evaluation
+from npflows.core.backend import Executable, Pullback, Result, State, select
+from npflows.core.checks import as_names
+from npflows.core.configured import Configured
+from npflows.core.operations import Placed, Program
+from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
+from npflows.distribution.conditioning import Conditioning
+from npflows.distribution.preprocessing import Preprocessing
+from npflows.distribution.verification import VerificationReport
+from npflows.layers.layer import Layer
+from npflows.layers.standardize import Standardize
+from npflows.networks.embedding import Embedding
+from npflows.support.columns import Column, Real, as_columns
+from npflows.support.pixels import Pixels
+from npflows.support.table import Support
+
+
+class Assembly(Parametrised, Configured, abstract=True):
+    """The parts of a flow, put together; `TransformedDistribution` makes a density of them.
+
+    Attributes
+    ----------
+    flow_layers : list of Layer
+        From data to latent, a `Standardize` first; they work on parts of `parameters`.
+    leaves : list of (Layer, int)
+        The layers after the first that are not made of others, those inside other layers included, and where the
+        parameters of each begin.
+    base : Base
+    base_part : slice
+        Where the base's parameters are.
+    preprocessing : Preprocessing
+    conditioning : Conditioning
+    parameters : ParameterBuffer
+    target : callable or None
+        The density that the flow was last fitted to by `fit_variational`; it is not saved.
+    """
+
+    _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng", "columns"})
+
+    def _assemble(
+        self,
+        layers: Sequence[Layer],
+        shape: tuple[int, ...],
+        base: str | Base,
+        dtype: np.dtype,
+        embedding: Embedding | None = None,
+        *,
+        support: object = None,
+        columns: Sequence[str] | None = None,
+        pixels: Pixels | None = None,
+    ) -> None:
+        """Put copies of the layers on one parameter buffer.
+
+        Parameters
+        ----------
+        layers : sequence of Layer
+        shape : tuple of int
+            Of a sample.
+        base : str or Base
+        dtype : numpy.dtype
+        embedding : Embedding, optional
+        support, columns
+            As `NormalizingFlow` takes them.
+        pixels : Pixels, optional
+            Instead of a support, for images of whole numbers.
+        """
+        dim = math.prod(shape)
+        self.flow_layers = _chained(layers, shape, dtype)
+        width = _condition_width(self.flow_layers, embedding)
+        self.input_shape, self.latent_dim = shape, dim
+        self.condition_dim = width if embedding is None else embedding.condition_dim
+        self.conditioning = Conditioning(self.condition_dim, embedding)
+        names = as_names(columns, dim, "columns", "a sample")
+        self.support: list[Column] | None = as_columns(support, dim, names)
+        bijection, self.base = _with_circles(self.flow_layers, self.support, base, dim, dtype)
+        if pixels is not None:
+            bijection, self.support = pixels, list(pixels.columns)
+        self.preprocessing = Preprocessing(self.standardize, bijection, names)
+        self.parameters = ParameterBuffer(
+            (
+                Parameter(f"{prefix}.{p.name}", part.parameters.views()[p.name], p.free)
+                for prefix, part in self._parts()
+                for p in part.parameters.entries
+            ),
+            dtype,
+        )
+        self.history: dict[str, list[float]] = {}
+        self.effective_rows: float | None = None
+        self.verification: VerificationReport | None = None
+        self.target: Callable | None = None
+        self._bind()
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        """The owners of parameters, in their order, with the prefixes of the names."""
+        parts: list[tuple[str, Any]] = [(f"layers.{i}", layer) for i, layer in enumerate(self.flow_layers)]
+        if self.conditioning.embedding is not None:
+            parts.append(("embedding", self.conditioning.embedding))
+        return [*parts, ("base", self.base)]
+
+    def _bind(self) -> None:
+        """Let the layers, the embedding and the base work on their parts of the flow's buffer."""
+        start, self._offsets = 0, []
+        for _, part in self._parts():
+            self._offsets.append(start)
+            part.bind(self.parameters.theta[start : start + part.theta_size])
+            start += part.theta_size
+        self.base_part = slice(self._offsets[-1], start)
+        self.leaves = [
+            (leaf, offset + at)
+            for layer, offset in zip(self.flow_layers[1:], self._offsets[1:])
+            for leaf, at in layer.leaves()
+        ]
+        self._executables: dict[tuple[bool, bool], Executable] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_executables": {}, "target": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bind()
+
+    @property
+    def input_dim(self) -> int:
+        """Values of a sample on the data side."""
+        return self.latent_dim
+
+    @property
+    def columns(self) -> list[str] | None:
+        """Names of the columns, None where they have none."""
+        return self.preprocessing.names
+
+    @columns.setter
+    def columns(self, names: Sequence[str] | None) -> None:
+        self.preprocessing.names = names  # type: ignore[assignment]
+
+    @property
+    def condition_columns(self) -> list[str] | None:
+        """Names of the values of the condition, None where they have none."""
+        return self.conditioning.names
+
+    @condition_columns.setter
+    def condition_columns(self, names: Sequence[str] | None) -> None:
+        self.conditioning.names = names  # type: ignore[assignment]
+
+    @property
+    def standardize(self) -> Standardize:
+        """The first layer, which maps from the user's units."""
+        return self.flow_layers[0]  # type: ignore[return-value]
+
+    def standardize_condition(self, loc: object, scale: object) -> None:
+        """Set location and (positive) scale of each value of the condition, which the flow standardizes by; `fit` does."""
+        self.conditioning.standardize(loc, scale)
+
+    @property
+    def condition_loc(self) -> np.ndarray | None:
+        """Location of each value of the condition, 0 until it is set; None for a flow without a condition."""
+        return self.conditioning.loc
+
+    @property
+    def condition_scale(self) -> np.ndarray | None:
+        """Scale of each value of the condition, 1 until it is set; None for a flow without a condition."""
+        return self.conditioning.scale
+
+    @property
+    def data_dependent_layers(self) -> list[Layer]:
+        """The layers that are set from data once, activation normalization for instance."""
+        return [leaf for leaf, _ in self.leaves if leaf.initialized is not None]
+
+    def _forget(self) -> None:
+        """Undo everything but the parameters that was set from data: standardization, first layers, history."""
+        self.preprocessing.forget()
+        self.conditioning.forget()
+        for layer in self.data_dependent_layers:
+            layer.initialized = False
+        self.history, self.effective_rows = {}, None
+
+    def learned_arrays(self) -> dict[str, np.ndarray]:
+        """Everything that the flow has learned: theta, and location and scale of samples and conditions."""
+        return {
+            "theta": self.parameters.theta,
+            "standardize": np.stack([self.standardize.loc, self.standardize.scale]),
+            "standardize_condition": self.conditioning.table[:2],
+        }
+
+    def program(self, *, with_layers: bool = True, with_base: bool = True) -> Program:
+        """The flow as a program; the map without the base distribution, or the standardized base without the layers."""
+        base = Placed(self.base.operation(), self.base_part.start) if with_base else None
+        if not with_layers:
+            return Program((), self.latent_dim, self.latent_dim, base=base, standardized=True)
+        embedding = self.conditioning.embedding
+        return Program(
+            tuple(Placed(leaf.operation(), offset) for leaf, offset in self.leaves),
+            self.latent_dim,
+            self.latent_dim,
+            base=base,
+            condition_dim=self.condition_dim,
+            embedding=None if embedding is None else Placed(embedding.operation, self._offsets[-2]),
+            standardized=True,
+        )
+
+    def executable(self, *, with_layers: bool = True, with_base: bool = True) -> Executable:
+        """That program, ready to run."""
+        key = with_layers, with_base
+        if key not in self._executables:
+            program = self.program(with_layers=with_layers, with_base=with_base)
+            self._executables[key] = select().compile(program, self.dtype)
+        return self._executables[key]
+
+    def state(self, theta: np.ndarray | None = None) -> State:
+        """The numbers that a program reads, with other parameters perhaps."""
+        theta = self.parameters.theta if theta is None else theta
+        return State(theta, self.preprocessing.standardization.table, self.conditioning.table)
+
+    def transport(
+        self, x: np.ndarray, condition: np.ndarray | None, theta: np.ndarray | None = None, **wanted: bool
+    ) -> Result:
+        """Carry samples through the flow, with other parameters perhaps; see `npflows.core.evaluation.transport`."""
+        bijection = self.preprocessing.bijection
+        return evaluation.transport(self.executable(), self.state(theta), x, condition, bijection=bijection, **wanted)
+
+    def pullback(
+        self,
+        x: np.ndarray,
+        condition: np.ndarray | None,
+        *,
+        with_layers: bool = True,
+        with_base: bool = True,
+        **options: Any,
+    ) -> Pullback:
+        """Carry cotangents back through the flow; see `npflows.core.evaluation.pullback`."""
+        executable = self.executable(with_layers=with_layers, with_base=with_base)
+        bijection = self.preprocessing.bijection
+        return evaluation.pullback(executable, self.state(), x, condition, bijection=bijection, **options)
+
+    def accumulate(
+        self, x: np.ndarray, condition: np.ndarray | None, dlog: np.ndarray, buffers: np.ndarray, **options: Any
+    ) -> None:
+        """Add up gradients in given buffers; see `npflows.core.evaluation.accumulate`."""
+        executable, bijection = self.executable(), self.preprocessing.bijection
+        evaluation.accumulate(executable, self.state(), x, condition, dlog, buffers, bijection=bijection, **options)
+
+
+def _chained(layers: Sequence[Layer], shape: tuple[int, ...], dtype: np.dtype) -> list[Layer]:
+    """Copies of the layers, each for the shape of what the one before it passes on, with a `Standardize` first."""
+    if not isinstance(layers[0], Standardize):
+        layers = [Standardize(math.prod(shape), dtype=dtype), *layers]
+    copies: list[Layer] = []
+    onward = shape
+    for i, layer in enumerate(layers):
+        name = f"layer {i} ({type(layer).__name__})"
+        if layer.dtype != dtype:
+            raise ValueError(f"{name} has dtype {layer.dtype} where the flow has {dtype}")
+        if i and isinstance(layer, Standardize):
+            raise ValueError(f"{name}: Standardize can only be the first layer, as it works in the user's units")
+        try:
+            copies.append(copy.deepcopy(layer).for_shape(onward))
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
+        given, onward = onward, copies[-1].onward_shape
+        if len(onward) == 1 and math.prod(onward) == math.prod(given):
+            onward = given  # a layer of vectors leaves the shape of images as it is
+    return copies
+
+
+def _condition_width(layers: Sequence[Layer], embedding: Embedding | None) -> int:
+    """How many values the layers see of a condition, 0 for none."""
+    widths = {layer.condition_dim for layer in layers} - {0}
+    if len(widths) > 1:
+        raise ValueError(f"all layers with a condition must have the same condition_dim, got {sorted(widths)}")
+    width = widths.pop() if widths else 0
+    if embedding is not None and embedding.output_dim != width:
+        raise ValueError(f"the embedding gives {embedding.output_dim} values where the layers take {width}")
+    return width
+
+
+def _with_circles(
+    layers: Sequence[Layer], columns: Sequence[Column] | None, base: str | Base, dim: int, dtype: np.dtype
+) -> tuple[Support | None, Base]:
+    """The bijection of the columns, and the base, which is uniform on the circles that reach the latent side."""
+    if columns is None or all(isinstance(column, Real) for column in columns):
+        return None, as_base(base, dim, dtype)
+    circles = np.array([column.is_periodic for column in columns])
+    if not circles.any():
+        return Support(columns), as_base(base, dim, dtype)
+    bounds = {bound for layer in layers if (bound := layer.circle_bound) is not None}
+    if len(bounds) > 1:
+        raise ValueError(f"all layers with circular values must have one bound, got {sorted(bounds)}")
+    bound = bounds.pop() if bounds else 1.0
+    for layer in layers:
+        circles = layer.keep_circles(circles)
+    if base == "normal":
+        base = Cylinder(dim, circles, bound, dtype=dtype)
+    if not isinstance(base, Cylinder) or (base.periodic != circles).any() or base.bound != bound:
+        raise ValueError(
+            f"base_distribution {base!r} can't hold values on circles: use 'normal', which is uniform on circles"
+        )
+    return Support(columns, bound), as_base(base, dim, dtype)

@@ -1,0 +1,231 @@
+"""Columns: the whole line, half-lines, intervals, circles, whole numbers, and the maps from there to the line.
+
+The logarithm for half-lines, the logit for intervals, a rotation-invariant interval for circles (Rezende et al. 2020,
+arXiv:2002.02428).  Whole numbers are the intervals of length 1 above them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from npflows.core.configured import Configured
+from npflows.core.special import expit, log_expit
+
+
+class Column(Configured, abstract=True):
+    """Where one column lives."""
+
+    is_periodic = False
+    is_integer = False
+
+    def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray | float]:
+        """t and log dt/dx at x, which lies inside."""
+        return x, 0.0
+
+    def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray | float]:
+        """x and log dx/dt."""
+        return t, 0.0
+
+    def bend(self, x: np.ndarray) -> np.ndarray | float:
+        """d log(dt/dx) / dx."""
+        return 0.0
+
+    def bend_back(self, t: np.ndarray) -> np.ndarray | float:
+        """d log(dx/dt) / dt."""
+        return 0.0
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        """Whether values are inside; NaN is not."""
+        return np.isfinite(x)
+
+    def middle(self) -> float:
+        """Some value inside."""
+        return 0.0
+
+
+class Real(Column):
+    """The whole line."""
+
+    def __init__(self) -> None: ...
+
+
+class Positive(Column):
+    """Values above `lower`."""
+
+    def __init__(self, lower: float = 0.0) -> None:
+        self.lower = _finite(lower, "lower")
+
+    def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        t = np.log(x - self.lower)
+        return t, -t
+
+    def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        with np.errstate(over="ignore"):
+            x = self.lower + np.exp(t)
+        return np.clip(x, np.nextafter(self.lower, np.inf), np.finfo(np.float64).max), t
+
+    def bend(self, x: np.ndarray) -> np.ndarray:
+        return -1 / (x - self.lower)
+
+    def bend_back(self, t: np.ndarray) -> float:
+        return 1.0
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        return np.isfinite(x) & (x > self.lower)
+
+    def middle(self) -> float:
+        return self.lower + 1.0
+
+
+class Interval(Column):
+    """Values between `low` and `high`, neither of which is one."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = _ends(low, high)
+
+    def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        below, above = np.log(x - self.low), np.log(self.high - x)
+        return below - above, math.log(self.high - self.low) - below - above
+
+    def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        width = self.high - self.low
+        from_low, from_high = self.low + width * expit(t), self.high - width * expit(-t)  # each exact near its own end
+        x = np.where(t < 0, from_low, from_high)
+        x = np.clip(x, np.nextafter(self.low, self.high), np.nextafter(self.high, self.low))
+        return x, math.log(width) + log_expit(t) + log_expit(-t)
+
+    def bend(self, x: np.ndarray) -> np.ndarray:
+        return 1 / (self.high - x) - 1 / (x - self.low)
+
+    def bend_back(self, t: np.ndarray) -> np.ndarray:
+        return -np.tanh(0.5 * t)
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        return (x > self.low) & (x < self.high)
+
+    def middle(self) -> float:
+        return 0.5 * (self.low + self.high)
+
+
+class Periodic(Column):
+    """Values on a circle: `low` and `high` are the same point, and any value is taken to the one in [low, high)."""
+
+    is_periodic = True
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = _ends(low, high)
+
+    def wrap(self, x: np.ndarray) -> np.ndarray:
+        """The value in [low, high)."""
+        wrapped = self.low + np.mod(x - self.low, self.high - self.low)
+        return np.where(wrapped >= self.high, self.low, wrapped)
+
+    def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
+        width = self.high - self.low
+        return bound * (2 * (self.wrap(x) - self.low) / width - 1), math.log(2 * bound / width)
+
+    def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
+        width = self.high - self.low
+        return self.wrap(self.low + width * (t + bound) / (2 * bound)), math.log(width / (2 * bound))
+
+    def middle(self) -> float:
+        return 0.5 * (self.low + self.high)
+
+
+class Integer(Interval):
+    """Whole numbers from `low` to `high`, both included."""
+
+    is_integer = True
+
+    def __init__(self, low: int, high: int) -> None:
+        a, b = _ends(low, high)
+        if a != math.floor(a) or b != math.floor(b):
+            raise ValueError(f"integer(low, high) needs whole numbers, got {low!r} and {high!r}")
+        self.low, self.high = int(low), int(high)
+        self._cells = Interval(self.low, self.high + 1)
+
+    def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        return self._cells.to_unconstrained(x, bound)
+
+    def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        return self._cells.from_unconstrained(t, bound)
+
+    def bend(self, x: np.ndarray) -> np.ndarray:
+        return self._cells.bend(x)
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        return self._cells.contains(x)
+
+    def middle(self) -> float:
+        return self._cells.middle()
+
+
+def real() -> Real:
+    """The whole line."""
+    return Real()
+
+
+def positive(lower: float = 0.0) -> Positive:
+    """Values above `lower`."""
+    return Positive(lower)
+
+
+def interval(low: float, high: float) -> Interval:
+    """Values between `low` and `high`, neither of which is one."""
+    return Interval(low, high)
+
+
+def periodic(low: float, high: float) -> Periodic:
+    """Values on a circle on which `low` and `high` are the same point, angles for instance."""
+    return Periodic(low, high)
+
+
+def integer(low: int, high: int) -> Integer:
+    """Whole numbers from `low` to `high`, both included."""
+    return Integer(low, high)
+
+
+def as_columns(given: object, n: int, names: Sequence[str] | None = None) -> list[Column] | None:
+    """One `Column` for each of n, from a list, or a mapping by index or name that leaves the others on the line."""
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        columns: list[Column] = [Real() for _ in range(n)]
+        for key, column in given.items():
+            columns[place_of(key, n, names, "support")] = column
+    elif isinstance(given, Sequence) and not isinstance(given, str):
+        columns = list(given)
+    else:
+        raise TypeError(f"support must be a list of npflows.support columns or a mapping to them, got {given!r}")
+    if len(columns) != n or not all(isinstance(column, Column) for column in columns):
+        raise ValueError(
+            f"support must hold one of npflows.support.real(), positive(), interval(), periodic(), integer() for each of "
+            f"the {n} columns, got {given!r}"
+        )
+    return columns
+
+
+def place_of(key: object, n: int, names: Sequence[str] | None, what: str) -> int:
+    """The number of a column from its number or name, `what` having n of them."""
+    if isinstance(key, (int, np.integer)) and 0 <= key < n:
+        return int(key)
+    if names is not None and key in names:
+        return list(names).index(key)  # type: ignore[arg-type]
+    known = f"0 to {n - 1}" + (f", or one of {', '.join(names)}" if names else "; for names pass columns=")
+    raise ValueError(f"{what} has no column {key!r}: expected {known}")
+
+
+def _finite(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return float(value)
+
+
+def _ends(low: object, high: object) -> tuple[float, float]:
+    a, b = _finite(low, "low"), _finite(high, "high")
+    if not a < b:
+        raise ValueError(f"low must be below high, got {low!r} and {high!r}")
+    return a, b

@@ -1,0 +1,147 @@
+"""Rows of a table: never copied whole, gathered batch by batch, missing entries filled in."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from npflows.inference.importance import effective_sample_size
+
+PIECE = 65536
+"""Rows looked at together at most."""
+PIECE_VALUES = 1 << 23
+"""Values looked at together, about."""
+
+
+@dataclass
+class MissingEntries:
+    """Missing entries of some rows of a table, and the complete rows that stand in for them.
+
+    Attributes
+    ----------
+    rows : ndarray of int (m,)
+        Numbers of the incomplete rows, sorted.
+    missing : ndarray of bool (m, d)
+    donors : ndarray (p, d), optional
+        Complete rows; without them NaN stands for what is missing.
+    donor_weight : ndarray (p,), optional
+        Their weights.
+    neighbors : ndarray of uint16 (m, k), optional
+        The donors that are like each row.
+    place : ndarray (m,), optional
+        Chooses among them, between 0 and 1, where nothing is to be drawn.
+    """
+
+    rows: np.ndarray
+    missing: np.ndarray
+    donors: np.ndarray | None = None
+    donor_weight: np.ndarray | None = None
+    neighbors: np.ndarray | None = None
+    place: np.ndarray | None = None
+
+    def find(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of some rows are incomplete, and where in `rows` they stand."""
+        places = np.minimum(np.searchsorted(self.rows, numbers), len(self.rows) - 1)
+        which = np.flatnonzero(self.rows[places] == numbers)
+        return which, places[which]
+
+    def of(self, numbers: np.ndarray) -> np.ndarray:
+        """Which entries (n, d) of some rows are missing."""
+        missing = np.zeros((len(numbers), self.missing.shape[1]), bool)
+        which, places = self.find(numbers)
+        missing[which] = self.missing[places]
+        return missing
+
+    def fill(self, x: np.ndarray, numbers: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        """x (n, d), the rows of these numbers, with values in place of the missing ones."""
+        which, places = self.find(numbers)
+        if self.donors is None:
+            x = x.astype(np.float64)
+            x[which] = np.where(self.missing[places], np.nan, x[which])
+        elif len(which):
+            nearest = self.neighbors[places]  # type: ignore[index]
+            shares = self.donor_weight[nearest].cumsum(axis=1)  # type: ignore[index]
+            place = self.place[places] if rng is None else rng.random(len(places))  # type: ignore[index]
+            chosen = (shares[:, :-1] <= (place * shares[:, -1])[:, None]).sum(axis=1)
+            x[which] = np.where(self.missing[places], self.donors[nearest[np.arange(len(places)), chosen]], x[which])
+        return x
+
+
+@dataclass
+class Rows:
+    """Some rows of a table, with their weights (mean 1, None: all 1) and conditions.
+
+    Attributes
+    ----------
+    x : ndarray (n, d)
+        The user's own array, of any layout and dtype.
+    index : ndarray of int
+        The numbers of those of its rows that are meant.
+    missing : MissingEntries, optional
+        Entries that are missing, and the values that stand in for them.
+    """
+
+    x: np.ndarray
+    index: np.ndarray
+    weight: np.ndarray | None = None
+    condition: np.ndarray | None = None
+    missing: MissingEntries | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(
+        self, which: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """x, weight and condition of some of the rows, by their place in `index`.
+
+        Missing entries are drawn from `rng`; without one they are the same each time.
+        """
+        rows = self.index[which]
+        weight = None if self.weight is None else self.weight[rows]
+        x = self.x.take(rows, axis=0) if self.x.flags.c_contiguous else self.x[rows]  # take would copy the whole first
+        if self.missing is not None:
+            x = self.missing.fill(x, rows, rng)
+        return x, weight, None if self.condition is None else self.condition[rows]
+
+    def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
+        """All rows, in pieces."""
+        for start in range(0, len(self), self.at_once):
+            yield self.take(np.arange(start, min(start + self.at_once, len(self))))
+
+    @property
+    def at_once(self) -> int:
+        """Rows of a piece."""
+        return max(1, min(PIECE, PIECE_VALUES // self.x.shape[1]))
+
+    def checksum(self) -> int:
+        """A number that tells other data apart."""
+        total = zlib.crc32(np.ascontiguousarray(self.index))
+        for start in range(0, len(self.x), PIECE):
+            for array in (self.x, self.weight, self.condition):
+                if array is not None:
+                    total = zlib.crc32(np.ascontiguousarray(array[start : start + PIECE]), total)
+        if self.missing is not None:
+            total = zlib.crc32(self.missing.missing, zlib.crc32(self.missing.rows, total))
+        return total
+
+    @property
+    def effective(self) -> float:
+        """How many rows of equal weight these are worth: (sum of weights)^2 / (sum of their squares) (Kish 1965)."""
+        return float(len(self)) if self.weight is None else effective_sample_size(np.log(self.weight[self.index]))
+
+    def part(self, which: np.ndarray) -> Rows:
+        """Some of the rows, by their place in `index`."""
+        return replace(self, index=self.index[which])
+
+    def normalized(self) -> Rows:
+        """The same with weights of mean 1 over these rows."""
+        if self.weight is None:
+            return self
+        mean = self.weight[self.index].mean()
+        if mean <= 0:
+            raise ValueError("all rows on one side of the validation split have weight 0; give validation_data instead")
+        return replace(self, weight=self.weight / mean)
