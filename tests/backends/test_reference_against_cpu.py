@@ -12,11 +12,8 @@ from registry import (
     source,
 )
 
-from npflows import MAF, MADE, RealNVP
 from npflows.backends.reference import BACKEND
 from npflows.core import evaluation
-from npflows.core.operations import MadeOutputs, Placed, Program
-from reference_operations import of_layer, of_network
 
 
 def compare(obj, direction, rtol=1e-9, atol=1e-10):
