@@ -25,19 +25,15 @@ from npflows.core.checks import (
     as_widths,
 )
 from npflows.core.registry import construct
+from npflows.core.statistics import log_mean_exp
 from npflows.distribution.transformed import Assembled
 from npflows.files.configuration import ModelConfiguration, configuration_of
 from npflows.files.flow_file import save
+from npflows.inference.grid_density import conditional, marginal
 from npflows.inference.importance import importance_weights
-from npflows.inference.queries import (
-    conditional,
-    entropy,
-    from_unit_cube,
-    kl_divergence,
-    marginal,
-    mode,
-    to_unit_cube,
-)
+from npflows.inference.information import entropy, kl_divergence
+from npflows.inference.mode import mode
+from npflows.inference.unit_cube import from_unit_cube, to_unit_cube
 from npflows.layers.layer import Layer
 from npflows.networks.embedding import Embedding
 from npflows.training.fit import fit
@@ -237,7 +233,7 @@ class NormalizingFlow(Assembled):
             self._transport(points, context, y=False, log_det=False, log_prob=True).log_prob
             for points in self._cells(rows, draws, rng)
         ]
-        log_prob = log_probs[0] if len(log_probs) == 1 else _log_mean_exp(np.array(log_probs))
+        log_prob = log_probs[0] if len(log_probs) == 1 else log_mean_exp(np.array(log_probs))
         return log_prob[0] if single else log_prob
 
     def log_prob_and_grad(
@@ -256,7 +252,7 @@ class NormalizingFlow(Assembled):
         log_prob, dx = results[0].log_prob, results[0].dx
         if len(results) > 1:
             log_probs = np.array([result.log_prob for result in results])
-            log_prob = _log_mean_exp(log_probs)
+            log_prob = log_mean_exp(log_probs)
             with np.errstate(invalid="ignore"):
                 shares = np.exp(log_probs - log_prob) / len(results)
             dx = sum(share[:, None] * result.dx for share, result in zip(shares, results))
@@ -430,11 +426,3 @@ class NormalizingFlow(Assembled):
 def _brief(values: np.ndarray) -> str:
     shown = ", ".join(f"{v:.4g}" for v in values[:4])
     return f"[{shown}{', ...' if len(values) > 4 else ''}]"
-
-
-def _log_mean_exp(values: np.ndarray) -> np.ndarray:
-    """log of the mean of exp(values) over the first axis."""
-    top = values.max(axis=0)
-    safe = np.where(np.isfinite(top), top, 0.0)
-    with np.errstate(divide="ignore"):
-        return np.log(np.exp(values - safe).mean(axis=0)) + safe

@@ -1,4 +1,4 @@
-"""The command: from arguments to an exit status, with one line for whatever is wrong."""
+"""The command: from arguments to an exit status; an error is reported in one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from npflows.backends.cpu.threads.pool import get_num_threads, set_num_threads
+from npflows import get_num_threads, set_num_threads
 from npflows.cli.parser import parser
 from npflows.cli.reports import INTERRUPTED, complain
 
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 1 if a verification failed, 2 after an error, which is told in one line on standard error, 130
-        after Ctrl-C.
+        Exit status: 0, 1 if a verification failed, 2 after an error, which is reported in one line on standard error,
+        130 after Ctrl-C.
     """
     threads = None
     try:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else 2
     except KeyboardInterrupt:
         return complain("interrupted; nothing was written", INTERRUPTED)
-    except BrokenPipeError:  # whoever read the output has enough of it, as head has
+    except BrokenPipeError:  # the reader of the output has stopped reading, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Warnings meant for the user in one line each."""
+    """Print warnings for the user in one line each."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         show = warnings.showwarning

@@ -30,6 +30,8 @@ class Assembled(Parametrised, Configured, abstract=True):
     """A flow without what it offers; `NormalizingFlow` is the public class."""
 
     _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng", "columns"})
+    parameter_aliases: ClassVar[dict[str, str]] = {}
+    """Names that a configuration may use for parameters, and the names that the constructor has for them."""
     effective_rows: float | None = None
 
     def _assemble(
@@ -92,7 +94,7 @@ class Assembled(Parametrised, Configured, abstract=True):
         self.history: dict[str, list[float]] = {}
         self._is_standardized = False
         self.verification: VerificationReport | None = None
-        self._target: Callable | None = None
+        self.target: Callable | None = None
         self._bind()
 
     def _with_circles(self, base: str | Base, dtype: np.dtype) -> tuple[Support | None, Base]:
@@ -132,7 +134,7 @@ class Assembled(Parametrised, Configured, abstract=True):
         self._programs: dict[bool, Program] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}, "_target": None}
+        return {**self.__dict__, "_programs": {}, "target": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

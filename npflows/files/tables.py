@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import os
 import tempfile
@@ -17,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from npflows.core.atomic import atomic_write
+from npflows.core.columns import column_number
 
 ROWS_AT_ONCE = 65536
 """Rows turned into text together."""
@@ -130,15 +130,8 @@ def check_writable(path: str | os.PathLike[str], *, table: bool = False) -> None
         raise TableError(f"can't write {path}: {path.parent}: {error.strerror or error}") from None
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A hint for a name that is not there: what is close to it, else what there is."""
-    close = difflib.get_close_matches(name, names, 1, 0.5)
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"did you mean {close[0]}?" if close else f"it has {shown}"
-
-
 _Select = Callable[[Sequence[str] | None, int], list[int]]
-"""Which columns to take, from the names of all (None: it has none) and their number."""
+"""The numbers of the columns to take, from the names of all (None where they have none) and their number."""
 
 
 def _choose(
@@ -149,7 +142,7 @@ def _choose(
     expected: Sequence[str] | None,
     without: Sequence[int] = (),
 ) -> list[int]:
-    """The numbers of columns; where neither says which, all but those of `without`."""
+    """The numbers of the columns that are chosen or expected; without either, of all but those of `without`."""
     if names is not None:
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
@@ -160,18 +153,8 @@ def _choose(
         if names is not None and "" in [names[i] for i in rest]:
             raise TableError(f"{path}: column {names.index('')} has no name (row numbers?); choose columns with --columns")
         return rest
-    chosen = []
-    for name in wanted:
-        if names is not None and name in names:
-            chosen.append(names.index(name))
-        elif name.isdecimal() and int(name) < n and columns is not None:
-            chosen.append(int(name))
-        elif names is None or name.isdecimal():
-            unnamed = "" if names is not None else "no column names, and "
-            raise TableError(f"{path} has no column {name!r}; it has {unnamed}{n} columns, numbered from 0")
-        else:
-            raise TableError(f"{path} has no column {name!r}; {nearest(name, names)}")
-    return chosen
+    numerals = columns is not None
+    return [column_number(name, n, names, owner=str(path), numerals=numerals, error=TableError) for name in wanted]
 
 
 def _read_text(path: Path, select: _Select) -> Table:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npflows.core.checks import as_int, as_rows
+from npflows.distribution.transformed import Assembled
 from npflows.plotting.style import (
     ACCENT,
     FLAMES,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from npflows.flow import NormalizingFlow
-
 LINES = (ACCENT, "#1c7293", "#5f8d3c", "#8a4fa3", "#b58900", "#c2255c", "#0b7a75", "#6b4f3a")
 """Colours of the densities for different conditions."""
 SAMPLES = 4000
@@ -37,7 +36,7 @@ SAMPLES = 4000
 
 
 def density_1d(
-    flow: NormalizingFlow,
+    flow: Assembled,
     ranges: object = None,
     condition: object = None,
     data: object = None,
@@ -96,7 +95,7 @@ def density_1d(
 
 
 def density_2d(
-    flow: NormalizingFlow,
+    flow: Assembled,
     ranges: object = None,
     condition: object = None,
     data: object = None,
@@ -182,7 +181,7 @@ def density_2d(
     return ax.figure
 
 
-def _check(flow: NormalizingFlow, d: int) -> None:
+def _check(flow: Assembled, d: int) -> None:
     if flow.latent_dim != d:
         have = "1 column" if flow.latent_dim == 1 else f"{flow.latent_dim} columns"
         other = (
@@ -191,7 +190,7 @@ def _check(flow: NormalizingFlow, d: int) -> None:
         raise ValueError(f"density_{d}d draws flows of {d} column{'s' * (d > 1)}, this one has {have}: {other}")
 
 
-def _conditions(flow: NormalizingFlow, condition: object) -> list[np.ndarray | None]:
+def _conditions(flow: Assembled, condition: object) -> list[np.ndarray | None]:
     if not flow.condition_dim:
         if condition is not None:
             raise ValueError("this flow takes no condition (condition_dim=0), but one was given")
@@ -204,7 +203,7 @@ def _conditions(flow: NormalizingFlow, condition: object) -> list[np.ndarray | N
     return list(rows)
 
 
-def _about(flow: NormalizingFlow, condition: np.ndarray | None) -> str:
+def _about(flow: Assembled, condition: np.ndarray | None) -> str:
     """What the legend calls the density for a condition."""
     if condition is None:
         return "flow"
@@ -213,7 +212,7 @@ def _about(flow: NormalizingFlow, condition: np.ndarray | None) -> str:
     return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "")
 
 
-def _names(flow: NormalizingFlow) -> list[str]:
+def _names(flow: Assembled) -> list[str]:
     return names_of(flow.columns, None, flow.latent_dim)
 
 
@@ -229,13 +228,13 @@ def _data(data: object, weights: object, d: int) -> tuple[np.ndarray | None, np.
     return x, weight
 
 
-def _whole(flow: NormalizingFlow) -> list[bool]:
+def _whole(flow: Assembled) -> list[bool]:
     """Which columns hold whole numbers."""
     return [bool(getattr(column, "is_integer", False)) for column in flow.support or [None] * flow.latent_dim]
 
 
 def _limits(
-    flow: NormalizingFlow, ranges: object, conditions: list[np.ndarray | None], x: np.ndarray | None
+    flow: Assembled, ranges: object, conditions: list[np.ndarray | None], x: np.ndarray | None
 ) -> np.ndarray:  # fmt: skip
     """What each axis shows (d, 2): circles and few whole numbers in full, no value outside the support."""
     d = flow.latent_dim

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npflows.distribution.transformed import Assembled
 from npflows.plotting.style import ACCENT, INK, LEGEND, label, own_axes, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from npflows.flow import NormalizingFlow
 
-
-def training_curve(history: NormalizingFlow | Mapping[str, Sequence[float]], ax: Axes | None = None) -> Figure:
+def training_curve(history: Assembled | Mapping[str, Sequence[float]], ax: Axes | None = None) -> Figure:
     """How the log-likelihood rose during `fit`, or the evidence bound during `fit_variational`.
 
     The first epochs, which lie far below the others, are cut off.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npflows.core.checks import as_int
+from npflows.core.statistics import effective_sample_size
 from npflows.plotting.style import (
     ACCENT,
     BAND,
@@ -63,7 +64,7 @@ def latent(pit: Any, axes: object = None, *, bins: int = 20, max_columns: int = 
     bins, most = as_int(bins, "bins", 2), as_int(max_columns, "max_columns")
     u, weights = np.asarray(pit.u), pit.weights
     n, d = u.shape
-    effective = n if weights is None else weights.sum() ** 2 / (weights**2).sum()
+    effective = n if weights is None else effective_sample_size(weights)
     chosen = np.sort(np.argsort(-pit.statistic, kind="stable")[:most])
     panels = [(f"latent column {i}", u[:, i], f"KS p = {pit.p_value[i]:.2g}") for i in chosen]
     if d > 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npflows.core.checks import as_condition, as_numeric, as_positive, as_rows, as_weights, warn_user
-from npflows.inference.importance import effective_sample_size
+from npflows.core.statistics import effective_sample_size
 
 if TYPE_CHECKING:
     from npflows.flow import NormalizingFlow
@@ -83,7 +83,7 @@ class Rows:
     @property
     def effective(self) -> float:
         """How many rows of equal weight these are worth: (sum of weights)^2 / (sum of their squares) (Kish 1965)."""
-        return float(len(self)) if self.weight is None else effective_sample_size(np.log(self.weight[self.index]))
+        return float(len(self)) if self.weight is None else effective_sample_size(np.log(self.weight[self.index]), log=True)
 
     def part(self, which: np.ndarray) -> Rows:
         return replace(self, index=self.index[which])

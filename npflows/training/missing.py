@@ -16,7 +16,7 @@ import numpy as np
 
 from npflows.backends.cpu.threads.pool import get_num_threads
 from npflows.core.checks import as_choice, warn_user
-from npflows.support import place_of
+from npflows.core.columns import column_number
 from npflows.training.data import PIECE, Rows
 from npflows.training.initialization import moments, on_line
 
@@ -88,7 +88,7 @@ def as_missing(flow: NormalizingFlow, missing: object, on_missing: str) -> Missi
         return Missing([_as_values(missing)] * n, impute)
     values: list[tuple[float, ...]] = [()] * n
     for key, given in missing.items():
-        values[place_of(key, n, flow.columns, "missing")] = _as_values(given)
+        values[column_number(key, n, flow.columns, owner="missing")] = _as_values(given)
     return Missing(values, impute)
 
 

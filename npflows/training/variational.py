@@ -12,7 +12,8 @@ import numpy as np
 from npflows.backends.cpu.program import Program
 from npflows.core.checks import as_int, as_positive, warn_user
 from npflows.core.evaluation import pullback, transport
-from npflows.inference.importance import as_log_density, effective_sample_size
+from npflows.core.statistics import effective_sample_size
+from npflows.inference.importance import as_log_density
 from npflows.training.loop import Options
 from npflows.training.run import Run
 
@@ -81,7 +82,7 @@ class VariationalTrainer(Run):
         self.flow._is_standardized = True  # a later fit goes on from what is learnt here
         for layer in self.flow._set_from_data:
             layer.initialized = True
-        self.flow._target = self.target
+        self.flow.target = self.target
 
     def run_round(self) -> dict[str, float]:
         elbos, norm, skipped = [], math.nan, 0
@@ -162,7 +163,7 @@ class VariationalTrainer(Run):
         x, log_det, _ = transport(self.flow.executable(), self.flow.state(self.kept), self.noise, None, inverse=True,
                                   bijection=self.flow._support)  # fmt: skip
         log_weights = self._call(x)[0] - self.flow.base.log_prob(self.noise) + log_det
-        return float(log_weights.mean()), effective_sample_size(log_weights) / len(x)
+        return float(log_weights.mean()), effective_sample_size(log_weights, log=True) / len(x)
 
     def line(self, record: dict[str, float]) -> str:
         text = f"ELBO {record['elbo']:.4f}"
