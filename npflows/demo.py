@@ -78,7 +78,7 @@ def demo(picture: str | os.PathLike[str] | None = None, *, seed: int = 0, quick:
 
 
 def _every_kernel(x: np.ndarray) -> None:
-    """Compile the kernels that the demonstration uses, or load them from the cache, so that later times do not include it."""
+    """Compile the kernels that the demonstration uses, or load them from the cache, before anything is timed."""
     flow = MAF(x.shape[1], num_layers=1, hidden_dims=(8,), activation="tanh", rng=0)
     flow.fit(x, max_epochs=1, rng=0, progress=False).sample(len(x), rng=0)
 

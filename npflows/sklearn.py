@@ -202,7 +202,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
     Attributes
     ----------
     flow_ : NormalizingFlow
-        The fitted flow; what each epoch gave is in `flow_.history`.
+        The fitted flow; `flow_.history` has the results of each epoch.
     n_iter_ : int
         Epochs that were trained.
     n_features_in_ : int
@@ -246,7 +246,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         return self.flow_.log_prob(X)
 
     def score(self, X: object, y: object = None) -> float:
-        """Mean log-density of the rows of X: the mean, as GaussianMixture has it, not KernelDensity's sum.
+        """Mean log-density of the rows of X, as for `GaussianMixture`; `KernelDensity` has the sum.
 
         Rows with missing entries are left out, and with on_invalid="drop" those with NaN or infinite values.
         """
@@ -257,14 +257,14 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         return float(self.flow_.log_prob(X[complete]).mean())
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:
-        """Draw samples (n_samples, n_features); `random_state` as in the constructor, whose own is not used."""
+        """Draw samples (n_samples, n_features); `random_state` is as in the constructor, and replaces it."""
         check_is_fitted(self)
         return self.flow_.sample(n_samples, _generator(random_state))
 
 
 @dataclass(eq=False, repr=False)
 class FlowOutlierDetector(OutlierMixin, FlowDensity):
-    """Outliers are where a normalizing flow finds little density.
+    """Outlier detection: outliers are rows where the density of a normalizing flow is low.
 
     Parameters
     ----------
@@ -299,7 +299,7 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
         return self
 
     def decision_function(self, X: object) -> np.ndarray:
-        """`score_samples` less `offset_` (n_samples,): negative for outliers.  X must be finite."""
+        """`score_samples` minus `offset_` (n_samples,): negative for outliers.  X must be finite."""
         X = self._data(X)
         return self.flow_.log_prob(X) - self.offset_
 
@@ -321,7 +321,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         Where given, a dense network with these hidden units, the last its output, is trained between the class and the
         layers.
     model, num_layers, ..., random_state
-        As in `FlowDensity`; on_invalid, missing and on_missing are for `fit` alone, and what is classified must be finite.
+        As in `FlowDensity`; on_invalid, missing and on_missing concern `fit` alone; rows to classify must be finite.
 
     Attributes
     ----------

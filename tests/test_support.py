@@ -439,7 +439,7 @@ def test_a_wrong_support_is_refused(case):
 
 
 def test_names_need_columns():
-    with pytest.raises(ValueError, match="support has no column 'angle'; .* without names; pass columns="):
+    with pytest.raises(ValueError, match=r"support has no column 'angle'; .* without names; pass columns="):
         mixed(columns=None, support={"angle": periodic(0, 360)})
 
 

@@ -151,7 +151,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("-o", "--output", required=True, metavar="OUT", help="csv, tsv, npy, npz, parquet")
     sample.add_argument("--seed", type=_count_or_zero, metavar="N", help="same seed, same samples")
     sample.add_argument("--temperature", type=_positive, default=1.0, metavar="T",
-                        help="below 1: nearer the centre (default: %(default)s)")  # fmt: skip
+                        help="below 1: nearer the center (default: %(default)s)")  # fmt: skip
     sample.add_argument("--condition", metavar="FILE|NAME=VALUE,...",
                         help="a table of one condition, or of one for each sample; or values")  # fmt: skip
 

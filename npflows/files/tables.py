@@ -23,12 +23,12 @@ ROWS_AT_ONCE = 65536
 
 
 class TableError(ValueError):
-    """A table that can't be read or written as asked; the message says which part of it and why."""
+    """A table can't be read or written as asked; the message says why, and where in the table."""
 
 
 @dataclass
 class Table:
-    """Columns of numbers.
+    """A table of numbers.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Table:
     columns : list of str or None
         Their names, where the file has any.
     beside : ndarray (n, c)
-        Further columns that were asked for.
+        Further columns, a condition or weights for instance.
     beside_columns : list of str or None
         Their names, where the file has any.
     """
@@ -68,7 +68,7 @@ def read_table(
     expected : sequence of str, optional
         Names to take where `columns` does not say and the file has names.
     beside : sequence of str
-        Names or numbers of columns to take apart from these, a condition or weights.
+        Names or numbers of further columns to take, a condition or weights.
     beside_expected : sequence of str
         Names of columns to take before those of `beside`, where the file has names.
 
@@ -110,7 +110,7 @@ def read_table(
 
 
 def write_table(path: str | os.PathLike[str], values: np.ndarray, columns: Sequence[str]) -> None:
-    """Write (n, d) numbers, or (n,) of a single column, in the format of the suffix: in full or not at all."""
+    """Write numbers (n, d), or (n,) of a single column, in the format of the suffix: in full or not at all."""
     path = Path(path)
     write = _format(path).write
     with atomic_write(path) as file:
@@ -228,7 +228,7 @@ def _matrix(path: Path, x: np.ndarray, names: Sequence[str] | None, select: _Sel
 
 
 def _stack(path: Path, arrays: Mapping[str, np.ndarray], select: _Select) -> Table:
-    """A table of columns that lie in arrays of their own."""
+    """A table whose columns are separate arrays."""
     names = list(arrays)
     chosen = [names[i] for i in select(names, len(names))]
     wrong = [name for name in chosen if arrays[name].ndim != 1 or arrays[name].dtype.kind not in "biuf"]

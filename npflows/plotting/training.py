@@ -1,4 +1,4 @@
-"""How a fit went."""
+"""The course of a training."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def training_curve(history: Assembled | Mapping[str, Sequence[float]], ax: Axes | None = None) -> Figure:
-    """How the log-likelihood rose during `fit`, or the evidence bound during `fit_variational`.
+    """Draw the log-likelihood during `fit`, or the evidence lower bound during `fit_variational`.
 
-    The first epochs, which lie far below the others, are cut off.
+    The first epochs, whose values are far below the others, are outside of the axes.
 
     Parameters
     ----------
     history : NormalizingFlow or mapping
-        A flow, or what its `history` holds.
+        A flow, or its `history`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; a figure of its own by default.
+        The axes to draw into; those of a new figure by default.
 
     Returns
     -------
