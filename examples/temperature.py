@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import npflows
-from npflows.inference.importance import effective_sample_size
+from npflows.core.statistics import effective_sample_size
 
 TEMPERATURES = 0.5, 0.8, 1.0, 1.3
 
@@ -47,8 +47,9 @@ def main() -> None:
     for ax, temperature in zip(figure.subplots(1, 4), TEMPERATURES):
         samples, drawn = flow.sample_and_log_prob(20_000, rng=1, temperature=temperature)
         log_prob = flow.log_prob(samples)
+        ess = effective_sample_size(log_prob - drawn, log=True)
         print(f"{temperature:11}{log_prob.mean():19.2f}{(log_prob < edge).mean():35.1%}"
-              f"{np.exp((log_prob - drawn).max()):32.2f}{effective_sample_size(log_prob - drawn):18,.0f}")  # fmt: skip
+              f"{np.exp((log_prob - drawn).max()):32.2f}{ess:18,.0f}")  # fmt: skip
         ax.plot(*x[:4000].T, ".", color="#c9cfd6", ms=2.5, mew=0)
         ax.plot(*samples[:4000].T, ".", color="#d9480f", ms=2, mew=0)
         ax.set(title=f"temperature {temperature}", xlim=(-3.7, 3.7), ylim=(-3.7, 3.7), xticks=[], yticks=[], aspect="equal")

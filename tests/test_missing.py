@@ -325,7 +325,7 @@ WRONG = {
     "truth": ({"missing": True}, "missing must be a number, .* got True"),
     "nothing": ({"missing": []}, r"missing must be a number, .* got \[\]"),
     "words": ({"missing": [99.0, "NA"]}, "missing must be a number, .* got .*NA"),
-    "column": ({"missing": {"z": 99.0}}, "missing has no column 'z': expected 0 to 2, or one of a, b, c"),
+    "column": ({"missing": {"z": 99.0}}, "missing has no column 'z'; there are a, b, c"),
     "number": ({"missing": {3: 99.0}}, "missing has no column 3"),
     "column's value": ({"missing": {"a": None}}, "missing must be a number, .* got None"),
     "how": ({"missing": 99.0, "on_missing": "mean"}, "on_missing must be one of 'drop', 'impute', got 'mean'"),

@@ -1,5 +1,8 @@
 """The operations of layers, base distributions and flows, for the tests of the reference backend."""
 
+from npflows.transformers.additive import Additive
+from npflows.transformers.affine import Affine
+
 from npflows.base import Cylinder, Normal, StudentT, Uniform
 from npflows.core import operations
 from npflows.core.operations import Placed, Program
@@ -17,8 +20,6 @@ from npflows.layers import (
 from npflows.layers.multiscale import Rearrangement
 from npflows.networks.convnet import ConvNet
 from npflows.networks.made import MADENetwork
-from npflows.transformers.additive import Additive
-from npflows.transformers.affine import Affine
 
 
 def of_network(network):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from npflows.training.adam import Adam
 
 import npflows
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS
@@ -28,7 +29,6 @@ from npflows.core.operations import (
     Spline,
     Uniform,
 )
-from npflows.training.adam import Adam
 
 FLOAT64 = np.dtype("float64")
 EMPTY_1, EMPTY_2 = np.zeros(0), np.zeros((0, 0))
