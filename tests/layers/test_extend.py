@@ -10,7 +10,7 @@ from naive import jacobian
 import npflows
 from npflows import extend
 
-PATH = Path(__file__).parents[1] / "examples" / "custom_layer.py"
+PATH = Path(__file__).parents[2] / "examples" / "custom_layer.py"
 
 
 @pytest.fixture(scope="module")
