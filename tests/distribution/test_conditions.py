@@ -154,9 +154,8 @@ def test_samples_of_each_condition_are_where_it_says():
 
 
 def test_ten_thousand_conditions_are_one_run(monkeypatch):
-    runs = []
-    transport = Program._transport_chunk
-    monkeypatch.setattr(Program, "_transport_chunk", lambda self, *a: runs.append(len(a[2])) or transport(self, *a))
+    runs, transport = [], Program.transport
+    monkeypatch.setattr(Program, "transport", lambda self, *a, **o: runs.append(len(a[1])) or transport(self, *a, **o))
     flow, c = conditional(embedding_dims=(6, 3)), RNG.normal(size=(10000, 2))
     flow.sample(10000, 0, condition=c)
     flow.sample_each(1, c, 0)

@@ -333,9 +333,9 @@ def test_many_images_go_through_in_pieces(monkeypatch):
     x, whole = blobs(600, seed=1), bent(glow(dtype="float64"))
     monkeypatch.setattr(program, "CHUNK_VALUES", 1)
     pieces = bent(glow(dtype="float64"))
-    assert pieces.executable()._chunk == 256
+    assert pieces.executable().chunk_rows == 256
     monkeypatch.undo()
-    assert whole.executable()._chunk > 600
+    assert whole.executable().chunk_rows > 600
     expected = whole.log_prob(x), *whole.forward(x), whole.sample(600, 1), *whole.nll_and_grad(x)
     monkeypatch.setattr(program, "CHUNK_VALUES", 1)
     found = pieces.log_prob(x), *pieces.forward(x), pieces.sample(600, 1), *pieces.nll_and_grad(x)
@@ -484,7 +484,10 @@ def test_pixels_are_a_bijection_with_the_right_derivatives(alpha):
         y, log_slope, *_ = f(values)
         return (y * d).sum(axis=1) + dlog * log_slope
 
-    for f, vjp, at in ((pixels.enter, pixels.enter_vjp, x), (pixels.leave, pixels.leave_vjp, t)):
+    for f, vjp, at in (
+        (pixels.to_unconstrained, pixels.to_unconstrained_vjp, x),
+        (pixels.from_unconstrained, pixels.from_unconstrained_vjp, t),
+    ):
         for j in range(3):
             e = step * np.eye(3)[j]
             numeric = (loss(f, at + e) - loss(f, at - e)) / (2 * step)

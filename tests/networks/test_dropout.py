@@ -25,8 +25,7 @@ def training_loss(flow, x, key):
     """Loss and packed gradient of one training step."""
     gradient, log_prob = np.zeros((1, flow.parameters.theta.size)), np.empty(len(x))
     dlog = np.full(len(x), -1 / len(x))
-    flow.executable().accumulate(flow.state(), x, None, dlog, gradient,
-                                log_prob=log_prob, key=key)  # fmt: skip
+    flow.accumulate(x, None, dlog, gradient, log_prob=log_prob, key=key)
     return -log_prob.mean(), gradient[0][flow.parameters.free]
 
 
