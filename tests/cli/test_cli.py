@@ -1,20 +1,19 @@
 """The command `npflows`: what each command does with a table, and one clear line for whatever is wrong."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from command_cases import fails
 
 import npflows
 from npflows.cli import main
-from npflows.files.tables import TableError, read_table, write_table
+from npflows.files.tables import read_table, write_table
 from npflows.training.likelihood import Trainer
 
 NAMES = ["mass", "radius, km", "age"]
 SMALL = ["--epochs", "2", "--hidden", "8", "--layers", "1", "--threads", "1"]
-FORMATS = ["csv", "tsv", "txt", "npy", "npz", pytest.param("parquet", marks=pytest.mark.filterwarnings("ignore"))]
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +35,6 @@ def flow_file(rows, tmp_path_factory):
     write_table(table, rows, NAMES)
     assert main(["fit", str(table), "-o", str(path), "--quiet", *SMALL]) == 0
     return str(path)
-
-
-def fails(capsys, *argv):
-    """The one line that a command which can't work prints."""
-    assert main(list(argv)) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("npflows")
-    assert "Traceback" not in err
-    return err
 
 
 def test_a_table_goes_through_every_command(table, rows, tmp_path, capsys):
@@ -76,57 +64,6 @@ def test_a_table_goes_through_every_command(table, rows, tmp_path, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert (facts["model"], facts["columns"], facts["input_dim"]) == ("MAF", NAMES, 3)
     assert len(facts["history"]["train_loss"]) == 2
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_every_format_brings_back_what_was_written(suffix, rows, tmp_path):
-    if suffix == "parquet":
-        pytest.importorskip("pyarrow")
-    path = tmp_path / f"table.{suffix}"
-    write_table(path, rows, NAMES)
-    read = read_table(path)
-    assert read.columns == (None if suffix == "npy" else NAMES)
-    np.testing.assert_array_equal(read.x, rows)
-    np.testing.assert_array_equal(read_table(path, ["2", "0"]).x, rows[:, [2, 0]])
-    write_table(path, rows[:, 0], ["log_prob"])
-    if suffix == "npy":
-        np.testing.assert_array_equal(np.load(path), rows[:, 0])
-    else:
-        read = read_table(path)
-        assert read.columns == ["log_prob"]
-        np.testing.assert_array_equal(read.x[:, 0], rows[:, 0])
-
-
-def test_arrays_of_every_layout_are_tables(rows, tmp_path):
-    path = tmp_path / "t.npz"
-    np.savez(path, anything=rows, columns=np.array(NAMES))
-    assert read_table(path).columns == NAMES
-    np.savez(path, x=rows, other=rows.T)
-    assert read_table(path).columns is None
-    np.savez(path, b=rows[:, 1], a=rows[:, 0])
-    read = read_table(path, ["a", "b"])
-    np.testing.assert_array_equal(read.x, rows[:, :2])
-    structured = np.rec.fromarrays(rows.T, names="a,b,c")
-    np.save(tmp_path / "s.npy", structured)
-    read = read_table(tmp_path / "s.npy")
-    assert read.columns == ["a", "b", "c"]
-    np.testing.assert_array_equal(read.x, rows)
-
-
-def test_csv_as_other_programs_write_it(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_bytes('\ufeff"a";"b;b" ; c\r\n1;;2e3\r\n\r\n" 3";nan;-inf\r\n'.encode())
-    read = read_table(path)
-    assert read.columns == ["a", "b;b", "c"]
-    np.testing.assert_array_equal(read.x, [[1, np.nan, 2000], [3, np.nan, -np.inf]])
-    path.write_text("0,1\n5,6\n")  # pandas without names
-    np.testing.assert_array_equal(read_table(path).x, [[5, 6]])
-    path.write_text(",a\n0,6\n")  # pandas with row numbers
-    np.testing.assert_array_equal(read_table(path, ["a"]).x, [[6]])
-    with pytest.raises(TableError, match="column 0 has no name"):
-        read_table(path)
-    path.write_text("a,b\n")
-    assert read_table(path).x.shape == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -408,24 +345,3 @@ def test_the_number_of_threads_is_left_as_it_was(flow_file, table):
     before = npflows.get_num_threads()
     assert main(["score", flow_file, table, "--threads", str(before + 3), "--quiet"]) == 0
     assert npflows.get_num_threads() == before
-
-
-def test_help_and_version(capsys):
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"npflows {npflows.__version__}\n"
-    for command in ([], ["fit"], ["score"], ["sample"], ["info"], ["verify"], ["plot"], ["demo"]):
-        assert main([*command, "--help"]) == 0
-        assert "None" not in capsys.readouterr().out
-
-
-def test_the_command_starts_without_what_it_does_not_need():
-    code = (
-        "import sys, npflows.cli; print([m for m in ('matplotlib', 'scipy.stats', 'scipy.optimize', 'pyarrow', 'tqdm') "
-        "if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-    done = subprocess.run([sys.executable, "-m", "npflows", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"npflows {npflows.__version__}\n"
-    done = subprocess.run([sys.executable, "-m", "npflows", "info", "nothing"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, "npflows: nothing: No such file or directory\n")

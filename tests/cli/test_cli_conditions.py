@@ -1,11 +1,11 @@
 """The command with conditions, weights and supports; `verify` and `plot`."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from command_cases import fails
 
 import npflows
 from npflows import support
@@ -37,17 +37,6 @@ def files(rows, tmp_path_factory):
     assert main(["fit", table, "-o", places["plain.npz"], *more]) == 0
     assert main(["fit", places["bare.npy"], "-o", places["bare.npz"], "--condition", "2,0", *more]) == 0
     return places
-
-
-def fails(capsys, *argv):
-    """The one line that a command which can't work prints."""
-    assert main(list(argv)) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("npflows")
-    assert "Traceback" not in err
-    return err
 
 
 def test_conditions_go_through_every_command(files, rows, tmp_path, capsys):
@@ -400,10 +389,3 @@ def test_the_kinds_of_a_support_file_are_those_of_the_library():
     from npflows.cli.inputs import KINDS
 
     assert set(KINDS) == {name for name in support.__all__ if name[0].islower()} - {"infer"}
-
-
-def test_the_command_starts_without_what_it_does_not_need():
-    names = "matplotlib", "npflows.verify", "npflows.plotting"
-    code = f"import sys, npflows.cli; print([m for m in {names} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"

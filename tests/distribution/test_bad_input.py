@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from helpers import refused
 
 from npflows import (
     IAF,
@@ -34,19 +35,6 @@ def maf(dim=2, **options):
     return MAF(dim, 2, (8,), rng=0, **options)
 
 
-def state(flow):
-    return flow.params, flow.standardize.table.copy(), dict(flow.history), flow._is_standardized
-
-
-def refuses(error, message, call, flow):
-    """The call raises, and leaves the flow as it was."""
-    before = state(flow)
-    with pytest.raises(error, match=message):
-        call(flow)
-    for a, b in zip(before, state(flow)):
-        np.testing.assert_array_equal(a, b)
-
-
 def numbered(table):
     """Cases as parameters whose ids are their names."""
     return pytest.mark.parametrize("case", list(table.values()), ids=list(table))
@@ -72,11 +60,11 @@ TABLES = {
 @pytest.mark.parametrize("method", ["log_prob", "forward", "nll_and_grad", "fit"])
 def test_a_wrong_table_is_refused(method, case):
     x, error, message = case
-    refuses(error, message, lambda flow: getattr(flow, method)(x), maf())
+    refused(error, message, lambda flow: getattr(flow, method)(x), maf())
 
 
 def test_a_transposed_table_is_recognised():
-    refuses(
+    refused(
         ValueError, r"x must have 2 columns, got shape \(2, 60\) \(is it transposed\?\)", lambda flow: flow.fit(X.T), maf()
     )
 
@@ -96,7 +84,7 @@ def test_images_of_another_shape_are_refused(method):
         ((30, 4, 4, 3), ""),
     ):
         message = rf"x must have shape \(n, 4, 4, 1\) or \(n, 16\), got \({', '.join(map(str, shape))}\){hint}$"
-        refuses(ValueError, message, lambda flow: getattr(flow, method)(np.zeros(shape)), glow)  # noqa: B023
+        refused(ValueError, message, lambda flow: getattr(flow, method)(np.zeros(shape)), glow)  # noqa: B023
 
 
 def test_few_images_are_no_transposed_table():
@@ -104,31 +92,31 @@ def test_few_images_are_no_transposed_table():
 
 
 def test_a_vector_given_to_fit_is_told_the_reshape():
-    refuses(ValueError, r"shape \(n, 1\), got a 1-D array of length 60; use x\.reshape\(-1, 1\)",
+    refused(ValueError, r"shape \(n, 1\), got a 1-D array of length 60; use x\.reshape\(-1, 1\)",
             lambda flow: flow.fit(X[:, 0]), maf(1))  # fmt: skip
-    refuses(ValueError, r"shape \(n, 2\), got a 1-D array of length 60; use x\.reshape\(-1, 2\)",
+    refused(ValueError, r"shape \(n, 2\), got a 1-D array of length 60; use x\.reshape\(-1, 2\)",
             lambda flow: flow.fit(X[:, 0]), maf())  # fmt: skip
-    refuses(ValueError, r"x must have shape \(n, 1\), got \(60,\).*x\.reshape\(-1, 1\)",
+    refused(ValueError, r"x must have shape \(n, 1\), got \(60,\).*x\.reshape\(-1, 1\)",
             lambda flow: flow.log_prob(X[:, 0]), maf(1))  # fmt: skip
 
 
 def test_an_empty_table_is_refused_where_it_has_no_meaning():
     empty = np.zeros((0, 2))
-    refuses(ValueError, "x is empty: fit needs at least one row", lambda flow: flow.fit(empty), maf())
-    refuses(ValueError, "x must have at least one row", lambda flow: flow.nll_and_grad(empty), maf())
-    refuses(ValueError, "validation_data is empty", lambda flow: flow.fit(X, validation_data=empty), maf())
+    refused(ValueError, "x is empty: fit needs at least one row", lambda flow: flow.fit(empty), maf())
+    refused(ValueError, "x must have at least one row", lambda flow: flow.nll_and_grad(empty), maf())
+    refused(ValueError, "validation_data is empty", lambda flow: flow.fit(X, validation_data=empty), maf())
     assert maf().log_prob(empty).shape == (0,)
 
 
 def test_nan_and_infinity_are_named_by_row_and_column():
     flow = maf()
     message = r'x has NaN or infinite values in 3 rows \(3, 17, 40\), columns 0, 1; .*on_invalid="drop"'
-    refuses(ValueError, message, lambda flow: flow.fit(HOLES), flow)
-    refuses(ValueError, "validation_data has NaN", lambda flow: flow.fit(X, validation_data=HOLES), flow)
+    refused(ValueError, message, lambda flow: flow.fit(HOLES), flow)
+    refused(ValueError, "validation_data has NaN", lambda flow: flow.fit(X, validation_data=HOLES), flow)
     many = X.copy()
     many[:50, 1] = np.nan
-    refuses(ValueError, r"50 rows \(0, 1, 2, 3, 4, \.\.\.\), columns 1;", lambda flow: flow.fit(many), flow)
-    refuses(
+    refused(ValueError, r"50 rows \(0, 1, 2, 3, 4, \.\.\.\), columns 1;", lambda flow: flow.fit(many), flow)
+    refused(
         ValueError, "the condition of x has NaN .* 3 rows", lambda flow: flow.fit(X, condition=HOLES), maf(condition_dim=2)
     )
 
@@ -155,7 +143,7 @@ def test_what_is_not_available_in_a_data_frame_counts_as_missing():
 
 def test_masked_values_count_as_missing():
     masked = np.ma.masked_array(X, np.isnan(HOLES))
-    refuses(ValueError, r"x has NaN or infinite values in 1 rows \(3\), columns 0", lambda flow: flow.fit(masked), maf())
+    refused(ValueError, r"x has NaN or infinite values in 1 rows \(3\), columns 0", lambda flow: flow.fit(masked), maf())
     assert np.flatnonzero(np.isnan(maf().log_prob(masked))).tolist() == [3]
 
 
@@ -166,7 +154,7 @@ def test_dropping_invalid_rows_is_like_cleaning_by_hand_and_says_so():
     assert caught[0].filename == __file__
     cleaned = maf().fit(HOLES[good], sample_weight=weight[good], **OPTIONS)
     np.testing.assert_array_equal(dropped.params, cleaned.params)
-    refuses(ValueError, "x has no row without NaN", lambda flow: flow.fit(X * np.nan, on_invalid="drop"), maf())
+    refused(ValueError, "x has no row without NaN", lambda flow: flow.fit(X * np.nan, on_invalid="drop"), maf())
 
 
 def test_a_constant_column_is_standardised_by_1_with_a_warning():
@@ -200,14 +188,14 @@ WEIGHTS = {
 def test_wrong_weights_are_refused(case):
     weight, message = case
     flow = maf()
-    refuses(ValueError, message, lambda flow: flow.fit(X, sample_weight=weight), flow)
-    refuses(ValueError, message, lambda flow: flow.nll_and_grad(X, weight), flow)
+    refused(ValueError, message, lambda flow: flow.fit(X, sample_weight=weight), flow)
+    refused(ValueError, message, lambda flow: flow.nll_and_grad(X, weight), flow)
     validation = message.replace("sample_weight", "validation_weight")
-    refuses(ValueError, validation, lambda flow: flow.fit(X, validation_data=X, validation_weight=weight), flow)
+    refused(ValueError, validation, lambda flow: flow.fit(X, validation_data=X, validation_weight=weight), flow)
 
 
 def test_weights_that_are_no_numbers_are_refused():
-    refuses(TypeError, "sample_weight must be an array of numbers", lambda f: f.fit(X, sample_weight=["a"] * 60), maf())
+    refused(TypeError, "sample_weight must be an array of numbers", lambda f: f.fit(X, sample_weight=["a"] * 60), maf())
 
 
 CONDITIONS = {
@@ -224,7 +212,7 @@ def test_a_wrong_condition_is_refused(case):
     flow = maf(condition_dim=dim)
     for call in (lambda flow: flow.log_prob(X, context), lambda flow: flow.fit(X, condition=context),
                  lambda flow: flow.sample(60, 0, condition=context)):  # fmt: skip
-        refuses(ValueError, message, call, flow)
+        refused(ValueError, message, call, flow)
 
 
 FIT = {
@@ -256,7 +244,7 @@ FIT = {
 @numbered(FIT)
 def test_a_wrong_option_of_fit_is_refused_before_anything_is_changed(case):
     options, error, message = case
-    refuses(error, message, lambda flow: flow.fit(X, **{"max_epochs": 1, **options}), maf())
+    refused(error, message, lambda flow: flow.fit(X, **{"max_epochs": 1, **options}), maf())
 
 
 SAMPLE = {
@@ -272,7 +260,7 @@ SAMPLE = {
 @pytest.mark.parametrize("method", ["sample", "generate", "sample_and_log_prob"])
 def test_wrong_arguments_of_sample_are_refused(method, case):
     arguments, error, message = case
-    refuses(error, message, lambda flow: getattr(flow, method)(*arguments), maf())
+    refused(error, message, lambda flow: getattr(flow, method)(*arguments), maf())
 
 
 BUILD = {
@@ -365,7 +353,7 @@ PARAMS = {
 @numbered(PARAMS)
 def test_wrong_parameters_are_refused(case):
     values, message = case
-    refuses(ValueError, message, lambda flow: setattr(flow, "params", values), maf())
+    refused(ValueError, message, lambda flow: setattr(flow, "params", values), maf())
 
 
 @pytest.mark.skipif(DISABLED, reason="NumPy warns of the overflow that is meant to happen")

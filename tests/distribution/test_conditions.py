@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers import fitted
 
 import npflows
 from npflows import (
@@ -47,10 +48,6 @@ def conditional(model="MAF", condition_dim=2, strength=0.3, **options):
     return flow
 
 
-def fitted(flow, x=X, **options):
-    return flow.fit(x, **{"max_epochs": 3, "batch_size": 100, "rng": 2, "progress": False, **options})
-
-
 def flat(x):
     return np.reshape(x, (*np.shape(x)[: -3 if np.ndim(x) > 3 else -1], -1))
 
@@ -69,7 +66,7 @@ CALLS = {
     "generate": lambda flow, c: flow.generate(40, 0, condition=c),
     "sample_and_log_prob": lambda flow, c: flow.sample_and_log_prob(40, 0, condition=c),
     "initialize": lambda flow, c: flow.initialize(X, condition=c),
-    "fit": lambda flow, c: fitted(flow, condition=c),
+    "fit": lambda flow, c: fitted(flow, X, condition=c),
 }
 
 
@@ -103,11 +100,18 @@ def test_sample_each_needs_conditions_as_well():
 
 def test_validation_rows_need_their_own_conditions():
     with pytest.raises(ValueError, match="this flow needs a condition"):
-        fitted(conditional(), condition=C, validation_data=X)
+        fitted(conditional(), X, condition=C, validation_data=X)
     with pytest.raises(ValueError, match="belong to validation_data, which is missing"):
-        fitted(conditional(), condition=C, validation_condition=C)
-    flow = fitted(conditional(), condition=C, validation_data=X[:10], validation_condition=C[:10], max_epochs=1,
-                  learning_rate=1e-30)  # fmt: skip
+        fitted(conditional(), X, condition=C, validation_condition=C)
+    flow = fitted(
+        conditional(),
+        X,
+        condition=C,
+        validation_data=X[:10],
+        validation_condition=C[:10],
+        max_epochs=1,
+        learning_rate=1e-30,
+    )
     assert flow.history["validation_loss"][0] == pytest.approx(-flow.log_prob(X[:10], C[:10]).mean(), rel=1e-5)
 
 
@@ -147,8 +151,13 @@ def test_sample_each_gives_n_samples_for_each_condition(model, monkeypatch):
 def test_samples_of_each_condition_are_where_it_says():
     centers = RNG.normal(size=(5, 2)) * 3
     c = np.repeat(centers, 200, axis=0)
-    flow = fitted(MAF(2, 2, (8,), condition_dim=2, rng=0), c + 0.1 * RNG.normal(size=c.shape), condition=c, max_epochs=60,
-                  learning_rate=1e-2)  # fmt: skip
+    flow = fitted(
+        MAF(2, 2, (8,), condition_dim=2, rng=0),
+        c + 0.1 * RNG.normal(size=c.shape),
+        condition=c,
+        max_epochs=60,
+        learning_rate=1e-2,
+    )
     samples = flow.sample_each(300, centers, 0)
     np.testing.assert_allclose(samples.mean(axis=1), centers, atol=0.2)
 
@@ -176,20 +185,20 @@ def test_a_condition_is_standardised_from_the_training_rows(model):
 
 def test_the_standardisation_of_conditions_is_weighted_set_once_and_forgotten_by_reset():
     weight = np.where(np.arange(40) < 20, 1.0, 3.0)
-    flow = fitted(conditional(), condition=C, sample_weight=weight, validation_fraction=0.0)
+    flow = fitted(conditional(), X, condition=C, sample_weight=weight, validation_fraction=0.0)
     loc = np.average(C, axis=0, weights=weight)
     np.testing.assert_allclose(flow._condition_front[0], loc)
     np.testing.assert_allclose(flow._condition_front[1], np.sqrt(np.average((C - loc) ** 2, axis=0, weights=weight)))
-    fitted(flow, condition=100 * C)
+    fitted(flow, X, condition=100 * C)
     np.testing.assert_allclose(flow._condition_front[0], loc)
     flow.reset(0)
     assert flow._condition_front.size == 0
-    assert fitted(conditional(), condition=C, standardize=False)._condition_front.size == 0
+    assert fitted(conditional(), X, condition=C, standardize=False)._condition_front.size == 0
 
 
 def test_a_constant_condition_is_no_trouble():
     c = np.column_stack([C[:, 0], np.full(40, 7.0)])
-    flow = fitted(conditional(), condition=c)
+    flow = fitted(conditional(), X, condition=c)
     assert np.isfinite(flow.log_prob(X, c)).all()
     assert np.isfinite(flow.log_prob(X, [0.0, 8.0])).all()
 
@@ -198,12 +207,12 @@ def test_a_condition_that_is_not_finite_is_named_and_dropped_if_wanted():
     c = C.copy()
     c[3, 1], c[5, 0] = np.nan, np.inf
     with pytest.raises(ValueError, match=r"the condition of x has NaN or infinite values in 2 rows \(3, 5\); clean"):
-        fitted(conditional(), condition=c)
+        fitted(conditional(), X, condition=c)
     with pytest.raises(ValueError, match=r"x or its condition has NaN or infinite values in 3 rows .*, columns 1; clean"):
         fitted(conditional(), np.where(np.arange(40)[:, None] == [50, 7, 50][: X.shape[1]], np.nan, X), condition=c)
     good = np.isfinite(c).all(axis=1)
     with pytest.warns(UserWarning, match="dropped 2 of 40 rows"):
-        dropped = fitted(conditional(), condition=c, on_invalid="drop")
+        dropped = fitted(conditional(), X, condition=c, on_invalid="drop")
     np.testing.assert_array_equal(dropped.params, fitted(conditional(), X[good], condition=C[good]).params)
     log_prob = dropped.log_prob(X, c)
     np.testing.assert_array_equal(np.isfinite(log_prob), good)
@@ -340,7 +349,7 @@ def test_a_flow_learns_what_each_class_looks_like():
 
 def test_a_class_that_no_training_row_has_is_no_trouble():
     labels = RNG.integers(0, 2, 40)
-    flow = fitted(MAF(2, 1, (8,), condition_dim=3, rng=0), condition=one_hot(labels, 3))
+    flow = fitted(MAF(2, 1, (8,), condition_dim=3, rng=0), X, condition=one_hot(labels, 3))
     assert np.isfinite(flow.log_prob(X, one_hot(2, 3))).all()
 
 

@@ -1,157 +1,15 @@
 """Queries of a flow agree with what is known exactly and with brute force, and their errors with how far off they are."""
 
-import functools
 import math
 
 import numpy as np
 import pytest
 import scipy.stats
+from query_cases import F8, brute_force, curved, deviations, gaussian, given_normal, normal, points_of
 from registry import randomize
 
-from npflows import MAF, LULinear, NeuralSplineFlow, NormalizingFlow, RealNVP, Standardize, StudentT, Uniform, support
+from npflows import MAF, NeuralSplineFlow, NormalizingFlow, RealNVP, Standardize, StudentT, Uniform, support
 from npflows.inference.queries import conditional, entropy, from_unit_cube, kl_divergence, marginal, mode, to_unit_cube
-
-F8 = {"dtype": "float64"}
-
-
-@functools.cache
-def gaussian(dim, dtype="float64"):
-    """A correlated normal distribution as a flow, its mean and its covariance."""
-    rng = np.random.default_rng(dim)
-    layer = LULinear(dim, "natural", dtype=dtype)
-    layer.params = np.concatenate([0.4 * rng.normal(size=dim * dim), rng.normal(size=dim)])
-    flow = NormalizingFlow([layer], dtype=dtype)
-    flow.standardize.set(rng.normal(size=dim), np.exp(0.5 * rng.normal(size=dim)))
-    mean = flow.inverse(np.zeros((1, dim)))[0][0]
-    root = (flow.inverse(np.eye(dim))[0] - mean).T
-    return flow, mean, root @ root.T
-
-
-def normal(mean, covariance, columns):
-    return scipy.stats.multivariate_normal(mean[columns], covariance[np.ix_(columns, columns)])
-
-
-def given_normal(mean, covariance, columns, given):
-    """The normal distribution of some columns where others have given values."""
-    held = list(given)
-    slope = covariance[np.ix_(columns, held)] @ np.linalg.inv(covariance[np.ix_(held, held)])
-    middle = mean[columns] + slope @ (np.array(list(given.values())) - mean[held])
-    return scipy.stats.multivariate_normal(
-        middle, covariance[np.ix_(columns, columns)] - slope @ covariance[np.ix_(held, columns)]
-    )
-
-
-@functools.cache
-def curved(dim, **options):
-    """A smooth flow that is not normal."""
-    options = {"activation": "tanh", "dtype": "float64", "rng": 0, **options}
-    return randomize(MAF(dim, 2, (12,), **options), seed=dim, strength=0.7)
-
-
-def points_of(flow, n):
-    """n points of each column between the outer quantiles of samples, as axes."""
-    low, high = np.quantile(flow.sample(4000, 1), (0.02, 0.98), axis=0)
-    return [np.linspace(*ends, n) for ends in zip(low, high)]
-
-
-def brute_force(flow, fixed, n=600):
-    """The density at values {column: value} of a flow of two or three columns, from a regular grid over the others."""
-    free = [i for i in range(flow.input_dim) if i not in fixed]
-    samples = flow.sample(4000, 2)
-    low, high = samples[:, free].min(0), samples[:, free].max(0)
-    axes = [np.linspace(a - 0.7 * (b - a), b + 0.7 * (b - a), n) for a, b in zip(low, high)]
-    rows = np.empty((n ** len(free), flow.input_dim))
-    rows[:, free] = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(free))
-    rows[:, list(fixed)] = list(fixed.values())
-    return np.exp(flow.log_prob(rows)).sum() * np.prod([axis[1] - axis[0] for axis in axes])
-
-
-def deviations(result, expected):
-    """Errors in units of the errors that were stated."""
-    return (result.density - expected) / result.error
-
-
-class TestUnitCube:
-    FLOWS = {
-        "normal": lambda dtype: gaussian(3, dtype)[0],
-        "student_t": lambda dtype: curved(3, base_distribution=StudentT(3, [1.5, 3.0, 30.0], dtype=dtype), dtype=dtype),
-        "uniform": lambda dtype: curved(3, base_distribution=Uniform(3, -1.0, [1.0, 2.0, 3.0], dtype=dtype), dtype=dtype),
-        "splines": lambda dtype: randomize(NeuralSplineFlow(3, 2, (8,), 4, activation="tanh", dtype=dtype, rng=0)),
-    }
-    for_every_flow = pytest.mark.parametrize("make", FLOWS.values(), ids=FLOWS)
-
-    @for_every_flow
-    def test_there_and_back_is_where_it_was(self, make):
-        flow = make("float64")
-        x = flow.sample(200, 0)
-        u = to_unit_cube(flow, x)
-        assert u.shape == x.shape
-        assert u.dtype == np.float64
-        assert ((u > 0) & (u < 1)).all()
-        np.testing.assert_allclose(from_unit_cube(flow, u), x, rtol=1e-9, atol=1e-9)
-        random = np.random.default_rng(1).random((200, 3))
-        np.testing.assert_allclose(to_unit_cube(flow, from_unit_cube(flow, random)), random, rtol=1e-9, atol=1e-12)
-
-    @for_every_flow
-    def test_its_volume_element_is_the_density(self, make):
-        flow = make("float64")
-        x, step = flow.sample(20, 3), 1e-5
-        shifts = step * np.eye(3)
-        ends = [to_unit_cube(flow, (x[:, None] + sign * shifts).reshape(-1, 3)).reshape(20, 3, 3) for sign in (1, -1)]
-        log_det = np.linalg.slogdet((ends[0] - ends[1]) / (2 * step))[1]
-        np.testing.assert_allclose(log_det, flow.log_prob(x), rtol=1e-4, atol=1e-4)
-
-    def test_samples_are_uniform_and_the_uniform_becomes_samples(self):
-        flow = curved(2)
-        for u in to_unit_cube(flow, flow.sample(5000, 0)).T:
-            assert scipy.stats.kstest(u, "uniform").pvalue > 1e-3
-        x = from_unit_cube(flow, np.random.default_rng(1).random((5000, 2)))
-        for ours, theirs in zip(x.T, flow.sample(5000, 2).T):
-            assert scipy.stats.ks_2samp(ours, theirs).pvalue > 1e-3
-
-    @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    @for_every_flow
-    def test_edges_of_the_cube_are_finite_points_with_density(self, make, dtype):
-        flow = make(dtype)
-        ends = [0.0, 1e-300, 1e-30, 1e-9, 0.5, 1 - 1e-9, 1 - 2**-53, 1.0]
-        u = np.stack(np.meshgrid(ends, ends, ends), -1).reshape(-1, 3)
-        x = from_unit_cube(flow, u)
-        assert np.isfinite(x).all()
-        assert np.isfinite(flow.log_prob(x)).all()
-        if flow.base.support is None:
-            alone = from_unit_cube(
-                NormalizingFlow([Standardize(3, dtype=dtype)], flow.base, dtype=dtype), np.c_[ends, ends, ends]
-            )
-            assert (np.diff(alone, axis=0) >= 0).all()
-
-    def test_one_row_comes_without_its_axis(self):
-        flow = curved(2)
-        u = np.array([0.2, 0.9])
-        x = from_unit_cube(flow, u)
-        assert x.shape == (2,)
-        np.testing.assert_array_equal(x, from_unit_cube(flow, [u, u])[0])
-        np.testing.assert_allclose(to_unit_cube(flow, x), u, rtol=1e-10)
-        np.testing.assert_array_equal(u, [0.2, 0.9])
-        assert from_unit_cube(flow, np.empty((0, 2))).shape == (0, 2)
-
-    def test_conditions_and_shapes_of_samples_are_those_of_the_flow(self):
-        flow = curved(2, condition_dim=1)
-        condition = np.array([[0.5], [-1.0], [2.0]])
-        x = flow.sample(3, 0, condition=condition)
-        u = to_unit_cube(flow, x, condition)
-        np.testing.assert_allclose(from_unit_cube(flow, u, condition), x, rtol=1e-9)
-        np.testing.assert_allclose(from_unit_cube(flow, u[0], condition[0]), x[0], rtol=1e-9)
-        assert np.isfinite(from_unit_cube(flow, [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]], condition)).all()
-        image = RealNVP((2, 2, 1), 2, (8,), dtype="float64", rng=0)
-        u = to_unit_cube(image, image.sample(3, 0))
-        assert u.shape == (3, 2, 2, 1)
-        assert from_unit_cube(image, u.reshape(3, 4)).shape == (3, 2, 2, 1)
-        assert from_unit_cube(image, u[0]).shape == (2, 2, 1)
-
-    @pytest.mark.parametrize("bad", [-1e-9, 1 + 1e-9, np.nan])
-    def test_outside_the_cube_is_refused(self, bad):
-        with pytest.raises(ValueError, match="u must lie between 0 and 1, got"):
-            from_unit_cube(curved(2), [[0.5, bad]])
 
 
 class TestMarginal:

@@ -1,10 +1,10 @@
 """Pictures: they are drawn for any table, leave matplotlib as it was, and say what to install where it is missing."""
 
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from picture_cases import coverage_found, png, uniform_pit, visible
 
 import npflows
 from npflows import plotting, support
@@ -12,22 +12,6 @@ from npflows.plotting.pairs import regions
 from npflows.plotting.style import MASSES, mass_levels
 
 matplotlib = pytest.importorskip("matplotlib")
-
-
-@pytest.fixture
-def x():
-    return np.random.default_rng(0).standard_normal((500, 3))
-
-
-def png(figure, tmp_path):
-    path = tmp_path / "picture.png"
-    figure.savefig(path)
-    assert path.stat().st_size > 1000
-    return path
-
-
-def visible(figure):
-    return [ax for ax in figure.axes if ax.get_visible()]
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
@@ -171,13 +155,6 @@ def test_training_curve_takes_a_flow(flow_1d):
     assert plotting.training_curve(flow_1d).axes[0].get_xlabel() == "epoch"
 
 
-@pytest.fixture(scope="module")
-def flow_1d():
-    flow = npflows.MAF(1, num_layers=1, hidden_dims=(4,), condition_dim=2, columns=["mass [kg]"], rng=0)
-    x = np.random.default_rng(0).standard_normal((50, 3))
-    return flow.fit(x[:, :1], condition=x[:, 1:], max_epochs=1, rng=0, progress=False)
-
-
 def test_density_1d_draws_a_line_for_each_condition(flow_1d, x, tmp_path):
     conditions = np.array([[0.0, 1], [2, 3]])
     figure = plotting.density_1d(flow_1d, condition=conditions, data=x[:, 0], n_points=50)
@@ -251,181 +228,6 @@ def test_density_2d_draws_density_regions_and_data(x, tmp_path):
 def test_densities_say_what_does_not_fit(function, d, c, arguments, message):
     with pytest.raises(ValueError, match=message):
         function(npflows.MAF(d, num_layers=1, hidden_dims=(4,), condition_dim=c, rng=0), **arguments)
-
-
-def uniform_pit(d, n=2000, power=1.0, weights=None):
-    """What `npflows.diagnostics.pit` would give."""
-    u = np.random.default_rng(0).uniform(size=(n, d)) ** power
-    return SimpleNamespace(u=u, weights=weights, statistic=np.arange(d) / 100, p_value=np.linspace(0.2, 0.9, d))
-
-
-@pytest.mark.parametrize(("d", "columns"), [(1, 1), (2, 3), (9, 5)])
-def test_latent_draws_a_histogram_and_quantiles_of_each_column(d, columns, tmp_path):
-    figure = plotting.latent(uniform_pit(d))
-    assert len(figure.axes) == 2 * columns
-    if d == 9:
-        assert figure.axes[0].get_title() == "latent column 5"
-    for i in range(columns):
-        band = figure.axes[i].patches[0].get_extents().transformed(figure.axes[i].transData.inverted())
-        values = figure.axes[i].patches[1].get_data().values
-        assert values.mean() == pytest.approx(1)
-        assert ((values >= band.y0) & (values <= band.y1)).mean() > 0.9
-        assert np.abs(figure.axes[columns + i].lines[-1].get_ydata()[50:-50]).max() < 0.15
-    png(figure, tmp_path)
-
-
-def test_latent_shows_what_is_not_uniform():
-    off = plotting.latent(uniform_pit(1, power=2.0))
-    assert off.axes[0].patches[1].get_data().values[0] > 3
-    assert off.axes[1].lines[-1].get_ydata()[100] < -0.3
-    edge = uniform_pit(2, n=30)
-    edge.u[:5], edge.u[5:7] = 0, 1
-    plotting.latent(edge, max_columns=1).canvas.draw()
-
-
-def test_latent_counts_rows_by_their_weights(tmp_path):
-    weights = np.random.default_rng(1).uniform(size=2000)
-    figure = plotting.latent(uniform_pit(2, weights=weights))
-    assert figure.axes[0].patches[1].get_data().values.mean() == pytest.approx(1)
-    assert np.abs(figure.axes[3].lines[-1].get_ydata()[60:-60]).max() < 0.2
-    png(figure, tmp_path)
-
-
-def coverage_found(d=3, n=500, levels=None):
-    levels = np.linspace(0.05, 0.95, 19) if levels is None else np.asarray(levels)
-    error = np.sqrt(levels * (1 - levels) / n)
-    return SimpleNamespace(levels=levels, error=error, ball=levels - error, interval=np.tile(levels[:, None], d))
-
-
-@pytest.mark.parametrize("d", [1, 3])
-@pytest.mark.parametrize("difference", [False, True])
-def test_calibration_draws_coverage_on_its_binomial_band(d, difference, tmp_path):
-    from scipy.stats import binom
-
-    figure = plotting.calibration(coverage_found(d), difference=difference)
-    ax = figure.axes[0]
-    assert len(ax.lines) == 1 + d + (d > 1)
-    found = ax.lines[-1].get_ydata()
-    if d > 1:
-        assert found[9] == pytest.approx(-np.sqrt(0.25 / 500) + 0.5 * (not difference))
-    band = ax.collections[0].get_paths()[0].vertices
-    half = band[np.isclose(band[:, 0], 0.5), 1]
-    wanted = binom.ppf([0.005, 0.995], 500, 0.5) / 500 - 0.5 * difference
-    np.testing.assert_allclose([half.min(), half.max()], wanted)
-    png(figure, tmp_path)
-    again = plotting.calibration(coverage_found(d, levels=[0.5, 0.9, 0.68]), ax, difference=difference)
-    assert again is figure
-
-
-def test_calibration_draws_ranks(tmp_path):
-    rng = np.random.default_rng(0)
-    counts = rng.multinomial(1000, np.full(16, 1 / 16), size=5)
-    found = SimpleNamespace(counts=counts, expected=62.5, band=(43, 84), p_value=np.full(5, 0.3), n_samples=255)
-    figure = plotting.calibration(found, columns=list("abcde"))
-    assert [ax.get_title() for ax in visible(figure)] == list("abcde")
-    png(figure, tmp_path)
-    axes = figure.axes[:5]
-    assert plotting.calibration(found, axes) is figure
-    with pytest.raises(ValueError, match="1 x 5 axes, got 2"):
-        plotting.calibration(found, axes[:2])
-    with pytest.raises(ValueError, match="names 1 columns, the ranks are of 5"):
-        plotting.calibration(found, columns=["a"])
-
-
-@pytest.mark.parametrize("difference", [False, True])
-def test_calibration_draws_tarp(difference, tmp_path):
-    level = np.linspace(0, 1, 21)
-    found = SimpleNamespace(level=level, coverage=level**1.1, error=np.full(21, 0.01), content=np.zeros(300), p_value=0.01)
-    figure = plotting.calibration(found, difference=difference)
-    np.testing.assert_allclose(figure.axes[0].lines[-1].get_ydata(), level**1.1 - level * difference)
-    png(figure, tmp_path)
-
-
-def test_diagnostics_are_told_apart():
-    with pytest.raises(TypeError, match="calibration draws what coverage, sbc_ranks and tarp_coverage"):
-        plotting.calibration(uniform_pit(2))
-    with pytest.raises(TypeError, match=r"latent draws what npflows.diagnostics.pit returns, got SimpleNamespace"):
-        plotting.latent(coverage_found())
-
-
-def test_what_the_diagnostics_return_can_be_drawn(flow_1d, x, tmp_path):
-    diagnostics = pytest.importorskip("npflows.diagnostics")
-    rows, condition = x[:200, :1], x[:200, 1:]
-    png(plotting.latent(diagnostics.pit(flow_1d, rows, condition)), tmp_path)
-    for found in (
-        diagnostics.coverage(flow_1d, rows, condition=condition),
-        diagnostics.sbc_ranks(flow_1d, rows, condition, 31, rng=0),
-        diagnostics.tarp_coverage(flow_1d, rows, condition, 31, rng=0),
-    ):
-        png(plotting.calibration(found), tmp_path)
-
-
-def shown(figure):
-    """What the only axes of a figure show: colours and opacity (height, width, 4)."""
-    return np.asarray(figure.axes[0].images[0].get_array())
-
-
-def test_images_lie_side_by_side_with_gaps(tmp_path):
-    grey = np.arange(5 * 8 * 6).reshape(5, 8, 6, 1)
-    figure = plotting.images(grey)
-    sheet = shown(figure)
-    assert sheet.shape == (8 + 1 + 8, 6 + 1 + 6 + 1 + 6, 4)  # 3 in a row
-    np.testing.assert_allclose(sheet[9:, :6, :3], np.repeat(grey[3] / grey.max(), 3, axis=2), atol=0.004)
-    assert (sheet[:8, :6, 3] == 1).all()
-    for blank in (sheet[8], sheet[:, 6], sheet[9:, 14:]):
-        assert (blank[..., 3] == 0).all()
-    png(figure, tmp_path)
-    assert plotting.images(grey, figure.axes[0], columns=5) is figure
-    np.testing.assert_array_equal(shown(plotting.images(grey, columns=9)), shown(plotting.images(grey[None])))
-    np.testing.assert_array_equal(shown(plotting.images(grey[0], limits=(0, 239))), sheet[:8, :6])
-
-
-def test_images_are_coloured_or_printed_in_black(tmp_path):
-    rng = np.random.default_rng(0)
-    coloured = rng.integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
-    sheet = shown(plotting.images(coloured, limits=(0, 255)))
-    assert sheet.shape == (17, 26, 4)
-    np.testing.assert_allclose(sheet[9:, 18:, :3], coloured[1, 2] / 255)
-    grey = rng.uniform(size=(4, 8, 8, 1))
-    grey[0, 2, 3] = np.nan
-    figure = plotting.images(grey, cmap="Greys", limits=(0, 0.5))
-    sheet = shown(figure)
-    assert sheet[2, 3, 3] == 0
-    np.testing.assert_allclose(sheet[:8, 9:], matplotlib.colormaps["Greys"](np.clip(2 * grey[1, ..., 0], 0, 1)))
-    png(figure, tmp_path)
-    png(plotting.images(np.full((3, 4, 4, 1), 7)), tmp_path)
-    png(plotting.images(np.full((1, 4, 4, 3), np.nan)), tmp_path)
-
-
-def test_images_have_titles(tmp_path):
-    figure = plotting.images(np.zeros((4, 8, 8, 1)), titles=list("abcd"), columns=4)
-    assert [text.get_text() for text in figure.axes[0].texts] == list("abcd")
-    assert shown(figure).shape == (2 + 8, 35, 4)
-    png(figure, tmp_path)
-
-
-def test_images_shows_what_a_flow_samples(tmp_path):
-    flow = npflows.Glow((4, 4, 1), 1, 1, (4,), levels=17, condition_dim=2, rng=0)
-    png(plotting.images(flow.sample(3, 0, condition=[0, 1])), tmp_path)
-    png(plotting.images(flow.sample_each(3, [[0, 1], [1, 0]], 0), limits=(0, 16)), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("given", "arguments", "message"),
-    [
-        (np.zeros((3, 8, 8)), {}, r"1 or 3 channels, got \(3, 8, 8\)"),
-        (np.zeros((8, 8)), {}, r"1 or 3 channels, got \(8, 8\)"),
-        (np.zeros((3, 8, 8, 2)), {}, "1 or 3 channels"),
-        (np.zeros((0, 8, 8, 1)), {}, "no image"),
-        (np.zeros((3, 8, 8, 1)), {"titles": ["a"]}, "titles names 1 images, there are 3"),
-        (np.zeros((3, 8, 8, 1)), {"limits": (2, 1)}, "limits must be two numbers, low < high"),
-        (np.zeros((3, 8, 8, 1)), {"limits": 2}, "limits must be two numbers, low < high"),
-        (np.zeros((3, 8, 8, 1)), {"columns": 0}, "columns must be a whole number of at least 1"),
-    ],
-)
-def test_images_says_what_does_not_fit(given, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        plotting.images(given, **arguments)
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg", "PNG"])

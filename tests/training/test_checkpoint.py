@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers import Killed, fitted, kill_after, same_bits
 
 import npflows
 from npflows import FlowFileError
@@ -17,18 +18,6 @@ WEIGHT = RNG.uniform(0.5, 1.5, 300)
 OTHER = RNG.normal(size=(50, 2))
 
 
-class Killed(Exception):
-    """The end of a run in the middle."""
-
-
-def kill_after(epochs):
-    def callback(flow, record):
-        if record["epoch"] == epochs:
-            raise Killed
-
-    return callback
-
-
 def maf():
     return npflows.MAF(2, 2, (8,), rng=1)
 
@@ -38,8 +27,7 @@ def generator(kind="PCG64", seed=5):
 
 
 def fit(flow=None, x=X, **options):
-    defaults = {"max_epochs": 6, "batch_size": 64, "learning_rate": 1e-2, "rng": 2, "progress": False}
-    return (flow or maf()).fit(x, **{**defaults, **options})
+    return fitted(flow or maf(), x, **{"max_epochs": 6, "learning_rate": 1e-2, **options})
 
 
 def interrupted(path, epochs=3, flow=None, x=X, **options):
@@ -57,14 +45,6 @@ def saved(path):
     """A checkpoint of a run that was killed."""
     interrupted(path)
     return path
-
-
-def same(a, b):
-    np.testing.assert_array_equal(a.params, b.params)
-    np.testing.assert_array_equal(a.standardize.table, b.standardize.table)
-    assert list(a.history) == list(b.history)
-    for name in set(a.history) - {"seconds"}:
-        np.testing.assert_array_equal(a.history[name], b.history[name], err_msg=name)
 
 
 RUNS = {
@@ -87,15 +67,15 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(name, path):
     options = RUNS[name]
     whole = fit(**options)
     interrupted(path, **options)
-    same(fit(checkpoint=path, resume=True, **options), whole)
-    same(fit(checkpoint=path, resume=True, **options), whole)  # once more: there is nothing left to do
+    same_bits(fit(checkpoint=path, resume=True, **options), whole)
+    same_bits(fit(checkpoint=path, resume=True, **options), whole)  # once more: there is nothing left to do
 
 
 @pytest.mark.parametrize("kind", ["PCG64", "MT19937", "Philox", "SFC64"])
 def test_every_kind_of_generator_goes_on(kind, path):
     whole = fit(rng=generator(kind))
     interrupted(path, rng=generator(kind))
-    same(fit(checkpoint=path, resume=True, rng=generator(kind, 99)), whole)
+    same_bits(fit(checkpoint=path, resume=True, rng=generator(kind, 99)), whole)
 
 
 def test_a_run_without_a_seed_goes_on_with_its_own_split(path):
@@ -103,7 +83,7 @@ def test_a_run_without_a_seed_goes_on_with_its_own_split(path):
     with pytest.raises(Killed):
         fit(rng=None, checkpoint=path, callbacks=[lambda flow, _: states.append(flow.params), kill_after(3)])
     resumed = [fit(checkpoint=path, resume=True, rng=None, callbacks=[kill_after(99)]) for _ in range(2)]
-    same(*resumed)
+    same_bits(*resumed)
     assert len(resumed[0].history["epoch"]) == 6
     assert len(states) == 3
 
@@ -111,11 +91,11 @@ def test_a_run_without_a_seed_goes_on_with_its_own_split(path):
 def test_a_run_killed_twice_and_before_the_first_epoch_goes_on(path):
     for epochs in (1, 2, 5):
         interrupted(path, epochs, resume=True)  # the first finds no file and starts anew
-    same(fit(checkpoint=path, resume=True), fit())
+    same_bits(fit(checkpoint=path, resume=True), fit())
 
 
 def test_without_resume_a_checkpoint_is_written_anew(saved):
-    same(fit(checkpoint=saved), fit())
+    same_bits(fit(checkpoint=saved), fit())
     with np.load(saved) as content:
         assert json.loads(str(content["about"]))["history"]["epoch"] == [1, 2, 3, 4, 5, 6]
 
@@ -143,7 +123,7 @@ def test_an_interrupted_write_leaves_the_last_checkpoint(monkeypatch, path):
         fit(checkpoint=path)
     assert [file.name for file in path.parent.iterdir()] == ["run.npz"]
     monkeypatch.undo()
-    same(fit(checkpoint=path, resume=True), fit())
+    same_bits(fit(checkpoint=path, resume=True), fit())
 
 
 OTHERS = {

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import fitted
 
 import npflows
 from npflows import MAF, NeuralSplineFlow
@@ -21,10 +22,6 @@ ANY = "ignore:x.*:UserWarning"
 
 def maf(dim=3, **options):
     return MAF(dim, 2, (8,), columns=list("abcdefgh")[:dim], rng=1, **options)
-
-
-def fitted(x, flow=None, **options):
-    return (flow or maf()).fit(x, **{"max_epochs": 3, "batch_size": 64, "rng": 2, "progress": False, **options})
 
 
 def rows_of(x, flow=None, missing=99.0, weight=None, condition=None):
@@ -62,44 +59,44 @@ def test_left_out_rows_are_counted_and_are_like_cleaning_by_hand(marked):
     missing, x = MARKED[marked]
     message = f"x: dropped {(~WHOLE).sum()} of 300 rows, which have missing entries"
     with pytest.warns(UserWarning, match=message) as caught:
-        flow = fitted(x, missing=missing)
+        flow = fitted(maf(), x, missing=missing)
     assert (len(caught), caught[0].filename) == (1, __file__)
-    np.testing.assert_array_equal(flow.params, fitted(X[WHOLE]).params)
+    np.testing.assert_array_equal(flow.params, fitted(maf(), X[WHOLE]).params)
 
 
 def test_marks_are_compared_in_the_tables_own_precision():
     x = np.where(GONE, -99.9, X).astype(np.float32)
     with pytest.warns(UserWarning, match="which have missing entries"):
-        flow = fitted(x, missing=-99.9)
-    np.testing.assert_array_equal(flow.params, fitted(X.astype(np.float32)[WHOLE]).params)
+        flow = fitted(maf(), x, missing=-99.9)
+    np.testing.assert_array_equal(flow.params, fitted(maf(), X.astype(np.float32)[WHOLE]).params)
     whole = np.where(GONE, -1, (10 * X).astype(int) + 50)
     with pytest.warns(UserWarning, match="which have missing entries"):
-        flow = fitted(whole, missing=-1)
-    np.testing.assert_array_equal(flow.params, fitted(whole[WHOLE]).params)
-    np.testing.assert_array_equal(fitted(whole, missing=[-1.5, "nan"]).params, fitted(whole).params)
+        flow = fitted(maf(), whole, missing=-1)
+    np.testing.assert_array_equal(flow.params, fitted(maf(), whole[WHOLE]).params)
+    np.testing.assert_array_equal(fitted(maf(), whole, missing=[-1.5, "nan"]).params, fitted(maf(), whole).params)
 
 
 def test_a_mark_counts_in_its_own_column_alone():
     x = np.where([False, True, False], X + 99.0, X)
     x[4, 0] = x[8, 1] = 99.0
     with pytest.warns(UserWarning, match="x: dropped 1 of 300 rows"):
-        flow = fitted(x, missing={"a": 99.0})
-    np.testing.assert_array_equal(flow.params, fitted(np.delete(x, 4, axis=0)).params)
+        flow = fitted(maf(), x, missing={"a": 99.0})
+    np.testing.assert_array_equal(flow.params, fitted(maf(), np.delete(x, 4, axis=0)).params)
 
 
 @pytest.mark.parametrize("how", ["drop", "impute"])
 def test_where_nothing_is_missing_nothing_is_said_or_changed(how):
-    np.testing.assert_array_equal(fitted(X, missing=99.0, on_missing=how).params, fitted(X).params)
+    np.testing.assert_array_equal(fitted(maf(), X, missing=99.0, on_missing=how).params, fitted(maf(), X).params)
 
 
 def test_without_missing_nan_is_a_matter_of_on_invalid():
     x = np.where(GONE, np.nan, X)
     with pytest.raises(ValueError, match=f"NaN or infinite values in {(~WHOLE).sum()} rows"):
-        fitted(x)
+        fitted(maf(), x)
     x[1], x[2, 0] = X[1], 99.0
     for how in ("drop", "impute"):
         with pytest.raises(ValueError, match="NaN or infinite values in"), pytest.warns(UserWarning, match="missing"):
-            fitted(x, missing=99.0, on_missing=how)
+            fitted(maf(), x, missing=99.0, on_missing=how)
 
 
 def test_what_is_not_declared_in_an_incomplete_row_is_still_invalid():
@@ -107,9 +104,9 @@ def test_what_is_not_declared_in_an_incomplete_row_is_still_invalid():
     x[7, 1] = np.inf
     message = r"x has NaN or infinite values in 1 rows \(7\), columns 1;"
     with pytest.raises(ValueError, match=message), pytest.warns(UserWarning, match="missing"):
-        fitted(x, missing="nan", on_missing="impute")
+        fitted(maf(), x, missing="nan", on_missing="impute")
     with pytest.warns(UserWarning, match="missing|dropped 1 of 300 rows with NaN or infinite"):
-        fitted(x, missing="nan", on_missing="impute", on_invalid="drop")
+        fitted(maf(), x, missing="nan", on_missing="impute", on_invalid="drop")
 
 
 def test_filled_rows_are_counted():
@@ -118,7 +115,7 @@ def test_filled_rows_are_counted():
         "those of a complete row, drawn from the 10 nearest in the entries that it has"
     )
     with pytest.warns(UserWarning, match=message) as caught:
-        flow = fitted(HOLES, missing=99.0, on_missing="impute")
+        flow = fitted(maf(), HOLES, missing=99.0, on_missing="impute")
     assert (len(caught), caught[0].filename) == (1, __file__)
     assert flow.effective_rows == 270  # a tenth is held out; nothing is dropped
 
@@ -219,7 +216,7 @@ def test_validation_rows_are_no_source_and_are_filled_once():
         drawn = part.take(np.arange(n), RNG)[0][gone, 0]
         assert np.isin(drawn, X[150:][WHOLE[150:], 0]).all()
     with pytest.warns(UserWarning, match="x: .* missing|validation_data: .* entries are missing in .* of 100 rows"):
-        flow = fitted(HOLES, missing=99.0, on_missing="impute", validation_data=HOLES[:100], learning_rate=1e-30)
+        flow = fitted(maf(), HOLES, missing=99.0, on_missing="impute", validation_data=HOLES[:100], learning_rate=1e-30)
     assert len(set(flow.history["validation_loss"])) == 1
     assert len(set(flow.history["train_loss"])) == 3  # drawn anew
 
@@ -230,17 +227,17 @@ def test_a_fit_is_reproducible_on_any_number_of_threads_and_after_a_resume(tmp_p
     flows = []
     for n in (1, 3):
         npflows.set_num_threads(n)
-        flows.append(fitted(HOLES, **options))
+        flows.append(fitted(maf(), HOLES, **options))
     path = tmp_path / "run.npz"
-    fitted(HOLES, **options, checkpoint=path, callbacks=lambda flow, record: record["epoch"] == 2)
-    flows.append(fitted(HOLES, **options, checkpoint=path, resume=True))
+    fitted(maf(), HOLES, **options, checkpoint=path, callbacks=lambda flow, record: record["epoch"] == 2)
+    flows.append(fitted(maf(), HOLES, **options, checkpoint=path, resume=True))
     for flow in flows[1:]:
         np.testing.assert_array_equal(flow.params, flows[0].params)
         assert flow.history["validation_loss"] == flows[0].history["validation_loss"]
-    assert not np.array_equal(fitted(HOLES, **options, rng=3).params, flows[0].params)
+    assert not np.array_equal(fitted(maf(), HOLES, **options, rng=3).params, flows[0].params)
     for other in ({}, {"missing": 99.0}, {"missing": {"a": 99.0}, "on_missing": "impute"}):
         with pytest.raises(npflows.FlowFileError, match="belongs to another run"):
-            fitted(HOLES, max_epochs=4, checkpoint=path, resume=True, **other)
+            fitted(maf(), HOLES, max_epochs=4, checkpoint=path, resume=True, **other)
 
 
 def test_any_kind_of_table_gives_the_same_and_is_not_written_to(tmp_path):
@@ -250,7 +247,7 @@ def test_any_kind_of_table_gives_the_same_and_is_not_written_to(tmp_path):
     flows = []
     for table in tables:
         with pytest.warns(UserWarning, match="missing"):
-            flows.append(fitted(table, missing=99.0, on_missing="impute"))
+            flows.append(fitted(maf(), table, missing=99.0, on_missing="impute"))
     for flow, table in zip(flows, tables):
         np.testing.assert_allclose(flow.params, flows[0].params, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(table, x)
@@ -265,7 +262,7 @@ def test_what_the_table_would_have_told_is_learnt_from_incomplete_rows():
     x = truth.copy()
     x[(first > 0) & (rng.random(4000) < 0.9), 1] = 99.0
     dropped, imputed = (
-        fitted(x, maf(2), missing=99.0, on_missing=how, max_epochs=30, learning_rate=1e-2) for how in ("drop", "impute")
+        fitted(maf(2), x, missing=99.0, on_missing=how, max_epochs=30, learning_rate=1e-2) for how in ("drop", "impute")
     )
     held_out = np.random.default_rng(1).normal(size=(2000, 2)) @ [[1.0, 1.0], [0.0, 0.5]]
     assert dropped.sample(4000, 0)[:, 1].mean() < -0.4
@@ -282,13 +279,13 @@ def test_marks_may_lie_outside_the_support_and_observed_values_may_not():
     holes = np.where(GONE, -1.0, x)
     support = [positive(), interval(0, 1), integer(0, 3)]
     for how in ("drop", "impute"):
-        flow = fitted(holes, maf(support=support), missing=-1, on_missing=how)
+        flow = fitted(maf(support=support), holes, missing=-1, on_missing=how)
         assert np.isfinite(flow.log_prob(x)).all()
     holes[7, 1] = 2.0
     with pytest.raises(ValueError, match=r"x has values outside their support, .*: b \(1 rows, Interval"):
-        fitted(holes, maf(support=support), missing=-1, on_missing="impute")
+        fitted(maf(support=support), holes, missing=-1, on_missing="impute")
     with pytest.raises(ValueError, match=rf"outside their support, .*: a \({GONE[:, 0].sum()} rows"):
-        fitted(holes, maf(support=support))
+        fitted(maf(support=support), holes)
 
 
 @pytest.mark.filterwarnings("ignore:x.* entries are missing:UserWarning")
@@ -297,7 +294,7 @@ def test_a_row_without_any_entry_is_left_out():
     x[[3, 5]] = 99.0
     gone = int((x == 99).any(axis=1).sum())
     with pytest.warns(UserWarning, match="x: dropped 2 of 300 rows, which have no entry that is not missing"):
-        flow = fitted(x, missing=99.0, on_missing="impute", validation_fraction=0.0)
+        flow = fitted(maf(), x, missing=99.0, on_missing="impute", validation_fraction=0.0)
     assert flow.effective_rows == 298
     assert gone > 2
 
@@ -307,14 +304,14 @@ def test_no_complete_row_is_an_error_that_changes_nothing():
     x[np.arange(300), np.arange(300) % 3] = 99.0
     before = flow.params
     with pytest.raises(ValueError, match="x has no row without missing entries"):
-        fitted(x, flow, missing=99.0)
+        fitted(flow, x, missing=99.0)
     with (
         pytest.raises(ValueError, match="x has no complete row among those to train on"),
         pytest.warns(UserWarning, match="entries are missing in 300 of 300 rows"),
     ):
-        fitted(x, flow, missing=99.0, on_missing="impute")
+        fitted(flow, x, missing=99.0, on_missing="impute")
     with pytest.raises(ValueError, match="x has no row with an entry that is not missing"):
-        fitted(np.full((5, 3), 99.0), flow, missing=99.0, on_missing="impute")
+        fitted(flow, np.full((5, 3), 99.0), missing=99.0, on_missing="impute")
     np.testing.assert_array_equal(flow.params, before)
     assert (flow.history, flow._is_standardized, flow.effective_rows) == ({}, False, None)
 
@@ -336,4 +333,4 @@ WRONG = {
 def test_wrong_arguments_are_refused(case):
     options, message = WRONG[case]
     with pytest.raises(ValueError, match=message):
-        fitted(X, **options)
+        fitted(maf(), X, **options)

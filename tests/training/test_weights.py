@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers import fitted
 
 import npflows
 from npflows import MAF, ConditionalRealNVP, NeuralSplineFlow, RealNVP
@@ -38,10 +39,6 @@ def flow_of(model, strength=0.2):
 
 def given(flow, rows=slice(None), name="condition"):
     return {name: C[rows]} if flow.condition_dim else {}
-
-
-def fitted(flow, x, **options):
-    return flow.fit(x, **{"max_epochs": 3, "batch_size": 64, "rng": 2, "progress": False, **options})
 
 
 @for_every_model
