@@ -341,8 +341,8 @@ def test_a_flow_learns_what_each_class_looks_like():
     flow = ConditionalRealNVP(2, 3, 4, (16,), rng=0)
     fitted(flow, x, condition=one_hot(labels), max_epochs=60, learning_rate=1e-2)
     samples = flow.sample_each(2000, one_hot([0, 1, 2]), 3)
-    np.testing.assert_allclose(samples.mean(axis=1), centers, atol=0.25)
-    np.testing.assert_allclose(samples.std(axis=1), np.repeat(spreads[:, None], 2, axis=1), rtol=0.3)
+    np.testing.assert_allclose(samples.mean(axis=1), centers, atol=0.5)  # they lie 4 to 7 apart
+    np.testing.assert_allclose(samples.std(axis=1), np.repeat(spreads[:, None], 2, axis=1), rtol=0.4)  # a factor of 2
     scores = np.column_stack([flow.log_prob(x, one_hot(k, 3)) for k in range(3)])
     assert (scores.argmax(axis=1) == labels).mean() > 0.97
 

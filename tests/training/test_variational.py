@@ -78,10 +78,10 @@ def smaller_share(tempering, seed):
 
 
 def test_tempering_keeps_both_modes():
-    kept, lost = ([smaller_share(tempering, seed) for seed in (1, 2, 4, 5)] for tempering in (0.8, 0.0))
-    assert min(kept) > 0.15
-    assert np.mean(kept) > 0.25
-    assert min(lost) < 0.05, "both modes are kept without tempering: the test shows nothing"
+    """The smaller mode has 0.3 of the mass, and half of it in an ordinary run; a mode that is lost has next to nothing."""
+    kept, lost = ([smaller_share(tempering, seed) for seed in range(5)] for tempering in (0.8, 0.0))
+    assert np.median(kept) > 0.15
+    assert min(lost) < 0.03, "both modes are kept without tempering: the test shows nothing"
 
 
 KEYS = ["round", "step", "elbo", "validation_elbo", "ess", "tempering", "learning_rate", "gradient_norm", "skipped_steps",
