@@ -167,9 +167,10 @@ def test_the_masses_of_all_whole_numbers_add_up_to_one():
 
 
 def test_frequencies_of_whole_numbers_are_learnt():
+    """Within half of what tells the rarest from the next, 0.15."""
     flow, frequencies = on_whole_numbers()
-    np.testing.assert_allclose(np.exp(flow.log_prob(np.arange(5.0).reshape(-1, 1), draws=500)), frequencies, atol=0.03)
-    np.testing.assert_allclose(np.bincount(flow.sample(20000, 0)[:, 0].astype(int)) / 20000, frequencies, atol=0.03)
+    np.testing.assert_allclose(np.exp(flow.log_prob(np.arange(5.0).reshape(-1, 1), draws=500)), frequencies, atol=0.075)
+    np.testing.assert_allclose(np.bincount(flow.sample(20000, 0)[:, 0].astype(int)) / 20000, frequencies, atol=0.075)
 
 
 def test_nll_of_whole_numbers_is_a_bound_from_above_and_repeatable():

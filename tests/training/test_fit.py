@@ -21,10 +21,10 @@ def maf(layers=2, **options):
     return npflows.MAF(2, layers, (8,), rng=1, **options)
 
 
-def full_batch(x, **options):
+def full_batch(x, flow=None, **options):
     """A fit in which every step sees all rows, so that their order is all but irrelevant."""
     options = {"max_epochs": 40, "batch_size": len(x), "learning_rate": 1e-2, "validation_fraction": 0.0, **options}
-    return fitted(maf(), x, **options)
+    return fitted(flow or maf(), x, **options)
 
 
 def nll(flow, x=OTHER, weight=None):

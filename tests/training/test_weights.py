@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 
+import helpers
 import numpy as np
 import pytest
 from helpers import fitted
@@ -113,7 +114,7 @@ def test_weights_that_are_worth_few_rows_are_a_warning():
     weight = np.where(np.arange(80) < 10, 1.0, 1e-3)
     with pytest.warns(UserWarning, match=r"the weights are worth 10\.1 rows only, of 80: a few rows have most") as caught:
         fitted(maf(), X, sample_weight=weight, validation_fraction=0.0)
-    assert caught[0].filename == __file__
+    assert caught[0].filename == helpers.__file__
     fitted(maf(), X, sample_weight=np.where(np.arange(80) < 25, 1.0, 1e-3), validation_fraction=0.0)
     fitted(maf(), X[:15])  # few rows, and that is not the weights' doing
     fitted(maf(), X[:15], sample_weight=WEIGHT[:15])
