@@ -99,9 +99,9 @@ def program_of(obj, with_base=True):
         return Program((), obj.input_dim, obj.input_dim, standardized=True)
     if not hasattr(obj, "flow_layers"):
         return Program(of_layers(*zip(*obj.leaves())), obj.input_dim, obj.input_dim, condition_dim=obj.condition_dim)
-    embedding = obj._embedding and Placed(of_network(obj._embedding._network), obj._offsets[-2])
+    embedding = obj.conditioning.embedding and Placed(of_network(obj.conditioning.embedding._network), obj._offsets[-2])
     return Program(
-        of_layers(*zip(*obj._leaves)) if obj._leaves else (),
+        of_layers(*zip(*obj.leaves)) if obj.leaves else (),
         obj.latent_dim,
         obj.latent_dim,
         base=Placed(of_layer(obj.base), obj._offsets[-1]) if with_base else None,

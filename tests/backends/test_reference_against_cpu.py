@@ -53,7 +53,7 @@ def test_the_density_is_the_same(name, dtype, tolerance):
     flow = build(name, dtype)
     x, given = source(flow, 6, "forward"), condition(flow, 6)
     if flow.support is not None:
-        x = flow._support.to_unconstrained(x).t
+        x = flow.preprocessing.to_unconstrained(x).t
     ours, compiled = BACKEND.compile(program_of(flow), flow.dtype), flow.executable()
     options = {"dlog": np.ones(6), "input": True}
     own, expected = (evaluation.pullback(e, flow.state(), x, given, **options) for e in (ours, compiled))

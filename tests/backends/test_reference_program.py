@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from npflows.training.adam import Adam
 
 import npflows
+from npflows.backends.cpu.adam import Adam
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS
 from npflows.backends.reference import BACKEND
 from npflows.core import evaluation
@@ -229,7 +229,7 @@ def test_a_network_by_itself():
     flow = npflows.ConditionalNormalizingFlow(
         [npflows.CouplingLayer([1, 0], (4,), condition_dim=2, rng=0)], condition_dim=3, embedding_dims=(5, 2), rng=0
     )
-    embedding = flow._embedding
+    embedding = flow.conditioning.embedding
     x = np.random.default_rng(0).normal(size=(7, 3))
     operation = Mlp((5,), embedding.activation, n_in=3, n_out=2)
     own = BACKEND.network(operation, embedding.parameters.theta, x)
