@@ -30,7 +30,8 @@ class Chain(ImageLayer, abstract=True):
             for name, part in self.parts.items()
             for p in part.parameters.entries
         ]
-        super().__init__(first.input_dim, parameters, dtype=dtype)
+        condition_dim = max(part.condition_dim for part in self.parts.values())
+        super().__init__(first.input_dim, parameters, condition_dim=condition_dim, dtype=dtype)
         self._bind_parts()
 
     def bind(self, part: np.ndarray) -> None:

@@ -85,7 +85,7 @@ class Split(Chain):
     """Leave half of the channels behind; the first half goes on to the next layers of a flow.
 
     The values of a result are the first half of the channels, pixel by pixel, then the second half.  With
-    `split_prior="learned"` the second half is standardised by a mean and a scale that one convolution gives from the first
+    `split_prior="learned"` the second half is standardized by a mean and a scale that one convolution gives from the first
     half, which is a normal density of what is left behind, given what goes on (Kingma and Dhariwal 2018, arXiv:1807.03039,
     and its code); it starts as the standard normal, and its scale is bounded: one that is linear in what goes on explodes
     far out.
@@ -128,7 +128,6 @@ class Split(Chain):
             )  # fmt: skip
             parts = {"prior": prior, **parts}
         super().__init__(parts, dtype=dtype)
-        self.condition_dim = width if self.split_prior == "learned" else 0
 
     @property
     def onward_shape(self) -> tuple[int, ...]:
