@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from npflows.base.base import Base
 from npflows.core.checks import as_dtype, as_int, as_rng, as_shape, as_widths
@@ -146,12 +146,14 @@ class NormalizingFlow(TransformedDistribution):
         """Write the flow to one .npz file, in full or not at all; `npflows.load` reads it."""
         save(self, path)
 
-    def verify(self, x: object, condition: object = None, rng: object = None, **options: Any) -> VerificationReport:
+    def verify(
+        self, x: ArrayLike, condition: ArrayLike | None = None, rng: int | np.random.Generator | None = None, **options: Any
+    ) -> VerificationReport:
         """A certificate of exactness at rows of x: see `npflows.verify.verify`; it is kept as `verification`, and saved."""
         self.verification = verify(self, x, condition, rng, **options)
         return self.verification
 
-    def reset(self: _Flow, rng: object = None) -> _Flow:
+    def reset(self: _Flow, rng: int | np.random.Generator | None = None) -> _Flow:
         """Start afresh: new first weights, no standardization, no history."""
         self.parameters.theta[:] = construct(type(self), self.arguments, as_rng(rng)).parameters.theta
         self._forget()

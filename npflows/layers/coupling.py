@@ -59,7 +59,7 @@ class Coupling(Layer, abstract=True):
     def operation(self) -> operations.Coupling:
         return self._operation
 
-    def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
+    def initialize(self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None) -> None:
         """Set the activation normalizations of a convolutional network from rows x (n, input_dim) that enter the layer;
         other networks have none."""
         network = self._operation.conditioner
@@ -71,7 +71,7 @@ class Coupling(Layer, abstract=True):
         self.initialized = True
 
 
-def features_of(mask: np.ndarray, circular: np.ndarray) -> int:
+def features_of(mask: NDArray[np.int64], circular: NDArray[np.bool_]) -> int:
     """The number of inputs of a coupling's network: two of each kept value on a circle, one of the others."""
     return int((mask == 1).sum() + ((mask == 1) & circular).sum())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from npflows.core import operations
 from npflows.core.checks import as_choice, as_int
@@ -19,12 +20,12 @@ class Rearrangement(ImageLayer, abstract=True):
 
     _draws = False
 
-    def __init__(self, num_channels: int, *, image_size: object = None, dtype: object = "float32") -> None:
+    def __init__(self, num_channels: int, *, image_size: object = None, dtype: DTypeLike = "float32") -> None:
         self.num_channels, self.image_size = as_int(num_channels, "num_channels"), as_image_size(image_size)
         self.order = self._order(self.sample_shape)
         super().__init__(self.order.size, [], dtype=dtype)
 
-    def _order(self, shape: tuple[int, ...]) -> np.ndarray:
+    def _order(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
         """order[k] is the value that comes k-th."""
         raise NotImplementedError
 
@@ -45,7 +46,7 @@ class Squeeze(Rearrangement):
     dtype : {"float32", "float64"}
     """
 
-    def _order(self, shape: tuple[int, ...]) -> np.ndarray:
+    def _order(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
         if len(shape) == 1:
             return np.arange(shape[0])
         height, width, channels = shape
@@ -71,7 +72,7 @@ class Squeeze(Rearrangement):
 class _FirstChannels(Rearrangement):
     """The first half of the channels of all pixels before the second half."""
 
-    def _order(self, shape: tuple[int, ...]) -> np.ndarray:
+    def _order(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
         index = np.arange(np.prod(shape)).reshape(-1, shape[-1])
         half = shape[-1] // 2
         return np.concatenate([index[:, :half].ravel(), index[:, half:].ravel()])
@@ -111,7 +112,7 @@ class Split(Chain):
         *,
         image_size: tuple[int, int] | None = None,
         condition_dim: int = 0,
-        dtype: object = "float32",
+        dtype: DTypeLike = "float32",
     ) -> None:
         self.num_channels = as_int(num_channels, "num_channels")
         self.image_size = as_image_size(image_size)
