@@ -1,4 +1,7 @@
-"""What does not belong: rows to which a flow, fitted to good ones, gives less density than it gives to nearly all of those.
+"""Anomaly detection
+=================
+
+What does not belong: rows to which a flow, fitted to good ones, gives less density than it gives to nearly all of those.
 
 The threshold is the 1 % quantile of the training rows' log-likelihoods, so that about 1 % of good rows are called anomalous
 by mistake, and held-out ones tell how nearly.  Three faults are put into held-out galaxies: one band 0.15 magnitudes off,
@@ -7,6 +10,8 @@ company: limits on single columns can't see it, and one Gaussian, whose density 
 first and the last.
 
 `npflows.sklearn.FlowOutlierDetector` is the same as a scikit-learn estimator.
+
+As a script::
 
     python examples/anomaly_detection.py [--quick] [-o anomaly_detection.png]
 """

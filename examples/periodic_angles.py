@@ -1,10 +1,15 @@
-"""Angles have no ends: a density on a torus, learnt with `support=periodic` and, for comparison, without.
+"""A density of angles
+===================
+
+Angles have no ends: a density on a torus, learnt with `support=periodic` and, for comparison, without.
 
 The two torsion angles of a peptide gather in a few shapes, one of them across the seam where 180 and -180 degrees meet.
 Told that the columns are circles, the flow is continuous there.  On the line it sees one cloud cut into four pieces, puts
 some density where there are no angles at all, and jumps at the seam.  Each component is a von Mises distribution of phi
 times one of psi whose centre moves with phi, so that the truth is known exactly.  The picture runs from 0 to 360 degrees,
 so that the seam lies in its middle.
+
+As a script::
 
     python examples/periodic_angles.py [--quick] [-o periodic_angles.png]
 """

@@ -1,4 +1,7 @@
-"""How far is a galaxy, given its brightness in six bands?  A density p(redshift | magnitudes and their errors).
+"""Photometric redshifts
+=====================
+
+How far is a galaxy, given its brightness in six bands?  A density p(redshift | magnitudes and their errors).
 
 A spectrum tells the redshift of a galaxy, but most galaxies have only been photographed.  A flow conditioned on the
 photometry gives each of them a whole density, with two peaks where two distances fit.  For one column a flow is its own
@@ -10,6 +13,8 @@ of errors.  Dropout keeps the densities from being too narrow: without it the in
 
 Without a path, 2,000 galaxies that come with the examples (data/README.txt) show how it goes; the numbers of the picture
 in docs are of the full table.
+
+As a script::
 
     python examples/photometric_redshifts.py [dc2_photometry.npz] [--quick] [-o photometric_redshifts.png]
 """

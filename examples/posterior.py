@@ -1,8 +1,13 @@
-"""A posterior without Markov chains: a flow is drawn to it along its gradient, and tells the evidence as well.
+"""A posterior without Markov chains
+=================================
+
+A posterior without Markov chains: a flow is drawn to it along its gradient, and tells the evidence as well.
 
 Logistic regression: did a patient recover, given dose and age?  All that `fit_variational` asks for is the log-posterior
 up to a constant and its gradient, five lines written by hand.  Importance weights then say how good the flow is, and what
 the constant is: the evidence, by which models are compared.  With three coefficients a grid can check both.
+
+As a script::
 
     python examples/posterior.py [--quick] [-o posterior.png]
 """

@@ -1,4 +1,7 @@
-"""Temperature: samples nearer to the typical ones than the data are, or farther out, and what that means.
+"""The temperature of samples
+==========================
+
+Temperature: samples nearer to the typical ones than the data are, or farther out, and what that means.
 
 `sample(n, temperature=t)` multiplies the latent samples' distance from the centre by t before the flow maps them to data.
 Below 1 they leave the tails; above 1 they reach beyond.  This is no power of the density, and less is not always better:
@@ -8,6 +11,8 @@ places that hardly any point of the data has than at 0.8.
 `sample_and_log_prob` tells the density of what was drawn, temperature included, so that weights lead back to temperature 1,
 or to any other density.  That makes a warm flow a safe proposal for importance sampling: with t above 1 no weight exceeds
 t to the power of the number of columns, and with t below 1 they have no bound.
+
+As a script::
 
     python examples/temperature.py [--quick] [-o temperature.png]
 """

@@ -1,7 +1,10 @@
-"""Six densities in the plane that are known exactly, and what a neural spline flow learns of them from samples.
+"""Six known densities in the plane
+================================
+
+Six densities in the plane that are known exactly, and what a neural spline flow learns of them from samples.
 
 Each is drawn above the flow's density, on one scale, with KL(truth || flow) in nats: 0 is perfect, and 0.01 means that the
-flow gives a new point 1 % less density than the truth does, in the geometric mean.
+flow gives a new point 1 % less density than the truth does, in the geometric mean::
 
                    KL(truth || flow)    from new samples
     two moons                  0.0020    0.0019 +- 0.0002
@@ -15,6 +18,8 @@ The formulas are normalised.  The sum of p log(p / q) over one random point in e
 and the sums of p and q themselves, printed too, must be 1.  The mean of log(p / q) over new samples gives it once more,
 and shows that sampler and formula agree.  No continuous density follows the jumps of the checkerboard: most of its
 divergence lies within 0.01 of its edges.  Samples cost nothing here, so there are 400,000.
+
+As a script::
 
     python examples/two_dimensional.py [--quick] [-o two_dimensional.png]
 """

@@ -1,7 +1,12 @@
-"""A density that no Gaussian fits: two moons, and what RealNVP, MAF and IAF learn of them.
+"""Two moons
+=========
+
+A density that no Gaussian fits: two moons, and what RealNVP, MAF and IAF learn of them.
 
 Each flow is fitted to the same 10,000 points; the picture shows its density, on one scale, beside the points.
 A density integrates to one: the grid of the picture says how nearly.
+
+As a script::
 
     python examples/two_moons.py [--quick] [-o two_moons.png]
 """
