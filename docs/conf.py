@@ -8,6 +8,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for gallery_pictures, which sphinx-gallery imports by its name
 
 import dependency_picture  # noqa: E402
+import gallery_pictures  # noqa: E402
 
 import npflows  # noqa: E402
 
@@ -28,7 +29,7 @@ extensions = [
 exclude_patterns = ["_build", "gallery/**/*.py.md5", "gallery/**/*.codeobj.json", "sg_execution_times.rst"]
 templates_path = ["_templates"]
 default_role = "py:obj"  # docstrings write `name` for a name of the package
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
 # Nothing is fetched from the network unless it is asked for.
@@ -74,12 +75,14 @@ html_css_files = ["npflows.css"]
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 6,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
 html_show_sourcelink = False
+ALONE = ("installation", "tutorial", "what_there_is", "design", "contributing", "changelog")
+html_sidebars = {page: [] for page in ALONE}  # pages without others below them
 
 
 def protect_bars(app, what, name, obj, options, lines):
@@ -97,7 +100,22 @@ def only_our_own(app, what, name, obj, skip, options):
     return True if str(getattr(function, "__module__", "npflows")).startswith("sklearn") else None
 
 
+def public_bases(app, name, obj, options, bases):
+    """Name the public class that is above a private one."""
+    for i, base in enumerate(bases):
+        if isinstance(base, type):
+            bases[i] = next(above for above in base.__mro__ if not above.__name__.startswith("_"))
+
+
+def without_folders(app, docname, source):
+    """In the printed lines of examples leave out the folder of the build, where their pictures were written."""
+    if docname.startswith("gallery/"):
+        source[0] = gallery_pictures.FOLDERS.sub("", source[0])
+
+
 def setup(app):
     dependency_picture.draw(HERE.parent / "pyproject.toml", HERE / "images" / "generated" / "dependencies.svg")
     app.connect("autodoc-process-docstring", protect_bars)
     app.connect("autodoc-skip-member", only_our_own)
+    app.connect("autodoc-process-bases", public_bases)
+    app.connect("source-read", without_folders)

@@ -1,5 +1,6 @@
 """What sphinx-gallery needs to know of the examples: how to run them small, and where their pictures are."""
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from sphinx_gallery.scrapers import figure_rst
 
 FOLDER = Path(tempfile.mkdtemp(prefix="npflows-gallery-"))
+FOLDERS = re.compile(r"\S*npflows-gallery-[^/\s]+/")
 FULL = Path(__file__).parent / "images"
 ORDER = (
     "fit_table",
@@ -39,17 +41,19 @@ def small(gallery_conf, script_vars):
 
 
 def drawn(block, block_vars, gallery_conf):
-    """The picture that the example has written; after it the one of the full size, where the repository has one."""
+    """The picture of the full size, where the repository has one, and the one that the example has just written."""
     name = Path(block_vars["src_file"]).stem
-    written = FOLDER / f"{name}.png"
+    written, full, text = FOLDER / f"{name}.png", FULL / f"{name}.png", ""
     if not written.exists():
-        return ""
+        return text
+    if full.exists():
+        target = next(block_vars["image_path_iterator"])  # the first one is that of the gallery's front page
+        shutil.copy(full, target)
+        text = "At full size it draws this:\n\n" + figure_rst([target], gallery_conf["src_dir"], f"{name}.py at full size")
+        text += "\nAt the small size of these pages:\n\n"
     target = next(block_vars["image_path_iterator"])
     shutil.move(written, target)
-    text = figure_rst([target], gallery_conf["src_dir"], f"What {name}.py draws at its small size")
-    if (FULL / f"{name}.png").exists():
-        text += f"\nAt full size it draws this:\n\n.. image:: /images/{name}.png\n   :alt: What {name}.py draws\n\n"
-    return text
+    return text + figure_rst([target], gallery_conf["src_dir"], f"{name}.py at its small size")
 
 
 class Order:

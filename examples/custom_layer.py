@@ -1,9 +1,6 @@
 """A layer of your own
 ===================
-
-y = sinh(exp(a) arcsinh(x) + b) for each column: skewness and heavy tails (Jones and Pewsey 2009,
-Biometrika 96, 761).  ``python examples/custom_layer.py [--quick] [-o FILE.png]`` fits, saves and loads a flow with it, and
-draws data and samples.  npflows.extend says what kernels are given and what they leave."""
+y = sinh(exp(a) arcsinh(x) + b) (Jones and Pewsey 2009, Biometrika 96, 761); npflows.extend says what kernels do."""
 
 import argparse
 

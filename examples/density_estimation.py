@@ -77,7 +77,7 @@ def main() -> None:
         ax.set(title=name, xlim=(-0.1, 2.4), ylim=(-0.3, 1.6))
         if first is None:
             first = ax
-            ax.set_ylabel(f"colour {columns[3]} - {columns[4]}", labelpad=1)
+            ax.set_ylabel(f"color {columns[3]} - {columns[4]}", labelpad=1)
         else:
             ax.tick_params(labelleft=False)
     figure.savefig(arguments.output)

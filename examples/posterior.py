@@ -48,7 +48,7 @@ def on_grid(sides: list[np.ndarray]) -> tuple[float, np.ndarray]:
 
 
 def draw(history: dict, found: ImportanceWeights, sides: list[np.ndarray], density: np.ndarray) -> Figure:
-    """Left the ELBO, step by step; right two coefficients: samples in grey, the exact posterior in orange."""
+    """Left the ELBO, step by step; right two coefficients: samples in gray, the exact posterior in orange."""
     figure = Figure(figsize=(9, 3.9), dpi=120)
     left = figure.add_axes((0.085, 0.13, 0.38, 0.83))
     left.plot(history["step"], history["validation_elbo"], color="#3c4654", label="ELBO")
