@@ -214,10 +214,11 @@ class Assembly(Parametrised, Configured, abstract=True):
     def executable(self, *, with_layers: bool = True, with_base: bool = True) -> Executable:
         """That program, ready to run."""
         key = with_layers, with_base
-        if key not in self._executables:
+        found = self._executables.get(key)
+        if found is None:
             program = self.program(with_layers=with_layers, with_base=with_base)
-            self._executables[key] = select().compile(program, self.dtype)
-        return self._executables[key]
+            found = self._executables[key] = select().compile(program, self.dtype)
+        return found
 
     def state(self, theta: np.ndarray | None = None) -> State:
         """The numbers that a program reads, with other parameters perhaps."""
