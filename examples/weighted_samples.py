@@ -1,10 +1,15 @@
-"""A flow from weighted samples, as nested sampling and importance sampling leave them.
+"""Weighted samples
+================
+
+A flow from weighted samples, as nested sampling and importance sampling leave them.
 
 Where is the transmitter?  Two receivers tell its distance, each with an error: two circles, which cross twice, so that the
 posterior has two peaks.  Points of the prior, weighted with their likelihood, are samples of the posterior; `sample_weight`
 takes them as they are.  The alternative, to draw points by their weights until there are enough, repeats the heavy ones:
 the copies lie in training and validation rows alike, so that the validation loss can't see the flow learn them by heart.
 A grid knows the exact posterior.
+
+As a script::
 
     python examples/weighted_samples.py [--quick] [-o weighted_samples.png]
 """
@@ -17,7 +22,7 @@ from matplotlib.figure import Figure
 from scipy.special import rel_entr
 
 import npflows
-from npflows.inference.importance import effective_sample_size
+from npflows.core.statistics import effective_sample_size
 
 RECEIVERS, DISTANCES, ERRORS = np.array([(-1.0, 0.0), (1.5, 0.5)]), np.array([2.0, 1.8]), np.array([0.1, 0.5])
 SPREAD = 2.0
@@ -49,7 +54,7 @@ def main() -> None:
     log_weight = log_likelihood(x)
     used = log_weight > log_weight.max() - 12  # the others weigh nothing
     x, weight = x[used], np.exp(log_weight[used])
-    ess = effective_sample_size(log_weight)
+    ess = effective_sample_size(log_weight, log=True)
     print(f"{len(used):,} points of the prior, {len(x):,} of some weight, worth {ess:,.0f} samples of the posterior")
 
     side = np.linspace(-4, 4, 401)

@@ -1,4 +1,4 @@
-"""`npflows demo`: a flow for 20,000 galaxies, what it is worth beside two classical estimates, and a picture."""
+"""`npflows demo`: a flow of 20,000 galaxies, compared with two classical density estimates, and a picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npflows import MAF, __version__, get_num_threads, load
+from npflows import MAF, __version__, get_num_threads, load, plotting
 from npflows.data import load_galaxies
 
 PICTURE = "npflows_demo.png"
@@ -18,7 +18,7 @@ N_VALIDATION = N_TEST = 2000
 
 
 def demo(picture: str | os.PathLike[str] | None = None, *, seed: int = 0, quick: bool = False) -> dict[str, float]:
-    """Fit the galaxies, print what came out, and draw data and samples.
+    """Fit the galaxies, print the results, and draw data and samples.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def demo(picture: str | os.PathLike[str] | None = None, *, seed: int = 0, quick:
     ImportError
         If matplotlib is missing and a picture was asked for.
     OSError, ValueError
-        If the picture can't be written there; found out before anything else.
+        If the picture can't be written there; checked before anything else.
     """
     started = time.perf_counter()
     draw = _drawing(picture)
@@ -78,7 +78,7 @@ def demo(picture: str | os.PathLike[str] | None = None, *, seed: int = 0, quick:
 
 
 def _every_kernel(x: np.ndarray) -> None:
-    """Compile what the demonstration uses, or load it from Numba's cache, so that the times that follow mean something."""
+    """Compile the kernels that the demonstration uses, or load them from the cache, before anything is timed."""
     flow = MAF(x.shape[1], num_layers=1, hidden_dims=(8,), activation="tanh", rng=0)
     flow.fit(x, max_epochs=1, rng=0, progress=False).sample(len(x), rng=0)
 
@@ -90,9 +90,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _drawing(picture: str | os.PathLike[str] | None) -> Callable[[np.ndarray, np.ndarray, list[str]], str]:
-    """What draws the picture and says so, once it is sure that this is possible."""
-    from npflows import plotting
-
+    """A function that draws the picture and returns a line about it, after checking that a picture can be drawn."""
     path = Path(PICTURE if picture is None else picture)
     try:
         plotting.require_matplotlib()

@@ -13,16 +13,11 @@ from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import VerificationReport
 from npflows.files.configuration import ModelConfiguration, configuration_of
 from npflows.files.flow_file import save
+from npflows.inference.grid_density import conditional, marginal
 from npflows.inference.importance import importance_weights
-from npflows.inference.queries import (
-    conditional,
-    entropy,
-    from_unit_cube,
-    kl_divergence,
-    marginal,
-    mode,
-    to_unit_cube,
-)
+from npflows.inference.information import entropy, kl_divergence
+from npflows.inference.mode import mode
+from npflows.inference.unit_cube import from_unit_cube, to_unit_cube
 from npflows.layers.layer import Layer
 from npflows.networks.embedding import Embedding
 from npflows.training.fit import fit

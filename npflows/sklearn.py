@@ -1,5 +1,7 @@
-"""scikit-learn estimators: a flow as density, classifier and outlier detector; needs scikit-learn, which nothing else
-imports."""
+"""scikit-learn estimators: a flow as density, classifier and outlier detector.
+
+This module needs scikit-learn; no other module imports it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from scipy.special import log_softmax
 from npflows.base import Base
 from npflows.core.checks import as_choice, as_positive, as_weights
 from npflows.flow import NormalizingFlow
-from npflows.models import IAF, MAF, NeuralSplineFlow, RealNVP
+from npflows.models.table import TABLE_MODELS
 from npflows.training.missing import as_missing, is_nan
 
 try:
@@ -37,16 +39,15 @@ if TYPE_CHECKING:
 
 __all__ = ["FlowClassifier", "FlowDensity", "FlowOutlierDetector"]
 
-MODELS = {"spline": NeuralSplineFlow, "maf": MAF, "realnvp": RealNVP, "iaf": IAF}
 COMMON = (
     "hidden_dims", "activation", "residual_blocks", "dropout", "actnorm", "base_distribution", "support", "dtype",
 )  # fmt: skip
-"""Parameters of every model; `num_layers`, for which RealNVP has a name of its own, comes on top."""
+"""Parameters of every model beside the number of layers, for which RealNVP has another name."""
 SPECIFIC = (
     "num_bins", "tail_bound", "conditioner", "linear", "min_bin_width", "min_bin_height", "min_derivative",
     "reverse_ordering", "orders", "scale_activation", "mask_type",
 )  # fmt: skip
-"""Parameters that only some models have; None leaves them to the model."""
+"""Parameters that only some models have; None stands for the model's default."""
 TRAINING = (
     "validation_fraction", "standardize", "max_epochs", "max_seconds", "batch_size", "learning_rate", "schedule",
     "warmup_steps", "weight_decay", "clip_norm", "patience", "ema", "on_invalid", "missing", "on_missing", "progress",
@@ -57,7 +58,10 @@ TRAINING = (
 
 @dataclass(eq=False, repr=False)
 class _FlowEstimator(BaseEstimator):
-    """The constructor's parameters, and how they make and fit a flow; as scikit-learn wants it, `fit` checks them."""
+    """Base class of the estimators: the parameters of the constructor, and how a flow is made from them and fitted.
+
+    By the convention of scikit-learn `fit` checks the parameters.
+    """
 
     model: str = "spline"
     _: KW_ONLY
@@ -101,9 +105,10 @@ class _FlowEstimator(BaseEstimator):
     random_state: int | np.random.RandomState | None = None
 
     def _make_flow(self, input_dim: int, condition_dim: int, rng: np.random.Generator) -> NormalizingFlow:
-        model = MODELS[as_choice(self.model, "model", list(MODELS))]
+        entry = TABLE_MODELS[as_choice(self.model, "model", list(TABLE_MODELS))]
+        model = entry.model_class
         options = {name: getattr(self, name) for name in COMMON}
-        options["num_coupling_layers" if model is RealNVP else "num_layers"] = self.num_layers
+        options[entry.depth] = self.num_layers
         specific = {name: getattr(self, name) for name in SPECIFIC if getattr(self, name) is not None}
         unknown = [name for name in specific if name not in signature(model).parameters]
         if unknown:
@@ -126,25 +131,25 @@ class _FlowEstimator(BaseEstimator):
         return validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=finite)
 
     def _data(self, X: object, *, finite: bool = True) -> np.ndarray:
-        """X as numbers; where not all need be finite, what `fit` takes is taken."""
+        """X as numbers; it must be finite, or with finite=False have no more than `fit` takes."""
         check_is_fitted(self)
         kind = finite or self._all_finite()
         return validate_data(self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=kind)
 
     def _all_finite(self) -> bool | str:
-        """What scikit-learn refuses before `fit` sees it: NaN and infinity, infinity alone ("allow-nan"), or neither."""
+        """Whether scikit-learn shall refuse NaN and infinity (True), infinity alone ("allow-nan") or neither (False)."""
         if self.on_invalid == "drop":
             return False
         declared = self.missing.values() if isinstance(self.missing, Mapping) else [self.missing]
         return "allow-nan" if any(map(is_nan, declared)) else True
 
     def _usable(self, rows: np.ndarray, *, complete: bool = False) -> np.ndarray:
-        """Which rows (n,) `fit` trains on, or only those in which nothing is missing."""
+        """Whether `fit` trains on each row (n,); with complete=True, whether in addition no entry of it is missing."""
         missing = as_missing(self.flow_, self.missing, self.on_missing)
-        holes = np.zeros(rows.shape, bool) if missing is None else missing.entries(rows)
+        absent = np.zeros(rows.shape, bool) if missing is None else missing.entries(rows)
         if complete or self.on_missing == "drop":
-            return (np.isfinite(rows) & ~holes).all(axis=1)
-        return (np.isfinite(rows) | holes).all(axis=1) & ~holes.all(axis=1)
+            return (np.isfinite(rows) & ~absent).all(axis=1)
+        return (np.isfinite(rows) | absent).all(axis=1) & ~absent.all(axis=1)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -168,8 +173,8 @@ class FlowDensity(DensityMixin, _FlowEstimator):
 
     Parameters
     ----------
-    model : {"spline", "maf", "realnvp", "iaf"}
-        `NeuralSplineFlow`, `MAF`, `RealNVP` (two columns or more) or `IAF`.
+    model : {"maf", "spline", "realnvp", "iaf"}
+        `MAF`, `NeuralSplineFlow`, `RealNVP` (two columns or more) or `IAF`.
     num_layers : int
         For RealNVP its `num_coupling_layers`.
     hidden_dims, activation, residual_blocks, dropout, actnorm, base_distribution, support, dtype
@@ -197,7 +202,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
     Attributes
     ----------
     flow_ : NormalizingFlow
-        The fitted flow; what each epoch gave is in `flow_.history`.
+        The fitted flow; `flow_.history` has the results of each epoch.
     n_iter_ : int
         Epochs that were trained.
     n_features_in_ : int
@@ -241,7 +246,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         return self.flow_.log_prob(X)
 
     def score(self, X: object, y: object = None) -> float:
-        """Mean log-density of the rows of X: the mean, as GaussianMixture has it, not KernelDensity's sum.
+        """Mean log-density of the rows of X, as for `GaussianMixture`; `KernelDensity` has the sum.
 
         Rows with missing entries are left out, and with on_invalid="drop" those with NaN or infinite values.
         """
@@ -252,14 +257,14 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         return float(self.flow_.log_prob(X[complete]).mean())
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:
-        """Draw samples (n_samples, n_features); `random_state` as in the constructor, whose own is not used."""
+        """Draw samples (n_samples, n_features); `random_state` is as in the constructor, and replaces it."""
         check_is_fitted(self)
         return self.flow_.sample(n_samples, _generator(random_state))
 
 
 @dataclass(eq=False, repr=False)
 class FlowOutlierDetector(OutlierMixin, FlowDensity):
-    """Outliers are where a normalizing flow finds little density.
+    """Outlier detection: outliers are rows where the density of a normalizing flow is low.
 
     Parameters
     ----------
@@ -294,7 +299,7 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
         return self
 
     def decision_function(self, X: object) -> np.ndarray:
-        """`score_samples` less `offset_` (n_samples,): negative for outliers.  X must be finite."""
+        """`score_samples` minus `offset_` (n_samples,): negative for outliers.  X must be finite."""
         X = self._data(X)
         return self.flow_.log_prob(X) - self.offset_
 
@@ -316,7 +321,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         Where given, a dense network with these hidden units, the last its output, is trained between the class and the
         layers.
     model, num_layers, ..., random_state
-        As in `FlowDensity`; on_invalid, missing and on_missing are for `fit` alone, and what is classified must be finite.
+        As in `FlowDensity`; on_invalid, missing and on_missing concern `fit` alone; rows to classify must be finite.
 
     Attributes
     ----------

@@ -13,9 +13,10 @@ from npflows.base.student_t import StudentT
 from npflows.base.uniform import Uniform
 from npflows.core.checks import as_choice
 
-__all__ = ["Base", "Cylinder", "Normal", "StudentT", "Uniform", "as_base"]
+__all__ = ["BASES", "Base", "Cylinder", "Normal", "StudentT", "Uniform", "as_base"]
 
-_BY_NAME = {"normal": Normal, "uniform": Uniform, "student_t": StudentT}
+BASES: dict[str, type[Base]] = {"normal": Normal, "uniform": Uniform, "student_t": StudentT}
+"""The bases that `base_distribution` may name."""
 
 
 def as_base(base: str | Base, dim: int, dtype: np.dtype) -> Base:
@@ -26,4 +27,4 @@ def as_base(base: str | Base, dim: int, dtype: np.dtype) -> Base:
                 f"base_distribution has {base.dim} columns of {base.dtype} where the flow has {dim} of {dtype}"
             )
         return copy.deepcopy(base)
-    return _BY_NAME[as_choice(base, "base_distribution", list(_BY_NAME))](dim, dtype=dtype)
+    return BASES[as_choice(base, "base_distribution", list(BASES))](dim, dtype=dtype)

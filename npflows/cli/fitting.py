@@ -1,29 +1,22 @@
-"""`npflows fit`."""
+"""`npflows fit`: fit a flow to a table."""
 
 from __future__ import annotations
 
 import argparse
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from npflows import IAF, MAF, NeuralSplineFlow, NormalizingFlow, RealNVP, TrainingError
+from npflows import TrainingError
 from npflows.cli.inputs import checked_weights, keep_inputs, missing_of_columns, read_support, refuse_invalid
 from npflows.cli.reports import INTERRUPTED, column_names, complain, condition_names, report, training
+from npflows.core.statistics import effective_sample_size
 from npflows.files.tables import TableError, check_writable, read_table
+from npflows.models.table import TABLE_MODELS
 from npflows.support import Column
 from npflows.training.missing import as_missing
-
-MODELS: dict[str, Callable[..., NormalizingFlow]] = {
-    "maf": MAF,
-    "spline": NeuralSplineFlow,
-    "realnvp": RealNVP,
-    "iaf": IAF,
-}
-DEPTH = {"maf": "num_layers", "spline": "num_layers", "realnvp": "num_coupling_layers", "iaf": "num_layers"}
 
 
 def fit(a: argparse.Namespace) -> int:
@@ -42,9 +35,18 @@ def fit(a: argparse.Namespace) -> int:
         warnings.warn(f"dropped {n_bad} of {n} rows whose weight is missing or infinite", UserWarning, stacklevel=1)
     columns = {} if a.support is None else read_support(a.support, table.columns, d)
     weights = None if a.weights is None else checked_weights(a.table, a.weights, table.beside[:, -1])
-    flow = MODELS[a.model](d, hidden_dims=a.hidden, activation=a.activation, base_distribution=a.base, dtype=a.dtype,
-                           rng=a.seed, condition_dim=len(conditions), support=columns or None, columns=table.columns,
-                           **_options(a, d, columns))  # fmt: skip
+    flow = TABLE_MODELS[a.model].model_class(
+        d,
+        hidden_dims=a.hidden,
+        activation=a.activation,
+        base_distribution=a.base,
+        dtype=a.dtype,
+        rng=a.seed,
+        condition_dim=len(conditions),
+        support=columns or None,
+        columns=table.columns,
+        **_options(a, columns),
+    )
     if not a.drop_invalid:
         refuse_invalid(a.table, table, as_missing(flow, missing, a.on_missing))
     if conditions and table.beside_columns:
@@ -70,7 +72,7 @@ def fit(a: argparse.Namespace) -> int:
     if not a.quiet:
         report([
             ("rows", f"{n:,}"),
-            *([] if weights is None else [("effective rows", f"{effective_rows(weights):,.1f}, by the weights")]),
+            *([] if weights is None else [("effective rows", f"{effective_sample_size(weights):,.1f}, by the weights")]),
             ("columns", column_names(flow)),
             *([("condition", condition_names(flow))] if conditions else []),
             ("model", f"{type(flow).__name__}, {flow.num_params:,} parameters, {flow.dtype.name}"),
@@ -81,16 +83,11 @@ def fit(a: argparse.Namespace) -> int:
     return status
 
 
-def _options(a: argparse.Namespace, d: int, columns: dict[int, Column]) -> dict[str, Any]:
-    """What only some models take: their depth, and for circles a spline flow that keeps them."""
-    options: dict[str, Any] = {} if a.layers is None else {DEPTH[a.model]: a.layers}
+def _options(a: argparse.Namespace, columns: dict[int, Column]) -> dict[str, Any]:
+    """Arguments that depend on the model: the number of layers, and a permutation that keeps periodic columns."""
+    options: dict[str, Any] = {} if a.layers is None else {TABLE_MODELS[a.model].depth: a.layers}
     if any(column.is_periodic for column in columns.values()):
         if a.model != "spline":
             raise TableError(f"{a.support} has a periodic column, which only a spline flow can keep: pass --model spline")
         options["linear"] = "permutation"
     return options
-
-
-def effective_rows(weights: np.ndarray) -> float:
-    """How many rows of equal weight these are worth (Kong 1992)."""
-    return float(weights.sum() ** 2 / (weights**2).sum())

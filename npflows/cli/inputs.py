@@ -1,4 +1,4 @@
-"""What comes in: tables with conditions and weights, conditions by value, supports in JSON."""
+"""Inputs of the commands: tables with conditions and weights, conditions by value, supports in JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import numpy as np
 
 from npflows import NormalizingFlow, support
 from npflows.cli.reports import column_names, condition_names
-from npflows.files.tables import Table, TableError, nearest, read_table
+from npflows.core.columns import column_number
+from npflows.files.tables import Table, TableError, read_table
 from npflows.support import Column
 from npflows.training.missing import Missing
 
@@ -26,15 +27,14 @@ KINDS = {
 
 
 def keep_inputs(output: str, *inputs: str) -> None:
-    """Refuse an output that is one of the inputs."""
+    """Raise an error if the output file is one of the input files."""
     for name in inputs:
         if os.path.exists(output) and os.path.exists(name) and os.path.samefile(output, name):
             raise TableError(f"{output} would overwrite the input {name}; choose another name for the output")
 
 
 def refuse_invalid(path: str, table: Table, missing: Missing | None) -> None:
-    """An error that names rows and columns with empty fields, NaN or infinity that are not declared as missing, if there
-    are any."""
+    """Raise an error that names rows and columns with undeclared empty fields, NaN or infinity, if there are any."""
     bad = ~np.isfinite(table.x)
     if missing is not None:
         bad &= ~missing.entries(table.x)
@@ -64,14 +64,21 @@ def checked_weights(path: str, column: str, weights: np.ndarray) -> np.ndarray:
 
 
 class Rows(NamedTuple):
-    """Rows for a flow (n, d), their conditions (n, c) or one for all (c,), and weights (n,)."""
+    """Rows of a table for a flow.
+
+    Attributes
+    ----------
+    x : ndarray (n, d)
+    condition : ndarray (n, c), or (c,) for all rows, or None
+    weights : ndarray (n,) or None
+    """
 
     x: np.ndarray
     condition: np.ndarray | None
     weights: np.ndarray | None
 
     def finite(self) -> Rows:
-        """Those without missing or infinite values, or weights of 0."""
+        """The rows without missing or infinite values whose weight is not 0."""
         kept = np.isfinite(self.x).all(axis=1)
         if self.condition is not None and self.condition.ndim == 2:
             kept &= np.isfinite(self.condition).all(axis=1)
@@ -88,7 +95,7 @@ def read_rows(
     condition: Sequence[str] | Mapping[str, float] | None,
     weights: str | None = None,
 ) -> Rows:
-    """The rows of a table that a flow takes, by the names that were saved with it or by those that are given.
+    """Read the columns of a table that a flow takes, by the names that were saved with it or by those that are given.
 
     Parameters
     ----------
@@ -123,7 +130,7 @@ def read_rows(
 
 
 def split_names(text: str) -> list[str]:
-    """Names between commas; one with a comma stands in quotes."""
+    """Names with commas between them; a name that holds a comma is in quotes."""
     return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
 
 
@@ -141,7 +148,7 @@ def condition_values(text: str) -> dict[str, float]:
 
 
 def missing_values(text: str) -> list[float] | dict[str, list[float]]:
-    """What stands for a missing entry, from value,... or column=value,...; a column may come several times."""
+    """The values that mark missing entries, from value,... or column=value,...; a column may come several times."""
     everywhere: list[float] = []
     by_column: dict[str, list[float]] = {}
     for part in split_names(text):
@@ -159,15 +166,12 @@ def missing_values(text: str) -> list[float] | dict[str, list[float]]:
 def missing_of_columns(
     path: str, missing: Sequence[float] | Mapping[str, Sequence[float]] | None, names: Sequence[str] | None, n: int
 ) -> Sequence[float] | dict[int, Sequence[float]] | None:
-    """The same as `fit` takes it: columns by number."""
+    """The values that mark missing entries, with columns by number, as `fit` takes them."""
     if not isinstance(missing, Mapping):
         return missing
     columns: dict[int, Sequence[float]] = {}
     for name, values in missing.items():
-        i = _place(name, n, names)
-        if i is None:
-            known = nearest(name, names) if names else f"columns are numbered 0 to {n - 1}"
-            raise TableError(f"--missing: {path} has no column {name!r} to fit; {known}")
+        i = column_number(name, n, names, owner=f"--missing: the fit of {path}", numerals=True, error=TableError)
         columns[i] = [*columns.get(i, ()), *values]
     return columns
 
@@ -184,10 +188,9 @@ def condition_row(flow: NormalizingFlow, values: Mapping[str, float]) -> np.ndar
     names = flow.condition_columns
     row = np.full(flow.condition_dim, np.nan)
     for name, value in values.items():
-        i = _place(name, flow.condition_dim, names)
-        if i is None:
-            known = nearest(name, names) if names else f"its values are numbered 0 to {flow.condition_dim - 1}"
-            raise TableError(f"the flow's condition has no {name!r}; {known}")
+        i = column_number(
+            name, flow.condition_dim, names, owner="the flow's condition", kind="value", numerals=True, error=TableError
+        )
         if not np.isnan(row[i]):
             raise TableError(f"the condition {names[i] if names else i} is given twice")
         row[i] = value
@@ -217,7 +220,7 @@ def conditions_to_sample(flow: NormalizingFlow, text: str | None, n: int) -> np.
 
 
 def read_support(path: str, names: Sequence[str] | None, n: int) -> dict[int, Column]:
-    """Where columns live, from a JSON file.
+    """Read the support of columns from a JSON file.
 
     The file holds an object from names or numbers of columns to the name of a kind, where it needs no arguments, or to an
     object with `kind` and the arguments of the function of that name in `npflows.support`::
@@ -234,21 +237,11 @@ def read_support(path: str, names: Sequence[str] | None, n: int) -> dict[int, Co
         raise TableError(f'{path} must hold an object like {{"column": {{"kind": "interval", "low": 0, "high": 1}}}}')
     columns: dict[int, Column] = {}
     for name, value in given.items():
-        i = _place(name, n, names)
-        if i is None:
-            known = nearest(name, names) if names else f"columns are numbered 0 to {n - 1}"
-            raise TableError(f"{path}: the flow has no column {name!r}; {known}")
+        i = column_number(name, n, names, owner=f"{path}: the flow", numerals=True, error=TableError)
         if i in columns:
             raise TableError(f"{path} gives column {name!r} twice")
         columns[i] = _column(f"{path}, column {name}", value)
     return columns
-
-
-def _place(name: str, n: int, names: Sequence[str] | None) -> int | None:
-    """The number of a column that is given by its name or number."""
-    if names is not None and name in names:
-        return list(names).index(name)
-    return int(name) if name.isdecimal() and int(name) < n else None
 
 
 def _column(where: str, value: Any) -> Column:

@@ -1,4 +1,4 @@
-"""What the command line takes."""
+"""The arguments of the command line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 from npflows import __version__
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS
 from npflows.cli import using
-from npflows.cli.fitting import MODELS, fit
+from npflows.cli.fitting import fit
 from npflows.cli.inputs import condition_values, missing_values, split_names
 from npflows.cli.warming import warm_up
 from npflows.files.tables import TableError
-from npflows.warmup import MODELS as WARM
+from npflows.models.table import MODELS, TABLE_MODELS
 
 KINDS = ("corner", "training", "density", "latent", "calibration")
 
@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     def option(name: str, help: str, default: object, **more: Any) -> None:
         fitting.add_argument(name, help=f"{help} (default: %(default)s)", default=default, **more)
 
-    option("--model", "kind of flow", "maf", choices=list(MODELS))
+    option("--model", "kind of flow", "maf", choices=list(TABLE_MODELS))
     fitting.add_argument("--layers", type=_count, metavar="N", help="layers (default: 5; 8 for spline and realnvp)")
     option("--hidden", "units of the hidden layers", "128,128", type=_widths, metavar="N,N,...")
     option("--activation", "of the hidden layers", "relu", choices=list(ACTIVATIONS))
@@ -151,7 +151,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("-o", "--output", required=True, metavar="OUT", help="csv, tsv, npy, npz, parquet")
     sample.add_argument("--seed", type=_count_or_zero, metavar="N", help="same seed, same samples")
     sample.add_argument("--temperature", type=_positive, default=1.0, metavar="T",
-                        help="below 1: nearer the centre (default: %(default)s)")  # fmt: skip
+                        help="below 1: nearer the center (default: %(default)s)")  # fmt: skip
     sample.add_argument("--condition", metavar="FILE|NAME=VALUE,...",
                         help="a table of one condition, or of one for each sample; or values")  # fmt: skip
 
@@ -182,7 +182,7 @@ def parser() -> argparse.ArgumentParser:
     plot.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="draws them (default: %(default)s)")
 
     warming = command("warmup", warm_up, "compile the kernels ahead, for containers for instance")
-    warming.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(WARM)} (default: all)")
+    warming.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(MODELS)} (default: all)")
     warming.add_argument("--dtype", default="float32", choices=["float32", "float64"], help="precision to compute in")
 
     demo = command("demo", using.demo, "fit 20,000 galaxies, compare, and draw a picture of data and samples", quiet=False)

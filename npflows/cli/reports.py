@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""The output of the commands."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from npflows import NormalizingFlow
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, that of shells."""
 
 
 def complain(message: str, status: int = 2) -> int:
-    """Tell what is wrong in one line on standard error, and return the exit status."""
+    """Print an error in one line on standard error, and return the exit status."""
     lines = [line.strip() for line in message.splitlines()]
     print(f"npflows: {' '.join(lines[:1])} {'; '.join(lines[1:])}".rstrip(), file=sys.stderr)
     return status
 
 
 def report(pairs: Sequence[tuple[str, object]]) -> None:
-    """Pairs in two columns on standard output."""
+    """Print names and values in two columns on standard output."""
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         print(f"{name:{width}}  {value}")
@@ -37,7 +37,7 @@ def condition_names(flow: NormalizingFlow) -> str:
 
 
 def training(history: dict[str, list[float]]) -> list[tuple[str, str]]:
-    """What a fit reached, for a report."""
+    """The result of a fit, as lines of a report."""
     if not history:
         return [("training", "none")]
     if "elbo" in history:

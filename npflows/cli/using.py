@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npflows import NormalizingFlow, load
+from npflows import NormalizingFlow, diagnostics, load, plotting
+from npflows import demo as demonstration
 from npflows.cli.inputs import Rows, condition_row, conditions_to_sample, keep_inputs, read_rows
 from npflows.cli.reports import column_names, condition_names, report, training
 from npflows.files.flow_file import read_arrays, unpack
 from npflows.files.tables import TableError, check_writable, write_table
+from npflows.verify import verify as verify_flow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_SAMPLES = 20_000
-"""Samples in a picture, unless it is said how many."""
+"""Default number of samples in a picture, at most."""
 
 
 def score(a: argparse.Namespace) -> int:
@@ -108,13 +110,11 @@ def info(a: argparse.Namespace) -> int:
 
 
 def verify(a: argparse.Namespace) -> int:
-    from npflows.verify import verify
-
     flow = load(a.flow)
     rows = read_rows(flow, a.table, a.columns, a.condition).finite()
     if not len(rows.x):
         raise TableError(f"{a.table} has no row without missing or infinite values")
-    found = verify(flow, rows.x, rows.condition, a.seed, max_rows=a.rows)
+    found = verify_flow(flow, rows.x, rows.condition, a.seed, max_rows=a.rows)
     if a.json:
         print(json.dumps(found.to_dict(), indent=2))
     elif not a.quiet:
@@ -123,8 +123,6 @@ def verify(a: argparse.Namespace) -> int:
 
 
 def plot(a: argparse.Namespace) -> int:
-    from npflows import plotting
-
     plotting.check_picture(a.output)
     keep_inputs(a.output, a.flow, *([] if a.table is None else [a.table]))
     flow = load(a.flow)
@@ -152,7 +150,7 @@ def _rows_to_draw(flow: NormalizingFlow, a: argparse.Namespace) -> Rows:
 
 
 def _values(flow: NormalizingFlow, a: argparse.Namespace) -> np.ndarray | None:
-    """The condition in the command."""
+    """The condition that the command gives by its values, None where the flow takes none."""
     if not flow.condition_dim and a.condition is None:
         return None
     if not isinstance(a.condition, dict):
@@ -164,8 +162,6 @@ def _values(flow: NormalizingFlow, a: argparse.Namespace) -> np.ndarray | None:
 
 
 def _corner(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
-    from npflows import plotting
-
     named, rng = "samples of the flow", np.random.default_rng(a.seed)
     if a.table is None:
         n = a.n or MOST_SAMPLES
@@ -173,7 +169,7 @@ def _corner(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
         return plotting.corner(drawn, columns=flow.columns, labels=(named, ""))
     rows = _rows_to_draw(flow, a)
     n, condition = a.n or min(len(rows.x), MOST_SAMPLES), rows.condition
-    if condition is not None and condition.ndim == 2:  # as the data have them, by their weights
+    if condition is not None and condition.ndim == 2:  # drawn from those of the data, by their weights
         share = None if rows.weights is None else rows.weights / rows.weights.sum()
         condition = condition[rng.choice(len(rows.x), n, replace=share is not None or n > len(rows.x), p=share)]
     drawn = flow.sample(n, rng, condition=condition).reshape(n, -1)
@@ -181,8 +177,6 @@ def _corner(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
 
 
 def _density(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
-    from npflows import plotting
-
     if flow.input_dim > 2:
         raise TableError(f"--kind density draws flows of one or two columns, this one has {flow.input_dim}: --kind corner")
     draw = plotting.density_1d if flow.input_dim == 1 else plotting.density_2d
@@ -194,9 +188,7 @@ def _density(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
 
 
 def _latent(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
-    """Latent columns, or the coverage of regions."""
-    from npflows import diagnostics, plotting
-
+    """Draw latent columns, or the coverage of regions."""
     rows = _rows_to_draw(flow, a)
     if a.kind == "latent":
         return plotting.latent(diagnostics.pit(flow, rows.x, rows.condition, rows.weights))
@@ -205,7 +197,5 @@ def _latent(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
 
 
 def demo(a: argparse.Namespace) -> int:
-    from npflows import demo as demonstration
-
     demonstration.demo(a.output, seed=a.seed, quick=a.quick)
     return 0

@@ -1,4 +1,4 @@
-"""The command that compiles ahead."""
+"""`npflows warmup`: compile the kernels ahead of use."""
 
 from __future__ import annotations
 

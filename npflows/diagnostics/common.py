@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npflows.core.checks import as_condition, as_rows
+from npflows.core.statistics import effective_sample_size
 from npflows.distribution.transformed import TransformedDistribution
 
 VALUES = 4_000_000
@@ -40,8 +41,8 @@ def _check_finite(rows: np.ndarray, name: str) -> None:
 
 
 def effective_size(weights: np.ndarray | None, n: int) -> float:
-    """How many equal rows the weights are worth: (sum of weights)^2 / sum of squares (Kong 1992)."""
-    return float(n) if weights is None else float(weights.sum() ** 2 / (weights**2).sum())
+    """The effective sample size of n rows, by their weights where they have any."""
+    return float(n) if weights is None else effective_sample_size(weights)
 
 
 def samples_of_each(

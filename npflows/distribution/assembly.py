@@ -49,6 +49,8 @@ class Assembly(Parametrised, Configured, abstract=True):
     """
 
     _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng", "columns"})
+    parameter_aliases: ClassVar[dict[str, str]] = {}
+    """Names that a configuration may use for parameters, and the names that the constructor has for them."""
 
     def _assemble(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 
 from npflows.core.backend import Cotangents
 from npflows.core.checks import as_condition, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
+from npflows.core.statistics import log_mean_exp
 from npflows.distribution.assembly import Assembly
 
 CHUNK = 65536
@@ -115,7 +116,7 @@ class TransformedDistribution(Assembly, abstract=True):
             self.transport(points, context, y=False, log_det=False, log_prob=True).log_prob
             for points in self.preprocessing.cells(rows, draws, rng)
         ]
-        log_prob = log_probs[0] if len(log_probs) == 1 else _log_mean_exp(np.array(log_probs))
+        log_prob = log_probs[0] if len(log_probs) == 1 else log_mean_exp(np.array(log_probs))
         return log_prob[0] if single else log_prob
 
     def log_prob_and_grad(
@@ -134,7 +135,7 @@ class TransformedDistribution(Assembly, abstract=True):
         log_prob, dx = results[0].log_prob, results[0].dx
         if len(results) > 1:
             log_probs = np.array([result.log_prob for result in results])
-            log_prob = _log_mean_exp(log_probs)
+            log_prob = log_mean_exp(log_probs)
             with np.errstate(invalid="ignore"):
                 shares = np.exp(log_probs - log_prob) / len(results)
             dx = sum(share[:, None] * result.dx for share, result in zip(shares, results))
@@ -292,11 +293,3 @@ Flow = TypeVar("Flow", bound=TransformedDistribution)
 def _brief(values: np.ndarray) -> str:
     shown = ", ".join(f"{v:.4g}" for v in values[:4])
     return f"[{shown}{', ...' if len(values) > 4 else ''}]"
-
-
-def _log_mean_exp(values: np.ndarray) -> np.ndarray:
-    """log of the mean of exp(values) over the first axis."""
-    top = values.max(axis=0)
-    safe = np.where(np.isfinite(top), top, 0.0)
-    with np.errstate(divide="ignore"):
-        return np.log(np.exp(values - safe).mean(axis=0)) + safe

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import os
 import tempfile
@@ -17,18 +16,19 @@ from typing import BinaryIO
 import numpy as np
 
 from npflows.core.atomic import atomic_write
+from npflows.core.columns import column_number
 
 ROWS_AT_ONCE = 65536
 """Rows turned into text together."""
 
 
 class TableError(ValueError):
-    """A table that can't be read or written as asked; the message says which part of it and why."""
+    """A table can't be read or written as asked; the message says why, and where in the table."""
 
 
 @dataclass
 class Table:
-    """Columns of numbers.
+    """A table of numbers.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Table:
     columns : list of str or None
         Their names, where the file has any.
     beside : ndarray (n, c)
-        Further columns that were asked for.
+        Further columns, a condition or weights for instance.
     beside_columns : list of str or None
         Their names, where the file has any.
     """
@@ -68,7 +68,7 @@ def read_table(
     expected : sequence of str, optional
         Names to take where `columns` does not say and the file has names.
     beside : sequence of str
-        Names or numbers of columns to take apart from these, a condition or weights.
+        Names or numbers of further columns to take, a condition or weights.
     beside_expected : sequence of str
         Names of columns to take before those of `beside`, where the file has names.
 
@@ -110,7 +110,7 @@ def read_table(
 
 
 def write_table(path: str | os.PathLike[str], values: np.ndarray, columns: Sequence[str]) -> None:
-    """Write (n, d) numbers, or (n,) of a single column, in the format of the suffix: in full or not at all."""
+    """Write numbers (n, d), or (n,) of a single column, in the format of the suffix: in full or not at all."""
     path = Path(path)
     write = _format(path).write
     with atomic_write(path) as file:
@@ -130,15 +130,8 @@ def check_writable(path: str | os.PathLike[str], *, table: bool = False) -> None
         raise TableError(f"can't write {path}: {path.parent}: {error.strerror or error}") from None
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A hint for a name that is not there: what is close to it, else what there is."""
-    close = difflib.get_close_matches(name, names, 1, 0.5)
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"did you mean {close[0]}?" if close else f"it has {shown}"
-
-
 _Select = Callable[[Sequence[str] | None, int], list[int]]
-"""Which columns to take, from the names of all (None: it has none) and their number."""
+"""The numbers of the columns to take, from the names of all (None where they have none) and their number."""
 
 
 def _choose(
@@ -149,7 +142,7 @@ def _choose(
     expected: Sequence[str] | None,
     without: Sequence[int] = (),
 ) -> list[int]:
-    """The numbers of columns; where neither says which, all but those of `without`."""
+    """The numbers of the columns that are chosen or expected; without either, of all but those of `without`."""
     if names is not None:
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
@@ -160,18 +153,8 @@ def _choose(
         if names is not None and "" in [names[i] for i in rest]:
             raise TableError(f"{path}: column {names.index('')} has no name (row numbers?); choose columns with --columns")
         return rest
-    chosen = []
-    for name in wanted:
-        if names is not None and name in names:
-            chosen.append(names.index(name))
-        elif name.isdecimal() and int(name) < n and columns is not None:
-            chosen.append(int(name))
-        elif names is None or name.isdecimal():
-            unnamed = "" if names is not None else "no column names, and "
-            raise TableError(f"{path} has no column {name!r}; it has {unnamed}{n} columns, numbered from 0")
-        else:
-            raise TableError(f"{path} has no column {name!r}; {nearest(name, names)}")
-    return chosen
+    numerals = columns is not None
+    return [column_number(name, n, names, owner=str(path), numerals=numerals, error=TableError) for name in wanted]
 
 
 def _read_text(path: Path, select: _Select) -> Table:
@@ -245,7 +228,7 @@ def _matrix(path: Path, x: np.ndarray, names: Sequence[str] | None, select: _Sel
 
 
 def _stack(path: Path, arrays: Mapping[str, np.ndarray], select: _Select) -> Table:
-    """A table of columns that lie in arrays of their own."""
+    """A table whose columns are separate arrays."""
     names = list(arrays)
     chosen = [names[i] for i in select(names, len(names))]
     wrong = [name for name in chosen if arrays[name].ndim != 1 or arrays[name].dtype.kind not in "biuf"]

@@ -1,0 +1,1 @@
+"""Inference with a fitted flow: unit cube, mode, entropy, divergence, marginals, conditionals, importance sampling."""

@@ -5,26 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npflows.core.checks import as_int
-
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
+from npflows.core.statistics import effective_sample_size, log_mean_exp
+from npflows.distribution.transformed import TransformedDistribution
 
 PIECE = 65536
-"""Samples that the density is asked for at a time."""
-
-
-def effective_sample_size(log_weights: np.ndarray) -> float:
-    """(sum of weights)^2 / (sum of their squares), 0 if all weights are 0 (Kong 1992)."""
-    top = log_weights.max(initial=-math.inf)
-    if not math.isfinite(top):
-        return 0.0 if top < 0 else math.nan
-    weights = np.exp(log_weights - top)
-    return float(weights.sum() ** 2 / (weights**2).sum())
+"""Samples that are passed to the density at a time."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +25,7 @@ class ImportanceWeights:
     x : ndarray (n, d)
         The samples.
     log_weights : ndarray (n,)
-        log p - log q, p as it was given, without its constant.
+        log p - log q, p as it was given, not normalized.
     """
 
     x: np.ndarray
@@ -45,32 +34,31 @@ class ImportanceWeights:
     @property
     def weights(self) -> np.ndarray:
         """Weights that add up to 1 (n,)."""
-        top = self.log_weights.max()
-        if top == -math.inf:
+        highest = self.log_weights.max()
+        if highest == -math.inf:
             return np.zeros_like(self.log_weights)
-        weights = np.exp(self.log_weights - top)
+        weights = np.exp(self.log_weights - highest)
         return weights / weights.sum()
 
     @property
     def ess(self) -> float:
-        """Effective sample size: how many samples of p itself these are worth, at most n."""
-        return effective_sample_size(self.log_weights)
+        """Effective sample size: the number of independent samples of p that these are worth, at most n."""
+        return effective_sample_size(self.log_weights, log=True)
 
     @property
     def log_evidence(self) -> float:
         """Estimate of the logarithm of the integral of p."""
-        top = self.log_weights.max()
-        return float(top + math.log(np.exp(self.log_weights - top).mean())) if math.isfinite(top) else float(top)
+        return float(log_mean_exp(self.log_weights))
 
     @property
     def log_evidence_error(self) -> float:
-        """Standard error of `log_evidence`: that of the mean weight over the mean weight."""
+        """Standard error of `log_evidence`: the standard error of the mean weight, divided by the mean weight."""
         n, ess = len(self.log_weights), self.ess
         return math.sqrt(max(0.0, n / ess - 1) / (n - 1)) if n > 1 and ess > 0 else math.inf
 
     @property
     def elbo(self) -> float:
-        """Mean of log p - log q: below the log-evidence by KL(q || p)."""
+        """Evidence lower bound, the mean of log p - log q: `log_evidence` minus KL(q || p)."""
         return float(self.log_weights.mean())
 
     def __repr__(self) -> str:
@@ -81,7 +69,7 @@ class ImportanceWeights:
 
 
 def as_log_density(function: Callable, x: np.ndarray) -> np.ndarray:
-    """The log-density (n,) that a function gives, alone or first in a tuple."""
+    """Call a user's function and check the log-density (n,) that it returns, alone or first in a tuple."""
     x.flags.writeable = False
     result = function(x)
     if isinstance(result, tuple) or (isinstance(result, list) and len(result) and np.ndim(result[0]) > 0):
@@ -95,13 +83,18 @@ def as_log_density(function: Callable, x: np.ndarray) -> np.ndarray:
     return values
 
 
+def log_density_of(function: Callable, rows: np.ndarray) -> np.ndarray:
+    """The log-density (n,) that a user's function gives to rows (n, d), which it gets in pieces."""
+    return np.concatenate([as_log_density(function, rows[i : i + PIECE]) for i in range(0, len(rows), PIECE)])
+
+
 def importance_weights(
-    flow: NormalizingFlow, n_samples: int, log_density: Callable | None = None, rng: object = None
+    flow: TransformedDistribution, n_samples: int, log_density: Callable | None = None, rng: object = None
 ) -> ImportanceWeights:
     """Draw samples with the weights that make them samples of a density known up to a constant.
 
-    Effective sample size and error tell how the weights of the samples differ; where the density has mass that the flow
-    does not reach, a mode it has lost for instance, they know nothing of it.
+    Effective sample size and error are estimated from the samples.  They do not account for regions where the density has
+    mass and the flow has none, a mode that the flow has lost for instance.
 
     Parameters
     ----------
@@ -119,7 +112,7 @@ def importance_weights(
     Raises
     ------
     ValueError
-        If no density is known, or it gives NaN or something of another shape.
+        If no density is known, or it gives NaN or an array of a wrong shape.
     """
     n = as_int(n_samples, "n_samples")
     if flow.condition_dim:
@@ -128,6 +121,4 @@ def importance_weights(
     if function is None:
         raise ValueError("importance_weights needs log_density=: this flow has not been fitted by fit_variational")
     x, log_q = flow.sample_and_log_prob(n, rng)
-    rows = x.reshape(n, flow.latent_dim)
-    log_p = np.concatenate([as_log_density(function, rows[start : start + PIECE]) for start in range(0, n, PIECE)])
-    return ImportanceWeights(x, log_p - log_q)
+    return ImportanceWeights(x, log_density_of(function, x.reshape(n, flow.latent_dim)) - log_q)

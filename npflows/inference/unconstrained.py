@@ -1,85 +1,138 @@
-"""A flow of columns that are bounded, on circles or whole numbers, as a density of numbers on the line."""
+"""The density of a flow after its bounded columns are mapped to the real line."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npflows.distribution.transformed import TransformedDistribution
 from npflows.support import Column, Interval, Periodic, Real
 
-if TYPE_CHECKING:
-    from npflows.flow import NormalizingFlow
 
+class UnconstrainedDensity:
+    """The density of a flow at one condition, in coordinates t that are not bounded.
 
-class Line:
-    """A flow whose columns all go on forever: positive ones by their logarithm, intervals and circles, which are cut open,
-    by logit.  Whole numbers stay as they are, and circles do where they are not to be cut."""
+    Positive columns are mapped by their logarithm, intervals by logit.  Periodic columns are cut open and mapped like
+    intervals, or stay periodic.  Integer columns stay what they are.
 
-    def __init__(self, flow: NormalizingFlow, context: np.ndarray | None, cut: bool = True) -> None:
-        self.flow, self.context = flow, context
+    Parameters
+    ----------
+    flow : TransformedDistribution
+    condition : ndarray (1, condition_dim) or None
+        Where the flow takes one.
+    cut : bool
+        Whether periodic columns are cut open.
+
+    Attributes
+    ----------
+    columns : list of Column
+        Where each column lives.
+    integer : ndarray of bool (d,)
+        Which columns are integers.
+    bijections : list of Column or None
+        The bijection to the real line of each column; None where the column stays what it is.
+    """
+
+    def __init__(self, flow: TransformedDistribution, condition: np.ndarray | None, cut: bool = True) -> None:
+        self.flow, self.condition = flow, condition
         self.columns: list[Column] = list(flow.support or [Real()] * flow.latent_dim)
-        self.whole = np.array([column.is_integer for column in self.columns])
-        self.bent = [_bent(column, cut) for column in self.columns]
+        self.integer = np.array([column.is_integer for column in self.columns])
+        self.bijections = [_bijection(column, cut) for column in self.columns]
 
     def to_unconstrained(self, x: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """t (n, k) at these columns' values x (n, k), log dt/dx (n, k), and which rows (n,) lie in the support."""
+        """Map values of some columns.
+
+        Parameters
+        ----------
+        x : ndarray (n, k)
+        which : ndarray of int (k,)
+            Their columns.
+
+        Returns
+        -------
+        t, log_slope : ndarray (n, k)
+            The coordinates and log dt/dx.
+        inside : ndarray of bool (n,)
+            Whether the values lie in the support.
+        """
         t, log_slope, inside = x.astype(np.float64), np.zeros(x.shape), np.ones(len(x), bool)
         for i, j in enumerate(which):
-            column, bent = self.columns[j], self.bent[j]
+            column, bijection = self.columns[j], self.bijections[j]
             if isinstance(column, Periodic):
                 inside &= np.isfinite(t[:, i])
                 ends = np.nextafter(column.low, np.inf), np.nextafter(column.high, -np.inf)
                 t[:, i] = np.clip(column.wrap(np.where(inside, t[:, i], column.low)), *ends)
-            if bent is not None:
-                ok = bent.contains(t[:, i])
-                t[:, i], log_slope[:, i] = bent.to_unconstrained(np.where(ok, t[:, i], bent.middle()), 1.0)
+            if bijection is not None:
+                ok = bijection.contains(t[:, i])
+                t[:, i], log_slope[:, i] = bijection.to_unconstrained(np.where(ok, t[:, i], bijection.middle()), 1.0)
                 inside &= ok
         return t, log_slope, inside
 
     def from_unconstrained(self, t: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x (n, k) and log dx/dt (n, k)."""
+        """Map coordinates t (n, k) of some columns back: x (n, k) and log dx/dt (n, k)."""
         x, log_slope = t.copy(), np.zeros(t.shape)
         for i, j in enumerate(which):
-            column, bent = self.columns[j], self.bent[j]
-            if bent is not None:
-                x[:, i], log_slope[:, i] = bent.from_unconstrained(t[:, i], 1.0)
+            column, bijection = self.columns[j], self.bijections[j]
+            if bijection is not None:
+                x[:, i], log_slope[:, i] = bijection.from_unconstrained(t[:, i], 1.0)
             elif isinstance(column, Periodic):
                 x[:, i] = column.wrap(t[:, i])
         return x, log_slope
 
-    def log_density(self, t: np.ndarray) -> np.ndarray:
-        """Of t (n, d)."""
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        """Whether rows x (n, d) in the units of the data lie in the support, integers at whole numbers."""
+        inside = np.ones(len(x), bool)
+        for column, values in zip(self.columns, x.T):
+            inside &= column.contains(values + 0.5 if column.is_integer else values)  # the middle of the integer's cell
+        return inside
+
+    def log_prob(self, t: np.ndarray) -> np.ndarray:
+        """Log-density (n,) of t (n, d); -inf where the flow has no density."""
         x, log_slope = self.from_unconstrained(t, np.arange(t.shape[1]))
-        log_p = self.flow.log_prob(x, self.context) + log_slope.sum(axis=1)
+        log_p = self.flow.log_prob(x, self.condition) + log_slope.sum(axis=1)
         return np.where(np.isnan(log_p), -math.inf, log_p)
 
-    def beyond(self, t: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Samples with copies of them half a turn beyond both ends of these columns, where they are circles, and whose
-        they are."""
-        of = np.arange(len(t))
-        for j, column in ((j, self.columns[j]) for j in which if self.columns[j].is_periodic and self.bent[j] is None):
-            turn, middle = column.high - column.low, column.middle()  # type: ignore[attr-defined]
-            moved = [t.copy(), t, t.copy()]
-            moved[0][:, j] -= turn
-            moved[2][:, j] += turn
-            t, of = np.concatenate(moved), np.tile(of, 3)
-            near = np.abs(t[:, j] - middle) < turn
-            t, of = t[near], of[near]
-        return t, of
-
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Samples t (n, d) and their log-densities."""
-        x, log_p = self.flow.sample_and_log_prob(n, rng, condition=self.context)
+    def sample_and_log_prob(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw at most n samples t (m, d) and their log-densities (m,); those that are not finite are left out."""
+        x, log_p = self.flow.sample_and_log_prob(n, rng, condition=self.condition)
         t, log_slope, _ = self.to_unconstrained(x.reshape(n, -1), np.arange(self.flow.latent_dim))
         log_p = log_p - log_slope.sum(axis=1)
         known = np.isfinite(t).all(axis=1) & np.isfinite(log_p)
         return (t, log_p) if known.all() else (t[known], log_p[known])
 
+    def unrolled(self, t: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Repeat samples half a period beyond both ends of those columns that stay periodic.
 
-def _bent(column: Column, cut: bool) -> Column | None:
-    """What takes a column to the line, None where it stays as it is."""
+        Parameters
+        ----------
+        t : ndarray (n, d)
+        which : ndarray of int (k,)
+            The columns along which samples are repeated.
+
+        Returns
+        -------
+        t : ndarray (m, d)
+            The samples and their copies.
+        source : ndarray of int (m,)
+            The sample that each is, or is a copy of.
+        """
+        source = np.arange(len(t))
+        for j, column in ((j, self.columns[j]) for j in which):
+            if not isinstance(column, Periodic) or self.bijections[j] is not None:
+                continue
+            period, middle = column.high - column.low, column.middle()
+            copies = [t.copy(), t, t.copy()]
+            copies[0][:, j] -= period
+            copies[2][:, j] += period
+            t, source = np.concatenate(copies), np.tile(source, 3)
+            near = np.abs(t[:, j] - middle) < period
+            t, source = t[near], source[near]
+        return t, source
+
+
+def _bijection(column: Column, cut: bool) -> Column | None:
+    """The bijection of a column to the real line, None where it stays what it is."""
     if isinstance(column, Periodic):
         return Interval(column.low, column.high) if cut else None
     return None if isinstance(column, Real) or column.is_integer else column

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -68,6 +69,8 @@ class Glow(NormalizingFlow):
     ValueError
         If height or width do not divide, or another argument does not fit.
     """
+
+    parameter_aliases: ClassVar[dict[str, str]] = {"input_dim": "image_shape"}
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -82,6 +83,8 @@ class RealNVP(NormalizingFlow):
     rng : int, numpy.random.Generator or None
         Draws the first weights.  The flow starts as the identity.
     """
+
+    parameter_aliases: ClassVar[dict[str, str]] = {"num_layers": "num_coupling_layers"}
 
     def __init__(
         self,

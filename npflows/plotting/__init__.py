@@ -1,7 +1,7 @@
-"""Pictures of tables, samples, images, densities, training and calibration; Matplotlib is imported for the first one.
+"""Pictures of tables, samples, images, densities, training and calibration.
 
-Each function returns the figure, made without pyplot so that `figure.savefig("name.png")` is all there is to do, or draws
-into axes that are given.  What comes from data is grey, what comes from a flow is orange.
+Each function returns a Matplotlib figure, which is made without pyplot: `figure.savefig("name.png")` writes it.  With given
+axes it draws into them.  Data are gray, results of a flow are orange.  Matplotlib is imported for the first picture.
 """
 
 from npflows.plotting.densities import density_1d, density_2d

@@ -1,4 +1,4 @@
-"""Densities of flows with one or two columns, on a grid."""
+"""Densities of flows of one or two columns."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npflows.core.checks import as_int, as_rows
+from npflows.distribution.transformed import TransformedDistribution
 from npflows.plotting.style import (
     ACCENT,
     FLAMES,
@@ -28,16 +29,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from npflows.flow import NormalizingFlow
-
 LINES = (ACCENT, "#1c7293", "#5f8d3c", "#8a4fa3", "#b58900", "#c2255c", "#0b7a75", "#6b4f3a")
-"""Colours of the densities for different conditions."""
+"""Colors of the densities for different conditions."""
 SAMPLES = 4000
-"""Samples from which the range of an axis is found where there are no data."""
+"""Number of samples that give the range of an axis where there are no data."""
 
 
 def density_1d(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     ranges: object = None,
     condition: object = None,
     data: object = None,
@@ -46,25 +45,25 @@ def density_1d(
     n_points: int = 500,
     ax: Axes | None = None,
 ) -> Figure:
-    """The density of a flow of one column, and a histogram of data behind it.
+    """Draw the density of a flow of one column, and a histogram of data behind it.
 
-    Whole numbers get the probability of each.
+    For an integer column the probability of each number is drawn.
 
     Parameters
     ----------
     flow : NormalizingFlow
-        Of one column.
+        A flow of one column.
     ranges : (low, high), optional
-        What to show; by default the middle 99 % of the data, or of samples, and a margin, within the support.
+        The range of the axis; by default the middle 99 % of the data, or of samples, and a margin, within the support.
     condition : array_like (condition_dim,) or (m, condition_dim), optional
         Where the flow takes one; each of several, 8 at most, gets a line.
     data : array_like (n,) or (n, 1), optional
     weights : array_like (n,), optional
-        Of the data.
+        Weights of the data.
     n_points : int
         Points at which the density is computed.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; a figure of its own by default.
+        The axes to draw into; those of a new figure by default.
 
     Returns
     -------
@@ -79,14 +78,14 @@ def density_1d(
     (low, high), whole = _limits(flow, ranges, conditions, x)[0], _whole(flow)[0]
     ax = own_axes(ax)
     if x is not None:
-        edges = _centres(low, high, _bins(x, low, high), whole)[1]
+        edges = _centers(low, high, _bins(x, low, high), whole)[1]
         heights = np.histogram(x[:, 0], edges, weights=weight)[0] / (len(x) * np.diff(edges))
         ax.stairs(heights, edges, fill=True, color=SHADES[1], label="data")
-    points = _centres(low, high, n_points, whole)[0]
-    for colour, given in zip(LINES, conditions):
+    points = _centers(low, high, n_points, whole)[0]
+    for color, given in zip(LINES, conditions):
         density = np.exp(flow.log_prob(points[:, None], given))
         style = {"marker": "o", "markersize": 4, "linestyle": ":", "linewidth": 1.0} if whole else {"linewidth": 1.8}
-        ax.plot(points, density, color=colour, label=_about(flow, given), **style)
+        ax.plot(points, density, color=color, label=_about(flow, given), **style)
     ax.set_xlim(low, high)
     ax.set_ylim(bottom=0)
     ax.xaxis.get_major_locator().set_params(integer=whole)
@@ -96,7 +95,7 @@ def density_1d(
 
 
 def density_2d(
-    flow: NormalizingFlow,
+    flow: TransformedDistribution,
     ranges: object = None,
     condition: object = None,
     data: object = None,
@@ -107,27 +106,27 @@ def density_2d(
     colorbar: bool = True,
     ax: Axes | None = None,
 ) -> Figure:
-    """The density of a flow of two columns, lines around the regions that hold 68 % and 95 % of it, and data as points.
+    """Draw the density of a flow of two columns, contours that enclose 68 % and 95 % of it, and data as points.
 
     Parameters
     ----------
     flow : NormalizingFlow
-        Of two columns.
+        A flow of two columns.
     ranges : sequence of (low, high), optional
-        What each axis shows; by default the middle 99 % of the data, or of samples, and a margin, within the support.
+        The range of each axis; by default the middle 99 % of the data, or of samples, and a margin, within the support.
     condition : array_like (condition_dim,), optional
         Where the flow takes one.
     data : array_like (n, 2), optional
     weights : array_like (n,), optional
-        Of the data: points are drawn with probabilities in proportion.
+        Weights of the data: points are chosen with probabilities in proportion.
     n_points : int
         Points along each side at which the density is computed.
     max_points : int
-        Rows of data to draw at most, chosen at random, the same each time.
+        Largest number of rows to draw, chosen at random, the same each time.
     colorbar : bool
-        Whether to draw what the colours mean, for which the axes become smaller.
+        Whether to draw a color bar, for which the axes become smaller.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; a figure of its own by default.
+        The axes to draw into; those of a new figure by default.
 
     Returns
     -------
@@ -144,7 +143,7 @@ def density_2d(
         raise ValueError(f"density_2d draws one condition, got {len(conditions)}: draw each into axes of its own")
     x, weight = _data(data, weights, 2)
     limits, whole = _limits(flow, ranges, conditions, x), _whole(flow)
-    (a, a_edges), (b, b_edges) = (_centres(*limits[i], n_points, whole[i]) for i in (0, 1))
+    (a, a_edges), (b, b_edges) = (_centers(*limits[i], n_points, whole[i]) for i in (0, 1))
     grid = np.stack(np.meshgrid(a, b, indexing="ij"), axis=-1).reshape(-1, 2)
     density = np.exp(flow.log_prob(grid, conditions[0])).reshape(len(a), len(b))
 
@@ -182,7 +181,7 @@ def density_2d(
     return ax.figure
 
 
-def _check(flow: NormalizingFlow, d: int) -> None:
+def _check(flow: TransformedDistribution, d: int) -> None:
     if flow.latent_dim != d:
         have = "1 column" if flow.latent_dim == 1 else f"{flow.latent_dim} columns"
         other = (
@@ -191,7 +190,7 @@ def _check(flow: NormalizingFlow, d: int) -> None:
         raise ValueError(f"density_{d}d draws flows of {d} column{'s' * (d > 1)}, this one has {have}: {other}")
 
 
-def _conditions(flow: NormalizingFlow, condition: object) -> list[np.ndarray | None]:
+def _conditions(flow: TransformedDistribution, condition: object) -> list[np.ndarray | None]:
     if not flow.condition_dim:
         if condition is not None:
             raise ValueError("this flow takes no condition (condition_dim=0), but one was given")
@@ -204,8 +203,8 @@ def _conditions(flow: NormalizingFlow, condition: object) -> list[np.ndarray | N
     return list(rows)
 
 
-def _about(flow: NormalizingFlow, condition: np.ndarray | None) -> str:
-    """What the legend calls the density for a condition."""
+def _about(flow: TransformedDistribution, condition: np.ndarray | None) -> str:
+    """The name in the legend of the density for a condition."""
     if condition is None:
         return "flow"
     names = flow.condition_columns or ([f"c{i}" for i in range(len(condition))] if len(condition) > 1 else ["condition"])
@@ -213,7 +212,7 @@ def _about(flow: NormalizingFlow, condition: np.ndarray | None) -> str:
     return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "")
 
 
-def _names(flow: NormalizingFlow) -> list[str]:
+def _names(flow: TransformedDistribution) -> list[str]:
     return names_of(flow.columns, None, flow.latent_dim)
 
 
@@ -229,15 +228,15 @@ def _data(data: object, weights: object, d: int) -> tuple[np.ndarray | None, np.
     return x, weight
 
 
-def _whole(flow: NormalizingFlow) -> list[bool]:
-    """Which columns hold whole numbers."""
+def _whole(flow: TransformedDistribution) -> list[bool]:
+    """Whether each column is an integer one."""
     return [bool(getattr(column, "is_integer", False)) for column in flow.support or [None] * flow.latent_dim]
 
 
 def _limits(
-    flow: NormalizingFlow, ranges: object, conditions: list[np.ndarray | None], x: np.ndarray | None
+    flow: TransformedDistribution, ranges: object, conditions: list[np.ndarray | None], x: np.ndarray | None
 ) -> np.ndarray:  # fmt: skip
-    """What each axis shows (d, 2): circles and few whole numbers in full, no value outside the support."""
+    """The range of each axis (d, 2): periodic columns and few integers in full, no value outside the support."""
     d = flow.latent_dim
     if ranges is not None:
         return as_ranges(ranges, d)
@@ -258,17 +257,17 @@ def _limits(
     return limits
 
 
-def _centres(low: float, high: float, n: int, whole: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Middles and edges of the cells of an axis: whole numbers, or n equal ones."""
+def _centers(low: float, high: float, n: int, whole: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Centers and edges of the cells of an axis: integers, or n equal cells."""
     if whole:
-        centres = np.arange(np.ceil(low), np.floor(high) + 1)
-        return centres, np.append(centres - 0.5, centres[-1:] + 0.5)
+        centers = np.arange(np.ceil(low), np.floor(high) + 1)
+        return centers, np.append(centers - 0.5, centers[-1:] + 0.5)
     edges = np.linspace(low, high, n + 1)
     return 0.5 * (edges[1:] + edges[:-1]), edges
 
 
 def _bins(x: np.ndarray, low: float, high: float) -> int:
-    """As many bins as show the shape and little noise: those of Freedman and Diaconis, from 10 to 80."""
+    """The number of bins by the rule of Freedman and Diaconis, from 10 to 80."""
     first, third = np.percentile(x, (25, 75))
     width = 2 * (third - first) / np.cbrt(len(x))
     return int(np.clip((high - low) / width, 10, 80)) if width > 0 else 40

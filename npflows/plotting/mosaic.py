@@ -1,4 +1,4 @@
-"""Many images side by side."""
+"""Mosaics of images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GAP, HEADING = 0.08, 0.3
-"""Room between images, and above each for its title, as shares of their height."""
+"""Space between images, and above each for its title, as fractions of their height."""
 WIDTH = 6.4
-"""Inches of a figure of its own."""
+"""Width of a new figure in inches."""
 
 
 def images(
@@ -30,22 +30,22 @@ def images(
     limits: tuple[float, float] | None = None,
     cmap: str = "gray",
 ) -> Figure:
-    """Images side by side, as flows of images sample them.
+    """Draw images side by side, samples of a flow for instance.
 
     Parameters
     ----------
     images : array_like (n, height, width, channels), or (rows, columns, height, width, channels)
-        Grey ones have one channel, coloured ones three; one image may come without its axis.  NaN is left blank.
+        Gray images have one channel, color images three; a single image may come without the first axis.  NaN is blank.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; a figure of its own by default.
+        The axes to draw into; those of a new figure by default.
     columns : int, optional
-        Images in a row; by default as many as there are rows of them, about, or as the array says.
+        Images in a row; by default about as many as rows, or the number in the array.
     titles : sequence of str, optional
         One for each image, above it.
     limits : (low, high), optional
-        Values at the two ends of the shades, (0, 255) for instance; by default the lowest and the highest one.
+        Values at the two ends of the color scale, (0, 255) for instance; by default the lowest and the highest one.
     cmap : str
-        Matplotlib's name for the shades of grey images: "gray" from black to white, "Greys" from white to black.
+        Matplotlib's color map of images with one channel: "gray" from black to white, "Greys" from white to black.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def images(
 
 
 def _ends(values: np.ndarray, limits: object) -> tuple[float, float]:
-    """The values at the ends of the shades."""
+    """The values at the ends of the color scale."""
     if limits is None:
         known = values[np.isfinite(values)]
         return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)

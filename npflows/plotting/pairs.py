@@ -1,4 +1,4 @@
-"""Every column and every pair of columns of a table."""
+"""Corner plots: every column and every pair of columns of a table."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANEL = 1.5
-"""Inches of a panel's side."""
+"""Side of a panel in inches."""
 LABELS = 0.7
-"""Inches that the names and numbers of an axis take."""
+"""Space for the names and numbers of an axis in inches."""
 
 
 def corner(
@@ -44,10 +44,10 @@ def corner(
     fig: Figure | None = None,
     axes: object = None,
 ) -> Figure:
-    """Every column and every pair of columns of a table, with samples on top.
+    """Draw every column and every pair of columns of a table, with samples on top.
 
-    On the diagonal the histograms; below it the regions that hold 68 % and 95 % of the data as areas, and those of the
-    samples as lines.  Where a flow is right, the lines lie on the edges of the areas.
+    The diagonal shows histograms.  Below it, areas are the regions that hold 68 % and 95 % of the data, and lines are those
+    of the samples.  Where a flow is right, the lines lie on the edges of the areas.
 
     Parameters
     ----------
@@ -57,19 +57,19 @@ def corner(
     columns : sequence of str, optional
         Names for the axes; those of a data frame by default.
     ranges : sequence of (low, high), optional
-        What each axis shows; by default the middle 99 % of the data and a margin.
+        The range of each axis; by default the middle 99 % of the data and a margin.
     weights : array_like (n,), optional
-        Of the rows of the data, not negative.
+        Weights of the rows of the data, not negative.
     bins : int, optional
-        Bins of an axis, at least 8; by default 15 to 50, the more the more data there are.
+        Bins of an axis, at least 8; by default 15 to 50, more for more data.
     max_points : int
-        Rows of data outside their 95 % region to draw as points, in each panel at most.
+        Largest number of rows outside the 95 % region that each panel shows as points.
     labels : (str, str)
-        What data and samples are called in the legend.
+        Names of data and samples in the legend.
     fig : matplotlib.figure.Figure, optional
-        An empty figure to draw in.
+        An empty figure to draw into.
     axes : array of matplotlib.axes.Axes (d, d), optional
-        Axes to draw in; those above the diagonal are hidden.
+        Axes to draw into; those above the diagonal are hidden.
 
     Returns
     -------
@@ -145,7 +145,7 @@ def _figure(fig: Figure | None, d: int) -> tuple[Figure, np.ndarray]:
 
 
 def _ticks(low: float, high: float) -> np.ndarray:
-    """Two or three round numbers, none so near an edge that it would touch the next panel's."""
+    """Two or three round numbers, none so near an edge that it would touch a number of the next panel."""
     from matplotlib.ticker import MaxNLocator
 
     room = 0.06 * (high - low)
@@ -156,7 +156,7 @@ def _ticks(low: float, high: float) -> np.ndarray:
 def _diagonal(
     ax: Axes, x: np.ndarray, weight: np.ndarray | None, y: np.ndarray | None, edges: np.ndarray
 ) -> None:  # fmt: skip
-    """Histograms as densities of the whole column, what lies outside the panel counted too."""
+    """Draw histograms, as densities of the whole column including values outside of the panel."""
     width = np.diff(edges)
     heights = np.histogram(x, edges, weights=weight)[0] / (len(x) * width)
     top = heights.max()
@@ -177,26 +177,26 @@ def _panel(
     edges: tuple[np.ndarray, np.ndarray],
     max_points: int,
 ) -> None:
-    """Regions of the data as areas, those of the samples as lines."""
-    centres = [0.5 * (e[1:] + e[:-1]) for e in edges]
+    """Draw regions of the data as areas and those of the samples as lines."""
+    centers = [0.5 * (e[1:] + e[:-1]) for e in edges]
     density, levels = regions(x, edges, weight)
     inside = [np.clip(np.searchsorted(e, column) - 1, 0, len(e) - 2) for e, column in zip(edges, x.T)]
     outside = np.flatnonzero(density[inside[0], inside[1]] < levels[0])[:max_points]
     ax.plot(*x[outside].T, ".", color=SHADES[1], markersize=1.2, markeredgewidth=0, rasterized=True, zorder=0.5)
     if levels[0] < levels[1] < density.max():
-        ax.contourf(*centres, density.T, [*levels, density.max()], colors=SHADES)
-        ax.contour(*centres, density.T, levels, colors=INK, linewidths=0.5)
+        ax.contourf(*centers, density.T, [*levels, density.max()], colors=SHADES)
+        ax.contour(*centers, density.T, levels, colors=INK, linewidths=0.5)
     if y is None or not len(y):
         return
     density, levels = regions(y, edges)
     if levels[0] < levels[1] < density.max():
-        ax.contour(*centres, density.T, levels, colors=ACCENT, linewidths=1.2)
+        ax.contour(*centers, density.T, levels, colors=ACCENT, linewidths=1.2)
 
 
 def regions(
     x: np.ndarray, edges: tuple[np.ndarray, np.ndarray], weight: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[float]]:  # fmt: skip
-    """A smooth histogram of two columns, and the levels above which `MASSES` of it lie."""
+    """A smoothed histogram of two columns, and the levels of the contours that enclose `MASSES` of it."""
     density = np.histogram2d(x[:, 0], x[:, 1], bins=edges, weights=weight)[0]
     kernel = np.exp(-0.5 * np.arange(-3, 4) ** 2.0)
     kernel /= kernel.sum()
@@ -206,7 +206,7 @@ def regions(
 
 
 def _legend(fig: Figure, grid: np.ndarray, labels: tuple[str, str], with_samples: bool) -> None:
-    """In the upper right corner of the grid, where no panel is."""
+    """Draw the legend in the upper right corner of the grid, where no panel is."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

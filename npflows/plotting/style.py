@@ -1,4 +1,4 @@
-"""What the pictures share: colours, sizes, tables that come in, axes that are given or made, files."""
+"""The common style of the pictures: colors, sizes, axes, checks of tables, files."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MASSES = (0.95, 0.68)
-"""Share of the rows that each contour encloses."""
+"""Fraction of the rows that each contour encloses."""
 INK, SHADES, ACCENT, FRAME = "#3c4654", ("#dfe3e8", "#b4bcc7"), "#d9480f", "#8a94a3"
-"""Colours: data lines, data areas (outer, inner), what a flow says, frames."""
+"""Colors: data lines, data areas (outer, inner), results of a flow, frames."""
 FLAMES = ("#ffffff", "#ffe8cc", "#ffc078", "#fd7e14", "#d9480f", "#7c2d12")
-"""Colours of a flow's density, from none to much."""
+"""Color map of a flow's density, from low to high."""
 TEXT, TICKS, LEGEND = 12, 10.5, 11
-"""Sizes of the names of axes, of their numbers, and of legends."""
+"""Font sizes of the names of axes, of their numbers, and of legends."""
 SUFFIXES = (".png", ".pdf", ".svg")
 BAND = 0.99
-"""What an expected band holds."""
+"""Fraction of the values that an expected band holds."""
 
 
 def require_matplotlib() -> None:
-    """Raise ImportError with the remedy if matplotlib is missing."""
+    """Raise an ImportError that says what to install if matplotlib is missing."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -39,7 +39,7 @@ def require_matplotlib() -> None:
 
 
 def check_picture(path: str | os.PathLike[str]) -> Path:
-    """The path of a picture, once it is sure that one can be drawn, of that format, and written there."""
+    """The path of a picture, after checking that a picture of this format can be drawn and written there."""
     require_matplotlib()
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -56,7 +56,7 @@ def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def own_axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.2)) -> Axes:
-    """The given axes, or those of a figure of their own, in the common style."""
+    """The given axes, or those of a new figure, in the common style."""
     if ax is None:
         from matplotlib.figure import Figure
 
@@ -66,7 +66,7 @@ def own_axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.2)) -> Axes:
 
 
 def grid_of_axes(axes: object, rows: int, columns: int, panel: tuple[float, float], **sharing: bool) -> np.ndarray:
-    """Axes (rows, columns), given or made."""
+    """The given axes, or those of a new figure, as an array (rows, columns) in the common style."""
     if axes is None:
         from matplotlib.figure import Figure
 
@@ -119,14 +119,14 @@ def names_of(columns: Sequence[str] | None, table: object, d: int, what: str = "
 
 
 def middle(x: np.ndarray) -> np.ndarray:
-    """The middle 99 % of each column (n, d) and a margin: (d, 2)."""
+    """The range (d, 2) of the middle 99 % of each column of x (n, d), and a margin."""
     low, high = np.percentile(x, (0.5, 99.5), axis=0)
     pad = np.where(high > low, 0.06 * (high - low), np.maximum(1e-3 * np.abs(low), 0.5))
     return np.stack([low - pad, high + pad], axis=1)
 
 
 def as_ranges(ranges: object, d: int) -> np.ndarray:
-    """Low and high (d, 2) for each column."""
+    """Check ranges: low and high (d, 2) for each column."""
     limits = np.asarray(ranges, dtype=np.float64)
     limits = limits[None] if limits.ndim == 1 == d else limits
     if limits.shape != (d, 2) or not np.isfinite(limits).all() or (limits[:, 0] >= limits[:, 1]).any():
@@ -135,7 +135,7 @@ def as_ranges(ranges: object, d: int) -> np.ndarray:
 
 
 def mass_levels(density: np.ndarray) -> list[float]:
-    """The levels above which `MASSES` of a density on equal cells lie."""
+    """The levels of the contours that enclose `MASSES` of a density on equal cells."""
     ranked = np.sort(density, axis=None)[::-1]
     mass = np.cumsum(ranked)
     return [float(ranked[min(np.searchsorted(mass, share * mass[-1]), ranked.size - 1)]) for share in MASSES]

@@ -1,4 +1,4 @@
-"""How a fit went."""
+"""The course of a training."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npflows.distribution.transformed import TransformedDistribution
 from npflows.plotting.style import ACCENT, INK, LEGEND, label, own_axes, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from npflows.flow import NormalizingFlow
 
+def training_curve(history: TransformedDistribution | Mapping[str, Sequence[float]], ax: Axes | None = None) -> Figure:
+    """Draw the log-likelihood during `fit`, or the evidence lower bound during `fit_variational`.
 
-def training_curve(history: NormalizingFlow | Mapping[str, Sequence[float]], ax: Axes | None = None) -> Figure:
-    """How the log-likelihood rose during `fit`, or the evidence bound during `fit_variational`.
-
-    The first epochs, which lie far below the others, are cut off.
+    The first epochs, whose values are far below the others, are outside of the axes.
 
     Parameters
     ----------
     history : NormalizingFlow or mapping
-        A flow, or what its `history` holds.
+        A flow, or its `history`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; a figure of its own by default.
+        The axes to draw into; those of a new figure by default.
 
     Returns
     -------

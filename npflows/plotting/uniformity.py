@@ -1,4 +1,4 @@
-"""What `npflows.diagnostics` finds: numbers that are uniform, and coverages that equal their levels, if a flow is right."""
+"""Pictures of the results of `npflows.diagnostics`: probability transforms, ranks and coverages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npflows.core.checks import as_int
+from npflows.core.statistics import effective_sample_size
 from npflows.plotting.style import (
     ACCENT,
     BAND,
@@ -29,30 +30,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TAILS = (0.5 - BAND / 2, 0.5 + BAND / 2)
-"""Shares below a band and below its upper end."""
+"""Probabilities of the lower and the upper end of a band."""
 QUANTILES = 200
-"""Quantiles drawn at most."""
+"""Largest number of quantiles to draw."""
 
 
 def latent(pit: Any, axes: object = None, *, bins: int = 20, max_columns: int = 4) -> Figure:
-    """Whether latent values follow the base: histograms, and quantiles against those expected.
+    """Compare latent values with the base distribution: histograms, and quantiles against expected ones.
 
-    In the upper row the probability integral transform of each latent column, uniform if the flow is right; a hill in the
-    middle means that the flow is too wide there, hills at the ends that it is too narrow.  In the lower row its quantiles,
-    as those of a normal distribution, minus the expected ones, which shows the tails.  With several columns the last
-    panels show the distance from the centre, in which dependence among them shows as well.  Bands hold 99 % of the values,
-    point by point, if the flow is right.
+    The upper row shows the probability integral transform of each latent column, which is uniform if the flow is right.  A
+    peak in the middle means that the flow is too wide there, peaks at the ends that it is too narrow.  The lower row is a
+    worm plot, which shows the tails: quantiles on a normal scale minus the expected ones.  With several columns the last
+    panels show the distance from the center, which also depends on correlations among them.  Bands hold 99 % of the values
+    at each point if the flow is right.
 
     Parameters
     ----------
     pit : npflows.diagnostics.PIT
-        What `npflows.diagnostics.pit` found for held-out rows.
+        Result of `npflows.diagnostics.pit` for held-out rows.
     axes : array of matplotlib.axes.Axes, optional
-        Two rows of axes, with one for each column that is drawn and one for the distance; a figure of its own by default.
+        Two rows of axes, with one for each column that is drawn and one for the distance; a new figure by default.
     bins : int
-        Of the histograms.
+        Bins of the histograms.
     max_columns : int
-        Of more columns, those are drawn that are farthest from uniform.
+        Number of columns to draw at most; those farthest from uniform are chosen.
 
     Returns
     -------
@@ -63,11 +64,11 @@ def latent(pit: Any, axes: object = None, *, bins: int = 20, max_columns: int = 
     bins, most = as_int(bins, "bins", 2), as_int(max_columns, "max_columns")
     u, weights = np.asarray(pit.u), pit.weights
     n, d = u.shape
-    effective = n if weights is None else weights.sum() ** 2 / (weights**2).sum()
+    effective = n if weights is None else effective_sample_size(weights)
     chosen = np.sort(np.argsort(-pit.statistic, kind="stable")[:most])
     panels = [(f"latent column {i}", u[:, i], f"KS p = {pit.p_value[i]:.2g}") for i in chosen]
     if d > 1:
-        panels.append(("distance from centre", _content(u), ""))
+        panels.append(("distance from center", _content(u), ""))
     grid = grid_of_axes(axes, 2, len(panels), (2.15, 2.1))
     expected = np.full(bins, 1 / bins)
     band = _binomial(effective, expected)
@@ -98,23 +99,23 @@ def latent(pit: Any, axes: object = None, *, bins: int = 20, max_columns: int = 
 def calibration(
     result: Any, axes: object = None, *, columns: Sequence[str] | None = None, difference: bool = False
 ) -> Figure:  # fmt: skip
-    """Calibration of a flow, for what one of the diagnostics found.
+    """Draw the calibration of a flow, as one of the diagnostics measured it.
 
-    Of `coverage` and `tarp_coverage` the coverage against its level: above the diagonal the flow is too wide, below too
-    narrow.  Of `sbc_ranks` a histogram of ranks for each column: a hill in the middle means that the flow is too wide, two
-    at the ends that it is too narrow, a slope that it is off to one side.  Bands hold 99 % of the values, point by point,
-    if the flow is right.
+    For `coverage` and `tarp_coverage` the picture shows the coverage against its level: above the diagonal the flow is too
+    wide, below too narrow.  For `sbc_ranks` it is a histogram of ranks for each column: a peak in the middle means that the
+    flow is too wide, two at the ends that it is too narrow, a slope that it is biased.  Bands hold 99 % of the values at
+    each point if the flow is right.
 
     Parameters
     ----------
     result : npflows.diagnostics.Coverage, Tarp or SBC
-        Of held-out rows.  Many levels make a smooth curve: ``coverage(flow, x, np.linspace(0.02, 0.98, 49))``.
+        Result for held-out rows.  Many levels make a smooth curve: ``coverage(flow, x, np.linspace(0.02, 0.98, 49))``.
     axes : matplotlib.axes.Axes, optional
-        Where to draw, for ranks one for each column; a figure of its own by default.
+        The axes to draw into, for ranks one for each column; those of a new figure by default.
     columns : sequence of str, optional
         Names of the columns.
     difference : bool
-        Draw coverage minus level, in which small deviations show.
+        Draw coverage minus level, which shows small deviations.
 
     Returns
     -------
@@ -200,7 +201,7 @@ def _tarp(ax: Axes, result: Any, difference: bool) -> None:
 
 
 def _frame(ax: Axes, rows: float, difference: bool) -> None:
-    """The line on which a flow that is right lies, and the band around it."""
+    """Draw the expected coverage and the band around it."""
     level = np.linspace(0, 1, 201)
     low, high = (end - level * difference for end in _binomial(rows, level))
     ax.fill_between(level, low, high, color=SHADES[0], linewidth=0, label="99 % if the flow is right")
@@ -208,7 +209,7 @@ def _frame(ax: Axes, rows: float, difference: bool) -> None:
 
 
 def _bars(ax: Axes, heights: np.ndarray, low: float, high: float) -> None:
-    """A histogram in which all bars should be 1, on its expected band."""
+    """Draw a histogram whose bars are expected to be 1, on the expected band."""
     edges = np.linspace(0, 1, len(heights) + 1)
     ax.axhspan(low, high, color=SHADES[0], linewidth=0)
     ax.axhline(1, color=SHADES[1], linewidth=1)
@@ -222,7 +223,7 @@ def _explain(ax: Axes) -> None:
 
 
 def _worm(ax: Axes, u: np.ndarray, weights: np.ndarray | None, effective: float) -> None:
-    """Quantiles of u as normal ones, minus those expected, on their band."""
+    """Draw a worm plot: quantiles of u on a normal scale minus the expected ones, on their band."""
     from scipy.special import ndtr, ndtri
     from scipy.stats import beta
 
@@ -244,13 +245,13 @@ def _worm(ax: Axes, u: np.ndarray, weights: np.ndarray | None, effective: float)
 
 
 def _extent(ax: Axes) -> float:
-    """How far the curve leaves 0, a few points at the ends aside."""
+    """The distance of a curve from 0, without the few largest values."""
     values = np.abs(ax.lines[-1].get_ydata())
     return 1.2 * float(np.quantile(values, 0.97)) if len(values) else 0.0
 
 
 def _content(u: np.ndarray) -> np.ndarray:
-    """Content of the ball (n,) that reaches to each row, each column carried to a normal one."""
+    """The probability (n,) of the ball that reaches to each row, after each column is made normal."""
     from scipy.special import ndtri
     from scipy.stats import chi2
 
@@ -258,7 +259,7 @@ def _content(u: np.ndarray) -> np.ndarray:
 
 
 def _binomial(n: float, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Within which `BAND` of the shares lie that n rows give where `share` is right."""
+    """The band that holds `BAND` of the fractions observed in n rows where the expected one is `share`."""
     from scipy.stats import binom
 
     rows = max(1, round(n))

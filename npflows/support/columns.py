@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from npflows.core.columns import column_number
 from npflows.core.configured import Configured
 from npflows.core.special import expit, log_expit
 
@@ -195,7 +196,7 @@ def as_columns(given: object, n: int, names: Sequence[str] | None = None) -> lis
     if isinstance(given, Mapping):
         columns: list[Column] = [Real() for _ in range(n)]
         for key, column in given.items():
-            columns[place_of(key, n, names, "support")] = column
+            columns[column_number(key, n, names, owner="support", naming="pass columns= to name them")] = column
     elif isinstance(given, Sequence) and not isinstance(given, str):
         columns = list(given)
     else:
@@ -206,16 +207,6 @@ def as_columns(given: object, n: int, names: Sequence[str] | None = None) -> lis
             f"the {n} columns, got {given!r}"
         )
     return columns
-
-
-def place_of(key: object, n: int, names: Sequence[str] | None, what: str) -> int:
-    """The number of a column from its number or name, `what` having n of them."""
-    if isinstance(key, (int, np.integer)) and 0 <= key < n:
-        return int(key)
-    if names is not None and key in names:
-        return list(names).index(key)  # type: ignore[arg-type]
-    known = f"0 to {n - 1}" + (f", or one of {', '.join(names)}" if names else "; for names pass columns=")
-    raise ValueError(f"{what} has no column {key!r}: expected {known}")
 
 
 def _finite(value: object, name: str) -> float:

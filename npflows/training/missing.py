@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from npflows.core.checks import as_choice, warn_user
+from npflows.core.columns import column_number
 from npflows.distribution.transformed import TransformedDistribution
-from npflows.support.columns import place_of
 from npflows.training.rows import MissingEntries, Rows
 
 NEIGHBORS = 10
@@ -80,7 +80,7 @@ def as_missing(flow: TransformedDistribution, missing: object, on_missing: str) 
         return Missing([_as_values(missing)] * n, impute)
     values: list[tuple[float, ...]] = [()] * n
     for key, given in missing.items():
-        values[place_of(key, n, flow.columns, "missing")] = _as_values(given)
+        values[column_number(key, n, flow.columns, owner="missing")] = _as_values(given)
     return Missing(values, impute)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from npflows.inference.importance import effective_sample_size
+from npflows.core.statistics import effective_sample_size
 
 PIECE = 65536
 """Rows looked at together at most."""
@@ -131,7 +131,7 @@ class Rows:
     @property
     def effective(self) -> float:
         """How many rows of equal weight these are worth: (sum of weights)^2 / (sum of their squares) (Kish 1965)."""
-        return float(len(self)) if self.weight is None else effective_sample_size(np.log(self.weight[self.index]))
+        return float(len(self)) if self.weight is None else effective_sample_size(np.log(self.weight[self.index]), log=True)
 
     def part(self, which: np.ndarray) -> Rows:
         """Some of the rows, by their place in `index`."""

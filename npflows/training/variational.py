@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from npflows.core.checks import as_int, as_positive
+from npflows.core.statistics import effective_sample_size
 from npflows.distribution.transformed import Flow, TransformedDistribution
-from npflows.inference.importance import effective_sample_size
 from npflows.training import checkpoint as checkpoints
 from npflows.training.loop import run_rounds
 from npflows.training.options import Options
@@ -154,7 +154,7 @@ class VariationalTrainer(Run):
         """ELBO and effective share of the samples that the fixed noise makes."""
         x, log_det, _ = self.flow.transport(self.noise, None, self.kept, inverse=True)
         log_weights = self._call(x)[0] - self.flow.base.log_prob(self.noise) + log_det
-        return float(log_weights.mean()), effective_sample_size(log_weights) / len(x)
+        return float(log_weights.mean()), effective_sample_size(log_weights, log=True) / len(x)
 
     def line(self, record: dict[str, float]) -> str:
         text = f"ELBO {record['elbo']:.4f}"

@@ -1,0 +1,59 @@
+"""The slow, obvious NumPy implementation of every operation: the oracle that every backend is tested against, and what runs
+flows where Numba can't be imported.
+
+One file for each kind of operation has a function for each direction, with its gradient beside it: networks.py and
+convnet.py, scalar_maps.py and spline.py, layers.py and conditioned.py (layers with a network), bases.py, program.py.
+Samples are rows, and everything is computed in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npflows.backends.reference import conditioned, convnet  # they register what they implement
+from npflows.backends.reference.activations import ACTIVATIONS
+from npflows.backends.reference.common import Given
+from npflows.backends.reference.networks import network
+from npflows.backends.reference.program import ReferenceExecutable
+from npflows.backends.reference.spline import evaluate
+from npflows.core.backend import Backend
+from npflows.core.operations import Network, Program, Spline
+
+__all__ = ["BACKEND", "ReferenceBackend", "ReferenceExecutable", "conditioned", "convnet"]
+
+
+class ReferenceBackend:
+    """The backend that computes with NumPy alone."""
+
+    name = "reference"
+
+    def compile(self, program: Program, dtype: np.dtype[Any]) -> ReferenceExecutable:
+        """Make a program ready to run; the dtype is that of its parameters, which are converted to float64.
+
+        A density that leaves the range of float32 is therefore finite here.
+        """
+        return ReferenceExecutable(program)
+
+    def network(self, operation: Network, theta: NDArray, x: NDArray) -> NDArray:
+        """The outputs (n, n_out) of a network for inputs (n, n_in), without dropout and without a condition."""
+        with np.errstate(all="ignore"):
+            return network(operation, theta.astype(np.float64), x.astype(np.float64), Given(np.zeros((len(x), 0))))
+
+    def activate(self, activation: str, values: NDArray) -> None:
+        """Apply an activation function to an array, in place."""
+        function, _ = ACTIVATIONS[activation]
+        with np.errstate(all="ignore"):
+            values[:] = function(values.astype(np.float64))
+
+    def spline(self, operation: Spline, x: NDArray, constrained: NDArray, inverse: bool) -> tuple[NDArray, NDArray]:
+        """Map x (n, d) by splines whose shares of widths and heights and inner derivatives are given (n, d, multiplier):
+        y (n, d) and the log-determinant (n,)."""
+        with np.errstate(all="ignore"):
+            y, log_slopes = evaluate(operation, x.astype(np.float64), constrained.astype(np.float64), inverse=inverse)
+        return y, log_slopes.sum(axis=1)
+
+
+BACKEND: Backend = ReferenceBackend()

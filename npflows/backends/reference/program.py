@@ -1,0 +1,241 @@
+"""How the reference backend runs programs: one operation after the other, on samples as rows in float64."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npflows.backends.reference import bases
+from npflows.backends.reference.adam import Adam
+from npflows.backends.reference.common import Given
+from npflows.backends.reference.layers import forward, forward_vjp, inverse, inverse_vjp
+from npflows.backends.reference.networks import network, network_vjp
+from npflows.core.backend import Result, State
+from npflows.core.operations import ConvNet, Custom, Network, Placed, Program
+
+CHUNK = 4096
+"""Samples that one call takes at most."""
+CHUNK_VALUES = 1 << 24
+"""Intermediate values of all samples of a call, about."""
+EMBEDDING_LAYER = 1023
+"""The number of the embedding among the layers, for the keys of random masks."""
+
+
+class Trace(NamedTuple):
+    """What is met on the way through the layers.
+
+    Attributes
+    ----------
+    entering : list of ndarray
+        The values that enter each layer, in the order in which they are run.
+    values : ndarray (n, max(input_dim, output_dim))
+        Those that leave the last one.
+    log_det : ndarray (n,)
+    condition : ndarray (n, condition_dim)
+        The standardized condition, which enters the embedding.
+    context : ndarray (n, width)
+        What the layers see of it.
+    """
+
+    entering: list[NDArray]
+    values: NDArray
+    log_det: NDArray
+    condition: NDArray
+    context: NDArray
+
+
+class ReferenceExecutable:
+    """A program, run in float64 whatever the dtype of its parameters.
+
+    Parameters
+    ----------
+    program : Program
+
+    Raises
+    ------
+    NotImplementedError
+        If it has a layer or base distribution of the user's own, which is compiled by Numba.
+    """
+
+    def __init__(self, program: Program) -> None:
+        for placed in (*program.layers, *filter(None, [program.base])):
+            if isinstance(placed.operation, Custom):
+                raise NotImplementedError(
+                    f"the reference backend can't run {placed.operation.name}, which npflows.extend compiles with Numba"
+                )
+        self.program = program
+        self.input_dim, self.output_dim = program.input_dim, program.output_dim
+        self.condition_dim = program.condition_dim
+        widest = [_intermediate_values(placed.operation) for placed in program.layers]
+        self._widest = max([program.input_dim, program.output_dim, *widest])
+        self.chunk_rows = max(1, min(CHUNK, self.rows_within(CHUNK_VALUES)))
+
+    def rows_within(self, n_values: int) -> int:
+        """Samples whose intermediate values in the widest layer are at most so many numbers."""
+        return n_values // self._widest
+
+    def buffer_count(self, n: int, n_bytes: int) -> int:
+        """One gradient buffer: samples are not shared out."""
+        return 1
+
+    def optimizer(self, theta: NDArray, free: NDArray, weight_decay: float, clip_norm: float | None) -> Adam:
+        """Adam for a parameter vector, which it changes in place where `free` is true."""
+        return Adam(theta, free, weight_decay, clip_norm)
+
+    def transport(
+        self, state: State, x: NDArray, condition: NDArray, out: Result, *, inverse: bool = False, origin: int = 0
+    ) -> None:
+        """Carry x (n, input_dim) through the program and fill the arrays of `out` that are not empty."""
+        program, theta = self.program, state.theta.astype(np.float64)
+        with np.errstate(all="ignore"):
+            trace = self._run(state, theta, x, condition, inverse, 0, origin)
+            if out.y.size:
+                y = trace.values[:, : out.y.shape[1]]
+                if program.standardized and inverse:
+                    location, scale, _ = state.standardization
+                    y = y * scale + location
+                out.y[:] = y
+            if out.log_det.size:
+                out.log_det[:] = trace.log_det
+            if out.log_prob.size:
+                out.log_prob[:] = self._log_prob(theta, trace, x, condition)
+
+    def pullback(
+        self,
+        state: State,
+        x: NDArray,
+        condition: NDArray,
+        dy: NDArray,
+        dlog: NDArray,
+        buffers: NDArray,
+        log_prob: NDArray,
+        dx: NDArray,
+        dcondition: NDArray,
+        *,
+        inverse: bool = False,
+        key: int = 0,
+        origin: int = 0,
+    ) -> None:
+        """Carry cotangents back through the program at x (n, input_dim); the first buffer receives the gradient."""
+        program, theta = self.program, state.theta.astype(np.float64)
+        dtheta = np.zeros_like(theta)
+        with np.errstate(all="ignore"):
+            trace = self._run(state, theta, x, condition, inverse, key, origin)
+            dvalues = np.zeros_like(trace.values)
+            if program.base is not None and not inverse:
+                log_prob[:] = self._log_prob(theta, trace, x, condition)
+                by_base = bases.log_prob_vjp(program.base.operation, _part(program.base, theta),
+                                             trace.values[:, : self.output_dim], dlog)  # fmt: skip
+                dvalues[:, : self.output_dim] = by_base.z
+                _part(program.base, dtheta)[:] += by_base.theta
+            else:
+                dvalues[:, : dy.shape[1]] = dy * state.standardization[1] if program.standardized and inverse else dy
+            dcontext = self._run_back(theta, trace, dvalues, dlog, dtheta, inverse, key, origin)
+            if program.embedding is not None:
+                given = Given(trace.condition, _layer_key(key, EMBEDDING_LAYER), origin)
+                by_network = network_vjp(program.embedding.operation, _part(program.embedding, theta), trace.condition,
+                                         dcontext, given)  # fmt: skip
+                dcontext = by_network.x
+                _part(program.embedding, dtheta)[:] += by_network.theta
+            if dx.size:
+                scale = state.standardization[1] if program.standardized and not inverse else 1.0
+                dx[:] = dvalues[:, : dx.shape[1]] / scale
+            if dcondition.size:
+                table = state.condition_standardization
+                dcondition[:] = dcontext / table[1] if table.shape[1] else dcontext
+            if buffers.size:
+                buffers[:] = 0
+                buffers[0] = dtheta
+
+    def _run(
+        self, state: State, theta: NDArray, x: NDArray, condition: NDArray, inverted: bool, key: int, origin: int
+    ) -> Trace:  # fmt: skip
+        """All layers, in either direction."""
+        program, n = self.program, len(x)
+        if program.standardized and not inverted:
+            location, scale, _ = state.standardization
+            x = (x - location) / scale
+        values = np.zeros((n, max(program.input_dim, program.output_dim)))
+        values[:, : x.shape[1]] = x
+        log_det = np.zeros(n)
+        if program.standardized:
+            log_det += state.standardization[2].sum() if inverted else -state.standardization[2].sum()
+        condition = condition[:, : program.condition_dim].reshape(n, program.condition_dim)
+        if state.condition_standardization.shape[1]:
+            condition = (condition - state.condition_standardization[0]) / state.condition_standardization[1]
+        context = condition
+        if program.embedding is not None:
+            given = Given(condition, _layer_key(key, EMBEDDING_LAYER), origin)
+            context = network(program.embedding.operation, _part(program.embedding, theta), condition, given)
+        step, entering = inverse if inverted else forward, []
+        for number, placed in enumerate(self._in_direction(inverted)):
+            entering.append(values)
+            dim = placed.operation.dim
+            given = Given(context, _layer_key(key, number), origin)
+            y, more = step(placed.operation, _part(placed, theta), values[:, :dim], given)
+            values = np.concatenate([y, values[:, dim:]], axis=1)
+            log_det = log_det + more
+        return Trace(entering, values, log_det, condition, context)
+
+    def _run_back(
+        self,
+        theta: NDArray,
+        trace: Trace,
+        dvalues: NDArray,
+        dlog: NDArray,
+        dtheta: NDArray,
+        inverted: bool,
+        key: int,
+        origin: int,
+    ) -> NDArray:
+        """Carry `dvalues` back through all layers, in place, and add to `dtheta`; returns the gradient of the context."""
+        dcontext = np.zeros_like(trace.context)
+        step = inverse_vjp if inverted else forward_vjp
+        numbered = list(enumerate(zip(self._in_direction(inverted), trace.entering)))
+        for number, (placed, entering) in reversed(numbered):
+            dim = placed.operation.dim
+            given = Given(trace.context, _layer_key(key, number), origin)
+            gradients = step(placed.operation, _part(placed, theta), entering[:, :dim], dvalues[:, :dim], dlog, given)
+            dvalues[:, :dim] = gradients.x
+            _part(placed, dtheta)[:] += gradients.theta
+            dcontext += gradients.context
+        return dcontext
+
+    def _in_direction(self, inverted: bool) -> tuple[Placed, ...]:
+        """The layers in the order in which they are run."""
+        return self.program.layers[::-1] if inverted else self.program.layers
+
+    def _log_prob(self, theta: NDArray, trace: Trace, x: NDArray, condition: NDArray) -> NDArray:
+        """The log-density of the samples: NaN where one or its condition has NaN; -inf where numbers left the range,
+        infinite ones included."""
+        base = self.program.base
+        if base is None:
+            raise ValueError("a program without a base distribution has no log_prob")
+        z = trace.values[:, : self.output_dim]
+        values = trace.log_det + bases.log_prob(base.operation, _part(base, theta), z)
+        missing = np.isnan(x).any(axis=1)
+        if condition.size:
+            missing |= np.isnan(condition).any(axis=1)
+        return np.where(np.isfinite(values), values, np.where(missing, np.nan, -np.inf))
+
+
+def _part(placed: Placed, theta: NDArray) -> NDArray:
+    """An operation's own part of a vector like theta."""
+    return theta[placed.offset : placed.offset + placed.operation.size]
+
+
+def _layer_key(key: int, layer: int) -> int:
+    """A key of each layer's own from that of the step; 0 stays 0."""
+    return key * 1024 + layer if key > 0 else 0
+
+
+def _intermediate_values(operation: Any) -> int:
+    """About how many numbers one sample needs in a layer."""
+    conditioner: Network | None = getattr(operation, "conditioner", None)
+    if conditioner is None:
+        return operation.dim
+    if isinstance(conditioner, ConvNet):
+        return operation.dim + sum(conditioner.channels) * conditioner.height * conditioner.width
+    return operation.dim + sum(conditioner.widths)

@@ -1,0 +1,129 @@
+"""Scalar maps of values (n, d), each by itself, with raw parameters (n, d, multiplier) and perhaps learned ones.
+
+`scalar_map` evaluates one and `scalar_map_vjp` carries cotangents back, in either direction.  spline.py has the spline.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npflows.backends.reference.common import sigmoid, softplus
+from npflows.core.operations import Additive, Affine
+
+LIMIT = 708.0
+"""The largest log-scale: its exponential neither overflows nor vanishes."""
+OFFSET = 2.0
+"""What is added before a sigmoid, so that the scale starts near 1."""
+
+
+class MapGradients(NamedTuple):
+    """Gradients of a scalar: of the values (n, d), the raw parameters (n, d, multiplier) and the learned ones."""
+
+    x: NDArray
+    raw: NDArray
+    theta: NDArray
+
+
+@singledispatch
+def scalar_map(
+    operation: Any, theta: NDArray, x: NDArray, raw: NDArray, *, inverse: bool = False
+) -> tuple[NDArray, NDArray]:  # fmt: skip
+    """y (n, d) and log dy/dx (n, d) of x (n, d); of the inverse map where that is asked for."""
+    raise NotImplementedError(f"the reference backend has no scalar map {type(operation).__name__}")
+
+
+@singledispatch
+def scalar_map_vjp(
+    operation: Any, theta: NDArray, x: NDArray, raw: NDArray, dy: NDArray, dlog: NDArray, *, inverse: bool = False
+) -> MapGradients:
+    """Gradients of a scalar from those with respect to y and to log dy/dx, both (n, d)."""
+    raise NotImplementedError(f"the reference backend has no scalar map {type(operation).__name__}")
+
+
+@scalar_map.register
+def _(operation: Additive, theta: NDArray, x: NDArray, raw: NDArray, *, inverse: bool = False) -> tuple[NDArray, NDArray]:
+    """y = x + t (Dinh et al. 2015, arXiv:1410.8516, section 3.2); x = y - t."""
+    shift = raw[..., 0]
+    return x - shift if inverse else x + shift, np.zeros_like(x)
+
+
+@scalar_map_vjp.register
+def _(
+    operation: Additive,
+    theta: NDArray,
+    x: NDArray,
+    raw: NDArray,
+    dy: NDArray,
+    dlog: NDArray,
+    *,
+    inverse: bool = False,
+) -> MapGradients:
+    return MapGradients(dy, (-dy if inverse else dy)[..., None], np.zeros(0))
+
+
+@scalar_map.register
+def _(operation: Affine, theta: NDArray, x: NDArray, raw: NDArray, *, inverse: bool = False) -> tuple[NDArray, NDArray]:
+    """y = x exp(s) + t, or y = (x - t) exp(-s) where the shift comes first or the other is inverted."""
+    shift, s = raw[..., 0], np.clip(log_scale(operation, theta, raw[..., 1]), -LIMIT, LIMIT)
+    if operation.shift_first == inverse:
+        return x * np.exp(s) + shift, s
+    return (x - shift) * np.exp(-s), -s
+
+
+@scalar_map_vjp.register
+def _(
+    operation: Affine,
+    theta: NDArray,
+    x: NDArray,
+    raw: NDArray,
+    dy: NDArray,
+    dlog: NDArray,
+    *,
+    inverse: bool = False,
+) -> MapGradients:
+    """y = x exp(s) + t:  dx = dy exp(s),  dt = dy,  ds = dy x exp(s) + dlog;  y = (x - t) exp(-s):  dx = dy exp(-s),
+    dt = -dx,  ds = -dx (x - t) - dlog.  A log-scale that is clamped has no gradient."""
+    shift, free = raw[..., 0], log_scale(operation, theta, raw[..., 1])
+    s = np.clip(free, -LIMIT, LIMIT)
+    if operation.shift_first == inverse:
+        dx, dshift = dy * np.exp(s), dy
+        ds = dx * x + dlog
+    else:
+        dx = dy * np.exp(-s)
+        dshift, ds = -dx, -dx * (x - shift) - dlog
+    ds = np.where(np.abs(free) < LIMIT, ds, 0.0)
+    dr, dtheta = log_scale_vjp(operation, theta, raw[..., 1], ds)
+    return MapGradients(dx, np.stack([dshift, dr], axis=-1), dtheta)
+
+
+def log_scale(operation: Affine, theta: NDArray, r: NDArray) -> NDArray:
+    """s (n, d) from the raw r: r, tanh r, gain tanh r, or log sigmoid(r + 2)."""
+    if operation.scale_activation == "none":
+        return r
+    if operation.scale_activation == "sigmoid":
+        return -softplus(-(r + OFFSET))
+    return _gains(operation, theta, r.shape[1]) * np.tanh(r)
+
+
+def log_scale_vjp(operation: Affine, theta: NDArray, r: NDArray, ds: NDArray) -> tuple[NDArray, NDArray]:
+    """Gradients with respect to r (n, d) and the learned gains.
+
+    d log sigmoid(r + 2) / dr = sigmoid(-(r + 2)),  d tanh r / dr = 1 - tanh(r)^2.
+    """
+    if operation.scale_activation == "none":
+        return ds, np.zeros(0)
+    if operation.scale_activation == "sigmoid":
+        return ds * sigmoid(-(r + OFFSET)), np.zeros(0)
+    t, dgains = np.tanh(r), np.zeros_like(theta)
+    if operation.scale_activation == "tanh_gain":
+        np.add.at(dgains, np.arange(r.shape[1]) % len(theta), (ds * t).sum(axis=0))
+    return ds * _gains(operation, theta, r.shape[1]) * (1.0 - t * t), dgains
+
+
+def _gains(operation: Affine, theta: NDArray, d: int) -> NDArray:
+    """The gain of each of d values, which take the learned ones in turn; 1 where there are none."""
+    return theta[np.arange(d) % len(theta)] if operation.scale_activation == "tanh_gain" else np.ones(d)

@@ -1,0 +1,95 @@
+"""Entropy of a flow and its divergence from another density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from npflows.core.checks import as_int, as_rng
+from npflows.distribution.transformed import TransformedDistribution
+from npflows.inference.importance import log_density_of
+
+
+class Estimate(NamedTuple):
+    """A mean over samples and its standard error."""
+
+    value: float
+    error: float
+
+
+def entropy(
+    flow: TransformedDistribution, n_samples: int = 100_000, rng: object = None, condition: object = None
+) -> Estimate:
+    """Differential entropy of the flow, in nats: the mean of -log p over samples.
+
+    Parameters
+    ----------
+    n_samples : int
+        At least 2.
+    rng : int, numpy.random.Generator or None
+    condition : array_like, optional
+        One for all samples; or one for each, and the result is the mean over them.
+
+    Returns
+    -------
+    Estimate
+        value and error.
+    """
+    _, log_p = flow.sample_and_log_prob(as_int(n_samples, "n_samples", 2), as_rng(rng), condition=condition)
+    return _mean(-log_p)
+
+
+def kl_divergence(
+    flow: TransformedDistribution,
+    other: TransformedDistribution | Callable,
+    n_samples: int = 100_000,
+    rng: object = None,
+    condition: object = None,
+) -> Estimate:
+    """Kullback-Leibler divergence of the flow from another density, KL(flow || other), in nats.
+
+    It is the mean of log flow - log other over samples of the flow.
+
+    Parameters
+    ----------
+    other : NormalizingFlow or callable
+        A flow, which gets the same condition if it takes one, or a function from x (n, input_dim) to a normalized
+        log-density (n,).
+    n_samples : int
+        At least 2.
+    rng : int, numpy.random.Generator or None
+    condition : array_like, optional
+        As in `entropy`.
+
+    Returns
+    -------
+    Estimate
+        value and error; infinity and NaN where the other density is 0 at a sample.
+
+    Raises
+    ------
+    ValueError
+        If the other flow has other dimensions, or a callable gives NaN or a wrong shape.
+    """
+    n = as_int(n_samples, "n_samples", 2)
+    if isinstance(other, TransformedDistribution):
+        if other.latent_dim != flow.latent_dim:
+            raise ValueError(f"other has {other.latent_dim} columns where this flow has {flow.latent_dim}")
+    elif not callable(other):
+        raise TypeError(f"other must be a flow or a function from x to its log-density, got {type(other).__name__}")
+    x, log_p = flow.sample_and_log_prob(n, as_rng(rng), condition=condition)
+    rows = x.reshape(n, flow.latent_dim)
+    if isinstance(other, TransformedDistribution):
+        log_q = other.log_prob(rows, condition if other.condition_dim else None)
+    else:
+        log_q = log_density_of(other, rows)
+    if np.isneginf(log_q).any():
+        return Estimate(math.inf, math.nan)
+    return _mean(log_p - log_q)
+
+
+def _mean(values: np.ndarray) -> Estimate:
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))

@@ -1,0 +1,94 @@
+"""The mode of a flow: the point of highest density."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npflows.core.checks import as_condition, as_int, as_rng, as_rows
+from npflows.distribution.transformed import TransformedDistribution
+from npflows.inference.unconstrained import UnconstrainedDensity
+
+CANDIDATES = 1 << 16
+"""Samples among which the starts are chosen."""
+
+
+class Mode(NamedTuple):
+    """The point where a density is highest, and its logarithm there."""
+
+    x: np.ndarray
+    log_prob: float
+
+
+def mode(flow: TransformedDistribution, condition: object = None, *, starts: object = 16, rng: object = None) -> Mode:
+    """Find the point of highest density from several starts.
+
+    The density is that of x in its own units; in other coordinates the mode is elsewhere.
+
+    Parameters
+    ----------
+    condition : array_like (condition_dim,), optional
+        Where the flow takes one.
+    starts : int or array_like (m, input_dim)
+        Number of starts, which are the best of 65,536 samples at some distance from each other; or the starts.
+    rng : int, numpy.random.Generator or None
+
+    Returns
+    -------
+    Mode
+        x (input_dim,) and log_prob, which is no less than at any start or any sample that was drawn.
+    """
+    from scipy.optimize import minimize
+
+    density = UnconstrainedDensity(flow, as_condition(condition, 1, flow.condition_dim), cut=False)
+    every = np.arange(flow.latent_dim)
+    samples, log_p = flow.sample_and_log_prob(CANDIDATES, as_rng(rng), condition=density.condition)
+    samples = samples.reshape(CANDIDATES, -1)
+    order = np.argsort(-log_p)
+    best = [float(log_p[order[0]]), samples[order[0]]]
+    candidates, *_ = density.to_unconstrained(samples[order], every)
+    low, middle, high = np.quantile(candidates, (0.25, 0.5, 0.75), axis=0)
+    scale = np.where(high > low, high - low, 1.0)
+    if isinstance(starts, (int, np.integer)):
+        points = _apart(candidates / scale, as_int(starts, "starts")) * scale
+    else:
+        points, _, inside = density.to_unconstrained(as_rows(starts, flow.input_shape, "starts")[0], every)
+        if not inside.all():
+            raise ValueError("starts must lie inside the support of the flow")
+
+    def loss(y: np.ndarray) -> tuple[float, np.ndarray]:
+        """-log p and its gradient at scaled coordinates; a high constant where the flow has no density."""
+        x, log_slope = density.from_unconstrained((middle + scale * y)[None], every)
+        x[:, density.integer] = np.round(x[:, density.integer])
+        if not density.contains(x).all():
+            return 1e3 - best[0], np.zeros(len(y))
+        value, gradient = flow.log_prob_and_grad(x, density.condition)
+        if not np.isfinite(value[0]):
+            return 1e3 - best[0], np.zeros(len(y))
+        if value[0] > best[0]:
+            best[:] = float(value[0]), x[0]
+        return -float(value[0]), -scale * np.exp(log_slope[0]) * gradient.reshape(-1)
+
+    for point in points:
+        minimize(loss, (point - middle) / scale, jac=True, method="L-BFGS-B")
+    for _ in range(2):  # L-BFGS stops early where the slope jumps
+        for method in ("Nelder-Mead", "L-BFGS-B"):
+            start = (density.to_unconstrained(best[1][None], every)[0][0] - middle) / scale
+            jac = method == "L-BFGS-B"
+            minimize(loss if jac else lambda y: loss(y)[0], start, jac=jac, method=method)
+    return Mode(best[1].reshape(flow.input_shape), best[0])
+
+
+def _apart(points: np.ndarray, n: int) -> np.ndarray:
+    """Choose n of the points (m, d): each the first one at some distance from those before, then the first of the rest."""
+    order, distance = [0], ((points - points[0]) ** 2).sum(axis=1)
+    while len(order) < min(n, len(points)):
+        far = np.flatnonzero(distance > 0.25 * points.shape[1])
+        if not len(far):
+            break
+        order.append(int(far[0]))
+        distance = np.minimum(distance, ((points - points[far[0]]) ** 2).sum(axis=1))
+    taken = set(order)
+    rest = [i for i in range(min(2 * n, len(points))) if i not in taken]
+    return points[(order + rest)[:n]]

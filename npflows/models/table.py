@@ -1,0 +1,48 @@
+"""The models that the command line, the scikit-learn estimators and `npflows.warmup` offer by short names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from npflows.flow import NormalizingFlow
+from npflows.models.glow import Glow
+from npflows.models.maf import IAF, MAF
+from npflows.models.neural_spline import NeuralSplineFlow
+from npflows.models.realnvp import RealNVP
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is offered by a short name.
+
+    Attributes
+    ----------
+    model_class : type
+    small : Mapping
+        Arguments of a small flow that uses all that flows of this class use.
+    for_tables : bool
+        Whether samples are rows of a table; else they are images.
+    """
+
+    model_class: type[NormalizingFlow]
+    small: Mapping[str, Any]
+    for_tables: bool = True
+
+    @property
+    def depth(self) -> str:
+        """The name of the class's argument for the number of layers."""
+        return self.model_class.parameter_aliases.get("num_layers", "num_layers")
+
+
+MODELS = {
+    "maf": Model(MAF, {"input_dim": 3, "num_layers": 2}),
+    "spline": Model(NeuralSplineFlow, {"input_dim": 3, "num_layers": 2, "num_bins": 4}),
+    "realnvp": Model(RealNVP, {"input_dim": 3, "num_coupling_layers": 2}),
+    "iaf": Model(IAF, {"input_dim": 3, "num_layers": 2}),
+    "glow": Model(Glow, {"image_shape": (4, 4, 1), "num_scales": 2, "blocks_per_scale": 1, "levels": 4}, for_tables=False),
+}
+"""The models by their short names."""
+TABLE_MODELS = {name: model for name, model in MODELS.items() if model.for_tables}
+"""Those whose samples are rows of a table."""

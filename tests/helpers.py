@@ -1,0 +1,78 @@
+"""What tests of many rooms share: a short fit, runs that end early, equality to the bit, calls that are refused."""
+
+import numpy as np
+import pytest
+
+SHORT = {"max_epochs": 4, "batch_size": 64, "rng": 2, "progress": False}
+
+
+def fitted(flow, x, **options):
+    """The flow after a short fit, silent and with a seed."""
+    return flow.fit(x, **{**SHORT, **options})
+
+
+def same_bits(a, b, *, history=True):
+    """Parameters, units and, unless it is to be left out, history of two flows are the same, but for the time it took."""
+    np.testing.assert_array_equal(a.params, b.params)
+    np.testing.assert_array_equal(a.standardize.table, b.standardize.table)
+    if history:
+        assert list(a.history) == list(b.history)
+        for name in set(a.history) - {"seconds"}:
+            np.testing.assert_array_equal(a.history[name], b.history[name], err_msg=name)
+
+
+def state(flow):
+    """What a call that fails must not change."""
+    return flow.params, flow.standardize.table.copy(), dict(flow.history), flow.preprocessing.is_standardized, flow.target
+
+
+def refused(error, message, call, flow):
+    """The call raises, and leaves the flow as it was."""
+    before = state(flow)
+    with pytest.raises(error, match=message):
+        call(flow)
+    for a, b in zip(before, state(flow)):
+        np.testing.assert_array_equal(a, b)
+
+
+class Killed(Exception):
+    """The end of a run in the middle."""
+
+
+def kill_after(n):
+    """A callback that ends a run after n epochs, or n rounds."""
+
+    def callback(flow, record):
+        if record.get("epoch", record.get("round")) == n:
+            raise Killed
+
+    return callback
+
+
+class UntilWorse:
+    """A callback that ends a run with the first epoch or round that is clearly worse than the best one so far.
+
+    Whatever trajectory a CPU's last bits give, such a run ends after its best round, and the best round is not its last.
+
+    Parameters
+    ----------
+    judge : str
+        The entry of the history that judges: a loss, which should fall, or an ELBO, which should rise.
+    """
+
+    def __init__(self, judge):
+        self.judge, self.passed, self.over = judge, [], False
+
+    def __call__(self, flow, record):
+        self.passed.append(flow.params)
+        losses = self.losses(flow)
+        self.over = len(losses) >= 4 and losses[-1] > losses.min() + 0.01
+        return self.over
+
+    def losses(self, flow):
+        return np.array(flow.history[self.judge]) * (1 if "loss" in self.judge else -1)
+
+    def best(self, flow):
+        """The parameters of the best epoch or round."""
+        assert self.over, "the run ended before a round was worse than the best"
+        return self.passed[np.argmin(self.losses(flow))]
