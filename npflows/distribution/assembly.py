@@ -146,7 +146,7 @@ class Assembly(Parametrised, Configured, abstract=True):
 
     @columns.setter
     def columns(self, names: Sequence[str] | None) -> None:
-        self.preprocessing.names = names  # type: ignore[assignment]
+        self.preprocessing.names = names
 
     @property
     def condition_columns(self) -> list[str] | None:
@@ -155,7 +155,7 @@ class Assembly(Parametrised, Configured, abstract=True):
 
     @condition_columns.setter
     def condition_columns(self, names: Sequence[str] | None) -> None:
-        self.conditioning.names = names  # type: ignore[assignment]
+        self.conditioning.names = names
 
     @property
     def standardize(self) -> Standardize:
