@@ -146,7 +146,7 @@ class Assembly(Parametrised, Configured, abstract=True):
 
     @columns.setter
     def columns(self, names: Sequence[str] | None) -> None:
-        self.preprocessing.names = names  # type: ignore[assignment]
+        self.preprocessing.names = names
 
     @property
     def condition_columns(self) -> list[str] | None:
@@ -155,7 +155,7 @@ class Assembly(Parametrised, Configured, abstract=True):
 
     @condition_columns.setter
     def condition_columns(self, names: Sequence[str] | None) -> None:
-        self.conditioning.names = names  # type: ignore[assignment]
+        self.conditioning.names = names
 
     @property
     def standardize(self) -> Standardize:
@@ -216,10 +216,11 @@ class Assembly(Parametrised, Configured, abstract=True):
     def executable(self, *, with_layers: bool = True, with_base: bool = True) -> Executable:
         """That program, ready to run."""
         key = with_layers, with_base
-        if key not in self._executables:
+        found = self._executables.get(key)
+        if found is None:
             program = self.program(with_layers=with_layers, with_base=with_base)
-            self._executables[key] = select().compile(program, self.dtype)
-        return self._executables[key]
+            found = self._executables[key] = select().compile(program, self.dtype)
+        return found
 
     def state(self, theta: np.ndarray | None = None) -> State:
         """The numbers that a program reads, with other parameters perhaps."""

@@ -74,7 +74,7 @@ def _check_support(flow: TransformedDistribution, rows: Rows, name: str) -> None
             counts[d] = counts.get(d, 0) + n
     if counts:
         labels = flow.preprocessing.labels
-        which = ", ".join(f"{labels[d]} ({n} rows, {flow.support[d]!r})" for d, n in counts.items())
+        which = ", ".join(f"{labels[d]} ({n} rows, {flow.support[d]!r})" for d, n in counts.items())  # type: ignore[index]
         raise ValueError(f"{name} has values outside their support, its open ends included: {which}; clean or widen it")
 
 

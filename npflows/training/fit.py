@@ -16,6 +16,7 @@ from npflows.training.likelihood import Trainer
 from npflows.training.loop import run_rounds
 from npflows.training.missing import as_missing
 from npflows.training.options import Options
+from npflows.training.rows import Rows
 
 ROWS_PER_COLUMN = 10
 """Rows that a table should at least be worth for each of its columns."""
@@ -129,6 +130,7 @@ def fit(
     options = Options(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
     saved = checkpoints.read(options.checkpoint) if options.resume else None  # type: ignore[arg-type]
+    validation: Rows | None
     rows = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared)
     if validation_data is not None:
         validation = as_training_rows(flow, validation_data, validation_weight, validation_condition, on_invalid,

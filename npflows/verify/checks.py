@@ -142,9 +142,9 @@ class _Verification:
             unit = np.maximum(log_mass, log_density.max(axis=0))  # a mass of many columns is too small for a number
             unit = np.where(np.isfinite(unit), unit, 0.0)
             mass, density = np.exp(log_mass - unit), np.exp(log_density - unit)
-            error = np.hypot(density.std(axis=0) * math.sqrt(2 / MASS_DRAWS), 1e-5 * density.mean(axis=0))
+            noise = np.hypot(density.std(axis=0) * math.sqrt(2 / MASS_DRAWS), 1e-5 * density.mean(axis=0))
             with np.errstate(invalid="ignore"):
-                pulls = np.abs(mass - density.mean(axis=0)) / error
+                pulls = np.abs(mass - density.mean(axis=0)) / noise
             self.add("masses of whole numbers", median(pulls), f"median, in standard errors; {(~kept).sum()} rows outside",
                      tolerance=MASS_TOLERANCE)  # fmt: skip
         self.flow, self.x = copy, self.placed(self.x + whole * self.rng.uniform(1e-3, 1 - 1e-3, self.x.shape))[0]
