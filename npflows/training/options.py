@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.backend import require_training
 from npflows.core.checks import as_choice, as_int, as_positive, as_rng
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.progress import Progress
@@ -37,6 +38,7 @@ class Options:
     callbacks: Callable | Iterable[Callable]
 
     def __post_init__(self) -> None:
+        require_training()
         self.max_seconds = math.inf if self.max_seconds is None else as_positive(self.max_seconds, "max_seconds")
         self.learning_rate = as_positive(self.learning_rate, "learning_rate")
         as_choice(self.schedule, "schedule", SCHEDULES)

@@ -25,9 +25,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from npflows.sklearn import COMMON, MODELS, SPECIFIC, TRAINING, FlowClassifier, FlowDensity, FlowOutlierDetector, distinct
+from npflows.models.table import TABLE_MODELS
+from npflows.sklearn import COMMON, SPECIFIC, TRAINING, FlowClassifier, FlowDensity, FlowOutlierDetector, distinct
 from npflows.support import positive, real
 
+CLASSES = {name: model.model_class for name, model in TABLE_MODELS.items()}
 ESTIMATORS = [FlowDensity, FlowClassifier, FlowOutlierDetector]
 
 
@@ -38,7 +40,7 @@ def test_scikit_learns_own_checks(estimator, check):
 
 
 def test_parameters_are_those_of_models_and_fit():
-    models = [set(inspect.signature(model).parameters) for model in MODELS.values()]
+    models = [set(inspect.signature(model).parameters) for model in CLASSES.values()]
     assert all(set(COMMON) <= model for model in models)
     assert set(SPECIFIC) <= set.union(*models)
     assert not set(SPECIFIC) & set.intersection(*models)
@@ -61,7 +63,7 @@ def test_parameters_are_those_of_models_and_fit():
 def test_parameters_reach_the_model(model, parameters, x):
     estimator = small(model=model, **parameters).fit(x)
     flow = estimator.flow_
-    assert type(flow) is MODELS[model]
+    assert type(flow) is CLASSES[model]
     assert (flow.num_coupling_layers if model == "realnvp" else flow.num_layers) == 2
     assert tuple(flow.hidden_dims) == (16,)
     given = {name: value for name, value in parameters.items() if value != "random"}  # drawn, those are kept as drawn
@@ -150,7 +152,7 @@ def test_random_state(x):
         score("seed")
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", TABLE_MODELS)
 def test_weights_are_repeats_and_order_is_nothing(model, x):
     rng = np.random.default_rng(1)
     weight, new_order = rng.integers(0, 3, len(x)), rng.permutation(len(x))
