@@ -29,7 +29,6 @@ from npflows.models.table import TABLE_MODELS
 from npflows.sklearn import COMMON, SPECIFIC, TRAINING, FlowClassifier, FlowDensity, FlowOutlierDetector, distinct
 from npflows.support import positive, real
 
-CLASSES = {name: model.model_class for name, model in TABLE_MODELS.items()}
 ESTIMATORS = [FlowDensity, FlowClassifier, FlowOutlierDetector]
 
 
@@ -40,7 +39,7 @@ def test_scikit_learns_own_checks(estimator, check):
 
 
 def test_parameters_are_those_of_models_and_fit():
-    models = [set(inspect.signature(model).parameters) for model in CLASSES.values()]
+    models = [set(inspect.signature(model.model_class).parameters) for model in TABLE_MODELS.values()]
     assert all(set(COMMON) <= model for model in models)
     assert set(SPECIFIC) <= set.union(*models)
     assert not set(SPECIFIC) & set.intersection(*models)
@@ -63,7 +62,7 @@ def test_parameters_are_those_of_models_and_fit():
 def test_parameters_reach_the_model(model, parameters, x):
     estimator = small(model=model, **parameters).fit(x)
     flow = estimator.flow_
-    assert type(flow) is CLASSES[model]
+    assert type(flow) is TABLE_MODELS[model].model_class
     assert (flow.num_coupling_layers if model == "realnvp" else flow.num_layers) == 2
     assert tuple(flow.hidden_dims) == (16,)
     given = {name: value for name, value in parameters.items() if value != "random"}  # drawn, those are kept as drawn
