@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.backend import require_training
 from npflows.core.checks import as_choice, as_int, as_positive, as_rng
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.progress import Progress
@@ -36,6 +37,7 @@ class Options:
         progress: bool | str,
         callbacks: Callable | Iterable[Callable],
     ) -> None:
+        require_training()
         self.max_seconds = math.inf if max_seconds is None else as_positive(max_seconds, "max_seconds")
         self.learning_rate = as_positive(learning_rate, "learning_rate")
         self.schedule = as_choice(schedule, "schedule", SCHEDULES)

@@ -29,6 +29,7 @@ class ReferenceBackend:
     """The backend that computes with NumPy alone."""
 
     name = "reference"
+    can_train = False
 
     def compile(self, program: Program, dtype: np.dtype[Any]) -> ReferenceExecutable:
         """Make a program ready to run; the dtype is that of its parameters, which are converted to float64.
