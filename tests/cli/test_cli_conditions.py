@@ -1,6 +1,7 @@
 """The command with conditions, weights and supports; `verify` and `plot`."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
