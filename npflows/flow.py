@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from numpy.typing import ArrayLike
+
 from npflows.base.base import Base
 from npflows.core.checks import as_dtype, as_int, as_rng, as_shape, as_widths
 from npflows.core.registry import construct
@@ -133,7 +135,9 @@ class NormalizingFlow(TransformedDistribution):
         """Write the flow to one .npz file, in full or not at all; `npflows.load` reads it."""
         save(self, path)
 
-    def verify(self, x: object, condition: object = None, rng: object = None, **options: Any) -> VerificationReport:
+    def verify(
+        self, x: ArrayLike, condition: ArrayLike | None = None, rng: object = None, **options: Any
+    ) -> VerificationReport:
         """A certificate of exactness at rows of x: see `npflows.verify.verify`; it is kept as `verification`, and saved."""
         self.verification = verify(self, x, condition, rng, **options)
         return self.verification

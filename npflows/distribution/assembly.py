@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.base import Cylinder, as_base
 from npflows.base.base import Base
@@ -162,7 +163,7 @@ class Assembly(Parametrised, Configured, abstract=True):
         """The first layer, which maps from the user's units."""
         return self.flow_layers[0]  # type: ignore[return-value]
 
-    def standardize_condition(self, loc: object, scale: object) -> None:
+    def standardize_condition(self, loc: ArrayLike, scale: ArrayLike) -> None:
         """Set location and (positive) scale of each value of the condition, which the flow standardizes by; `fit` does."""
         self.conditioning.standardize(loc, scale)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_condition, as_numeric, as_positive, as_rows, as_weights, warn_user
 from npflows.distribution.transformed import TransformedDistribution
@@ -10,7 +11,7 @@ from npflows.training.missing import Missing
 from npflows.training.rows import Rows
 
 
-def as_table(flow: TransformedDistribution, x: object, name: str) -> np.ndarray:
+def as_table(flow: TransformedDistribution, x: ArrayLike, name: str) -> np.ndarray:
     """(n, d) rows of the flow, n at least 1."""
     table, dim = as_numeric(x, name), flow.latent_dim
     if table.ndim == 1:
@@ -28,9 +29,9 @@ def as_table(flow: TransformedDistribution, x: object, name: str) -> np.ndarray:
 
 def as_training_rows(
     flow: TransformedDistribution,
-    x: object,
-    weight: object,
-    condition: object,
+    x: ArrayLike,
+    weight: ArrayLike,
+    condition: ArrayLike,
     on_invalid: str,
     name: str,
     missing: Missing | None = None,

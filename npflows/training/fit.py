@@ -6,6 +6,8 @@ import math
 import os
 from collections.abc import Callable, Iterable
 
+from numpy.typing import ArrayLike
+
 from npflows.core.checks import as_choice, as_int, warn_user
 from npflows.distribution.transformed import Flow
 from npflows.training import checkpoint as checkpoints
@@ -24,14 +26,14 @@ ROWS_PER_COLUMN = 10
 
 def fit(
     flow: Flow,
-    x: object,
+    x: ArrayLike,
     *,
-    sample_weight: object = None,
-    condition: object = None,
+    sample_weight: ArrayLike | None = None,
+    condition: ArrayLike | None = None,
     validation_fraction: float = 0.1,
-    validation_data: object = None,
-    validation_weight: object = None,
-    validation_condition: object = None,
+    validation_data: ArrayLike | None = None,
+    validation_weight: ArrayLike | None = None,
+    validation_condition: ArrayLike | None = None,
     standardize: bool = True,
     max_epochs: int = 100,
     max_seconds: float | None = None,

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_condition, as_rows, as_weights, warn_user
 from npflows.distribution.transformed import Flow, TransformedDistribution
@@ -59,7 +60,9 @@ def _most_rows(flow: TransformedDistribution) -> int:
     return max(2, flow.executable().rows_within(INITIAL_VALUES))
 
 
-def initialize(flow: Flow, x: object, sample_weight: object = None, condition: object = None) -> Flow:
+def initialize(
+    flow: Flow, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None
+) -> Flow:
     """Set the standardization, if it is not set, and each `ActNormLayer` that is not initialized yet from the
     values that enter it when x enters the flow; returns the flow.
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows._version import __version__
 from npflows.core.checks import as_condition, as_int, as_rng, as_rows
@@ -46,7 +47,7 @@ STANDARD_ERRORS = 4
 
 
 def verify(
-    flow: TransformedDistribution, x: object, condition: object = None, rng: object = None, *, max_rows: int = 2000
+    flow: TransformedDistribution, x: ArrayLike, condition: ArrayLike | None = None, rng: object = None, *, max_rows: int = 2000
 ) -> VerificationReport:  # fmt: skip
     """Measure whether the flow is the exact density that it promises to be, on data.
 

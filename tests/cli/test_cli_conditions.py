@@ -1,7 +1,6 @@
 """The command with conditions, weights and supports; `verify` and `plot`."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -392,10 +391,3 @@ def test_the_kinds_of_a_support_file_are_those_of_the_library():
     from npflows.cli.inputs import KINDS
 
     assert set(KINDS) == {name for name in support.__all__ if name[0].islower()} - {"infer"}
-
-
-def test_the_command_starts_without_what_it_does_not_need():
-    names = "matplotlib", "sklearn", "scipy.stats", "scipy.optimize"
-    code = f"import sys, npflows.cli; print([m for m in {names} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
