@@ -3,6 +3,7 @@
 from npflows import backends, functional, support  # noqa: F401 the first registers where flows run
 from npflows._version import __version__ as __version__
 from npflows.base import Base, Cylinder, Normal, StudentT, Uniform
+from npflows.core.backend import backend
 from npflows.core.errors import TrainingError
 from npflows.core.threads import get_num_threads, set_num_threads
 from npflows.distribution.conditioning import one_hot
@@ -70,6 +71,7 @@ __all__ = [
     "StudentT",
     "TrainingError",
     "Uniform",
+    "backend",
     "create",
     "functional",
     "get_num_threads",

@@ -21,9 +21,12 @@ has functions that vectorise.  examples/custom_layer.py is a whole layer, and `n
 reads a flow that has one.
 """
 
-from npflows.backends.cpu.compiler.jit import inlined, kernel
-from npflows.backends.cpu.kernels import vecmath
-from npflows.backends.cpu.link import Link
+try:
+    from npflows.backends.cpu.compiler.jit import inlined, kernel
+    from npflows.backends.cpu.kernels import vecmath
+    from npflows.backends.cpu.link import Link
+except ImportError as error:
+    raise ImportError("npflows.extend needs Numba, which compiles kernels: pip install numba scipy") from error
 from npflows.base.base import Base
 from npflows.core.parameters import Parameter
 from npflows.layers.layer import Layer

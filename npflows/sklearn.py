@@ -11,6 +11,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import log_softmax
 
 from npflows.base import Base
@@ -126,11 +127,11 @@ class _FlowEstimator(BaseEstimator):
         self.flow_ = flow.fit(rows, sample_weight=weight, condition=condition, rng=rng, **options)
         self.n_iter_ = len(flow.history.get("epoch", ()))
 
-    def _training_data(self, X: object, y: object = "no_validation") -> Any:
+    def _training_data(self, X: ArrayLike, y: object = "no_validation") -> Any:
         finite = self._all_finite()
         return validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=finite)
 
-    def _data(self, X: object, *, finite: bool = True) -> np.ndarray:
+    def _data(self, X: ArrayLike, *, finite: bool = True) -> np.ndarray:
         """X as numbers; it must be finite, or with finite=False have no more than `fit` takes."""
         check_is_fitted(self)
         kind = finite or self._all_finite()
@@ -219,7 +220,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
     ((1000,), (3, 2))
     """
 
-    def fit(self, X: object, y: object = None, sample_weight: object = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit a new flow.
 
         Parameters
@@ -240,12 +241,12 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         self._fit_flow(*distinct(self._training_data(X), sample_weight))
         return self
 
-    def score_samples(self, X: object) -> np.ndarray:
+    def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Log-density (n_samples,) of each row of X (n_samples, n_features)."""
         X = self._data(X, finite=False)
         return self.flow_.log_prob(X)
 
-    def score(self, X: object, y: object = None) -> float:
+    def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:
         """Mean log-density of the rows of X, as for `GaussianMixture`; `KernelDensity` has the sum.
 
         Rows with missing entries are left out, and with on_invalid="drop" those with NaN or infinite values.
@@ -284,7 +285,7 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
     _: KW_ONLY
     contamination: float = 0.1
 
-    def fit(self, X: object, y: object = None, sample_weight: object = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit a new flow and set `offset_`; see `FlowDensity.fit`."""
         if as_positive(self.contamination, "contamination") > 0.5:
             raise ValueError(f"contamination must be at most 0.5, got {self.contamination!r}")
@@ -298,12 +299,12 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
         self.offset_ = float(scores[order][max(n_out - 1, 0) : n_out + 1].mean())  # half way from the last one out
         return self
 
-    def decision_function(self, X: object) -> np.ndarray:
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """`score_samples` minus `offset_` (n_samples,): negative for outliers.  X must be finite."""
         X = self._data(X)
         return self.flow_.log_prob(X) - self.offset_
 
-    def predict(self, X: object) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """1 for inliers, -1 for outliers (n_samples,)."""
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
@@ -337,7 +338,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
     _: KW_ONLY
     embedding_dims: Sequence[int] = ()
 
-    def fit(self, X: object, y: object, sample_weight: object = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit a new flow to X (n_samples, n_features) and its classes y (n_samples,); see `FlowDensity.fit`."""
         X, y = self._training_data(X, y)
         check_classification_targets(y)
@@ -350,7 +351,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         self.class_prior_ = np.bincount(codes[used], weight[used], n_classes) / weight[used].sum()
         return self
 
-    def predict_log_proba(self, X: object) -> np.ndarray:
+    def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
         """Log-probability of each class (n_samples, n_classes); the prior where no class has any density."""
         X = self._data(X)
         with np.errstate(divide="ignore"):  # a class without weight
@@ -359,17 +360,17 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         joint[np.isneginf(joint).all(axis=1)] = prior
         return log_softmax(joint, axis=1)
 
-    def predict_proba(self, X: object) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Probability of each class (n_samples, n_classes)."""
         return np.exp(self.predict_log_proba(X))
 
-    def predict(self, X: object) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """The most probable class (n_samples,)."""
         best = self.predict_log_proba(X).argmax(axis=1)
         return self.classes_[best]
 
 
-def distinct(table: np.ndarray, sample_weight: object) -> tuple[np.ndarray, np.ndarray]:
+def distinct(table: np.ndarray, sample_weight: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The distinct rows, sorted, and the total weight of each; rows of weight 0 are left out."""
     weight = as_weights(None if sample_weight is None else np.asarray(sample_weight), len(table))
     if weight is None:

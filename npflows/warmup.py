@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.jit import DISABLED, cache_directory
+from npflows.core.backend import require_training
 from npflows.core.checks import as_choice, as_dtype
 from npflows.flow import NormalizingFlow
 from npflows.models.table import MODELS
@@ -45,7 +45,15 @@ def warmup(models: Iterable[str] | str | None = None, dtype: object = "float32")
     Returns
     -------
     Warmed
+
+    Raises
+    ------
+    NotImplementedError
+        Where NumPy alone evaluates flows, and nothing is compiled.
     """
+    require_training()
+    from npflows.backends.cpu.compiler.jit import DISABLED, cache_directory  # which imports Numba
+
     names = list(MODELS) if models is None else [models] if isinstance(models, str) else list(models)
     chosen = {as_choice(name, "models", list(MODELS)): MODELS[name] for name in names}
     real, seconds = as_dtype(dtype).name, {}

@@ -1,9 +1,20 @@
 """What tests of many rooms share: a short fit, runs that end early, equality to the bit, calls that are refused."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
+import npflows
+
 SHORT = {"max_epochs": 4, "batch_size": 64, "rng": 2, "progress": False}
+COPIES = {
+    "save and load": lambda flow, path: (flow.save(path), npflows.load(path))[1],
+    "pickle": lambda flow, path: pickle.loads(pickle.dumps(flow)),
+    "deepcopy": lambda flow, path: copy.deepcopy(flow),
+}
+"""Ways to have a flow a second time, each a function of the flow and a path to write to."""
 
 
 def fitted(flow, x, **options):
@@ -19,6 +30,13 @@ def same_bits(a, b, *, history=True):
         assert list(a.history) == list(b.history)
         for name in set(a.history) - {"seconds"}:
             np.testing.assert_array_equal(a.history[name], b.history[name], err_msg=name)
+
+
+def moments(y, weight=None):
+    """Mean and variance of each channel of all rows, or of all pixels, over all of which a row's weight holds."""
+    y = y.reshape(len(y), -1, y.shape[-1])
+    mean = np.average(y.mean(axis=1), axis=0, weights=weight)
+    return mean, np.average(((y - mean) ** 2).mean(axis=1), axis=0, weights=weight)
 
 
 def state(flow):

@@ -1,34 +1,36 @@
-"""Where flows run: compiled on the CPU; or in NumPy alone, where Numba can't be imported."""
+"""Where flows run: compiled on the CPU by Numba; or in NumPy alone, where Numba can't be imported.
+
+``NPFLOWS_BACKEND=reference`` in the environment chooses NumPy although Numba is there.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import sys
 
 from npflows.core.backend import register_backend
 
 
-def _numba_is_missing() -> str | None:
-    """Why Numba can't be used, if so."""
-    if os.environ.get("NPFLOWS_BACKEND") == "reference":
+def _obstacle() -> str | None:
+    """Why the compiled backend can't be used, if it can't."""
+    wanted = os.environ.get("NPFLOWS_BACKEND", "cpu")
+    if wanted not in ("cpu", "reference"):
+        raise ValueError(f"NPFLOWS_BACKEND must be 'cpu' or 'reference', got {wanted!r}")
+    if wanted == "reference":
         return "NPFLOWS_BACKEND=reference"
-    if importlib.util.find_spec("numba") is None:
-        return "Numba is not installed"
     try:
-        import numba  # noqa: F401
-    except Exception as error:  # too old or too new for this NumPy or Python, for instance
+        importlib.import_module("numba")
+    except Exception as error:  # not installed, or too old or too new for this Python or NumPy
         return f"Numba can't be imported ({error})"
     return None
 
 
-_reason = _numba_is_missing()
-if _reason is None:
-    from npflows.backends.cpu.backend import BACKEND
-
-    register_backend(BACKEND)
-else:
+_reason = _obstacle()
+if _reason is not None:
     print(
-        f"npflows: {_reason}; flows are evaluated by NumPy, which is slower, and can't be fitted (pip install numba)",
+        f"npflows: {_reason}: flows are evaluated by NumPy alone, which is slower, and can't be fitted; to fit and to be "
+        f"fast, pip install numba scipy",
         file=sys.stderr,
     )
+register_backend(importlib.import_module(f"npflows.backends.{'cpu.backend' if _reason is None else 'reference'}").BACKEND)

@@ -80,9 +80,7 @@ class Base(Parametrised, Configured, abstract=True):
             f"{type(self).__name__} has no ppf(u); a base distribution of your own needs one for this"
         )
 
-    def sample(
-        self, n_samples: int, rng: int | np.random.Generator | None = None, temperature: float = 1.0
-    ) -> NDArray[np.float64]:
+    def sample(self, n_samples: int, rng: object = None, temperature: float = 1.0) -> NDArray[np.float64]:
         """Samples (n_samples, dim), their distances from the center multiplied by `temperature`."""
         n = as_int(n_samples, "n_samples", 0)
         z = self.draw(n, as_rng(rng))

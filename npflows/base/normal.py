@@ -11,6 +11,7 @@ from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.checks import as_int
 from npflows.core.parameters import Parameter
+from npflows.core.special import scipy_function
 
 
 class Normal(Base):
@@ -60,12 +61,12 @@ class Normal(Base):
         return np.exp(views["log_scale"].astype(np.float64)) if self.learnable else views["scale"].astype(np.float64)
 
     def cdf(self, z: ArrayLike) -> NDArray[np.float64]:
-        from scipy.special import ndtr
+        ndtr = scipy_function("ndtr")
 
         return self._by_column(lambda z: ndtr((z - self.center) / self._scale), z, "z")
 
     def ppf(self, u: ArrayLike) -> NDArray[np.float64]:
-        from scipy.special import ndtri
+        ndtri = scipy_function("ndtri")
 
         return self._by_column(lambda u: self.center + self._scale * ndtri(u), u, "u")
 

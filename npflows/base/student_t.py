@@ -11,6 +11,7 @@ from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.checks import as_int
 from npflows.core.parameters import Parameter
+from npflows.core.special import scipy_function
 
 FARTHEST = 1e150
 """The largest quantile: the square of a larger one is out of range."""
@@ -19,7 +20,7 @@ SMALLEST, LARGEST = math.log(0.1), math.log(1e6)
 
 
 def density(v: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.special import gammaln
+    gammaln = scipy_function("gammaln")
 
     constant = gammaln(0.5 * (v + 1)) - gammaln(0.5 * v) - 0.5 * np.log(math.pi * v)
     return np.exp(constant - 0.5 * (v + 1) * np.log1p(t * t / v))
@@ -27,7 +28,7 @@ def density(v: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float6
 
 def lower_half(v: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cumulative distribution at t <= 0; near 0 the distance from 1/2 is computed by itself, which stdtr does not."""
-    from scipy.special import betainc, stdtr
+    betainc, stdtr = scipy_function("betainc"), scipy_function("stdtr")
 
     near = 0.5 - 0.5 * betainc(0.5, 0.5 * v, t * t / (v + t * t))
     return np.where(t > -1, near, stdtr(v, t))
@@ -39,7 +40,7 @@ def lower_quantile(v: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np
     In the utmost tail, where SciPy's has no right digit, by p ~ constant |t|^-v; else SciPy's, which has 8 digits in some
     releases, and one step of Newton's method.
     """
-    from scipy.special import gammaln, stdtrit
+    gammaln, stdtrit = scipy_function("gammaln"), scipy_function("stdtrit")
 
     log_constant = gammaln(0.5 * (v + 1)) - gammaln(0.5 * v) - 0.5 * math.log(math.pi) + (0.5 * v - 1) * np.log(v)
     utmost = -np.exp(np.minimum((log_constant - np.log(p)) / v, math.log(FARTHEST)))

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from npflows import __version__
-from npflows.backends.cpu.kernels.activations import ACTIVATIONS
 from npflows.cli import using
 from npflows.cli.fitting import fit
 from npflows.cli.inputs import condition_values, missing_values, split_names
 from npflows.cli.warming import warm_up
+from npflows.core.operations import ACTIVATIONS
 from npflows.files.tables import TableError
 from npflows.models.table import MODELS, TABLE_MODELS
 

@@ -159,6 +159,8 @@ class Backend(Protocol):
     """Whatever runs operations."""
 
     name: str
+    can_train: bool
+    """Whether flows may be fitted here; one that is only good for evaluating them says no."""
 
     def compile(self, program: Program, dtype: np.dtype[Any]) -> Executable:
         """Make a program ready to run; what takes long may wait for its first use."""
@@ -199,6 +201,21 @@ def select(name: str | None = None) -> Backend:
     if name not in _backends:
         raise ValueError(f"there is no backend {name!r} here: expected {' or '.join(map(repr, _backends))}")
     return _backends[name]
+
+
+def require_training() -> None:
+    """Refuse to fit where flows can only be evaluated.
+
+    Raises
+    ------
+    NotImplementedError
+        If the backend of this process can't train.
+    """
+    if not select().can_train:
+        raise NotImplementedError(
+            "a flow can't be fitted where NumPy alone evaluates it: pip install numba scipy, and leave NPFLOWS_BACKEND "
+            "unset"
+        )
 
 
 def backend() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_int, as_rng, as_rows
 from npflows.diagnostics.common import pieces, rows_of, samples_of_each
@@ -52,8 +53,8 @@ class SBC:
 
 def sbc_ranks(
     flow: TransformedDistribution,
-    x: object,
-    condition: object = None,
+    x: ArrayLike,
+    condition: ArrayLike | None = None,
     n_samples: int = 255,
     rng: object = None,
     *,
@@ -138,8 +139,8 @@ class Tarp:
 
 def tarp_coverage(
     flow: TransformedDistribution,
-    x: object,
-    condition: object = None,
+    x: ArrayLike,
+    condition: ArrayLike | None = None,
     n_samples: int = 200,
     rng: object = None,
     *,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.base import Cylinder, as_base
 from npflows.base.base import Base
@@ -146,7 +147,7 @@ class Assembly(Parametrised, Configured, abstract=True):
 
     @columns.setter
     def columns(self, names: Sequence[str] | None) -> None:
-        self.preprocessing.names = names  # type: ignore[assignment]
+        self.preprocessing.names = names
 
     @property
     def condition_columns(self) -> list[str] | None:
@@ -155,14 +156,14 @@ class Assembly(Parametrised, Configured, abstract=True):
 
     @condition_columns.setter
     def condition_columns(self, names: Sequence[str] | None) -> None:
-        self.conditioning.names = names  # type: ignore[assignment]
+        self.conditioning.names = names
 
     @property
     def standardize(self) -> Standardize:
         """The first layer, which maps from the user's units."""
         return self.flow_layers[0]  # type: ignore[return-value]
 
-    def standardize_condition(self, loc: object, scale: object) -> None:
+    def standardize_condition(self, loc: ArrayLike, scale: ArrayLike) -> None:
         """Set location and (positive) scale of each value of the condition, which the flow standardizes by; `fit` does."""
         self.conditioning.standardize(loc, scale)
 
@@ -216,10 +217,11 @@ class Assembly(Parametrised, Configured, abstract=True):
     def executable(self, *, with_layers: bool = True, with_base: bool = True) -> Executable:
         """That program, ready to run."""
         key = with_layers, with_base
-        if key not in self._executables:
+        found = self._executables.get(key)
+        if found is None:
             program = self.program(with_layers=with_layers, with_base=with_base)
-            self._executables[key] = select().compile(program, self.dtype)
-        return self._executables[key]
+            found = self._executables[key] = select().compile(program, self.dtype)
+        return found
 
     def state(self, theta: np.ndarray | None = None) -> State:
         """The numbers that a program reads, with other parameters perhaps."""

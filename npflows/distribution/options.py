@@ -11,7 +11,7 @@ from npflows.core.checks import as_widths
 from npflows.networks.options import DenseOptions, NetworkOptions
 from npflows.support.columns import Column
 
-Supports = Sequence[Column] | Mapping[int | str, Column]
+Supports = Sequence[Column] | Mapping[Any, Column]
 """Where columns live: one for each, or by number or name for some."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_choice, as_condition, as_int, as_rng, warn_user
 from npflows.distribution.transformed import TransformedDistribution
@@ -55,9 +56,9 @@ class GridDensity:
 def marginal(
     flow: TransformedDistribution,
     columns: object,
-    grid: object = None,
+    grid: ArrayLike | None = None,
     *,
-    condition: object = None,
+    condition: ArrayLike | None = None,
     method: str = "auto",
     n_samples: int = 1 << 18,
     rng: object = None,
@@ -99,9 +100,9 @@ def conditional(
     flow: TransformedDistribution,
     columns: object,
     given: Mapping,
-    grid: object = None,
+    grid: ArrayLike | None = None,
     *,
-    condition: object = None,
+    condition: ArrayLike | None = None,
     method: str = "auto",
     n_samples: int = 1 << 18,
     rng: object = None,
@@ -139,8 +140,8 @@ def _density(
     flow: TransformedDistribution,
     columns: object,
     given: Mapping,
-    grid: object,
-    condition: object,
+    grid: ArrayLike,
+    condition: ArrayLike,
     method: str,
     n_samples: int,
     rng: object,

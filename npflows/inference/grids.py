@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_numeric
 from npflows.core.columns import column_number
@@ -29,7 +30,7 @@ def as_column_numbers(columns: object, n: int, names: Sequence[str] | None, argu
 
 
 def as_grid(
-    grid: object, samples: np.ndarray, columns: Sequence[Column]
+    grid: ArrayLike, samples: np.ndarray, columns: Sequence[Column]
 ) -> tuple[np.ndarray | tuple[np.ndarray, ...], np.ndarray, tuple[int, ...]]:
     """Make a grid for some columns.
 
@@ -93,7 +94,7 @@ def _covering(column: Column, values: np.ndarray, n: int) -> np.ndarray:
     return np.linspace(max(low, np.nextafter(ends[0], np.inf)), min(high, np.nextafter(ends[1], -np.inf)), n)
 
 
-def _axis(values: object) -> np.ndarray:
+def _axis(values: ArrayLike) -> np.ndarray:
     axis = np.atleast_1d(as_numeric(values, "grid")).astype(np.float64)
     if axis.ndim != 1 or not axis.size or not np.isfinite(axis).all():
         raise ValueError(f"an axis of grid must be finite numbers (n,), got shape {axis.shape}")

@@ -94,6 +94,7 @@ def normalized(layers: Sequence[Layer], image_shape: tuple[int, ...] | None = No
     def before(layer: Layer) -> Layer:
         if image_shape is None:
             return ActNormLayer(layer.input_dim, dtype=layer.dtype)
-        return ActNormLayer(image_shape[2], image_size=image_shape[:2], dtype=layer.dtype)
+        height, width, channels = image_shape
+        return ActNormLayer(channels, image_size=(height, width), dtype=layer.dtype)
 
     return [part for layer in layers for part in (before(layer), layer)]

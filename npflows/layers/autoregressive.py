@@ -84,7 +84,7 @@ class _AffineAutoregressive(MaskedLayer):
     scale_activation: str = "tanh_gain"
     _inverted: ClassVar[bool]
 
-    def __post_init__(self, dtype: DTypeLike, rng: int | np.random.Generator | None) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
         super().__post_init__()
         self.scale_activation = as_choice(self.scale_activation, "scale_activation", SCALE_ACTIVATIONS)
         transformer = operations.Affine(self.scale_activation, shift_first=not self._inverted)

@@ -59,7 +59,7 @@ class Chain(ImageLayer, abstract=True):
         return result
 
     @property
-    def initialized(self) -> bool | None:  # type: ignore[override]
+    def initialized(self) -> bool | None:
         """Whether everything in it that is set from data has been set; None where nothing is."""
         states = [part.initialized for part in self.parts.values() if part.initialized is not None]
         return all(states) if states else None

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from npflows.core import operations
 from npflows.core.checks import as_choice, as_int, as_rng
+from npflows.core.factors import lu, qr
 from npflows.core.operations import PARAMETERIZATIONS
 from npflows.core.parameters import Parameter
 from npflows.layers.image import ImageLayer, as_image_size
@@ -44,7 +45,7 @@ class InvertibleConv1x1(ImageLayer):
         *,
         image_size: tuple[int, int] | None = None,
         dtype: DTypeLike = "float32",
-        rng: int | np.random.Generator | None = None,
+        rng: object = None,
     ) -> None:
         n = self.num_channels = as_int(num_channels, "num_channels")
         self.parameterization = as_choice(parameterization, "parameterization", PARAMETERIZATIONS)
@@ -72,10 +73,8 @@ class InvertibleConv1x1(ImageLayer):
 
 def first_matrix(n: int, rng: np.random.Generator, *, factors: bool) -> NDArray[np.float64]:
     """A random orthogonal matrix, or its factors L and U in one, with the logarithm of U's diagonal."""
-    from scipy.linalg import lu, qr
-
     normal = rng.standard_normal((n, n))
-    orthogonal = qr(normal)[0] if normal.any() else np.eye(n)
+    orthogonal = qr(normal) if normal.any() else np.eye(n)
     permutation, lower, upper = lu(orthogonal)
     signs = np.sign(np.diag(upper))
     if not factors:

@@ -165,7 +165,7 @@ class CouplingLayer(MaskCoupling):
     shift_first: bool = False
     image_shape: Sequence[int] | None = None
 
-    def __post_init__(self, dtype: DTypeLike, rng: int | np.random.Generator | None) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
         shape = np.shape(self.mask) if self.image_shape is None else tuple(self.image_shape)
         super().__post_init__()
         mask = np.asarray(self.mask)

@@ -75,7 +75,7 @@ class AffineCouplingLayer(ImageLayer, Coupling, ImageCouplingOptions):
         See `npflows.networks.options`.
     """
 
-    def __post_init__(self, dtype: DTypeLike, rng: int | np.random.Generator | None) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
         super().__post_init__()
         mask, kept = np.zeros(shape_of(self.image_size or (1, 1), self.num_channels), int), self.num_channels // 2
         mask[..., :kept] = 1
@@ -113,7 +113,7 @@ class GlowBlock(Chain, ImageCouplingOptions):
     _: KW_ONLY
     parameterization: str = "plu"
 
-    def __post_init__(self, dtype: DTypeLike, rng: int | np.random.Generator | None) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
         super().__post_init__()
         n, size, generator = self.num_channels, self.image_size, as_rng(rng)
         convolution = InvertibleConv1x1(n, self.parameterization, image_size=size, dtype=dtype, rng=generator)

@@ -35,7 +35,7 @@ class LULinear(Layer):
         order: ArrayLike = "random",
         *,
         dtype: DTypeLike = "float32",
-        rng: int | np.random.Generator | None = None,
+        rng: object = None,
     ) -> None:
         n = as_int(input_dim, "input_dim")
         self.order = given_order(order, n, {"random": lambda: as_rng(rng).permutation(n), "natural": lambda: np.arange(n)})

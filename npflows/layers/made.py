@@ -45,7 +45,7 @@ class MADE(Parametrised, Configured, DenseOptions):
     output_multiplier: int = 2
     order: ArrayLike | None = None
 
-    def __post_init__(self, dtype: DTypeLike, rng: int | np.random.Generator | None) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
         super().__post_init__()
         n = self.input_dim = as_int(self.input_dim, "input_dim")
         self.hidden_dims = as_widths(self.hidden_dims)

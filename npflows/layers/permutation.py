@@ -29,7 +29,7 @@ class Permutation(Layer):
         order: ArrayLike = "reverse",
         *,
         dtype: DTypeLike = "float32",
-        rng: int | np.random.Generator | None = None,
+        rng: object = None,
     ) -> None:
         n = as_int(input_dim, "input_dim")
         named = {"reverse": lambda: np.arange(n)[::-1].copy(), "random": lambda: as_rng(rng).permutation(n)}

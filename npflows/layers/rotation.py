@@ -30,8 +30,14 @@ class Rotation(Layer):
     """
 
     def __init__(
-        self, circular: ArrayLike, bound: float, angles: ArrayLike | None = None, *, dtype: DTypeLike = "float32", rng: int | np.random.Generator | None = None
-    ) -> None:  # fmt: skip
+        self,
+        circular: ArrayLike,
+        bound: float,
+        angles: ArrayLike | None = None,
+        *,
+        dtype: DTypeLike = "float32",
+        rng: object = None,
+    ) -> None:
         self.circular, self.bound = np.asarray(circular, bool), as_positive(bound, "bound")
         n = as_int(self.circular.size, "the number of values in circular")
         self._where = np.flatnonzero(self.circular)

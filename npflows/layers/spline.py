@@ -74,7 +74,7 @@ class SplineCouplingLayer(CircularSplineOptions, MaskCoupling):
         See `npflows.networks.options`.
     """
 
-    def __post_init__(self, dtype: DTypeLike, rng: int | np.random.Generator | None) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
         super().__post_init__()
         mask = np.asarray(self.mask)
         moved, on_circle = mask == 0, self._circles(mask.size)
@@ -104,7 +104,7 @@ class SplineAutoregressiveLayer(CircularSplineOptions, MaskedLayer):
         See `npflows.networks.options`.
     """
 
-    def __post_init__(self, dtype: DTypeLike, rng: int | np.random.Generator | None) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
         super().__post_init__()
         order = np.asarray(self.order)
         in_order = self._circles(self.input_dim)[order]

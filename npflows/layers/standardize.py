@@ -29,6 +29,7 @@ class Standardize(Layer):
     dtype : {"float32", "float64"}
     """
 
+    table: NDArray[np.float64]
     _circles: NDArray[np.bool_] | bool = False
 
     def __init__(
@@ -36,7 +37,7 @@ class Standardize(Layer):
     ) -> None:
         n = as_int(input_dim, "input_dim")
         super().__init__(n, [], dtype=dtype)
-        self.set(loc, scale)
+        self.table = affine_table(loc, scale, n)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -48,7 +49,7 @@ class Standardize(Layer):
         moved = np.flatnonzero(((table[0] != 0) | (table[1] != 1)) & self._circles)
         if len(moved):
             which = ", ".join(map(str, moved))
-            raise ValueError(f"column {which} is on a circle: loc must be 0 and scale 1, got loc={loc}, scale={scale}")
+            raise ValueError(f"column {which} is on a circle: loc must be 0 and scale 1, got loc={loc!s}, scale={scale!s}")
         self.table = table
 
     @property

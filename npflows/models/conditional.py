@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from npflows.base.base import Base
@@ -66,7 +65,7 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         support: Supports | None = None,
         columns: Sequence[str] | None = None,
         dtype: DTypeLike = "float32",
-        rng: int | np.random.Generator | None = None,
+        rng: object = None,
     ) -> None:
         RealNVP.__init__(
             self,

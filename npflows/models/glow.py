@@ -78,7 +78,7 @@ class Glow(NormalizingFlow, FlowOptions):
     actnorm: bool = True
     parameterization: str = "plu"
 
-    def __post_init__(self, dtype: DTypeLike, rng: int | np.random.Generator | None) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
         super().__post_init__()
         shape, generator = as_shape(self.image_shape, "image_shape"), as_rng(rng)
         self.num_scales = as_int(self.num_scales, "num_scales")

@@ -78,9 +78,9 @@ def initialize(
     """Set, in `params`, biases and scales of the normalizations so that what follows them has mean 0 and variance 1 in
     each channel when x (n, n_in) enters."""
     dtype = params["weight_0"].dtype
-    h = np.zeros((len(x), operation.channels[0] * operation.height * operation.width))
-    h[:, list(operation.in_places)] = x
-    h = h.reshape(len(x), operation.channels[0], operation.height, operation.width)
+    values = np.zeros((len(x), operation.channels[0] * operation.height * operation.width))
+    values[:, list(operation.in_places)] = x
+    h: NDArray = values.reshape(len(x), operation.channels[0], operation.height, operation.width)
     for layer in range(len(operation.channels) - 2):
         u = _convolve(h, params[f"weight_{layer}"].astype(np.float64))
         if layer == 0 and condition is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_int, as_rows
 from npflows.distribution.transformed import TransformedDistribution
@@ -38,10 +39,10 @@ SAMPLES = 4000
 def density_1d(
     flow: TransformedDistribution,
     ranges: object = None,
-    condition: object = None,
-    data: object = None,
+    condition: ArrayLike | None = None,
+    data: ArrayLike | None = None,
     *,
-    weights: object = None,
+    weights: ArrayLike | None = None,
     n_points: int = 500,
     ax: Axes | None = None,
 ) -> Figure:
@@ -97,10 +98,10 @@ def density_1d(
 def density_2d(
     flow: TransformedDistribution,
     ranges: object = None,
-    condition: object = None,
-    data: object = None,
+    condition: ArrayLike | None = None,
+    data: ArrayLike | None = None,
     *,
-    weights: object = None,
+    weights: ArrayLike | None = None,
     n_points: int = 200,
     max_points: int = 1500,
     colorbar: bool = True,
@@ -190,7 +191,7 @@ def _check(flow: TransformedDistribution, d: int) -> None:
         raise ValueError(f"density_{d}d draws flows of {d} column{'s' * (d > 1)}, this one has {have}: {other}")
 
 
-def _conditions(flow: TransformedDistribution, condition: object) -> list[np.ndarray | None]:
+def _conditions(flow: TransformedDistribution, condition: ArrayLike) -> list[np.ndarray | None]:
     if not flow.condition_dim:
         if condition is not None:
             raise ValueError("this flow takes no condition (condition_dim=0), but one was given")
@@ -216,7 +217,7 @@ def _names(flow: TransformedDistribution) -> list[str]:
     return names_of(flow.columns, None, flow.latent_dim)
 
 
-def _data(data: object, weights: object, d: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _data(data: ArrayLike, weights: ArrayLike, d: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     if data is None:
         return None, None
     table = np.asarray(data)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_int, as_numeric
 from npflows.plotting.style import INK, TICKS, own_axes, require_matplotlib
@@ -22,7 +23,7 @@ WIDTH = 6.4
 
 
 def images(
-    images: object,
+    images: ArrayLike,
     ax: Axes | None = None,
     *,
     columns: int | None = None,

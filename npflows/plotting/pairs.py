@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_int
 from npflows.plotting.style import (
@@ -32,12 +33,12 @@ LABELS = 0.7
 
 
 def corner(
-    data: object,
-    samples: object = None,
+    data: ArrayLike,
+    samples: ArrayLike | None = None,
     *,
     columns: Sequence[str] | None = None,
     ranges: Sequence[tuple[float, float]] | None = None,
-    weights: object = None,
+    weights: ArrayLike | None = None,
     bins: int | None = None,
     max_points: int = 3000,
     labels: tuple[str, str] = ("data", "samples"),

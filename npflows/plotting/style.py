@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.atomic import atomic_write
 from npflows.core.checks import as_numeric, as_weights
@@ -95,7 +96,7 @@ def label(ax: Axes, x: str | None = None, y: str | None = None) -> None:
         ax.set_ylabel(y, fontsize=TEXT)
 
 
-def finite_rows(table: object, name: str, weights: object = None) -> tuple[np.ndarray, np.ndarray | None]:
+def finite_rows(table: ArrayLike, name: str, weights: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """The rows (n, d) of a table that are finite, in float64, and their weights, of mean 1."""
     rows = as_numeric(np.asarray(table) if hasattr(table, "columns") else table, name)
     if rows.ndim != 2 or not rows.shape[1]:
@@ -108,7 +109,7 @@ def finite_rows(table: object, name: str, weights: object = None) -> tuple[np.nd
     return np.asarray(rows[kept], dtype=np.float64), given
 
 
-def names_of(columns: Sequence[str] | None, table: object, d: int, what: str = "the data have") -> list[str]:
+def names_of(columns: Sequence[str] | None, table: ArrayLike, d: int, what: str = "the data have") -> list[str]:
     """Names for d columns: as given, else those of a data frame, else x0, x1, ..."""
     if columns is None:
         columns = getattr(table, "columns", None)

@@ -42,7 +42,7 @@ class Pixels(Support):
         """From dequantized values (n, d) in [0, levels] to the line."""
         t = np.array(x, np.float64)
         ok = (t >= 0) & (t <= self.levels)
-        inside = (ok | np.isnan(t)).all(axis=1)
+        inside = np.all(ok | np.isnan(t), axis=1)
         if not inside.all():
             t = np.where(ok | np.isnan(t), t, 0.5 * self.levels)
             unknown = np.isnan(t).any(axis=1)
@@ -55,11 +55,12 @@ class Pixels(Support):
 
     def _share(self, x: np.ndarray) -> np.ndarray:
         """alpha + (1 - 2 alpha) x / levels."""
-        return self.alpha + (1 - 2 * self.alpha) * (x / self.levels)
+        alpha = self.alpha or 0.0
+        return alpha + (1 - 2 * alpha) * (x / self.levels)
 
     def _log_slope(self, u: np.ndarray) -> np.ndarray:
         """The logarithm of the derivative of `to_unconstrained` where the share is u."""
-        return math.log((1 - 2 * self.alpha) / self.levels) - np.log(u) - np.log1p(-u)
+        return math.log((1 - 2 * (self.alpha or 0.0)) / self.levels) - np.log(u) - np.log1p(-u)
 
     def from_unconstrained(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From the line to dequantized values, with log |det dx/dt|; they may lie a little outside [0, levels]."""

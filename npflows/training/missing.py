@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_choice, warn_user
 from npflows.core.columns import column_number
@@ -84,17 +85,17 @@ def as_missing(flow: TransformedDistribution, missing: object, on_missing: str) 
     return Missing(values, impute)
 
 
-def is_nan(given: object) -> bool:
+def is_nan(given: ArrayLike) -> bool:
     """Whether NaN is among what is declared to be missing."""
     several = _several(given)
     return any(value == "nan" if isinstance(value, str) else value is not None and value != value for value in several)
 
 
-def _several(given: object) -> list:
+def _several(given: ArrayLike) -> list:
     return list(given) if isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str) else [given]
 
 
-def _as_values(given: object) -> tuple[float, ...]:
+def _as_values(given: ArrayLike) -> tuple[float, ...]:
     several = _several(given)
     values = [math.nan if isinstance(value, str) and value == "nan" else value for value in several]
     if not values or any(isinstance(v, bool) or not isinstance(v, (int, float, np.number)) for v in values):

@@ -10,7 +10,7 @@ from npflows.core.operations import ScalarMap, Spline
 from npflows.core.parameters import Parameter
 
 FIRST_GAIN = 3.0
-"""The first value of learned gains: wide enough for sharp tables, and bounded, so that no outlier gets an absurd density."""
+"""The first value of learned gains: wide enough for sharp tables, and not so wide that outliers get absurd densities."""
 
 
 def spline(

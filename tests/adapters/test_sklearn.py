@@ -25,7 +25,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from npflows.sklearn import COMMON, MODELS, SPECIFIC, TRAINING, FlowClassifier, FlowDensity, FlowOutlierDetector, distinct
+from npflows.models.table import TABLE_MODELS
+from npflows.sklearn import COMMON, SPECIFIC, TRAINING, FlowClassifier, FlowDensity, FlowOutlierDetector, distinct
 from npflows.support import positive, real
 
 ESTIMATORS = [FlowDensity, FlowClassifier, FlowOutlierDetector]
@@ -38,7 +39,7 @@ def test_scikit_learns_own_checks(estimator, check):
 
 
 def test_parameters_are_those_of_models_and_fit():
-    models = [set(inspect.signature(model).parameters) for model in MODELS.values()]
+    models = [set(inspect.signature(model.model_class).parameters) for model in TABLE_MODELS.values()]
     assert all(set(COMMON) <= model for model in models)
     assert set(SPECIFIC) <= set.union(*models)
     assert not set(SPECIFIC) & set.intersection(*models)
@@ -61,7 +62,7 @@ def test_parameters_are_those_of_models_and_fit():
 def test_parameters_reach_the_model(model, parameters, x):
     estimator = small(model=model, **parameters).fit(x)
     flow = estimator.flow_
-    assert type(flow) is MODELS[model]
+    assert type(flow) is TABLE_MODELS[model].model_class
     assert (flow.num_coupling_layers if model == "realnvp" else flow.num_layers) == 2
     assert tuple(flow.hidden_dims) == (16,)
     given = {name: value for name, value in parameters.items() if value != "random"}  # drawn, those are kept as drawn
@@ -82,7 +83,7 @@ def test_parameters_reach_fit(x):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"model": "glow"}, "model must be one of 'spline', 'maf', 'realnvp', 'iaf', got 'glow'"),
+        ({"model": "glow"}, "model must be one of 'maf', 'spline', 'realnvp', 'iaf', got 'glow'"),
         ({"model": "maf", "num_bins": 4}, "model='maf' has no parameter num_bins: leave it at None"),
         ({"model": "realnvp", "orders": "random", "linear": "lu"}, "has no parameter linear, orders"),
         ({"mask_type": "half"}, "model='spline' has no parameter mask_type"),
@@ -150,7 +151,7 @@ def test_random_state(x):
         score("seed")
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", TABLE_MODELS)
 def test_weights_are_repeats_and_order_is_nothing(model, x):
     rng = np.random.default_rng(1)
     weight, new_order = rng.integers(0, 3, len(x)), rng.permutation(len(x))

@@ -5,11 +5,10 @@ import pytest
 import scipy.signal
 from registry import both_dtypes
 
-from npflows import (
-    AffineCouplingLayer,
-)
-from npflows.backends.cpu.kernels import matmul as gemm
+from npflows import AffineCouplingLayer
 from npflows.backends.cpu.kernels.convolution import convolve, convolve_outer, offsets
+from npflows.backends.cpu.kernels.matmul import DEPTH
+from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
 
 # m channels of the result, n of the image, height, width, kernel size, lanes
 SHAPES = [
@@ -19,7 +18,7 @@ SHAPES = [
 ]  # fmt: skip
 LONG = (3, 40, 2, 3, 3, 16)
 """Its right operand has more rows than are summed at once."""
-assert 9 * LONG[1] > gemm.DEPTH
+assert 9 * LONG[1] > DEPTH
 
 
 def planes(rng, channels, height, width, lanes, dtype, border=0.0):
@@ -37,7 +36,7 @@ def of_size(image, size):
 @pytest.mark.nojit
 @both_dtypes
 @pytest.mark.parametrize("columns_first", [False, True])
-@pytest.mark.parametrize("start", [gemm.FROM_ZERO, gemm.FROM_RESULT, gemm.FROM_BIAS])
+@pytest.mark.parametrize("start", [FROM_ZERO, FROM_RESULT, FROM_BIAS])
 def test_convolution_is_scipys_and_touches_nothing_else(start, columns_first, dtype):
     rng = np.random.default_rng(1)
     for m, n, height, width, size, lanes in [*SHAPES, LONG]:
@@ -47,11 +46,11 @@ def test_convolution_is_scipys_and_touches_nothing_else(start, columns_first, dt
         kernels = np.moveaxis(weight, 3, 1)[..., None].astype(np.float64)
         expected = y.copy()
         inside = expected[:, 1:-1, 1:-1]
-        first = {gemm.FROM_ZERO: 0, gemm.FROM_RESULT: inside, gemm.FROM_BIAS: bias[:, None, None, None]}[start]
+        first = {FROM_ZERO: 0, FROM_RESULT: inside, FROM_BIAS: bias[:, None, None, None]}[start]
         inside[:] = first + np.stack(
             [scipy.signal.correlate(of_size(x, size).astype(float), k, "valid", "direct")[0] for k in kernels]
         )
-        if start != gemm.FROM_RESULT:
+        if start != FROM_RESULT:
             y[:, 1:-1, 1:-1] = np.nan  # what it held must not matter
         k = size**2 * n
         flat = weight.reshape(m, k)

@@ -9,10 +9,11 @@ from registry import both_dtypes
 
 import npflows
 from npflows import Base, NormalizingFlow, Permutation
-from npflows.backends.cpu.compiler.calls import Link, address, call
+from npflows.backends.cpu.compiler.calls import address, call
 from npflows.backends.cpu.compiler.jit import DISABLED, inlined, kernel
-from npflows.backends.cpu.kernels import activations
-from npflows.backends.cpu.kernels import matmul as gemm
+from npflows.backends.cpu.kernels import activations, matmul
+from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
+from npflows.backends.cpu.link import Link
 
 
 def inside_a_larger_one(rng, rows, columns, dtype):
@@ -31,25 +32,25 @@ def block(rng, rows, lanes, dtype):
 
 HEIGHTS = [1, 2, 3, 5, 6, 7, 8, 11, 17, 24]
 LANES = [16, 32, 48, 80, 128]
-DEPTHS = [0, 1, 2, 5, gemm.DEPTH, gemm.DEPTH + 1, 2 * gemm.DEPTH + 3]
+DEPTHS = [0, 1, 2, 5, matmul.DEPTH, matmul.DEPTH + 1, 2 * matmul.DEPTH + 3]
 
 
 @pytest.mark.nojit
 @both_dtypes
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("start", [gemm.FROM_ZERO, gemm.FROM_RESULT, gemm.FROM_BIAS])
+@pytest.mark.parametrize("start", [FROM_ZERO, FROM_RESULT, FROM_BIAS])
 def test_product_of_any_size_is_right_and_touches_nothing_else(start, transposed, dtype):
     rng = np.random.default_rng(0)
     for m, n, k in itertools.product(HEIGHTS, LANES if transposed else [1, *LANES], DEPTHS):
         a, lda, left = inside_a_larger_one(rng, *((k, m) if transposed else (m, k)), dtype)
         b, c, bias = block(rng, k, n, dtype), block(rng, m, n, dtype), rng.integers(-8, 9, m).astype(dtype)
-        first = {gemm.FROM_ZERO: 0, gemm.FROM_RESULT: c[:m], gemm.FROM_BIAS: bias[:, None]}[start]
+        first = {FROM_ZERO: 0, FROM_RESULT: c[:m], FROM_BIAS: bias[:, None]}[start]
         expected = c.copy()
         expected[:m] = (left.T if transposed else left) @ b[:k] + first
-        if start != gemm.FROM_RESULT:
+        if start != FROM_RESULT:
             c[:m] = np.nan  # what it held must not matter
         steps = (1, lda) if transposed else (lda, 1)
-        gemm.product(a, *steps, b, c, m, k, start, bias)
+        matmul.product(a, *steps, b, c, m, k, start, bias)
         np.testing.assert_array_equal(c, expected)
 
 
@@ -62,7 +63,7 @@ def test_outer_product_of_any_size_is_right_and_touches_nothing_else(dtype):
         c, ldc, _ = inside_a_larger_one(rng, m, k, dtype)
         expected = c.copy()
         expected.reshape(-1, ldc)[:m, :k] += a[:m] @ b[:k].T
-        gemm.outer(a, b, c, ldc, m, k)
+        matmul.outer(a, b, c, ldc, m, k)
         np.testing.assert_array_equal(c, expected)
 
 
@@ -74,7 +75,7 @@ def test_product_of_one_lane_reads_nothing_beyond_its_operands(dtype):
         a, b, bias = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k + 20, 1)).astype(dtype), np.ones(m, dtype)
         b[k:] = np.nan
         c = np.empty((m, 1), dtype)
-        gemm.product(a.ravel(), k, 1, b, c, m, k, gemm.FROM_BIAS, bias)
+        matmul.product(a.ravel(), k, 1, b, c, m, k, FROM_BIAS, bias)
         np.testing.assert_allclose(c, a @ b[:k] + 1, rtol=100 * np.finfo(dtype).eps, atol=100 * np.finfo(dtype).eps)
 
 
@@ -83,9 +84,9 @@ def test_nan_in_one_sample_leaves_the_others_alone(dtype):
     rng = np.random.default_rng(1)
     a, bias, b = (rng.normal(size=size).astype(dtype) for size in (45, 9, (5, 48)))
     clean, spoilt = np.empty((2, 9, 48), dtype)
-    gemm.product(a, 5, 1, b, clean, 9, 5, gemm.FROM_BIAS, bias)
+    matmul.product(a, 5, 1, b, clean, 9, 5, FROM_BIAS, bias)
     b[3, 7] = np.nan
-    gemm.product(a, 5, 1, b, spoilt, 9, 5, gemm.FROM_BIAS, bias)
+    matmul.product(a, 5, 1, b, spoilt, 9, 5, FROM_BIAS, bias)
     assert np.isnan(spoilt[:, 7]).all()
     np.testing.assert_array_equal(np.delete(spoilt, 7, axis=1), np.delete(clean, 7, axis=1))
 
@@ -97,7 +98,7 @@ def test_result_of_a_sample_does_not_depend_on_how_many_there_are(dtype):
     results = []
     for n in [1, *LANES]:
         c = np.empty((19, n), dtype)
-        gemm.product(a, 300, 1, np.repeat(column, n, axis=1), c, 19, 300, gemm.FROM_BIAS, bias)
+        matmul.product(a, 300, 1, np.repeat(column, n, axis=1), c, 19, 300, FROM_BIAS, bias)
         results.append(c)
     np.testing.assert_array_equal(np.concatenate(results, axis=1), np.repeat(results[0], 1 + sum(LANES), axis=1))
 

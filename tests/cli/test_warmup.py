@@ -5,7 +5,8 @@ import pytest
 
 from npflows import MAF, NeuralSplineFlow
 from npflows.backends.cpu.compiler import jit
-from npflows.warmup import MODELS, warmup
+from npflows.models.table import MODELS, TABLE_MODELS
+from npflows.warmup import warmup
 
 cached = pytest.mark.skipif(jit.cache_directory() is None, reason="nothing can be written")
 
@@ -34,6 +35,9 @@ def test_unknown_model_is_refused_with_those_there_are():
 
 
 def test_there_is_one_for_every_kind_of_model():
-    assert list(MODELS) == ["maf", "iaf", "realnvp", "spline", "glow"]
-    for make in MODELS.values():
-        assert make(rng=0).condition_dim == 1
+    assert list(MODELS) == ["maf", "spline", "realnvp", "iaf", "glow"]
+    assert list(TABLE_MODELS) == ["maf", "spline", "realnvp", "iaf"]
+    for model in MODELS.values():
+        assert model.model_class(**model.small, condition_dim=1, rng=0).condition_dim == 1
+    for model in TABLE_MODELS.values():
+        assert getattr(model.model_class(3, **{model.depth: 1}, rng=0), model.depth) == 1

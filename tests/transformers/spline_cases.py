@@ -1,15 +1,13 @@
 """Splines that the tests share: raw parameters of every kind, and the paper's formula."""
 
-import naive_spline
 import numpy as np
 import pytest
-from npflows.transformers.rational_quadratic import RationalQuadratic
+from scipy.optimize import bisect
+from scipy.special import softmax
 
-from npflows import (
-    RationalQuadraticSplineTransform,
-    SplineLayer,
-)
+from npflows import RationalQuadraticSplineTransform, SplineLayer
 from npflows.layers.elementwise import Elementwise
+from npflows.transformers.scalar_maps import spline
 
 BINS, BOUND = 6, 2.5
 LEAST = {"min_bin_width": 1e-3, "min_bin_height": 2e-3, "min_derivative": 5e-4}
@@ -47,7 +45,7 @@ for_every_kind = pytest.mark.parametrize("kind", KINDS)
 def layer_of(raw, dtype="float64", circular=False, least=LEAST):
     """One column through the spline of these raw parameters."""
     if circular:
-        layer = Elementwise(1, RationalQuadratic(BINS, BOUND, **least, circular=True), dtype)
+        layer = Elementwise(1, spline(BINS, BOUND, **least, circular=True), dtype)
     else:
         layer = SplineLayer(1, BINS, BOUND, **least, dtype=dtype)
     layer.params = raw
@@ -62,8 +60,17 @@ def parameters_of(raw):
 
 def knots_of(raw, least=LEAST):
     """Knots in x and in y (K + 1,)."""
-    left = naive_spline.knots(raw[:BINS], BOUND, least["min_bin_width"])
-    return left, naive_spline.knots(raw[BINS : 2 * BINS], BOUND, least["min_bin_height"])
+    left, right = (
+        np.cumsum([-1.0, *(2 * (smallest + (1 - BINS * smallest) * softmax(part)))]) * BOUND
+        for part, smallest in ((raw[:BINS], least["min_bin_width"]), (raw[BINS : 2 * BINS], least["min_bin_height"]))
+    )
+    return left, right
+
+
+def slopes_of(raw):
+    """Slopes at the inner knots, or, on a circle, at all but the last."""
+    least = LEAST["min_derivative"]
+    return least + np.logaddexp(0, raw[2 * BINS :] + np.log(np.expm1(1 - least)))
 
 
 def difficult(knots, dtype, n=500):
@@ -84,6 +91,19 @@ def paper(x, left, right, slopes):
     y = right[k] + (right[k + 1] - right[k]) * (s * xi**2 + slopes[k] * xi * (1 - xi)) / below
     above = slopes[k + 1] * xi**2 + 2 * s * xi * (1 - xi) + slopes[k] * (1 - xi) ** 2
     return y, s**2 * above / below**2
+
+
+def formula(x, raw):
+    """y and log dy/dx of numbers x by the paper, for one column's raw parameters (3 K - 1,)."""
+    inside = np.abs(x) < BOUND
+    y, slope = paper(np.clip(x, -BOUND, BOUND), *knots_of(raw), np.array([1.0, *slopes_of(raw), 1.0]))
+    return np.where(inside, y, x), np.where(inside, np.log(slope), 0.0)
+
+
+def root(y, raw):
+    """The x that the paper's formula maps to a number y, by bisection, and log dx/dy."""
+    x = bisect(lambda x: formula(x, raw)[0] - y, -BOUND, BOUND, xtol=1e-15, rtol=1e-15) if abs(y) < BOUND else y
+    return x, -formula(x, raw)[1]
 
 
 def assert_between(y, function, x, slack):

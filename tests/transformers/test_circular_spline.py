@@ -17,14 +17,14 @@ from spline_cases import (
     layer_of,
     paper,
     raw_parameters,
+    slopes_of,
 )
 
 
 def circular_of(raw, dtype="float64"):
     """A circular spline and its knots and slopes (K + 1,): the last slope is the first again."""
-    layer, least = layer_of(raw, dtype, circular=True), LEAST["min_derivative"]
-    slopes = least + np.logaddexp(0, raw[2 * BINS :] + np.log(np.expm1(1 - least)))
-    return layer, (*knots_of(raw), np.append(slopes, slopes[0]))
+    slopes = slopes_of(raw)
+    return layer_of(raw, dtype, circular=True), (*knots_of(raw), np.append(slopes, slopes[0]))
 
 
 @both_dtypes
@@ -36,9 +36,9 @@ def test_circular_spline_is_that_of_the_paper_with_a_slope_of_its_own_at_the_sea
         layer, (left, right, slopes) = circular_of(raw, dtype)
         x = difficult(left, dtype, 50)
         y, log_det = layer.forward(x)
-        assert_between(y, functools.partial(circular_naive, left, right, slopes), x, slack)
+        assert_between(y, functools.partial(around, left, right, slopes), x, slack)
         back, log_det_back = layer.inverse(y)
-        assert_between(y, functools.partial(circular_naive, left, right, slopes), back, slack)
+        assert_between(y, functools.partial(around, left, right, slopes), back, slack)
         assert np.isfinite(log_det_back).all()
         ends = np.array([[-BOUND], [BOUND]])
         at_ends, log_det = layer.forward(ends)
@@ -51,8 +51,8 @@ def test_circular_spline_is_that_of_the_paper_with_a_slope_of_its_own_at_the_sea
             np.testing.assert_allclose(layer.forward(inside[:, None])[1], expected, rtol=1e-8, atol=1e-8)
 
 
-def circular_naive(left, right, slopes, x):
-    """Beyond the ends goes on with the slope at the seam, as rounding may lead there."""
+def around(left, right, slopes, x):
+    """y by the paper; beyond the ends it goes on with the slope at the seam, as rounding may lead there."""
     y, _ = paper(np.clip(x, -BOUND, BOUND), left, right, slopes)
     return y + slopes[0] * (x - np.clip(x, -BOUND, BOUND))
 

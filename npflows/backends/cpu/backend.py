@@ -16,6 +16,7 @@ class CpuBackend:
     """See `npflows.core.backend.Backend`."""
 
     name = "cpu"
+    can_train = True
 
     def compile(self, program: Program, dtype: np.dtype) -> CompiledProgram:
         """Make a program ready to run; kernels are compiled when they are first wanted."""

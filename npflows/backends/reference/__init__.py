@@ -19,6 +19,7 @@ from npflows.backends.reference.common import Given
 from npflows.backends.reference.networks import network
 from npflows.backends.reference.program import ReferenceExecutable
 from npflows.backends.reference.spline import evaluate
+from npflows.core.backend import Backend
 from npflows.core.operations import Network, Program, Spline
 
 __all__ = ["BACKEND", "ReferenceBackend", "ReferenceExecutable", "conditioned", "convnet"]
@@ -28,9 +29,13 @@ class ReferenceBackend:
     """The backend that computes with NumPy alone."""
 
     name = "reference"
+    can_train = False
 
     def compile(self, program: Program, dtype: np.dtype[Any]) -> ReferenceExecutable:
-        """Make a program ready to run; the dtype is that of its parameters, which are converted to float64."""
+        """Make a program ready to run; the dtype is that of its parameters, which are converted to float64.
+
+        A density that leaves the range of float32 is therefore finite here.
+        """
         return ReferenceExecutable(program)
 
     def network(self, operation: Network, theta: NDArray, x: NDArray) -> NDArray:
@@ -52,4 +57,4 @@ class ReferenceBackend:
         return y, log_slopes.sum(axis=1)
 
 
-BACKEND = ReferenceBackend()
+BACKEND: Backend = ReferenceBackend()
