@@ -86,7 +86,7 @@ class NormalizingFlow(TransformedDistribution):
     """
 
     _needs_condition: ClassVar[bool] = False
-    """Whether flows of the class have a condition, always."""
+    """Whether every flow of the class has a condition."""
 
     def __init__(
         self,

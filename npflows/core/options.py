@@ -9,15 +9,19 @@ from numpy.typing import DTypeLike
 
 
 class Options:
-    """The end of a chain of checks.
+    """The end of the chain of checks of shared arguments.
 
-    A dataclass of arguments subclasses it, checks its own arguments in `__post_init__`, and calls that of `super()`.  A
-    class whose constructor takes these arguments inherits the dataclass, after the base class that it extends, as the
-    defaults of a dataclass are attributes of the class and must not hide what that base class has under these names.
+    A dataclass of arguments subclasses it, and checks them in its `__post_init__`, which calls that of `super()` first.  A
+    layer or model whose constructor takes them inherits the dataclass, adds further arguments as fields, and builds itself
+    in a `__post_init__` of its own.
+
+    Fields are in the reversed order of inheritance, those of the last base class first; in this order `__post_init__` is
+    given the arguments that do not become attributes (`dataclasses.InitVar`).  The defaults of fields are attributes of the
+    dataclass, which therefore comes after a base class that has properties of the same names.
     """
 
     def __post_init__(self, *init_only: Any) -> None:
-        """Check the arguments, which are attributes already, but for those that are used in the constructor only."""
+        """Check the arguments, which are attributes already except those that only the constructor uses."""
 
 
 @dataclass(kw_only=True, repr=False, eq=False)

@@ -59,8 +59,10 @@ class MaskedLayer(Autoregressive, DenseOptions, abstract=True):
         Units of the masked network's hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
     order : array_like of int, optional
         order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
-    activation, residual_blocks, dropout, condition_dim, dtype, rng
-        See `npflows.networks.options`.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
     """
 
     input_dim: int
@@ -110,8 +112,10 @@ class MAFLayer(_AffineAutoregressive):
         order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
     scale_activation : {"tanh_gain", "tanh", "none"}
         How log_scale is bounded, so that a network that extrapolates gives no absurd density; see `CouplingLayer`.
-    activation, residual_blocks, dropout, condition_dim, dtype, rng
-        See `npflows.networks.options`.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
     """
 
     _inverted = False

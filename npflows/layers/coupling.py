@@ -116,8 +116,10 @@ class MaskCoupling(Coupling, DenseOptions, abstract=True):
         1: unchanged and conditions the others; 0: transformed.  At least one of each.
     hidden_dims : sequence of int
         Units of the network's hidden layers.
-    activation, residual_blocks, dropout, condition_dim, dtype, rng
-        See `npflows.networks.options`.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
     """
 
     mask: ArrayLike
@@ -154,8 +156,10 @@ class CouplingLayer(MaskCoupling):
         y = (x - t) * exp(-s) instead.
     image_shape : (int, int, int), optional
         The shape (height, width, channels) of a mask that is given flat.
-    activation, residual_blocks, dropout, condition_dim, dtype, rng
-        See `npflows.networks.options`.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
     """
 
     scale_activation: str = "tanh"

@@ -72,7 +72,7 @@ class AffineCouplingLayer(ImageLayer, Coupling, ImageCouplingOptions):
     num_channels, hidden_dims, network, coupling, scale_activation, actnorm, image_size
         See `npflows.layers.glow.ImageCouplingOptions`.
     activation, condition_dim, dtype, rng
-        See `npflows.networks.options`.
+        See `npflows.networks.options.NetworkOptions`.
     """
 
     def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
@@ -107,7 +107,7 @@ class GlowBlock(Chain, ImageCouplingOptions):
     parameterization : {"plu", "full"}
         See `InvertibleConv1x1`.
     activation, condition_dim, dtype, rng
-        See `npflows.networks.options`.
+        See `npflows.networks.options.NetworkOptions`.
     """
 
     _: KW_ONLY

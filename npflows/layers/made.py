@@ -36,8 +36,10 @@ class MADE(Parametrised, Configured, DenseOptions):
         How many arrays it gives.
     order : array_like of int, optional
         order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
-    activation, residual_blocks, dropout, condition_dim, dtype, rng
-        See `npflows.networks.options`.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
     """
 
     input_dim: int

@@ -66,12 +66,14 @@ class SplineCouplingLayer(CircularSplineOptions, MaskCoupling):
     hidden_dims : sequence of int
         Units of the network's hidden layers.
     num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative
-        See `npflows.transformers.options`.
+        See `npflows.transformers.options.SplineOptions`.
     circular : array_like of bool (input_dim,), optional
         Which values are on a circle: the interval [-tail_bound, tail_bound], whose ends are the same point.  Their splines
         have the same slope at both ends, and the network sees their cosine and sine.
-    activation, residual_blocks, dropout, condition_dim, dtype, rng
-        See `npflows.networks.options`.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
     """
 
     def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
@@ -100,8 +102,10 @@ class SplineAutoregressiveLayer(CircularSplineOptions, MaskedLayer):
         order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
     num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, circular
         As in `SplineCouplingLayer`.
-    activation, residual_blocks, dropout, condition_dim, dtype, rng
-        See `npflows.networks.options`.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
     """
 
     def __post_init__(self, dtype: DTypeLike, rng: object) -> None:

@@ -22,7 +22,7 @@ class ConditionalNormalizingFlow(NormalizingFlow):
 
     Parameters
     ----------
-    layers, base_distribution, condition_dim, embedding_dims, support, columns, dtype, rng
+    layers, base_distribution, condition_dim, embedding_dims, support, columns, input_shape, dtype, rng
         As in `NormalizingFlow`.
     """
 
@@ -40,10 +40,14 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         Width of the condition, at least 1; `npflows.one_hot` makes one from class labels.
     num_coupling_layers, hidden_dims, mask_type, scale_activation, network, actnorm
         As in `RealNVP`.
-    activation, residual_blocks, dropout, dtype, rng
-        See `npflows.networks.options`.
-    base_distribution, embedding_dims, support, columns
-        See `npflows.distribution.options`.
+    activation, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
+    base_distribution, embedding_dims
+        See `npflows.distribution.options.FlowOptions`.
+    support, columns
+        See `npflows.distribution.options.TableOptions`.
     """
 
     def __init__(

@@ -52,9 +52,9 @@ class Glow(NormalizingFlow, FlowOptions):
     parameterization : {"plu", "full"}
         See `InvertibleConv1x1`.
     activation, condition_dim, dtype, rng
-        See `npflows.networks.options`; `rng` also draws the 1x1 convolutions.
+        See `npflows.networks.options.NetworkOptions`; `rng` also draws the 1x1 convolutions.
     base_distribution, embedding_dims
-        See `npflows.distribution.options`.
+        See `npflows.distribution.options.FlowOptions`.
 
     Raises
     ------

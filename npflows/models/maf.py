@@ -89,10 +89,14 @@ class MAF(_AutoregressiveFlow):
         k-th in layer i.
     scale_activation : {"tanh_gain", "tanh", "none"}
         See `MAFLayer`.
-    activation, residual_blocks, dropout, condition_dim, dtype, rng
-        See `npflows.networks.options`.
-    actnorm, base_distribution, embedding_dims, support, columns
-        See `npflows.distribution.options`.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
+    base_distribution, embedding_dims
+        See `npflows.distribution.options.FlowOptions`.
+    actnorm, support, columns
+        See `npflows.distribution.options.TableOptions`.
     """
 
     _layer = MAFLayer

@@ -39,7 +39,7 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
     hidden_dims : sequence of int
         Units of the hidden layers of each network.
     num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative
-        See `npflows.transformers.options`; `tail_bound` is that of the standardized data.
+        See `npflows.transformers.options.SplineOptions`; `tail_bound` is that of the standardized data.
     conditioner : {"coupling", "autoregressive"}
         One half of the values conditions the splines of the other, or each value is conditioned on those before it.
     linear : {"lu", "permutation", "reverse"}
@@ -48,10 +48,14 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
         refused.
     orders : sequence of array_like, optional
         The permutation before each layer instead of one from `rng`.
-    activation, residual_blocks, dropout, condition_dim, dtype, rng
-        See `npflows.networks.options`; `rng` also draws the permutations.
-    actnorm, base_distribution, embedding_dims, support, columns
-        See `npflows.distribution.options`.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`; `rng` also draws the permutations.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
+    base_distribution, embedding_dims
+        See `npflows.distribution.options.FlowOptions`.
+    actnorm, support, columns
+        See `npflows.distribution.options.TableOptions`.
     """
 
     input_dim: InitVar[int] = field()

@@ -67,10 +67,14 @@ class RealNVP(NormalizingFlow, TableOptions):
     actnorm : bool
         Whether an `ActNormLayer`, set from the data by `fit`, comes before each coupling: of each value, or with
         convolutions of each channel.
-    activation, residual_blocks, dropout, condition_dim, dtype, rng
-        See `npflows.networks.options`.
-    base_distribution, embedding_dims, support, columns
-        See `npflows.distribution.options`.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
+    base_distribution, embedding_dims
+        See `npflows.distribution.options.FlowOptions`.
+    support, columns
+        See `npflows.distribution.options.TableOptions`.
     """
 
     parameter_aliases: ClassVar[dict[str, str]] = {"num_layers": "num_coupling_layers"}

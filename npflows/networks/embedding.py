@@ -22,7 +22,7 @@ class Embedding(Parametrised):
     hidden_dims : sequence of int
         Units of its hidden layers, and last the width of its output.
     activation, dropout
-        See `npflows.networks.options`.
+        See `npflows.networks.options.DenseOptions`.
     dtype : numpy.dtype
     rng : numpy.random.Generator
     """

@@ -12,7 +12,7 @@ from npflows.core.options import DtypeOptions
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class NetworkOptions(DtypeOptions):
-    """Keywords of every layer and model that has networks, beside `dtype`.
+    """Keywords of every layer and model that has networks.
 
     Parameters
     ----------
@@ -20,6 +20,8 @@ class NetworkOptions(DtypeOptions):
         The activation function of the hidden layers.
     condition_dim : int
         Width of the condition that every network sees too; 0 for none.  A flow standardizes it.
+    dtype : {"float32", "float64"}
+        The compute dtype.
     rng : int, numpy.random.Generator or None
         Draws the first weights, and all else that is random at first.
     """

@@ -26,7 +26,7 @@ def spline(
     Parameters
     ----------
     num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative
-        See `npflows.transformers.options`.
+        See `npflows.transformers.options.SplineOptions`.
     circular : bool or array_like of bool
         Whether values are on a circle: all of them, or said for each.
     """

@@ -22,7 +22,8 @@ class RationalQuadraticSplineTransform(SplineOptions):
     Parameters
     ----------
     num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative
-        See `npflows.transformers.options`; the least sizes and slopes are those that `constrain_parameters` gives.
+        See `npflows.transformers.options.SplineOptions`; least sizes and slopes are those that `constrain_parameters`
+        gives.
 
     Examples
     --------
