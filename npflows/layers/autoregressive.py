@@ -93,7 +93,7 @@ class _AffineAutoregressive(MaskedLayer):
         network = self._network(transformer.multiplier)
         Autoregressive.__init__(
             self, np.asarray(self.order), network, transformer, dtype, rng=as_rng(rng), inverted=self._inverted
-        )  # fmt: skip
+        )
 
 
 class MAFLayer(_AffineAutoregressive):

@@ -103,7 +103,7 @@ def coupling_network(
         raise ValueError("network='conv' has no residual_blocks and no dropout: leave both at 0")
     return convnet.convolutional(
         mask, hidden_dims, multiplier, activation=activation, actnorm=actnorm, condition_dim=condition_dim
-    )  # fmt: skip
+    )
 
 
 @dataclass(repr=False, eq=False)

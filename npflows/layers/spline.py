@@ -85,7 +85,7 @@ class SplineCouplingLayer(CircularSplineOptions, MaskCoupling):
         network = dense(features_of(mask, on_circle), self.hidden_dims, n_out, **self._network_arguments)
         Coupling.__init__(
             self, mask, network, scalar_map, dtype, rng=as_rng(rng), circular=on_circle, bound=self.tail_bound
-        )  # fmt: skip
+        )
 
 
 @dataclass(repr=False, eq=False)
