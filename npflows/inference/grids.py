@@ -17,13 +17,9 @@ POINTS = {1: 101, 2: 41}
 
 def as_column_numbers(columns: object, n: int, names: Sequence[str] | None, argument: str) -> np.ndarray:
     """Numbers of columns that are given by number or name, at least one and none twice."""
-    several = isinstance(columns, (Sequence, np.ndarray)) and not isinstance(columns, str)
-    numbers = [
-        column_number(
-            column, n, names, owner=f"{argument}: the flow", from_end=True, naming="set flow.columns to name them"
-        )
-        for column in (columns if several else [columns])  # type: ignore[union-attr]
-    ]
+    several = list(columns) if isinstance(columns, (Sequence, np.ndarray)) and not isinstance(columns, str) else [columns]
+    owner, naming = f"{argument}: the flow", "set flow.columns to name them"
+    numbers = [column_number(column, n, names, owner=owner, from_end=True, naming=naming) for column in several]
     if not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(f"{argument} must be at least one column, and none twice, got {columns!r}")
     return np.array(numbers, np.int64)
