@@ -47,8 +47,13 @@ STANDARD_ERRORS = 4
 
 
 def verify(
-    flow: TransformedDistribution, x: ArrayLike, condition: ArrayLike | None = None, rng: object = None, *, max_rows: int = 2000
-) -> VerificationReport:  # fmt: skip
+    flow: TransformedDistribution,
+    x: ArrayLike,
+    condition: ArrayLike | None = None,
+    rng: object = None,
+    *,
+    max_rows: int = 2000,
+) -> VerificationReport:
     """Measure whether the flow is the exact density that it promises to be, on data.
 
     The checks: that `forward` and `inverse` undo each other, and their log-determinants; the log-determinant
