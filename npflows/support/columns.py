@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from npflows.core.columns import column_number
 from npflows.core.configured import Configured
@@ -190,7 +189,7 @@ def integer(low: int, high: int) -> Integer:
     return Integer(low, high)
 
 
-def as_columns(given: ArrayLike, n: int, names: Sequence[str] | None = None) -> list[Column] | None:
+def as_columns(given: object, n: int, names: Sequence[str] | None = None) -> list[Column] | None:
     """One `Column` for each of n, from a list, or a mapping by index or name that leaves the others on the line."""
     if given is None:
         return None
