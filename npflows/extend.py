@@ -26,7 +26,7 @@ try:
     from npflows.backends.cpu.kernels import vecmath
     from npflows.backends.cpu.link import Link
 except ImportError as error:
-    raise ImportError("npflows.extend needs Numba, which compiles the kernels of layers: pip install numba scipy") from error
+    raise ImportError("npflows.extend needs Numba, which compiles kernels: pip install numba scipy") from error
 from npflows.base.base import Base
 from npflows.core.parameters import Parameter
 from npflows.layers.layer import Layer
