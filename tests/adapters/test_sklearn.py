@@ -83,7 +83,7 @@ def test_parameters_reach_fit(x):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"model": "glow"}, "model must be one of 'spline', 'maf', 'realnvp', 'iaf', got 'glow'"),
+        ({"model": "glow"}, "model must be one of 'maf', 'spline', 'realnvp', 'iaf', got 'glow'"),
         ({"model": "maf", "num_bins": 4}, "model='maf' has no parameter num_bins: leave it at None"),
         ({"model": "realnvp", "orders": "random", "linear": "lu"}, "has no parameter linear, orders"),
         ({"mask_type": "half"}, "model='spline' has no parameter mask_type"),

@@ -155,8 +155,8 @@ def test_circles_choose_what_keeps_them(files, rows, tmp_path, capsys):
     [
         ("{", "is not JSON (Expecting property name"),
         ("[1]", "must hold an object like"),
-        ('{"flx": "real"}', "the flow has no column 'flx'; did you mean flux?"),
-        ('{"9": "real"}', "the flow has no column '9'; it has time, flux"),
+        ('{"flx": "real"}', "the flow has no column 'flx'; did you mean 'flux'?"),
+        ('{"9": "real"}', "the flow has no column '9'; there are 4, numbered from 0: time, flux"),
         ('{"flux": "real", "1": "real"}', "gives column '1' twice"),
         (
             '{"flux": "half"}',
@@ -188,12 +188,12 @@ def test_a_support_that_does_not_fit_is_told_in_one_line(text, message, files, t
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["fit", "{table.csv}", "-o", "{out}", "--condition", "tim"], "no column 'tim'; did you mean time?"),
+        (["fit", "{table.csv}", "-o", "{out}", "--condition", "tim"], "no column 'tim'; did you mean 'time'?"),
         (["fit", "{table.csv}", "-o", "{out}", "--condition", "time,0"], "asked for twice: 'time'"),
         (["fit", "{table.csv}", "-o", "{out}", "--condition", "time", "--columns", "mass,time"], "asked for twice: 'time'"),
         (["fit", "{table.csv}", "-o", "{out}", "--condition", "time", "--weights", "time"], "asked for twice: 'time'"),
         (["fit", "{table.csv}", "-o", "{out}", "--condition", "0,1,2,3"], "has no columns beside 0, 1, 2, 3"),
-        (["fit", "{bare.npy}", "-o", "{out}", "--condition", "time"], "it has no column names, and 4 columns"),
+        (["fit", "{bare.npy}", "-o", "{out}", "--condition", "time"], "no column 'time'; there are 4, numbered from 0, without names"),
         (["fit", "{bare.npy}", "-o", "{out}", "--condition", "0", "--weights", "0"], "asked for twice: 0"),
         (["fit", "{table.csv}", "-o", "{out}", "--condition", ""], "--condition: expected names or numbers"),
         (["fit", "{table.csv}", "-o", "{out}", "--weights", "w"], "has no column 'w'"),
@@ -209,9 +209,9 @@ def test_a_support_that_does_not_fit_is_told_in_one_line(text, message, files, t
         (["score", "{plain.npz}", "{table.csv}", "--condition", "time"], "takes no condition: leave out --condition"),
         (["sample", "{flow.npz}", "-n", "3", "-o", "{out}"], "needs a condition (band, no., time): --condition name=value"),
         (["sample", "{bare.npz}", "-n", "3", "-o", "{out}"], "needs a condition (2 values, without names)"),
-        (["sample", "{bare.npz}", "-n", "3", "-o", "{out}", "--condition", "a=1"], "its values are numbered 0 to 1"),
+        (["sample", "{bare.npz}", "-n", "3", "-o", "{out}", "--condition", "a=1"], "has no value 'a'; there are 2, numbered from 0, without names"),
         (["sample", "{plain.npz}", "-n", "3", "-o", "{out}", "--condition", "a=1"], "takes no condition"),
-        (["sample", "{flow.npz}", "-n", "3", "-o", "{out}", "--condition", "tme=1"], "no 'tme'; did you mean time?"),
+        (["sample", "{flow.npz}", "-n", "3", "-o", "{out}", "--condition", "tme=1"], "no value 'tme'; did you mean 'time'?"),
         (["sample", "{flow.npz}", "-n", "3", "-o", "{out}", "--condition", "time=1,1=2"], "time is given twice"),
         (["sample", "{flow.npz}", "-n", "3", "-o", "{out}", "--condition", "time=nan"], "finite numbers, got 'time=nan'"),
         (["sample", "{flow.npz}", "-n", "3", "-o", "{out}", "--condition", "{missing}"], "missing.csv: No such file"),
@@ -338,7 +338,9 @@ def test_verify_prints_the_report_and_tells_by_its_status(right, files, capsys, 
     facts = json.loads(capsys.readouterr().out)
     assert verify.VerificationReport.from_dict(facts).passed
     check = verify.Check("finite", 3.0, 0.0, "FAIL")
-    monkeypatch.setattr("npflows.verify.verify", lambda *_, **__: verify.VerificationReport("a", "b", "c", (check,)))
+    monkeypatch.setattr(
+        "npflows.cli.using.verify_flow", lambda *_, **__: verify.VerificationReport("a", "b", "c", (check,))
+    )
     assert main(["verify", right, files["table.csv"]]) == 1
     assert "FAIL" in capsys.readouterr().out
     assert main(["verify", right, files["table.csv"], "--quiet"]) == 1
