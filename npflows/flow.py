@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from numpy.typing import ArrayLike, DTypeLike
 
 from npflows.base.base import Base
-from npflows.core.checks import as_dtype, as_int, as_rng, as_shape, as_widths
+from npflows.core.checks import SeedLike, as_dtype, as_int, as_rng, as_shape, as_widths
 from npflows.core.registry import construct
 from npflows.distribution.options import FlowOptions, Supports
 from npflows.distribution.transformed import TransformedDistribution
@@ -99,7 +99,7 @@ class NormalizingFlow(TransformedDistribution):
         columns: Sequence[str] | None = None,
         input_shape: Sequence[int] | None = None,
         dtype: DTypeLike = "float32",
-        rng: object = None,
+        rng: SeedLike = None,
     ) -> None:
         given = list(layers) if isinstance(layers, Sequence) else []
         if not given or not all(isinstance(layer, Layer) for layer in given):
@@ -146,13 +146,13 @@ class NormalizingFlow(TransformedDistribution):
         save(self, path)
 
     def verify(
-        self, x: ArrayLike, condition: ArrayLike | None = None, rng: object = None, **options: Any
+        self, x: ArrayLike, condition: ArrayLike | None = None, rng: SeedLike = None, **options: Any
     ) -> VerificationReport:
         """A certificate of exactness at rows of x: see `npflows.verify.verify`; it is kept as `verification`, and saved."""
         self.verification = verify(self, x, condition, rng, **options)
         return self.verification
 
-    def reset(self: _Flow, rng: object = None) -> _Flow:
+    def reset(self: _Flow, rng: SeedLike = None) -> _Flow:
         """Start afresh: new first weights, no standardization, no history."""
         self.parameters.theta[:] = construct(type(self), self.arguments, as_rng(rng)).parameters.theta
         self._forget()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from numpy.typing import DTypeLike
 
 from npflows.base.base import Base
-from npflows.core.checks import as_int
+from npflows.core.checks import SeedLike, as_int
 from npflows.distribution.options import Supports
 from npflows.flow import NormalizingFlow
 from npflows.models.realnvp import RealNVP
@@ -69,7 +69,7 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         support: Supports | None = None,
         columns: Sequence[str] | None = None,
         dtype: DTypeLike = "float32",
-        rng: object = None,
+        rng: SeedLike = None,
     ) -> None:
         RealNVP.__init__(
             self,
