@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,15 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 def warn_user(message: str) -> None:
     """Warn, naming the user's own line: the first one outside the package."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and _is_ours(frame):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    """Whether a function of the package runs in it; the constructors that `dataclasses` generates have no file."""
+    file = frame.f_code.co_filename
+    return file.startswith(_PACKAGE) or (file == "<string>" and frame.f_globals.get("__name__", "").startswith("npflows."))
 
 
 def as_int(value: object, name: str, low: int = 1) -> int:
