@@ -120,7 +120,6 @@ class Peer:
     def __init__(self, rows: int, bins: int, dtype: str) -> None:
         import torch
         from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline
-
         from npflows.transformers.rational_quadratic import RationalQuadratic
 
         torch.set_num_threads(1)

@@ -1,12 +1,17 @@
-"""What does not belong: rows to which a flow, fitted to good ones, gives less density than it gives to nearly all of those.
+"""Anomaly detection
+=================
+
+What does not belong: rows to which a flow, fitted to good ones, gives less density than it gives to nearly all of those.
 
 The threshold is the 1 % quantile of the training rows' log-likelihoods, so that about 1 % of good rows are called anomalous
 by mistake, and held-out ones tell how nearly.  Three faults are put into held-out galaxies: one band 0.15 magnitudes off,
-two neighbouring bands exchanged, and the redshift of another galaxy.  Each value remains an ordinary one, only in the wrong
+two neighboring bands exchanged, and the redshift of another galaxy.  Each value remains an ordinary one, only in the wrong
 company: limits on single columns can't see it, and one Gaussian, whose density is a Mahalanobis distance, hardly sees the
 first and the last.
 
 `npflows.sklearn.FlowOutlierDetector` is the same as a scikit-learn estimator.
+
+As a script::
 
     python examples/anomaly_detection.py [--quick] [-o anomaly_detection.png]
 """
@@ -59,10 +64,10 @@ def main() -> None:
     print(f"called anomalous: {(known_score < threshold).mean():.2%} of them, "
           f"{(good_score < threshold).mean():.2%} of {len(good):,} held-out ones")  # fmt: skip
 
-    centre, precision = known.mean(axis=0), np.linalg.inv(np.cov(known.T))
+    center, precision = known.mean(axis=0), np.linalg.inv(np.cov(known.T))
 
     def gaussian(rows: np.ndarray) -> np.ndarray:
-        return -np.einsum("ni,ij,nj->n", rows - centre, precision, rows - centre)
+        return -np.einsum("ni,ij,nj->n", rows - center, precision, rows - center)
 
     gaussian_good = gaussian(good)
     gaussian_threshold = np.quantile(gaussian(known), SHARE)
@@ -73,13 +78,13 @@ def main() -> None:
     bins = np.linspace(-40, 14, 55)
     left.hist(np.clip(good_score, -40, 14), bins, color="#b4bcc7", label="held out, good")
     print(f"{'':24}found: flow, Gaussian   area below the curve: flow, Gaussian")
-    for (name, rows), colour in zip(faults.items(), ("#d9480f", "#1971c2", "#2b8a3e")):
+    for (name, rows), color in zip(faults.items(), ("#d9480f", "#1971c2", "#2b8a3e")):
         score, gaussian_score = flow.log_prob(rows), gaussian(rows)
-        left.hist(np.clip(score, -40, 14), bins, histtype="step", color=colour, lw=1.3, label=name)
+        left.hist(np.clip(score, -40, 14), bins, histtype="step", color=color, lw=1.3, label=name)
         alarms, detections, area = roc(good_score, score)
-        right.plot(alarms, detections, color=colour, label=name)
+        right.plot(alarms, detections, color=color, label=name)
         gaussian_alarms, gaussian_detections, gaussian_area = roc(gaussian_good, gaussian_score)
-        right.plot(gaussian_alarms, gaussian_detections, color=colour, ls=":")
+        right.plot(gaussian_alarms, gaussian_detections, color=color, ls=":")
         print(f"{name:24}{(score < threshold).mean():11.1%}{(gaussian_score < gaussian_threshold).mean():10.1%}"
               f"{area:30.4f}{gaussian_area:10.4f}")  # fmt: skip
     left.axvline(threshold, color="#3c4654", ls="--", lw=1, label=f"threshold: {SHARE:.0%} of training rows")

@@ -1,6 +1,6 @@
-"""A layer of one's own, y = sinh(exp(a) arcsinh(x) + b) for each column: skewness and heavy tails (Jones and Pewsey 2009,
-Biometrika 96, 761).  `python examples/custom_layer.py [--quick] [-o FILE.png]` fits, saves and loads a flow with it, and
-draws data and samples.  npflows.extend says what kernels are given and what they leave."""
+"""A layer of your own
+===================
+y = sinh(exp(a) arcsinh(x) + b) (Jones and Pewsey 2009, Biometrika 96, 761); npflows.extend says what kernels do."""
 
 import argparse
 
@@ -66,7 +66,7 @@ class SinhArcsinh(Layer):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("-o", "--output", default="custom_layer.png")
     options = parser.parse_args()

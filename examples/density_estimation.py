@@ -1,4 +1,7 @@
-"""How good is a density?  Log-likelihood of held-out rows, in nats and in bits per dimension, of five models.
+"""Five models of one table
+========================
+
+How good is a density?  Log-likelihood of held-out rows, in nats and in bits per dimension, of five models.
 
 The mean log-likelihood of rows that no model has seen is the fair score of a density: its shortfall from the best possible
 is KL(truth || model).  Bits per dimension is the same number, negative, shared out among the columns and in base 2: fewer
@@ -7,6 +10,8 @@ to write down a value, here ten more for a thousandth of a magnitude or so.  Lik
 the columns, so that only scores of the same table can be compared.
 
 A Gaussian and a mixture of Gaussians (scikit-learn) say what there is to gain on 20,000 simulated galaxies.
+
+As a script::
 
     python examples/density_estimation.py [--quick] [-o density_estimation.png]
 """
@@ -72,7 +77,7 @@ def main() -> None:
         ax.set(title=name, xlim=(-0.1, 2.4), ylim=(-0.3, 1.6))
         if first is None:
             first = ax
-            ax.set_ylabel(f"colour {columns[3]} - {columns[4]}", labelpad=1)
+            ax.set_ylabel(f"color {columns[3]} - {columns[4]}", labelpad=1)
         else:
             ax.tick_params(labelleft=False)
     figure.savefig(arguments.output)

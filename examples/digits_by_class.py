@@ -1,4 +1,7 @@
-"""One flow for ten kinds of digits: p(pixels | class), to draw digits of a class, to count bits, and to read digits.
+"""Digits by class
+===============
+
+One flow for ten kinds of digits: p(pixels | class), to draw digits of a class, to count bits, and to read digits.
 
 scikit-learn's digits have 8 x 8 pixels of 17 shades, whole numbers, which `Glow(levels=17)` takes as they are: it sees
 each at a random place of its cell, samples are whole numbers again, and `log_prob` is the logarithm of a probability, so
@@ -7,6 +10,8 @@ densities into a classifier.  For comparison every number is also given for pixe
 with its own table of shades.
 
 Lower temperature draws digits closer to the typical one.
+
+As a script::
 
     python examples/digits_by_class.py [--quick] [-o digits_by_class.png]
 """

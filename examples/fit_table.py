@@ -1,7 +1,12 @@
-"""A table from beginning to end: fit a flow, score rows, draw samples, save, load, and look at it.
+"""A table from beginning to end
+=============================
+
+A table from beginning to end: fit a flow, score rows, draw samples, save, load, and look at it.
 
 The table is 20,000 simulated galaxies, redshift and six magnitudes.  Rows to which the flow gives a low density are
 unusual galaxies; samples are galaxies that could have been in the table.
+
+As a script::
 
     python examples/fit_table.py [--quick] [-o fit_table.png]
 """

@@ -1,4 +1,7 @@
-"""Glow in a minute: digits of 8 x 8 pixels, drawn by a flow of images, and what lies between two of them.
+"""Digits drawn by Glow
+====================
+
+Glow in a minute: digits of 8 x 8 pixels, drawn by a flow of images, and what lies between two of them.
 
 scikit-learn's digits have 17 shades, whole numbers.  `levels=17` takes them as they are: the flow sees each at a random
 place of its cell, samples are whole numbers again, and `bits_per_dim` is what an arithmetic coder would need for a pixel.
@@ -6,6 +9,8 @@ place of its cell, samples are whole numbers again, and `bits_per_dim` is what a
 the flow from learning them by heart.
 
 Two held-out digits have latent values; `interpolate` goes from one to the other in a straight line there.
+
+As a script::
 
     python examples/glow_digits.py [--quick] [-o glow_digits.png]
 """

@@ -1,11 +1,16 @@
-"""Glow on images: shirts, shoes and bags of 28 x 28 pixels, drawn by class and counted in bits.
+"""Clothes drawn by Glow
+=====================
 
-Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747) has 70,000 grey images of ten kinds of clothing.  A border of two pixels
+Glow on images: shirts, shoes and bags of 28 x 28 pixels, drawn by class and counted in bits.
+
+Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747) has 70,000 gray images of ten kinds of clothing.  A border of two pixels
 makes them 32 x 32, which three scales can halve.  The flow gets the kind as a condition; `levels=256` says that pixels are
 whole numbers, `alpha` stretches the two ends of the shades, where most pixels are.  It takes six minutes of CPU time.
 
 The images are four gzipped files, in a folder that you name.  On Debian and Ubuntu the package dataset-fashion-mnist puts
 them into /usr/share/datasets/fashion-mnist; https://github.com/zalandoresearch/fashion-mnist has them too.
+
+As a script::
 
     python examples/glow_fashion.py FOLDER [-o glow_fashion.png]
     python examples/glow_fashion.py --quick            # a few steps, on digits where there is no folder

@@ -1,10 +1,15 @@
-"""Angles have no ends: a density on a torus, learnt with `support=periodic` and, for comparison, without.
+"""A density of angles
+===================
+
+Angles have no ends: a density on a torus, learned with `support=periodic` and, for comparison, without.
 
 The two torsion angles of a peptide gather in a few shapes, one of them across the seam where 180 and -180 degrees meet.
 Told that the columns are circles, the flow is continuous there.  On the line it sees one cloud cut into four pieces, puts
 some density where there are no angles at all, and jumps at the seam.  Each component is a von Mises distribution of phi
-times one of psi whose centre moves with phi, so that the truth is known exactly.  The picture runs from 0 to 360 degrees,
+times one of psi whose center moves with phi, so that the truth is known exactly.  The picture runs from 0 to 360 degrees,
 so that the seam lies in its middle.
+
+As a script::
 
     python examples/periodic_angles.py [--quick] [-o periodic_angles.png]
 """
@@ -18,7 +23,7 @@ from scipy.special import i0e, rel_entr
 import npflows
 from npflows.support import periodic
 
-# share, centres of phi and psi, how far psi's centre moves with the sine of phi, concentrations of phi and psi
+# share, centers of phi and psi, how far psi's center moves with the sine of phi, concentrations of phi and psi
 SHAPES = np.array([
     (0.45, np.radians(-150), np.radians(165), 1.5, 4.0, 12.0),  # extended: across the seam of both angles
     (0.35, np.radians(-65), np.radians(-40), -1.0, 20.0, 20.0),  # right-handed helix
@@ -28,7 +33,7 @@ SHAPES = np.array([
 
 
 def von_mises(angle: np.ndarray, kappa: np.ndarray) -> np.ndarray:
-    """Density at an angle from the centre."""
+    """Density at an angle from the center."""
     return np.exp(kappa * (np.cos(angle) - 1)) / (2 * np.pi * i0e(kappa))
 
 

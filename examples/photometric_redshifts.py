@@ -1,15 +1,20 @@
-"""How far is a galaxy, given its brightness in six bands?  A density p(redshift | magnitudes and their errors).
+"""Photometric redshifts
+=====================
+
+How far is a galaxy, given its brightness in six bands?  A density p(redshift | magnitudes and their errors).
 
 A spectrum tells the redshift of a galaxy, but most galaxies have only been photographed.  A flow conditioned on the
 photometry gives each of them a whole density, with two peaks where two distances fit.  For one column a flow is its own
 distribution function: `forward` leads to a normal variable, whose Phi is the probability below the true redshift (uniform
 if the densities are right), and `inverse` of a normal quantile is that quantile of redshift.
 
-Colours, differences of neighbouring bands, say the same as magnitudes and are easier to learn from; so are the logarithms
+Colors, differences of neighboring bands, say the same as magnitudes and are easier to learn from; so are the logarithms
 of errors.  Dropout keeps the densities from being too narrow: without it the intervals hold fewer galaxies than they say.
 
 Without a path, 2,000 galaxies that come with the examples (data/README.txt) show how it goes; the numbers of the picture
 in docs are of the full table.
+
+As a script::
 
     python examples/photometric_redshifts.py [dc2_photometry.npz] [--quick] [-o photometric_redshifts.png]
 """
@@ -60,11 +65,11 @@ def draw(flow: npflows.NormalizingFlow, redshift: np.ndarray, condition: np.ndar
 
     z = np.linspace(0, 3, 1501)
     shown = np.argsort(median)[(np.array([0.05, 0.3, 0.6, 0.9, 0.98]) * len(median)).astype(int)]
-    for i, colour in zip(shown, ("#3c4654", "#1971c2", "#2b8a3e", "#d9480f", "#862e9c")):
+    for i, color in zip(shown, ("#3c4654", "#1971c2", "#2b8a3e", "#d9480f", "#862e9c")):
         density = np.exp(flow.log_prob(z[:, None], condition[i]))
-        right.fill_between(z, density, color=colour, alpha=0.25, lw=0)
-        right.plot(z, density, color=colour, lw=1)
-        right.axvline(redshift[i, 0], color=colour, ls=":", lw=1.2)
+        right.fill_between(z, density, color=color, alpha=0.25, lw=0)
+        right.plot(z, density, color=color, lw=1)
+        right.axvline(redshift[i, 0], color=color, ls=":", lw=1.2)
     right.set(xlim=(0, 3), yscale="log", ylim=(0.05, 60), xlabel="redshift", title="five galaxies; dotted: the truth")
     print(f"the middle 68 % of a density are {np.median(high - low):.3f} wide in redshift, in the median")
     return figure

@@ -1,8 +1,13 @@
-"""A posterior without Markov chains: a flow is drawn to it along its gradient, and tells the evidence as well.
+"""A posterior without Markov chains
+=================================
+
+A posterior without Markov chains: a flow is drawn to it along its gradient, and tells the evidence as well.
 
 Logistic regression: did a patient recover, given dose and age?  All that `fit_variational` asks for is the log-posterior
 up to a constant and its gradient, five lines written by hand.  Importance weights then say how good the flow is, and what
 the constant is: the evidence, by which models are compared.  With three coefficients a grid can check both.
+
+As a script::
 
     python examples/posterior.py [--quick] [-o posterior.png]
 """
@@ -43,7 +48,7 @@ def on_grid(sides: list[np.ndarray]) -> tuple[float, np.ndarray]:
 
 
 def draw(history: dict, found: ImportanceWeights, sides: list[np.ndarray], density: np.ndarray) -> Figure:
-    """Left the ELBO, step by step; right two coefficients: samples in grey, the exact posterior in orange."""
+    """Left the ELBO, step by step; right two coefficients: samples in gray, the exact posterior in orange."""
     figure = Figure(figsize=(9, 3.9), dpi=120)
     left = figure.add_axes((0.085, 0.13, 0.38, 0.83))
     left.plot(history["step"], history["validation_elbo"], color="#3c4654", label="ELBO")

@@ -1,4 +1,7 @@
-"""Yesterday's posterior is today's prior: a flow carries what a first experiment found into the analysis of a second.
+"""A posterior as the next prior
+=============================
+
+Yesterday's posterior is today's prior: a flow carries what a first experiment found into the analysis of a second.
 
 A source decays as a * exp(-k t).  The first experiment counts late, and leaves a and k on a bent ridge; the second counts
 early.  Of the first there are only samples of a Markov chain, as is usual, and Bayes' rule needs their density: a flow on
@@ -6,6 +9,8 @@ positive columns, fitted to the samples, has it as `log_prob`.  The same sampler
 likelihood.  With two parameters a grid knows the exact answer from both experiments together, and a Gaussian through the
 first samples, the customary summary, shows what a bent ridge costs it.  The second experiment's evidence comes along: the
 mean of its likelihood over samples of the prior.
+
+As a script::
 
     python examples/posterior_as_prior.py [--quick] [-o posterior_as_prior.png]
 """

@@ -1,13 +1,18 @@
-"""Temperature: samples nearer to the typical ones than the data are, or farther out, and what that means.
+"""The temperature of samples
+==========================
 
-`sample(n, temperature=t)` multiplies the latent samples' distance from the centre by t before the flow maps them to data.
+Temperature: samples nearer to the typical ones than the data are, or farther out, and what that means.
+
+`sample(n, temperature=t)` multiplies the latent samples' distance from the center by t before the flow maps them to data.
 Below 1 they leave the tails; above 1 they reach beyond.  This is no power of the density, and less is not always better:
-samples gather where the flow has its latent centre, which here lies between the arms, so that at 0.5 more of them are in
+samples gather where the flow has its latent center, which here lies between the arms, so that at 0.5 more of them are in
 places that hardly any point of the data has than at 0.8.
 
 `sample_and_log_prob` tells the density of what was drawn, temperature included, so that weights lead back to temperature 1,
 or to any other density.  That makes a warm flow a safe proposal for importance sampling: with t above 1 no weight exceeds
 t to the power of the number of columns, and with t below 1 they have no bound.
+
+As a script::
 
     python examples/temperature.py [--quick] [-o temperature.png]
 """
@@ -56,7 +61,7 @@ def main() -> None:
     figure.axes[0].legend(["data", "samples"], loc="lower right", frameon=False, markerscale=5, handletextpad=0,
                           borderaxespad=0.1)  # fmt: skip
     figure.savefig(arguments.output)
-    print(f"data (grey) and samples are drawn in {arguments.output}")
+    print(f"data (gray) and samples are drawn in {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""Any optimiser can train a flow: SciPy's L-BFGS on a few thousand rows, and Adam (`fit`) beside it.
+"""Training with SciPy's optimizers
+================================
+
+Any optimizer can train a flow: SciPy's L-BFGS on a few thousand rows, and Adam (`fit`) beside it.
 
 `flow.params` is one vector, `flow.nll_and_grad(x)` the mean negative log-likelihood and its gradient in the same order:
 all that `scipy.optimize.minimize(..., jac=True)` needs.  With a small flow in double precision and all rows in every step,
 L-BFGS needs no learning rate and ends where the gradient does.
+
+As a script::
 
     python examples/train_with_scipy.py [--quick] [-o train_with_scipy.png]
 """

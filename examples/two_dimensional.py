@@ -1,7 +1,10 @@
-"""Six densities in the plane that are known exactly, and what a neural spline flow learns of them from samples.
+"""Six known densities in the plane
+================================
+
+Six densities in the plane that are known exactly, and what a neural spline flow learns of them from samples.
 
 Each is drawn above the flow's density, on one scale, with KL(truth || flow) in nats: 0 is perfect, and 0.01 means that the
-flow gives a new point 1 % less density than the truth does, in the geometric mean.
+flow gives a new point 1 % less density than the truth does, in the geometric mean::
 
                    KL(truth || flow)    from new samples
     two moons                  0.0020    0.0019 +- 0.0002
@@ -11,10 +14,12 @@ flow gives a new point 1 % less density than the truth does, in the geometric me
     pinwheel                   0.0043    0.0040 +- 0.0002
     eight Gaussians            0.0019    0.0022 +- 0.0002
 
-The formulas are normalised.  The sum of p log(p / q) over one random point in each cell of a grid gives the divergence,
+The formulas are normalized.  The sum of p log(p / q) over one random point in each cell of a grid gives the divergence,
 and the sums of p and q themselves, printed too, must be 1.  The mean of log(p / q) over new samples gives it once more,
 and shows that sampler and formula agree.  No continuous density follows the jumps of the checkerboard: most of its
 divergence lies within 0.01 of its edges.  Samples cost nothing here, so there are 400,000.
+
+As a script::
 
     python examples/two_dimensional.py [--quick] [-o two_dimensional.png]
 """
@@ -40,24 +45,24 @@ class Target(NamedTuple):
     sample: Callable[[int, np.random.Generator], np.ndarray]
 
 
-def gaussians(name: str, centres: np.ndarray, sigma: float | np.ndarray, twist: float = 0.0) -> Target:
-    """Equal round Gaussians about complex `centres`, then turned about the origin by an angle of `twist` times the radius.
+def gaussians(name: str, centers: np.ndarray, sigma: float | np.ndarray, twist: float = 0.0) -> Target:
+    """Equal round Gaussians about complex `centers`, then turned about the origin by an angle of `twist` times the radius.
 
     The turn only moves each circle within itself, so that it keeps areas and the density needs no Jacobian.
     """
-    sigma = np.broadcast_to(sigma, centres.shape)
+    sigma = np.broadcast_to(sigma, centers.shape)
 
     def density(x: np.ndarray) -> np.ndarray:
         z = x @ [1, 1j]
         z *= np.exp(-1j * twist * np.abs(z))
         total, a, b = np.zeros(len(z)), z.real.copy(), z.imag.copy()
-        for c, s in zip(centres, sigma):
+        for c, s in zip(centers, sigma):
             total += np.exp(((a - c.real) ** 2 + (b - c.imag) ** 2) / (-2 * s**2)) / (2 * np.pi * s**2)
-        return total / len(centres)
+        return total / len(centers)
 
     def sample(n: int, rng: np.random.Generator) -> np.ndarray:
-        which = rng.integers(len(centres), size=n)
-        z = centres[which] + sigma[which] * (rng.standard_normal((n, 2)) @ [1, 1j])
+        which = rng.integers(len(centers), size=n)
+        z = centers[which] + sigma[which] * (rng.standard_normal((n, 2)) @ [1, 1j])
         z *= np.exp(1j * twist * np.abs(z))
         return np.stack([z.real, z.imag], axis=1)
 

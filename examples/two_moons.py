@@ -1,7 +1,12 @@
-"""A density that no Gaussian fits: two moons, and what RealNVP, MAF and IAF learn of them.
+"""Two moons
+=========
+
+A density that no Gaussian fits: two moons, and what RealNVP, MAF and IAF learn of them.
 
 Each flow is fitted to the same 10,000 points; the picture shows its density, on one scale, beside the points.
 A density integrates to one: the grid of the picture says how nearly.
+
+As a script::
 
     python examples/two_moons.py [--quick] [-o two_moons.png]
 """
@@ -37,8 +42,8 @@ def main() -> None:
         "IAF": npflows.IAF(2, num_layers=8, hidden_dims=(64, 64), activation="tanh", rng=0),
     }
     edges = np.linspace(*BOX[:2], 301), np.linspace(*BOX[2:], 301)
-    centres = [0.5 * (e[1:] + e[:-1]) for e in edges]
-    grid = np.stack(np.meshgrid(*centres), axis=-1).reshape(-1, 2)
+    centers = [0.5 * (e[1:] + e[:-1]) for e in edges]
+    grid = np.stack(np.meshgrid(*centers), axis=-1).reshape(-1, 2)
     cell = (edges[0][1] - edges[0][0]) * (edges[1][1] - edges[1][0])
 
     figure = Figure(figsize=(12, 2.4), dpi=120)

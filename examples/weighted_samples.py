@@ -1,10 +1,15 @@
-"""A flow from weighted samples, as nested sampling and importance sampling leave them.
+"""Weighted samples
+================
+
+A flow from weighted samples, as nested sampling and importance sampling leave them.
 
 Where is the transmitter?  Two receivers tell its distance, each with an error: two circles, which cross twice, so that the
 posterior has two peaks.  Points of the prior, weighted with their likelihood, are samples of the posterior; `sample_weight`
 takes them as they are.  The alternative, to draw points by their weights until there are enough, repeats the heavy ones:
 the copies lie in training and validation rows alike, so that the validation loss can't see the flow learn them by heart.
 A grid knows the exact posterior.
+
+As a script::
 
     python examples/weighted_samples.py [--quick] [-o weighted_samples.png]
 """

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_numeric
 
 
-def affine_coupling(x: object, scale: object, shift: object) -> np.ndarray:
+def affine_coupling(x: ArrayLike, scale: ArrayLike, shift: ArrayLike) -> np.ndarray:
     """y = x exp(scale) + shift, for the half of the values that a coupling transforms.
 
     Parameters
@@ -27,18 +28,18 @@ def affine_coupling(x: object, scale: object, shift: object) -> np.ndarray:
     return x * np.exp(scale) + shift
 
 
-def inverse_affine_coupling(y: object, scale: object, shift: object) -> np.ndarray:
+def inverse_affine_coupling(y: ArrayLike, scale: ArrayLike, shift: ArrayLike) -> np.ndarray:
     """x = (y - shift) exp(-scale), which undoes `affine_coupling`; all (batch, half)."""
     y, scale, shift = _halves(y=y, scale=scale, shift=shift)
     return (y - shift) * np.exp(-scale)
 
 
-def log_det_jacobian(scale: object) -> np.ndarray:
+def log_det_jacobian(scale: ArrayLike) -> np.ndarray:
     """log |det dy/dx| (batch,) of an affine coupling, the sum of its log-scales (batch, half)."""
     return _halves(scale=scale)[0].sum(axis=1)
 
 
-def total_log_det_jacobian(scales: Sequence[object]) -> np.ndarray:
+def total_log_det_jacobian(scales: Sequence[ArrayLike]) -> np.ndarray:
     """log |det dy/dx| (batch,) of couplings one after the other, from the log-scales (batch, half) of each."""
     if not len(scales):
         raise ValueError("scales must hold the log-scales of at least one coupling")
@@ -48,7 +49,7 @@ def total_log_det_jacobian(scales: Sequence[object]) -> np.ndarray:
     return np.sum(totals, axis=0)
 
 
-def log_probability(z: object, total_log_det: object) -> np.ndarray:
+def log_probability(z: ArrayLike, total_log_det: ArrayLike) -> np.ndarray:
     """Log-density (batch,) of data with latent values z (batch, dim) under a standard normal base, by the change of
     variables, from log |det dz/dx| (batch,)."""
     z = _halves(z=z)[0]
@@ -58,7 +59,7 @@ def log_probability(z: object, total_log_det: object) -> np.ndarray:
     return -0.5 * (z**2).sum(axis=1) - 0.5 * z.shape[1] * np.log(2 * np.pi) + log_det
 
 
-def nll_loss(z: object, total_log_det: object) -> float:
+def nll_loss(z: ArrayLike, total_log_det: ArrayLike) -> float:
     """Mean negative log-density of a batch; see `log_probability`."""
     values = log_probability(z, total_log_det)
     if not len(values):
@@ -66,7 +67,7 @@ def nll_loss(z: object, total_log_det: object) -> float:
     return float(-values.mean())
 
 
-def _halves(**arrays: object) -> list[np.ndarray]:
+def _halves(**arrays: ArrayLike) -> list[np.ndarray]:
     """Arrays (batch, half) as float64, after checking that they fit each other."""
     converted = {name: as_numeric(array, name).astype(np.float64) for name, array in arrays.items()}
     first, shape = next((name, array.shape) for name, array in converted.items())

@@ -11,13 +11,15 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 from scipy.special import log_softmax
 
 from npflows.base import Base
 from npflows.core.checks import as_choice, as_positive, as_weights
 from npflows.flow import NormalizingFlow
 from npflows.models.table import TABLE_MODELS
-from npflows.training.missing import as_missing, is_nan
+from npflows.support.columns import SupportLike
+from npflows.training.missing import MissingLike, as_missing, is_nan
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, DensityMixin, OutlierMixin
@@ -72,8 +74,8 @@ class _FlowEstimator(BaseEstimator):
     dropout: float = 0.0
     actnorm: bool = False
     base_distribution: str | Base = "normal"
-    support: Sequence | Mapping | None = None
-    dtype: object = "float32"
+    support: SupportLike | None = None
+    dtype: DTypeLike = "float32"
     num_bins: int | None = None
     tail_bound: float | None = None
     conditioner: str | None = None
@@ -82,7 +84,7 @@ class _FlowEstimator(BaseEstimator):
     min_bin_height: float | None = None
     min_derivative: float | None = None
     reverse_ordering: bool | None = None
-    orders: object = None
+    orders: str | Sequence[ArrayLike] | None = None
     scale_activation: str | None = None
     mask_type: str | None = None
     validation_fraction: float = 0.1
@@ -98,7 +100,7 @@ class _FlowEstimator(BaseEstimator):
     patience: int | None = 20
     ema: float | None = None
     on_invalid: str = "raise"
-    missing: object = None
+    missing: MissingLike | None = None
     on_missing: str = "drop"
     progress: bool | str = False
     callbacks: Callable | Iterable[Callable] = ()
@@ -106,18 +108,17 @@ class _FlowEstimator(BaseEstimator):
 
     def _make_flow(self, input_dim: int, condition_dim: int, rng: np.random.Generator) -> NormalizingFlow:
         entry = TABLE_MODELS[as_choice(self.model, "model", list(TABLE_MODELS))]
-        model = entry.model_class
         options = {name: getattr(self, name) for name in COMMON}
         options[entry.depth] = self.num_layers
         specific = {name: getattr(self, name) for name in SPECIFIC if getattr(self, name) is not None}
-        unknown = [name for name in specific if name not in signature(model).parameters]
+        unknown = [name for name in specific if name not in signature(entry.model_class).parameters]
         if unknown:
             raise ValueError(f"model={self.model!r} has no parameter {', '.join(unknown)}: leave it at None")
         if condition_dim:
             options["embedding_dims"] = self.embedding_dims
         names = getattr(self, "feature_names_in_", None)
         columns = None if names is None else list(names)
-        return model(input_dim, condition_dim=condition_dim, columns=columns, rng=rng, **options, **specific)
+        return entry.build(input_dim, condition_dim=condition_dim, columns=columns, rng=rng, **options, **specific)
 
     def _fit_flow(self, rows: np.ndarray, weight: np.ndarray, condition: np.ndarray | None = None) -> None:
         rng = _generator(self.random_state)
@@ -126,11 +127,11 @@ class _FlowEstimator(BaseEstimator):
         self.flow_ = flow.fit(rows, sample_weight=weight, condition=condition, rng=rng, **options)
         self.n_iter_ = len(flow.history.get("epoch", ()))
 
-    def _training_data(self, X: object, y: object = "no_validation") -> Any:
+    def _training_data(self, X: ArrayLike, y: ArrayLike = "no_validation") -> Any:
         finite = self._all_finite()
         return validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=finite)
 
-    def _data(self, X: object, *, finite: bool = True) -> np.ndarray:
+    def _data(self, X: ArrayLike, *, finite: bool = True) -> np.ndarray:
         """X as numbers; it must be finite, or with finite=False have no more than `fit` takes."""
         check_is_fitted(self)
         kind = finite or self._all_finite()
@@ -219,7 +220,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
     ((1000,), (3, 2))
     """
 
-    def fit(self, X: object, y: object = None, sample_weight: object = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit a new flow.
 
         Parameters
@@ -240,12 +241,12 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         self._fit_flow(*distinct(self._training_data(X), sample_weight))
         return self
 
-    def score_samples(self, X: object) -> np.ndarray:
+    def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Log-density (n_samples,) of each row of X (n_samples, n_features)."""
         X = self._data(X, finite=False)
         return self.flow_.log_prob(X)
 
-    def score(self, X: object, y: object = None) -> float:
+    def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:
         """Mean log-density of the rows of X, as for `GaussianMixture`; `KernelDensity` has the sum.
 
         Rows with missing entries are left out, and with on_invalid="drop" those with NaN or infinite values.
@@ -284,7 +285,7 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
     _: KW_ONLY
     contamination: float = 0.1
 
-    def fit(self, X: object, y: object = None, sample_weight: object = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit a new flow and set `offset_`; see `FlowDensity.fit`."""
         if as_positive(self.contamination, "contamination") > 0.5:
             raise ValueError(f"contamination must be at most 0.5, got {self.contamination!r}")
@@ -298,12 +299,12 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
         self.offset_ = float(scores[order][max(n_out - 1, 0) : n_out + 1].mean())  # half way from the last one out
         return self
 
-    def decision_function(self, X: object) -> np.ndarray:
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """`score_samples` minus `offset_` (n_samples,): negative for outliers.  X must be finite."""
         X = self._data(X)
         return self.flow_.log_prob(X) - self.offset_
 
-    def predict(self, X: object) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """1 for inliers, -1 for outliers (n_samples,)."""
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
@@ -337,7 +338,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
     _: KW_ONLY
     embedding_dims: Sequence[int] = ()
 
-    def fit(self, X: object, y: object, sample_weight: object = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit a new flow to X (n_samples, n_features) and its classes y (n_samples,); see `FlowDensity.fit`."""
         X, y = self._training_data(X, y)
         check_classification_targets(y)
@@ -350,7 +351,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         self.class_prior_ = np.bincount(codes[used], weight[used], n_classes) / weight[used].sum()
         return self
 
-    def predict_log_proba(self, X: object) -> np.ndarray:
+    def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
         """Log-probability of each class (n_samples, n_classes); the prior where no class has any density."""
         X = self._data(X)
         with np.errstate(divide="ignore"):  # a class without weight
@@ -359,17 +360,17 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         joint[np.isneginf(joint).all(axis=1)] = prior
         return log_softmax(joint, axis=1)
 
-    def predict_proba(self, X: object) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Probability of each class (n_samples, n_classes)."""
         return np.exp(self.predict_log_proba(X))
 
-    def predict(self, X: object) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """The most probable class (n_samples,)."""
         best = self.predict_log_proba(X).argmax(axis=1)
         return self.classes_[best]
 
 
-def distinct(table: np.ndarray, sample_weight: object) -> tuple[np.ndarray, np.ndarray]:
+def distinct(table: np.ndarray, sample_weight: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
     """The distinct rows, sorted, and the total weight of each; rows of weight 0 are left out."""
     weight = as_weights(None if sample_weight is None else np.asarray(sample_weight), len(table))
     if weight is None:
@@ -383,5 +384,5 @@ def distinct(table: np.ndarray, sample_weight: object) -> tuple[np.ndarray, np.n
     return rows[np.append(True, ~same)], np.bincount(place, weight[order])
 
 
-def _generator(random_state: object) -> np.random.Generator:
+def _generator(random_state: int | np.random.RandomState | None) -> np.random.Generator:
     return np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))

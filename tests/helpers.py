@@ -1,15 +1,25 @@
 """What tests of many folders share: a short fit, runs that end early, equality to the bit, calls that are refused; and what
 results are compared with: the reference backend, SciPy's distributions, differences."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import scipy.stats
 
+import npflows
 from npflows import Normal, NormalizingFlow, StudentT, Uniform
 from npflows.backends.reference import BACKEND as REFERENCE
 from npflows.core import evaluation
 
 SHORT = {"max_epochs": 4, "batch_size": 64, "rng": 2, "progress": False}
+COPIES = {
+    "save and load": lambda flow, path: (flow.save(path), npflows.load(path))[1],
+    "pickle": lambda flow, path: pickle.loads(pickle.dumps(flow)),
+    "deepcopy": lambda flow, path: copy.deepcopy(flow),
+}
+"""Ways to have a flow a second time, each a function of the flow and a path to write to."""
 
 
 def fitted(flow, x, **options):
@@ -25,6 +35,13 @@ def same_bits(a, b, *, history=True):
         assert list(a.history) == list(b.history)
         for name in set(a.history) - {"seconds"}:
             np.testing.assert_array_equal(a.history[name], b.history[name], err_msg=name)
+
+
+def moments(y, weight=None):
+    """Mean and variance of each channel of all rows, or of all pixels, over all of which a row's weight holds."""
+    y = y.reshape(len(y), -1, y.shape[-1])
+    mean = np.average(y.mean(axis=1), axis=0, weights=weight)
+    return mean, np.average(((y - mean) ** 2).mean(axis=1), axis=0, weights=weight)
 
 
 def state(flow):

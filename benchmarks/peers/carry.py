@@ -17,6 +17,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import numpy as np
+from npflows.transformers.affine import Affine
+from npflows.transformers.rational_quadratic import RationalQuadratic
 
 import npflows
 from benchmarks.peers import contenders, store, tasks
@@ -27,8 +29,6 @@ from npflows.layers.coupling import Coupling
 from npflows.layers.layer import Layer
 from npflows.networks.made import MADENetwork
 from npflows.networks.mlp import MLP
-from npflows.transformers.affine import Affine
-from npflows.transformers.rational_quadratic import RationalQuadratic
 
 ROWS, SPREAD = 512, 0.25
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}

@@ -1,6 +1,6 @@
 """Write what the races found into the tables of RESULTS.md, and draw it.
 
-    python benchmarks/peers/report.py RESULTS.json [--results benchmarks/RESULTS.md] [--plot docs/speed.png]
+    python benchmarks/peers/report.py RESULTS.json [--results benchmarks/RESULTS.md] [--plot docs/images/speed.png]
 
 Each section of RESULTS.md that this file knows is replaced as a whole.
 """
@@ -295,7 +295,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("found", type=Path, help="the JSON file that the races added to")
     parser.add_argument("--results", type=Path, default=root / "benchmarks" / "RESULTS.md")
-    parser.add_argument("--plot", type=Path, default=root / "docs" / "speed.png")
+    parser.add_argument("--plot", type=Path, default=root / "docs" / "images" / "speed.png")
     given = parser.parse_args()
     write(store.read(given.found), given.results, given.plot)
 

@@ -13,12 +13,12 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from npflows.transformers.affine import Affine
+from npflows.transformers.rational_quadratic import RationalQuadratic, new_scratch, number, rows_of, softmax
 
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import vecmath
 from npflows.transformers import affine, rational_quadratic
-from npflows.transformers.affine import Affine
-from npflows.transformers.rational_quadratic import RationalQuadratic, new_scratch, number, rows_of, softmax
 
 SCALES = {"softplus": 0, "sigmoid": 1, "soft clip": 2, "exp": 3}
 # spec of an affine map: which scale, then the bits of offset and least as float64

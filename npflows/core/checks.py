@@ -6,10 +6,14 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+SeedLike = int | np.integer | np.random.Generator | None
+"""A seed, a generator, or None for a new one: the type of every `rng`."""
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -27,7 +31,7 @@ def as_int(value: object, name: str, low: int = 1) -> int:
     return int(value)
 
 
-def as_positive(value: object, name: str, *, zero: bool = False) -> float:
+def as_positive(value: Any, name: str, *, zero: bool = False) -> float:
     ok = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not ok or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         raise ValueError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {value!r}")
@@ -40,11 +44,11 @@ def as_choice(value: object, name: str, choices: Sequence[str]) -> str:
     return str(value)
 
 
-def as_widths(value: object, name: str = "hidden_dims") -> tuple[int, ...]:
+def as_widths(value: Any, name: str = "hidden_dims") -> tuple[int, ...]:
     """Hidden sizes: whole numbers of at least 1; an int stands for one hidden layer."""
     values = [value] if isinstance(value, (int, np.integer)) else value
     try:
-        return tuple(as_int(v, name) for v in values)  # type: ignore[union-attr]
+        return tuple(as_int(v, name) for v in values)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be whole numbers of at least 1, for instance (128, 128), got {value!r}") from None
 
@@ -58,26 +62,26 @@ def as_shape(value: object, name: str) -> tuple[int, ...]:
     return (as_int(value, name),)
 
 
-def as_dtype(value: object) -> np.dtype:
+def as_dtype(value: Any) -> np.dtype:
     try:
-        dtype = np.dtype(value)  # type: ignore[arg-type]
+        dtype: np.dtype | None = np.dtype(value)
     except TypeError:
         dtype = None
-    if dtype not in (np.float32, np.float64) or value is None:
+    if dtype is None or dtype not in (np.float32, np.float64) or value is None:
         raise ValueError(f"dtype must be 'float32' or 'float64', got {value!r}")
     return dtype
 
 
-def as_rng(rng: object) -> np.random.Generator:
+def as_rng(rng: SeedLike) -> np.random.Generator:
     """A generator from an int, a Generator or None, and nothing else."""
     if isinstance(rng, np.random.Generator):
         return rng
     if rng is None or (isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0):
-        return np.random.default_rng(rng)  # type: ignore[arg-type]
+        return np.random.default_rng(rng)
     raise TypeError(f"rng must be a non-negative int, a numpy.random.Generator or None, got {rng!r}")
 
 
-def as_order(order: object, n: int, name: str = "order") -> np.ndarray:
+def as_order(order: ArrayLike, n: int, name: str = "order") -> np.ndarray:
     """A permutation of 0..n-1."""
     values = np.asarray(order)
     if values.shape != (n,) or not np.array_equal(np.sort(values), np.arange(n)):
@@ -85,14 +89,14 @@ def as_order(order: object, n: int, name: str = "order") -> np.ndarray:
     return values.astype(np.int64)
 
 
-def given_order(order: object, n: int, named: dict[str, Callable[[], np.ndarray]]) -> np.ndarray:
+def given_order(order: ArrayLike, n: int, named: dict[str, Callable[[], np.ndarray]]) -> np.ndarray:
     """A permutation of 0..n-1, given or by name."""
     if isinstance(order, str):
         return named[as_choice(order, "order", list(named))]().astype(np.int64)
     return as_order(order, n)
 
 
-def as_mask(mask: object) -> np.ndarray:
+def as_mask(mask: ArrayLike) -> np.ndarray:
     """A mask of zeros and ones with at least one of each, flat."""
     values = np.asarray(mask).ravel()
     if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
@@ -104,15 +108,15 @@ def as_mask(mask: object) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def as_numeric(values: object, name: str) -> np.ndarray:
+def as_numeric(values: ArrayLike, name: str) -> np.ndarray:
     """An array of real numbers, without a copy where it is one already; masked values and NA of data frames become NaN."""
     if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "biuf":
         values = np.ma.filled(values.astype(np.float64), np.nan)
     try:
         array = values if isinstance(values, np.ndarray) else np.asarray(values)
         if array.dtype.kind == "O":
-            frame = hasattr(values, "to_numpy")
-            array = values.to_numpy(np.float64, na_value=np.nan) if frame else array.astype(np.float64)  # type: ignore[attr-defined]
+            frame: Any = values if hasattr(values, "to_numpy") else None
+            array = array.astype(np.float64) if frame is None else frame.to_numpy(np.float64, na_value=np.nan)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be an array of numbers; {type(values).__name__} can't be made into one") from None
     if array.dtype.kind not in "biuf":
@@ -120,7 +124,7 @@ def as_numeric(values: object, name: str) -> np.ndarray:
     return array
 
 
-def as_rows(values: object, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, bool]:
+def as_rows(values: ArrayLike, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, bool]:
     """(n, dim) samples of a sample shape, and whether a single one was given without its axis.
 
     A sample of several axes may also come flat.
@@ -146,16 +150,16 @@ def as_rows(values: object, shape: tuple[int, ...], name: str) -> tuple[np.ndarr
     raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{hint}")
 
 
-def as_names(names: object, n: int, name: str, owner: str) -> list[str] | None:
+def as_names(names: Iterable[Any] | None, n: int, name: str, owner: str) -> list[str] | None:
     """n names, or None for none."""
-    given = None if names is None else [str(v) for v in names]  # type: ignore[attr-defined]
+    given = None if names is None else [str(v) for v in names]
     if given is not None and len(given) != n:
         wanted = f"{n} names, one for each value of {owner}" if n else "None"
         raise ValueError(f"{name} must be {wanted}, got {given!r}")
     return given
 
 
-def as_vector(values: object, n: int, name: str) -> np.ndarray:
+def as_vector(values: ArrayLike, n: int, name: str) -> np.ndarray:
     """n finite numbers as float64."""
     array = as_numeric(values, name).astype(np.float64)
     if array.ndim == 0:
@@ -167,7 +171,7 @@ def as_vector(values: object, n: int, name: str) -> np.ndarray:
     return array
 
 
-def as_weights(values: object, n: int, name: str = "sample_weight") -> np.ndarray | None:
+def as_weights(values: ArrayLike | None, n: int, name: str = "sample_weight") -> np.ndarray | None:
     """Non-negative weights that are not all zero."""
     if values is None:
         return None
@@ -181,7 +185,7 @@ def as_weights(values: object, n: int, name: str = "sample_weight") -> np.ndarra
     return weights
 
 
-def as_condition(condition: object, n: int, dim: int) -> np.ndarray | None:
+def as_condition(condition: ArrayLike | None, n: int, dim: int) -> np.ndarray | None:
     """(n, dim) conditions, one row for all samples or one for each; None exactly where a flow takes none."""
     if dim == 0:
         if condition is not None:

@@ -20,8 +20,8 @@ def _cpu_quota() -> float:
         pass
     try:
         folder = Path("/sys/fs/cgroup/cpu")
-        quota = float((folder / "cpu.cfs_quota_us").read_text())
-        return quota / float((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else math.inf
+        limit = float((folder / "cpu.cfs_quota_us").read_text())
+        return limit / float((folder / "cpu.cfs_period_us").read_text()) if limit > 0 else math.inf
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_condition, as_rows
 from npflows.core.statistics import effective_sample_size
@@ -14,8 +15,8 @@ VALUES = 4_000_000
 
 def rows_of(
     flow: TransformedDistribution,
-    x: object,
-    condition: object,
+    x: ArrayLike,
+    condition: ArrayLike | None,
     name: str = "x",
     least: int = 2,
     condition_name: str = "condition",

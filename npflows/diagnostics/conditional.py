@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_int, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_int, as_rng, as_rows
 from npflows.diagnostics.common import pieces, rows_of, samples_of_each
 from npflows.diagnostics.latent import ks_uniform
 from npflows.distribution.transformed import TransformedDistribution
@@ -52,10 +53,10 @@ class SBC:
 
 def sbc_ranks(
     flow: TransformedDistribution,
-    x: object,
-    condition: object = None,
+    x: ArrayLike,
+    condition: ArrayLike | None = None,
     n_samples: int = 255,
-    rng: object = None,
+    rng: SeedLike = None,
     *,
     bins: int | None = None,
 ) -> SBC:
@@ -138,12 +139,12 @@ class Tarp:
 
 def tarp_coverage(
     flow: TransformedDistribution,
-    x: object,
-    condition: object = None,
+    x: ArrayLike,
+    condition: ArrayLike | None = None,
     n_samples: int = 200,
-    rng: object = None,
+    rng: SeedLike = None,
     *,
-    references: object = "condition",
+    references: str | ArrayLike = "condition",
     n_levels: int = 51,
     n_bootstrap: int = 100,
 ) -> Tarp:
@@ -200,7 +201,7 @@ def _curve(content: np.ndarray, level: np.ndarray) -> np.ndarray:
 
 
 def _references(
-    references: object,
+    references: str | ArrayLike,
     x: np.ndarray,
     condition: np.ndarray | None,
     scale: np.ndarray,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_weights
 from npflows.diagnostics.common import effective_size, rows_of
@@ -39,7 +39,9 @@ class PIT:
         return float(min(1.0, self.p_value.min() * len(self.p_value)))
 
 
-def pit(flow: TransformedDistribution, x: object, condition: object = None, sample_weight: object = None) -> PIT:
+def pit(
+    flow: TransformedDistribution, x: ArrayLike, condition: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+) -> PIT:
     """Probability integral transform of held-out rows.
 
     A flow that is the density of x carries it to its base, so that each latent column's cumulative probability is uniform
@@ -129,10 +131,10 @@ class Coverage:
 
 def coverage(
     flow: TransformedDistribution,
-    x: object,
-    levels: Sequence[float] = (0.5, 0.68, 0.9, 0.95),
-    condition: object = None,
-    sample_weight: object = None,
+    x: ArrayLike,
+    levels: ArrayLike = (0.5, 0.68, 0.9, 0.95),
+    condition: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
 ) -> Coverage:
     """Share of held-out rows within latent regions of given content.
 

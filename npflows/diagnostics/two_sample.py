@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_int, as_rng, as_weights
+from npflows.core.checks import SeedLike, as_int, as_rng, as_weights
 from npflows.diagnostics.common import effective_size, rows_of
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -49,11 +50,11 @@ class TwoSampleTest:
 
 def two_sample_test(
     flow: TransformedDistribution,
-    x: object,
-    condition: object = None,
-    rng: object = None,
+    x: ArrayLike,
+    condition: ArrayLike | None = None,
+    rng: SeedLike = None,
     *,
-    sample_weight: object = None,
+    sample_weight: ArrayLike | None = None,
     classifier: Any = None,
     folds: int = 5,
     max_rows: int = 10_000,

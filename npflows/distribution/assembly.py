@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.base import Cylinder, as_base
 from npflows.base.base import Base
@@ -18,6 +19,7 @@ from npflows.core.configured import Configured
 from npflows.core.operations import Placed, Program
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
 from npflows.distribution.conditioning import Conditioning
+from npflows.distribution.options import Supports
 from npflows.distribution.preprocessing import Preprocessing
 from npflows.distribution.verification import VerificationReport
 from npflows.layers.layer import Layer
@@ -30,6 +32,18 @@ from npflows.support.table import Support
 
 class Assembly(Parametrised, Configured, abstract=True):
     """The parts of a flow, put together; `TransformedDistribution` makes a density of them.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The flow takes copies, which work on one parameter buffer.
+    shape : tuple of int
+        The shape of a sample.
+    base : str or Base
+    dtype : numpy.dtype
+    embedding : Embedding, optional
+    support, columns
+        As `NormalizingFlow` takes them; the support may also be `Pixels`, for images of whole numbers.
 
     Attributes
     ----------
@@ -52,7 +66,7 @@ class Assembly(Parametrised, Configured, abstract=True):
     parameter_aliases: ClassVar[dict[str, str]] = {}
     """Names that a configuration may use for parameters, and the names that the constructor has for them."""
 
-    def _assemble(
+    def __init__(
         self,
         layers: Sequence[Layer],
         shape: tuple[int, ...],
@@ -60,25 +74,9 @@ class Assembly(Parametrised, Configured, abstract=True):
         dtype: np.dtype,
         embedding: Embedding | None = None,
         *,
-        support: object = None,
+        support: Supports | Pixels | None = None,
         columns: Sequence[str] | None = None,
-        pixels: Pixels | None = None,
     ) -> None:
-        """Put copies of the layers on one parameter buffer.
-
-        Parameters
-        ----------
-        layers : sequence of Layer
-        shape : tuple of int
-            Of a sample.
-        base : str or Base
-        dtype : numpy.dtype
-        embedding : Embedding, optional
-        support, columns
-            As `NormalizingFlow` takes them.
-        pixels : Pixels, optional
-            Instead of a support, for images of whole numbers.
-        """
         dim = math.prod(shape)
         self.flow_layers = _chained(layers, shape, dtype)
         width = _condition_width(self.flow_layers, embedding)
@@ -86,10 +84,13 @@ class Assembly(Parametrised, Configured, abstract=True):
         self.condition_dim = width if embedding is None else embedding.condition_dim
         self.conditioning = Conditioning(self.condition_dim, embedding)
         names = as_names(columns, dim, "columns", "a sample")
-        self.support: list[Column] | None = as_columns(support, dim, names)
-        bijection, self.base = _with_circles(self.flow_layers, self.support, base, dim, dtype)
-        if pixels is not None:
-            bijection, self.support = pixels, list(pixels.columns)
+        bijection: Support | None
+        if isinstance(support, Pixels):
+            self.support: list[Column] | None = list(support.columns)
+            bijection, self.base = support, as_base(base, dim, dtype)
+        else:
+            self.support = as_columns(support, dim, names)
+            bijection, self.base = _with_circles(self.flow_layers, self.support, base, dim, dtype)
         self.preprocessing = Preprocessing(self.standardize, bijection, names)
         self.parameters = ParameterBuffer(
             (
@@ -146,7 +147,7 @@ class Assembly(Parametrised, Configured, abstract=True):
 
     @columns.setter
     def columns(self, names: Sequence[str] | None) -> None:
-        self.preprocessing.names = names  # type: ignore[assignment]
+        self.preprocessing.names = names
 
     @property
     def condition_columns(self) -> list[str] | None:
@@ -155,14 +156,14 @@ class Assembly(Parametrised, Configured, abstract=True):
 
     @condition_columns.setter
     def condition_columns(self, names: Sequence[str] | None) -> None:
-        self.conditioning.names = names  # type: ignore[assignment]
+        self.conditioning.names = names
 
     @property
     def standardize(self) -> Standardize:
         """The first layer, which maps from the user's units."""
         return self.flow_layers[0]  # type: ignore[return-value]
 
-    def standardize_condition(self, loc: object, scale: object) -> None:
+    def standardize_condition(self, loc: ArrayLike, scale: ArrayLike) -> None:
         """Set location and (positive) scale of each value of the condition, which the flow standardizes by; `fit` does."""
         self.conditioning.standardize(loc, scale)
 
@@ -216,10 +217,11 @@ class Assembly(Parametrised, Configured, abstract=True):
     def executable(self, *, with_layers: bool = True, with_base: bool = True) -> Executable:
         """That program, ready to run."""
         key = with_layers, with_base
-        if key not in self._executables:
+        found = self._executables.get(key)
+        if found is None:
             program = self.program(with_layers=with_layers, with_base=with_base)
-            self._executables[key] = select().compile(program, self.dtype)
-        return self._executables[key]
+            found = self._executables[key] = select().compile(program, self.dtype)
+        return found
 
     def state(self, theta: np.ndarray | None = None) -> State:
         """The numbers that a program reads, with other parameters perhaps."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.backend import IDENTITY
 from npflows.core.checks import as_int, as_names, as_numeric
@@ -65,7 +66,7 @@ class Conditioning:
             return None
         return self.table[row].copy() if self.table.shape[1] else np.full(self.dim, unset)
 
-    def standardize(self, loc: object, scale: object) -> None:
+    def standardize(self, loc: ArrayLike, scale: ArrayLike) -> None:
         """Set location and scale, after a check."""
         self.table = affine_table(loc, scale, self.dim)
 
@@ -82,7 +83,7 @@ class Conditioning:
         return values if self.embedding is None else self.embedding(values)
 
 
-def one_hot(labels: object, num_classes: int | None = None) -> np.ndarray:
+def one_hot(labels: ArrayLike, num_classes: int | None = None) -> np.ndarray:
     """Integer class labels as conditions: 1 in the column of the label, 0 elsewhere.
 
     Parameters

@@ -6,9 +6,10 @@ import math
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.backend import Cotangents
-from npflows.core.checks import as_condition, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
+from npflows.core.checks import SeedLike, as_condition, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
 from npflows.core.statistics import log_mean_exp
 from npflows.distribution.assembly import Assembly
 
@@ -30,7 +31,7 @@ class TransformedDistribution(Assembly, abstract=True):
     methods.  Attributes are those of `Assembly`.
     """
 
-    def forward(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
+    def forward(self, x: ArrayLike, condition: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Data to latent.
 
         Parameters
@@ -56,21 +57,27 @@ class TransformedDistribution(Assembly, abstract=True):
         z, log_det, _ = self.transport(rows, context)
         return self._shaped(z, single), log_det[0] if single else log_det
 
-    def inverse(self, z: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
+    def inverse(self, z: ArrayLike, condition: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Latent to data: x (n, input_dim) and log |det dx/dz| (n,), for z (n, latent_dim); see `forward`."""
         rows, context, single = self._inputs(z, condition, "z")
         x, log_det, _ = self.transport(rows, context, inverse=True)
         return self._shaped(x, single, "x"), log_det[0] if single else log_det
 
-    def forward_vjp(self, x: object, dz: object, dlog_det: object = 0.0, condition: object = None) -> Cotangents:
+    def forward_vjp(
+        self, x: ArrayLike, dz: ArrayLike, dlog_det: ArrayLike = 0.0, condition: ArrayLike | None = None
+    ) -> Cotangents:
         """Gradients of a scalar L through `forward` at x, from dL/dz (n, d) and dL/dlog_det (n,)."""
         return self._pull(x, dz, dlog_det, condition, False)
 
-    def inverse_vjp(self, z: object, dx: object, dlog_det: object = 0.0, condition: object = None) -> Cotangents:
+    def inverse_vjp(
+        self, z: ArrayLike, dx: ArrayLike, dlog_det: ArrayLike = 0.0, condition: ArrayLike | None = None
+    ) -> Cotangents:
         """Gradients of a scalar L through `inverse` at z, from dL/dx (n, d) and dL/dlog_det (n,)."""
         return self._pull(z, dx, dlog_det, condition, True)
 
-    def _pull(self, x: object, dy: object, dlog_det: object, condition: object, inverse: bool) -> Cotangents:
+    def _pull(
+        self, x: ArrayLike, dy: ArrayLike, dlog_det: ArrayLike, condition: ArrayLike | None, inverse: bool
+    ) -> Cotangents:
         rows, context, single = self._inputs(x, condition, "z" if inverse else "x")
         cotangents, _ = as_rows(dy, self.input_shape, "dx" if inverse else "dz")
         if len(cotangents) != len(rows):
@@ -88,7 +95,7 @@ class TransformedDistribution(Assembly, abstract=True):
                           result.dcondition if self.condition_dim else None)  # fmt: skip
 
     def log_prob(
-        self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0
+        self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: SeedLike = 0
     ) -> np.ndarray:  # fmt: skip
         """Log-density of x, in the units of x.
 
@@ -120,7 +127,7 @@ class TransformedDistribution(Assembly, abstract=True):
         return log_prob[0] if single else log_prob
 
     def log_prob_and_grad(
-        self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0
+        self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: SeedLike = 0
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Log-density (n,) of x and its gradient with respect to x (n, input_dim), in the units of x; see `log_prob`.
 
@@ -145,7 +152,7 @@ class TransformedDistribution(Assembly, abstract=True):
         return (log_prob[0] if single else log_prob), self._shaped(dx, single)
 
     def nll_and_grad(
-        self, x: object, sample_weight: object = None, condition: object = None
+        self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None
     ) -> tuple[float, np.ndarray]:  # fmt: skip
         """Mean negative log-likelihood of x and its gradient (num_params,) in the order of `params`.
 
@@ -164,7 +171,9 @@ class TransformedDistribution(Assembly, abstract=True):
         used = weights > 0
         return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self.parameters.free]
 
-    def bits_per_dim(self, x: object, condition: object = None, *, draws: int = 16, rng: object = 0) -> float:
+    def bits_per_dim(
+        self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: SeedLike = 0
+    ) -> float:
         """Mean negative log-likelihood of x in bits, for each of the `input_dim` values; see `log_prob`."""
         log_prob = np.atleast_1d(self.log_prob(x, condition, draws=draws, rng=rng))
         if not log_prob.size:
@@ -172,7 +181,7 @@ class TransformedDistribution(Assembly, abstract=True):
         return float(-log_prob.mean() / (self.latent_dim * math.log(2)))
 
     def sample(
-        self, n_samples: int, rng: object = None, temperature: float = 1.0, *, condition: object = None
+        self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0, *, condition: ArrayLike | None = None
     ) -> np.ndarray:  # fmt: skip
         """Draw samples.
 
@@ -199,7 +208,7 @@ class TransformedDistribution(Assembly, abstract=True):
     generate = sample
 
     def sample_each(
-        self, n_samples: int, condition: object, rng: object = None, temperature: float = 1.0
+        self, n_samples: int, condition: ArrayLike, rng: SeedLike = None, temperature: float = 1.0
     ) -> np.ndarray:  # fmt: skip
         """Draw `n_samples` for each of m conditions (m, condition_dim): an array (m, n_samples, input_dim)."""
         n, generator = as_int(n_samples, "n_samples", 0), as_rng(rng)
@@ -218,7 +227,7 @@ class TransformedDistribution(Assembly, abstract=True):
         return result
 
     def sample_and_log_prob(
-        self, n_samples: int, rng: object = None, temperature: float = 1.0, *, condition: object = None
+        self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0, *, condition: ArrayLike | None = None
     ) -> SampleAndLogProb:
         """Draw samples with the log-density of what was drawn, temperature included; see `sample` and `log_prob`."""
         n = as_int(n_samples, "n_samples", 0)
@@ -233,7 +242,7 @@ class TransformedDistribution(Assembly, abstract=True):
             return SampleAndLogProb(x, self.log_prob(x, context))
         return SampleAndLogProb(x, self.base.log_prob(z, temperature) - result.log_det)
 
-    def __call__(self, x: object, condition: object = None) -> dict[str, np.ndarray]:
+    def __call__(self, x: ArrayLike, condition: ArrayLike | None = None) -> dict[str, np.ndarray]:
         """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow, as `log_prob` gives it)."""
         rows, context, single = self._inputs(x, condition)
         z, log_det, log_prob_x = self.transport(rows, context, log_prob=True)
@@ -242,7 +251,7 @@ class TransformedDistribution(Assembly, abstract=True):
         values = {"logdet": log_det, "log_prob": self.base.log_prob(z), "log_prob_x": log_prob_x}
         return {"z": self._shaped(z, single), **{name: v[0] if single else v for name, v in values.items()}}
 
-    def loss_fn(self, batch: object, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    def loss_fn(self, batch: ArrayLike, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
         """The loss of a batch from what calling the flow on it gave: loss, nll_loss, log_prob (n,) and avg_log_prob."""
         log_prob = np.atleast_1d(outputs["log_prob_x"])
         rows, _ = as_rows(batch, self.input_shape, "batch")
@@ -264,13 +273,15 @@ class TransformedDistribution(Assembly, abstract=True):
         lines += [f"  {i}  {layer!r}" for i, layer in enumerate(self.flow_layers) if i]
         return "\n".join([*lines, f"  base  {self.base!r}"])
 
-    def _given(self, x: object, condition: object) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    def _given(self, x: ArrayLike, condition: ArrayLike | None) -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows as they are, their condition, and whether there is one row without its axis."""
         rows, single = as_rows(x, self.input_shape, "x")
         self.preprocessing.check(rows, "x")
         return rows, as_condition(condition, len(rows), self.condition_dim), single
 
-    def _inputs(self, x: object, condition: object, name: str = "x") -> tuple[np.ndarray, np.ndarray | None, bool]:
+    def _inputs(
+        self, x: ArrayLike, condition: ArrayLike | None, name: str = "x"
+    ) -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows, whole numbers in the middle of their cells, with their condition, and whether there is a single one."""
         if name == "x":
             rows, context, single = self._given(x, condition)

@@ -93,10 +93,9 @@ class VerificationReport:
         """The report that `to_dict` made plain values of."""
         try:
             checks = tuple(
-                Check(c["name"], *(None if c[k] is None else float(c[k]) for k in ("value", "tolerance")), c["verdict"],
-                      c["note"])
+                Check(c["name"], _number(c["value"]), _number(c["tolerance"]), c["verdict"], c["note"])
                 for c in values["checks"]
-            )  # fmt: skip
+            )
             return cls(values["flow"], values["fingerprint"], values["version"], checks)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this is no verification report ({error!r})") from None
@@ -116,6 +115,10 @@ class VerificationReport:
         words = {"pass": "passed", "FAIL": "FAILED"}
         lines += ["", ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in counts.items() if n)]
         return "\n".join(lines)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def fingerprint(flow: Learned) -> str:

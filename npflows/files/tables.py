@@ -10,8 +10,9 @@ import zipfile
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -278,7 +279,8 @@ def _read_npz(path: Path, select: _Select) -> Table:
 
 def _write_npz(file: BinaryIO, values: np.ndarray, columns: list[str]) -> None:
     if values.ndim == 1:
-        np.savez(file, **{columns[0]: values})
+        arrays: dict[str, Any] = {columns[0]: values}
+        np.savez(file, **arrays)
     else:
         np.savez(file, x=values, columns=np.array(columns))
 
@@ -321,7 +323,7 @@ _TEXT, _PARQUET = _Format("text", _read_text, _write_text), _Format("parquet", _
 _FORMATS = {
     ".csv": _TEXT,
     ".txt": _TEXT,
-    ".tsv": _Format("text", _read_text, lambda *table: _write_text(*table, delimiter="\t")),
+    ".tsv": _Format("text", _read_text, partial(_write_text, delimiter="\t")),
     ".npy": _Format("npy", _read_npy, _write_npy),
     ".npz": _Format("npz", _read_npz, _write_npz),
     ".parquet": _PARQUET,

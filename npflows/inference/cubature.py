@@ -165,6 +165,10 @@ def quadrature(
         fits = [regression.at(point) for point in part]
         mean = np.stack([fit.mean + fit.whiten(point[None])[0] @ fit.slope for fit, point in zip(fits, part)])
         root = np.stack([cholesky(fit.residuals) for fit in fits])
-        found.append(integrate(lambda g, b, part=part: log_density(regression.joined(part[g], b)), mean, root))
+
+        def log_f(of: np.ndarray, free: np.ndarray, part: np.ndarray = part) -> np.ndarray:
+            return log_density(regression.joined(part[of], free))
+
+        found.append(integrate(log_f, mean, root))
     log_integral, error = (np.concatenate(values) for values in zip(*found))
     return log_integral, error

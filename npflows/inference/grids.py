@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_numeric
 from npflows.core.columns import column_number
 from npflows.support import Column, Periodic
 
+ColumnsLike = int | str | Sequence[int | str] | np.ndarray
+"""One column or several, by number or name."""
 POINTS = {1: 101, 2: 41}
 """Points along each axis of a default grid, by the number of columns."""
 
 
-def as_column_numbers(columns: object, n: int, names: Sequence[str] | None, argument: str) -> np.ndarray:
+def as_column_numbers(columns: ColumnsLike, n: int, names: Sequence[str] | None, argument: str) -> np.ndarray:
     """Numbers of columns that are given by number or name, at least one and none twice."""
-    several = isinstance(columns, (Sequence, np.ndarray)) and not isinstance(columns, str)
+    several = columns if isinstance(columns, (Sequence, np.ndarray)) and not isinstance(columns, str) else [columns]
     numbers = [
         column_number(
             column, n, names, owner=f"{argument}: the flow", from_end=True, naming="set flow.columns to name them"
         )
-        for column in (columns if several else [columns])  # type: ignore[union-attr]
+        for column in several
     ]
     if not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(f"{argument} must be at least one column, and none twice, got {columns!r}")
@@ -29,7 +32,7 @@ def as_column_numbers(columns: object, n: int, names: Sequence[str] | None, argu
 
 
 def as_grid(
-    grid: object, samples: np.ndarray, columns: Sequence[Column]
+    grid: ArrayLike | None, samples: np.ndarray, columns: Sequence[Column]
 ) -> tuple[np.ndarray | tuple[np.ndarray, ...], np.ndarray, tuple[int, ...]]:
     """Make a grid for some columns.
 
@@ -70,7 +73,7 @@ def as_grid(
     return points, points, (len(points),)
 
 
-def as_values(given: Sequence[object]) -> np.ndarray:
+def as_values(given: Sequence[ArrayLike]) -> np.ndarray:
     """Finite numbers (m,) at which columns are held."""
     values = np.empty(len(given))
     for i, value in enumerate(given):
@@ -93,7 +96,7 @@ def _covering(column: Column, values: np.ndarray, n: int) -> np.ndarray:
     return np.linspace(max(low, np.nextafter(ends[0], np.inf)), min(high, np.nextafter(ends[1], -np.inf)), n)
 
 
-def _axis(values: object) -> np.ndarray:
+def _axis(values: ArrayLike) -> np.ndarray:
     axis = np.atleast_1d(as_numeric(values, "grid")).astype(np.float64)
     if axis.ndim != 1 or not axis.size or not np.isfinite(axis).all():
         raise ValueError(f"an axis of grid must be finite numbers (n,), got shape {axis.shape}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_condition, as_int, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_condition, as_int, as_rng, as_rows
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.unconstrained import UnconstrainedDensity
 
@@ -21,7 +22,9 @@ class Mode(NamedTuple):
     log_prob: float
 
 
-def mode(flow: TransformedDistribution, condition: object = None, *, starts: object = 16, rng: object = None) -> Mode:
+def mode(
+    flow: TransformedDistribution, condition: ArrayLike | None = None, *, starts: int | ArrayLike = 16, rng: SeedLike = None
+) -> Mode:
     """Find the point of highest density from several starts.
 
     The density is that of x in its own units; in other coordinates the mode is elsewhere.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_numeric
 from npflows.support.columns import Column, Integer, Interval, Positive, Real
@@ -24,7 +25,7 @@ class Inferred(list):
         )
 
 
-def infer(x: object, columns: Sequence[str] | None = None) -> Inferred:
+def infer(x: ArrayLike, columns: Sequence[str] | None = None) -> Inferred:
     """A guess of where each column of a table lives, to look at, correct and pass on as `support=`.
 
     Columns of whole numbers with at most 100 different values are integers in their range; values that come close to 0

@@ -42,7 +42,7 @@ class Pixels(Support):
         """From dequantized values (n, d) in [0, levels] to the line."""
         t = np.array(x, np.float64)
         ok = (t >= 0) & (t <= self.levels)
-        inside = (ok | np.isnan(t)).all(axis=1)
+        inside = np.all(ok | np.isnan(t), axis=1)
         if not inside.all():
             t = np.where(ok | np.isnan(t), t, 0.5 * self.levels)
             unknown = np.isnan(t).any(axis=1)
@@ -55,11 +55,12 @@ class Pixels(Support):
 
     def _share(self, x: np.ndarray) -> np.ndarray:
         """alpha + (1 - 2 alpha) x / levels."""
-        return self.alpha + (1 - 2 * self.alpha) * (x / self.levels)
+        alpha = self.alpha or 0.0
+        return alpha + (1 - 2 * alpha) * (x / self.levels)
 
     def _log_slope(self, u: np.ndarray) -> np.ndarray:
         """The logarithm of the derivative of `to_unconstrained` where the share is u."""
-        return math.log((1 - 2 * self.alpha) / self.levels) - np.log(u) - np.log1p(-u)
+        return math.log((1 - 2 * (self.alpha or 0.0)) / self.levels) - np.log(u) - np.log1p(-u)
 
     def from_unconstrained(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From the line to dequantized values, with log |det dx/dt|; they may lie a little outside [0, levels]."""
@@ -159,12 +160,12 @@ def hashed(values: np.ndarray) -> np.ndarray:
     return (z ^ (z >> np.uint64(31))).astype(np.float64) * 2.0**-64
 
 
-def as_levels(levels: object) -> int | None:
+def as_levels(levels: int | None) -> int | None:
     """A number of levels, or None."""
     return None if levels is None else as_int(levels, "levels", 2)
 
 
-def as_alpha(alpha: object, levels: object) -> float | None:
+def as_alpha(alpha: float | None, levels: int | None) -> float | None:
     """The share of a logit's ends, or None."""
     if alpha is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_condition, as_numeric, as_positive, as_rows, as_weights, warn_user
 from npflows.distribution.transformed import TransformedDistribution
@@ -10,7 +11,7 @@ from npflows.training.missing import Missing
 from npflows.training.rows import Rows
 
 
-def as_table(flow: TransformedDistribution, x: object, name: str) -> np.ndarray:
+def as_table(flow: TransformedDistribution, x: ArrayLike, name: str) -> np.ndarray:
     """(n, d) rows of the flow, n at least 1."""
     table, dim = as_numeric(x, name), flow.latent_dim
     if table.ndim == 1:
@@ -28,9 +29,9 @@ def as_table(flow: TransformedDistribution, x: object, name: str) -> np.ndarray:
 
 def as_training_rows(
     flow: TransformedDistribution,
-    x: object,
-    weight: object,
-    condition: object,
+    x: ArrayLike,
+    weight: ArrayLike | None,
+    condition: ArrayLike | None,
     on_invalid: str,
     name: str,
     missing: Missing | None = None,
@@ -74,7 +75,7 @@ def _check_support(flow: TransformedDistribution, rows: Rows, name: str) -> None
             counts[d] = counts.get(d, 0) + n
     if counts:
         labels = flow.preprocessing.labels
-        which = ", ".join(f"{labels[d]} ({n} rows, {flow.support[d]!r})" for d, n in counts.items())
+        which = ", ".join(f"{labels[d]} ({n} rows, {flow.support[d]!r})" for d, n in counts.items())  # type: ignore[index]
         raise ValueError(f"{name} has values outside their support, its open ends included: {which}; clean or widen it")
 
 
@@ -99,7 +100,7 @@ def _describe_invalid(rows: Rows, bad: np.ndarray, name: str) -> str:
     return f'{name} has NaN or infinite values in {len(bad)} rows ({which}){columns}; clean them or pass on_invalid="drop"'
 
 
-def split(rows: Rows, fraction: object, rng: np.random.Generator) -> tuple[Rows, Rows | None]:
+def split(rows: Rows, fraction: float, rng: np.random.Generator) -> tuple[Rows, Rows | None]:
     """Training and validation rows, drawn at random; no validation for fraction 0 or a single row."""
     fraction = as_positive(fraction, "validation_fraction", zero=True)
     if fraction >= 1:

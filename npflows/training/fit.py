@@ -6,7 +6,9 @@ import math
 import os
 from collections.abc import Callable, Iterable
 
-from npflows.core.checks import as_choice, as_int, warn_user
+from numpy.typing import ArrayLike
+
+from npflows.core.checks import SeedLike, as_choice, as_int, warn_user
 from npflows.distribution.transformed import Flow
 from npflows.training import checkpoint as checkpoints
 from npflows.training.data import as_training_rows, split
@@ -14,8 +16,9 @@ from npflows.training.imputation import filled
 from npflows.training.initialization import set_from_data
 from npflows.training.likelihood import Trainer
 from npflows.training.loop import run_rounds
-from npflows.training.missing import as_missing
+from npflows.training.missing import MissingLike, as_missing
 from npflows.training.options import Options
+from npflows.training.rows import Rows
 
 ROWS_PER_COLUMN = 10
 """Rows that a table should at least be worth for each of its columns."""
@@ -23,14 +26,14 @@ ROWS_PER_COLUMN = 10
 
 def fit(
     flow: Flow,
-    x: object,
+    x: ArrayLike,
     *,
-    sample_weight: object = None,
-    condition: object = None,
+    sample_weight: ArrayLike | None = None,
+    condition: ArrayLike | None = None,
     validation_fraction: float = 0.1,
-    validation_data: object = None,
-    validation_weight: object = None,
-    validation_condition: object = None,
+    validation_data: ArrayLike | None = None,
+    validation_weight: ArrayLike | None = None,
+    validation_condition: ArrayLike | None = None,
     standardize: bool = True,
     max_epochs: int = 100,
     max_seconds: float | None = None,
@@ -43,11 +46,11 @@ def fit(
     patience: int | None = 20,
     ema: float | None = None,
     on_invalid: str = "raise",
-    missing: object = None,
+    missing: MissingLike | None = None,
     on_missing: str = "drop",
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    rng: object = None,
+    rng: SeedLike = None,
     progress: bool | str = "auto",
     callbacks: Callable | Iterable[Callable] = (),
 ) -> Flow:
@@ -129,6 +132,7 @@ def fit(
     options = Options(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
     saved = checkpoints.read(options.checkpoint) if options.resume else None  # type: ignore[arg-type]
+    validation: Rows | None
     rows = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared)
     if validation_data is not None:
         validation = as_training_rows(flow, validation_data, validation_weight, validation_condition, on_invalid,

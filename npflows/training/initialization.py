@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_condition, as_rows, as_weights, warn_user
 from npflows.distribution.transformed import Flow, TransformedDistribution
@@ -45,7 +46,7 @@ def standardize_once(flow: TransformedDistribution, train: Rows, validation: Row
         flow.standardize.set(*standardization(flow, train, validation))
         if train.condition is not None:
             rows = train.normalized()
-            loc, scale = moments(lambda: ((c, weight) for _, weight, c in rows.pieces()), len(rows))
+            loc, scale = moments(lambda: ((c, weight) for _, weight, c in rows.pieces() if c is not None), len(rows))
             flow.standardize_condition(loc, np.where(scale == 0, 1.0, scale))
         flow.preprocessing.is_standardized = True
 
@@ -59,7 +60,9 @@ def _most_rows(flow: TransformedDistribution) -> int:
     return max(2, flow.executable().rows_within(INITIAL_VALUES))
 
 
-def initialize(flow: Flow, x: object, sample_weight: object = None, condition: object = None) -> Flow:
+def initialize(
+    flow: Flow, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None
+) -> Flow:
     """Set the standardization, if it is not set, and each `ActNormLayer` that is not initialized yet from the
     values that enter it when x enters the flow; returns the flow.
 
@@ -83,7 +86,8 @@ def initialize(flow: Flow, x: object, sample_weight: object = None, condition: o
     rng = np.random.default_rng(0)
     if len(used) > _most_rows(flow):
         used = rng.permutation(used)[: _most_rows(flow)]
-        rows, weight, context = (None if v is None else v[used] for v in (rows, weight, context))
+        weight, context = (None if v is None else v[used] for v in (weight, context))
+        rows = rows[used]
     _layer_after_layer(flow, rows, weight, context, rng)
     return flow
 
@@ -199,13 +203,12 @@ Pieces = Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]
 
 def moments(pieces: Pieces, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation, 0 where a column is constant, of n rows that come in pieces with their weights."""
-    loc, largest = 0.0, 0.0
+    loc, largest, variance = np.zeros((3, 1))
     for x, weight in pieces():
         share = np.full(len(x), 1 / n) if weight is None else weight / n
         loc = loc + share @ np.ascontiguousarray(x, np.float64)  # the layout would change the last bits
         largest = np.maximum(largest, np.abs(x).max(axis=0))
     unit = np.where(largest > 0, largest, 1.0)  # squares of deviations in this unit neither overflow nor vanish
-    variance = 0.0
     for x, weight in pieces():
         share = np.full(len(x), 1 / n) if weight is None else weight / n
         variance = variance + share @ (np.ascontiguousarray(x, np.float64) / unit - loc / unit) ** 2

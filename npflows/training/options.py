@@ -6,67 +6,69 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from npflows.core.backend import require_training
-from npflows.core.checks import as_choice, as_int, as_positive, as_rng
+from npflows.core.checks import SeedLike, as_choice, as_int, as_positive, as_rng
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.progress import Progress
 from npflows.training.schedules import SCHEDULES, Schedule
 
 
-@dataclass
 class Options:
     """The keyword arguments that `fit` and `fit_variational` have in common; `npflows.training.fit.fit` explains them."""
 
-    max_seconds: float | None
-    learning_rate: float
-    schedule: str
-    warmup_steps: int
-    weight_decay: float
-    clip_norm: float | None
-    patience: int | None
-    ema: float | None
-    checkpoint: str | os.PathLike[str] | None
-    resume: bool
-    rng: Any
-    progress: bool | str
-    callbacks: Callable | Iterable[Callable]
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        max_seconds: float | None,
+        learning_rate: float,
+        schedule: str,
+        warmup_steps: int,
+        weight_decay: float,
+        clip_norm: float | None,
+        patience: int | None,
+        ema: float | None,
+        checkpoint: str | os.PathLike[str] | None,
+        resume: bool,
+        rng: SeedLike,
+        progress: bool | str,
+        callbacks: Callable | Iterable[Callable],
+    ) -> None:
         require_training()
-        self.max_seconds = math.inf if self.max_seconds is None else as_positive(self.max_seconds, "max_seconds")
-        self.learning_rate = as_positive(self.learning_rate, "learning_rate")
-        as_choice(self.schedule, "schedule", SCHEDULES)
-        self.warmup_steps = as_int(self.warmup_steps, "warmup_steps", 0)
-        self.weight_decay = as_positive(self.weight_decay, "weight_decay", zero=True)
-        self.clip_norm = None if self.clip_norm is None else as_positive(self.clip_norm, "clip_norm")
-        self.patience = None if self.patience is None else as_int(self.patience, "patience")
-        self.ema = None if self.ema is None else as_positive(self.ema, "ema")
+        self.max_seconds = math.inf if max_seconds is None else as_positive(max_seconds, "max_seconds")
+        self.learning_rate = as_positive(learning_rate, "learning_rate")
+        self.schedule = as_choice(schedule, "schedule", SCHEDULES)
+        self.warmup_steps = as_int(warmup_steps, "warmup_steps", 0)
+        self.weight_decay = as_positive(weight_decay, "weight_decay", zero=True)
+        self.clip_norm = None if clip_norm is None else as_positive(clip_norm, "clip_norm")
+        self.patience = None if patience is None else as_int(patience, "patience")
+        self.ema = None if ema is None else as_positive(ema, "ema")
         if self.ema is not None and self.ema >= 1:
             raise ValueError(f"ema must lie between 0 and 1, got {self.ema!r}")
-        if self.resume and self.checkpoint is None:
+        if resume and checkpoint is None:
             raise ValueError("resume=True needs checkpoint=, the file to continue from")
-        if self.checkpoint is not None and not os.access(Path(self.checkpoint).resolve().parent, os.W_OK):
-            where = os.fspath(self.checkpoint)
+        if checkpoint is not None and not os.access(Path(checkpoint).resolve().parent, os.W_OK):
+            where = os.fspath(checkpoint)
             raise OSError(f"checkpoint {where!r} can't be written: its folder is missing or read-only")
-        several = isinstance(self.callbacks, Iterable) and not callable(self.callbacks)
-        self.callbacks = list(self.callbacks) if several else [self.callbacks]
+        self.checkpoint, self.resume = checkpoint, resume
+        self.callbacks: list[Callable]
+        if isinstance(callbacks, Iterable) and not callable(callbacks):
+            self.callbacks = list(callbacks)
+        else:
+            self.callbacks = [callbacks]
         for callback in self.callbacks:
             if not callable(callback):
                 raise TypeError(f"callbacks must be functions of (flow, record), got {callback!r}")
-        self.progress = Progress(self.progress)
-        self.rng = as_rng(self.rng)
+        self.progress, self.rng = Progress(progress), as_rng(rng)
         self._started = time.monotonic()
 
     @property
     def is_time_up(self) -> bool:
         """Whether `max_seconds` have passed since the arguments were checked."""
-        return time.monotonic() - self._started >= self.max_seconds  # type: ignore[operator]
+        return time.monotonic() - self._started >= self.max_seconds
 
     def for_run(
         self, flow: TransformedDistribution, total_steps: int, free: np.ndarray | None = None

@@ -119,13 +119,13 @@ class Rows:
 
     def checksum(self) -> int:
         """A number that tells other data apart."""
-        total = zlib.crc32(np.ascontiguousarray(self.index))
+        total = _crc(self.index, 0)
         for start in range(0, len(self.x), PIECE):
             for array in (self.x, self.weight, self.condition):
                 if array is not None:
-                    total = zlib.crc32(np.ascontiguousarray(array[start : start + PIECE]), total)
+                    total = _crc(array[start : start + PIECE], total)
         if self.missing is not None:
-            total = zlib.crc32(self.missing.missing, zlib.crc32(self.missing.rows, total))
+            total = _crc(self.missing.missing, _crc(self.missing.rows, total))
         return total
 
     @property
@@ -145,3 +145,8 @@ class Rows:
         if mean <= 0:
             raise ValueError("all rows on one side of the validation split have weight 0; give validation_data instead")
         return replace(self, weight=self.weight / mean)
+
+
+def _crc(array: np.ndarray, total: int) -> int:
+    """The checksum of what came before and of an array."""
+    return zlib.crc32(np.ascontiguousarray(array).data, total)

@@ -6,9 +6,10 @@ import math
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflows._version import __version__
-from npflows.core.checks import as_condition, as_int, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_condition, as_int, as_rng, as_rows
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import Check, VerificationReport, fingerprint
 from npflows.layers import Permutation
@@ -46,8 +47,13 @@ STANDARD_ERRORS = 4
 
 
 def verify(
-    flow: TransformedDistribution, x: object, condition: object = None, rng: object = None, *, max_rows: int = 2000
-) -> VerificationReport:  # fmt: skip
+    flow: TransformedDistribution,
+    x: ArrayLike,
+    condition: ArrayLike | None = None,
+    rng: SeedLike = None,
+    *,
+    max_rows: int = 2000,
+) -> VerificationReport:
     """Measure whether the flow is the exact density that it promises to be, on data.
 
     The checks: that `forward` and `inverse` undo each other, and their log-determinants; the log-determinant
@@ -142,9 +148,9 @@ class _Verification:
             unit = np.maximum(log_mass, log_density.max(axis=0))  # a mass of many columns is too small for a number
             unit = np.where(np.isfinite(unit), unit, 0.0)
             mass, density = np.exp(log_mass - unit), np.exp(log_density - unit)
-            error = np.hypot(density.std(axis=0) * math.sqrt(2 / MASS_DRAWS), 1e-5 * density.mean(axis=0))
+            noise = np.hypot(density.std(axis=0) * math.sqrt(2 / MASS_DRAWS), 1e-5 * density.mean(axis=0))
             with np.errstate(invalid="ignore"):
-                pulls = np.abs(mass - density.mean(axis=0)) / error
+                pulls = np.abs(mass - density.mean(axis=0)) / noise
             self.add("masses of whole numbers", median(pulls), f"median, in standard errors; {(~kept).sum()} rows outside",
                      tolerance=MASS_TOLERANCE)  # fmt: skip
         self.flow, self.x = copy, self.placed(self.x + whole * self.rng.uniform(1e-3, 1 - 1e-3, self.x.shape))[0]

@@ -133,4 +133,4 @@ class Columns:
     def outside(self, x: np.ndarray) -> np.ndarray:
         """Which rows (n,) have a value where its column can't have any."""
         room = self.line.room(x)
-        return (np.where(self.whole, (room < 0) | (x != np.floor(x)), room <= 0)).any(axis=1)
+        return np.any(np.where(self.whole, (room < 0) | (x != np.floor(x)), room <= 0), axis=1)

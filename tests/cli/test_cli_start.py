@@ -16,7 +16,7 @@ def test_help_and_version(capsys):
 
 
 def test_the_command_starts_without_what_it_does_not_need():
-    names = "matplotlib", "scipy.stats", "scipy.optimize", "pyarrow", "tqdm"
+    names = "matplotlib", "sklearn", "scipy.stats", "scipy.optimize", "pyarrow", "tqdm"
     code = f"import sys, npflows.cli; print([m for m in {names} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -1,6 +1,5 @@
 """Flows in files, pickles and copies: the same bits come back, and nothing that can't be trusted is loaded."""
 
-import copy
 import json
 import os
 import pickle
@@ -11,6 +10,7 @@ from pathlib import Path
 import make_golden
 import numpy as np
 import pytest
+from helpers import COPIES
 from registry import build, condition, data, for_every_model
 
 import npflows
@@ -40,11 +40,6 @@ def through_file(flow, path):
     return npflows.load(path)
 
 
-COPIES = {
-    "save and load": through_file,
-    "pickle": lambda flow, path: pickle.loads(pickle.dumps(flow)),
-    "deepcopy": lambda flow, path: copy.deepcopy(flow),
-}
 every_copy = pytest.mark.parametrize("how", COPIES)
 
 

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers import moments
 
 import npflows
 from npflows import (
@@ -28,13 +29,6 @@ SIZES = [(1, 1), (2, 2), (3, 5), (4, 2)]
 
 
 # activation normalisation
-
-
-def moments(y, weight=None):
-    """Mean and variance of each channel of all pixels, over all of which a row's weight holds."""
-    y = y.reshape(len(y), -1, y.shape[-1])
-    mean = np.average(y.mean(axis=1), axis=0, weights=weight)
-    return mean, np.average(((y - mean) ** 2).mean(axis=1), axis=0, weights=weight)
 
 
 @pytest.mark.nojit

@@ -44,17 +44,17 @@ def test_the_fit_comes_close_to_the_true_density(model):
     held_out, truth = banana(2000, 2)
     flow = model(2, 4, (24,), rng=0).fit(x, max_epochs=40, batch_size=200, learning_rate=5e-3, rng=0, progress=False)
     assert nll(flow, held_out) + truth.mean() < 0.06
-    samples = flow.sample(4000, 5)
-    quantiles = [0.05, 0.25, 0.5, 0.75, 0.95]
-    np.testing.assert_allclose(np.quantile(samples, quantiles, axis=0), np.quantile(x, quantiles, axis=0), atol=0.25)
+    shares = np.array([0.05, 0.25, 0.5, 0.75, 0.95])[:, None]
+    below = (flow.sample(4000, 5) < np.quantile(x, shares, axis=0)).mean(axis=1)
+    assert np.abs(below - shares).max() < 0.06  # by chance alone 4000 rows and 4000 samples differ by about 0.01
 
 
 def test_a_column_of_58000_keeps_its_digits():
     steps = np.random.default_rng(0).normal(size=(2000, 2))
     x, held_out = (58000 + 0.003 * part for part in (steps[:1000], steps[1000:]))
     flow = fitted(maf(), x, max_epochs=10)
-    entropy = 2 * (0.5 * math.log(2 * math.pi * math.e) + math.log(0.003))
-    assert nll(flow, held_out) == pytest.approx(entropy, abs=0.05)
+    truth = -0.5 * (steps[1000:] ** 2).sum(axis=1) - math.log(2 * math.pi) - 2 * math.log(0.003)
+    assert nll(flow, held_out) + truth.mean() < 0.1  # a scale that is off by a tenth costs 0.02, one by a half 0.3
     assert np.std(flow.sample(2000, 0), axis=0) == pytest.approx([0.003, 0.003], rel=0.1)
 
 
@@ -115,7 +115,7 @@ def test_conditions_follow_their_rows_through_shuffling():
     flow = fitted(maf(condition_dim=1), x, condition=c, max_epochs=40, learning_rate=1e-2)
     entropy = math.log(2 * math.pi * math.e)
     assert -flow.log_prob(held_out, c_held_out).mean() == pytest.approx(entropy, abs=0.15)
-    np.testing.assert_allclose(flow.sample(2000, 0, condition=[2.0]).mean(axis=0), [6, -2], atol=0.3)
+    np.testing.assert_allclose(flow.sample(2000, 0, condition=[2.0]).mean(axis=0), [6, -2], atol=1.0)  # else 0
     fitted(flow, x, condition=c, validation_data=held_out, validation_condition=c_held_out, max_epochs=1, patience=None)
     assert flow.history["validation_loss"][0] == pytest.approx(-flow.log_prob(held_out, c_held_out).mean(), abs=0.02)
 

@@ -1,12 +1,10 @@
 """`fit_variational` and the rest of a flow: wrong options, a second run, a fit before or after, copies, bases, images."""
 
-import copy
-import pickle
 import sys
 
 import numpy as np
 import pytest
-from helpers import refused, same_bits
+from helpers import COPIES, refused, same_bits
 from targets import FIT, MODELS, Gaussian, X, banana, elbo, realnvp, short_run
 
 import npflows
@@ -94,13 +92,6 @@ def test_reset_starts_afresh():
     np.testing.assert_array_equal(flow.params, realnvp().params)
     flow.fit(X, **FIT)
     np.testing.assert_array_equal(flow.params, realnvp().fit(X, **FIT).params)
-
-
-COPIES = {
-    "save and load": lambda flow, path: (flow.save(path), npflows.load(path))[1],
-    "pickle": lambda flow, path: pickle.loads(pickle.dumps(flow)),
-    "deepcopy": lambda flow, path: copy.deepcopy(flow),
-}
 
 
 @pytest.mark.parametrize("how", COPIES)

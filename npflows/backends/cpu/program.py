@@ -6,6 +6,7 @@ How samples are cut into blocks, and blocks into gradient buffers, follows from 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +100,7 @@ class CompiledProgram:
         """Adam for a parameter vector; see `npflows.core.backend.Executable`."""
         return Adam(theta, free, weight_decay, clip_norm)
 
-    def _run_again(self, layers: Sequence[operations.Operation], sizes: Sequence[Scratch]) -> list[bool]:
+    def _run_again(self, layers: Sequence[Any], sizes: Sequence[Scratch]) -> list[bool]:
         """Which layers are run again on the way back, from their inputs, instead of keeping their work: those with the
         most work, as many as it takes for the rest to fit."""
         again = [False] * len(layers)

@@ -216,7 +216,8 @@ def _seen_in_order_vjp(operation: Autoregressive, seen: NDArray, dseen: NDArray)
         if rows == 1:
             columns.append(dseen[:, start])
         else:
-            cosine, sine, dcosine, dsine = *seen[:, start : start + 2].T, *dseen[:, start : start + 2].T
+            cosine, sine = seen[:, start : start + 2].T
+            dcosine, dsine = dseen[:, start : start + 2].T
             columns.append(np.pi / operation.bound * (cosine * dsine - sine * dcosine))
     return np.stack(columns, axis=1)
 

@@ -16,6 +16,7 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
+from numpy.typing import DTypeLike
 
 from npflows.backends.cpu.compiler.jit import DISABLED
 
@@ -69,7 +70,7 @@ SIGNATURES = {
 }
 
 
-def signature(kind: str, dtype: np.dtype) -> Any:
+def signature(kind: str, dtype: DTypeLike) -> Any:
     """Numba's signature of one kind of kernel for a compute dtype."""
     real = types.float32 if np.dtype(dtype) == np.float32 else types.float64
     letters = {
@@ -90,7 +91,7 @@ _functions: dict[int, Callable] = {}  # keeps what is in use by address alive; w
 _numbers = itertools.count(1)
 
 
-def address(function: Callable, kind: str, dtype: np.dtype) -> int:
+def address(function: Any, kind: str, dtype: np.dtype) -> int:
     """The number under which compiled code calls `function`, compiled for `kind` and `dtype` if it is not yet."""
     key = (function, kind, np.dtype(dtype))
     if key not in _known:

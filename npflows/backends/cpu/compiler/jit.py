@@ -135,10 +135,10 @@ def cache_directory() -> Path | None:
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "npflows"
     if sys.platform == "win32":
         home = Path(os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")) / "npflows" / "cache"
-    chosen = next((folder for folder in (beside, home / name) if _usable(folder)), None)
-    if chosen == beside:
+    found = next((folder for folder in (beside, home / name) if _usable(folder)), None)
+    if found == beside:
         _forget_old(beside)
-    return chosen
+    return found
 
 
 def _forget_old(current: Path) -> None:

@@ -162,7 +162,8 @@ CALL = 30
 def staircase_panels(lengths: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
     """Cut rows of rising length into panels (first row, end row, longest) of equal height, as many as are cheapest."""
     n = len(lengths)
-    best, least = (), np.inf
+    best: tuple[tuple[int, int, int], ...] = ()
+    least = np.inf
     for n_panels in range(1, max(2, n // 4)):
         edges = sorted({min(n, HEIGHT * round(n * p / n_panels / HEIGHT)) for p in range(n_panels)} | {n})
         panels = tuple((a, b, lengths[b - 1]) for a, b in itertools.pairwise(edges))

@@ -56,7 +56,7 @@ def _build(
     log2_e, ln2 = real(1 / math.log(2)), real(math.log(2))
     ln2_high, ln2_low = real(ln2_split[0]), real(ln2_split[1])
 
-    exp_coefficients = tuple(map(real, reversed(exp_coefficients)))
+    exp_terms = tuple(map(real, reversed(exp_coefficients)))
     lowest = real((info.minexp - info.nmant - 2) * math.log(2))  # exp of less is 0
     highest = real((info.maxexp + 0.4) * math.log(2))  # exp of more is inf
     saturated = real((info.nmant + 4) * math.log(2))  # expm1 of less than -this is -1, tanh of more than its half is 1
@@ -64,7 +64,7 @@ def _build(
     rounder = real(1.5 * 2.0**info.nmant + 2 * bias)
     bias_and_one = unsigned(bias + 1)
 
-    log_coefficients = tuple(map(real, reversed(log_coefficients)))
+    log_terms = tuple(map(real, reversed(log_coefficients)))
     root_half_bits = real(math.sqrt(0.5)).view(unsigned)
     to_root_half = one.view(unsigned) - root_half_bits
     mantissa_mask = unsigned(2**info.nmant - 1)
@@ -79,7 +79,7 @@ def _build(
         shifted = x * log2_e + rounder
         n = shifted - rounder
         r = x - n * ln2_high - n * ln2_low
-        return real(shifted).view(unsigned), n, r + r * r * _polynomial(r, exp_coefficients)
+        return real(shifted).view(unsigned), n, r + r * r * _polynomial(r, exp_terms)
 
     @inlined
     def exp(x):
@@ -101,7 +101,7 @@ def _build(
         s = f / (two + f)
         z = s * s
         h = half * f * f
-        return f - (h - s * (h + z * _polynomial(z, log_coefficients)))
+        return f - (h - s * (h + z * _polynomial(z, log_terms)))
 
     @inlined
     def log(x):
@@ -192,7 +192,7 @@ _DOUBLE = _build(
 )  # fmt: skip
 
 
-def _by_type(function: Callable) -> Callable:
+def _by_type(function: Callable) -> Any:
     """The function of this name, chosen by the type of its argument, in compiled code as well as in Python."""
     single, double = getattr(_SINGLE, function.__name__), getattr(_DOUBLE, function.__name__)
     outside = [inlined(getattr(built, "py_func", built), python=True) for built in (single, double)]
@@ -214,45 +214,45 @@ def _by_type(function: Callable) -> Callable:
 
 
 @_by_type
-def exp(x: Real) -> Real:
+def exp(x: Any) -> Any:
     """e to the power of x, accurate also where the result is denormal."""
 
 
 @_by_type
-def expm1(x: Real) -> Real:
+def expm1(x: Any) -> Any:
     """exp(x) - 1, accurate near zero."""
 
 
 @_by_type
-def log(x: Real) -> Real:
+def log(x: Any) -> Any:
     """Natural logarithm: -inf at zero, NaN below."""
 
 
 @_by_type
-def log1p(x: Real) -> Real:
+def log1p(x: Any) -> Any:
     """log(1 + x), accurate near zero: -inf at -1, NaN below."""
 
 
 @_by_type
-def tanh(x: Real) -> Real:
+def tanh(x: Any) -> Any:
     """Hyperbolic tangent, accurate near zero."""
 
 
 @_by_type
-def softplus(x: Real) -> Real:
+def softplus(x: Any) -> Any:
     """log(1 + exp(x)), accurate far into both tails."""
 
 
 @_by_type
-def sigmoid(x: Real) -> Real:
+def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)), accurate far into the lower tail."""
 
 
 @_by_type
-def sinpi(x: Real) -> Real:
+def sinpi(x: Any) -> Any:
     """sin(pi x), exactly 0 at whole numbers."""
 
 
 @_by_type
-def cospi(x: Real) -> Real:
+def cospi(x: Any) -> Any:
     """cos(pi x)."""
