@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.diagnostics.common import rows_of
@@ -46,8 +46,8 @@ class Memorisation:
     expected: float
     expected_error: float
     p_value: float
-    distance_to_train: np.ndarray = field(repr=False)
-    distance_to_held_out: np.ndarray = field(repr=False)
+    distance_to_train: NDArray[np.float64] = field(repr=False)
+    distance_to_held_out: NDArray[np.float64] = field(repr=False)
 
 
 def memorisation(
