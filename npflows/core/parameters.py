@@ -122,8 +122,8 @@ class ParameterBuffer:
         self.theta[self.free] = narrowed
 
 
-class Parametrised:
-    """What everything with parameters offers; the class that uses it sets `parameters`."""
+class Parametrized:
+    """Base class of everything with parameters; a subclass sets `parameters`."""
 
     parameters: ParameterBuffer
 

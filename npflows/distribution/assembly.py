@@ -17,7 +17,7 @@ from npflows.core.backend import Executable, Pullback, Result, State, select
 from npflows.core.checks import as_names
 from npflows.core.configured import Configured
 from npflows.core.operations import Placed, Program
-from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
+from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized
 from npflows.distribution.conditioning import Conditioning
 from npflows.distribution.preprocessing import Preprocessing
 from npflows.distribution.verification import VerificationReport
@@ -29,7 +29,7 @@ from npflows.support.pixels import Pixels
 from npflows.support.table import Support
 
 
-class Assembly(Parametrised, Configured, abstract=True):
+class Assembly(Parametrized, Configured, abstract=True):
     """The parts of a flow, put together; `TransformedDistribution` makes a density of them.
 
     Parameters
