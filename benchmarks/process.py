@@ -1,4 +1,4 @@
-"""The waiting times of a fresh process: the import, the first result from cached kernels, the first step without a cache."""
+"""The waits of a fresh process: the import, the first result from cached kernels, the first step without a cache."""
 
 from __future__ import annotations
 
