@@ -1,4 +1,4 @@
-"""What the benchmarks share: sizes, flows, a train step, interleaved timing, fresh processes, the machine."""
+"""Parts that benchmarks share: sizes, flows, a train step, interleaved timing, fresh processes, the machine."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def make_glow(size: str = GLOW, dtype: str = "float32") -> npflows.NormalizingFl
     return perturbed(npflows.Glow(*GLOWS[size], dtype=dtype, rng=0))
 
 
-Parametrised = TypeVar("Parametrised", bound=Any)
+Parametrized = TypeVar("Parametrized", bound=Any)
 
 
-def perturbed(thing: Parametrised) -> Parametrised:
+def perturbed(thing: Parametrized) -> Parametrized:
     """A flow or a layer, its parameters moved a little."""
     thing.params = thing.params + 0.01 * np.random.default_rng(1).standard_normal(thing.num_params)
     return thing
@@ -171,7 +171,7 @@ def start_process(function: str, *arguments: object, cache: str | None = None) -
 
 
 def next_line(process: subprocess.Popen[str]) -> str:
-    """What a process prints next."""
+    """The next line that a process prints."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:

@@ -1,10 +1,10 @@
-"""What a fit spends outside compiled code: gathering and shuffling rows, validation, the progress display, Python itself.
+"""The time that a fit spends outside compiled code: gathering and shuffling rows, validation, the progress display, Python.
 
     python benchmarks/fit_overhead.py [--quick]
 
 prints two Markdown tables for a MAF of 5 layers, D=2, 64x64, in batches of 256, on one thread, so that no dispatch to
 others is in it: what share of the fit's time lies outside the compiled calls, and a profile of that part.  All times are
-CPU times of the thread, which neighbours on the machine change little.  What reading the clock costs is measured on calls
+CPU times of the thread, which neighbors on the machine change little.  What reading the clock costs is measured on calls
 that do nothing and subtracted.
 """
 
