@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +19,35 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import numpy as np
-from npflows.transformers.affine import Affine
-from npflows.transformers.rational_quadratic import RationalQuadratic
 
 import npflows
 from benchmarks.peers import contenders, store, tasks
 from benchmarks.peers.layers_file import load_layers
 from benchmarks.peers.scales import PeerAffine, ZukoSpline
+from npflows.backends.cpu.link import KERNELS
+from npflows.core.operations import Made, Mlp, Spline
 from npflows.layers.autoregressive import Autoregressive
 from npflows.layers.coupling import Coupling
 from npflows.layers.layer import Layer
-from npflows.networks.made import MADENetwork
-from npflows.networks.mlp import MLP
+from npflows.transformers.scalar_maps import spline
 
 ROWS, SPREAD = 512, 0.25
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 PAIRS = [*((model, tasks.SMALL) for model in tasks.NUM_LAYERS), (tasks.MAF, tasks.MIDDLE), (tasks.MAF, tasks.LARGE)]
 
 
-class GivenDegrees(MADENetwork):
+@dataclass(frozen=True)
+class GivenDegrees(Made):
     """npflows' masked network for hidden units with the degrees of a peer's, which are sorted as it needs them."""
 
-    def __init__(self, degrees: list[np.ndarray], multiplier: int) -> None:
-        n = len(degrees[0])
-        self.multiplier, self.degrees = multiplier, degrees
-        self.n_features, self._rows = n, np.ones(n, int)
-        widths = [len(d) for d in degrees[1:-1]]
-        MLP.__init__(self, n, widths, n * multiplier, rng=np.random.default_rng(0))
+    given: tuple[tuple[int, ...], ...] = ()
+
+    @cached_property
+    def degrees(self) -> list[np.ndarray]:
+        return [np.array(layer) for layer in self.given]
+
+
+KERNELS[GivenDegrees] = KERNELS[Made]
 
 
 def flow_of(layers: list[dict[str, Any]], dtype: str) -> npflows.NormalizingFlow:
@@ -66,8 +70,9 @@ def _layer(given: dict[str, Any], dtype: str) -> Layer:
             else np.arange(n_out * m)
         )
         weights[-1], biases[-1] = _outputs(weights[-1][rows], biases[-1][rows], given["map"], m)
-        network = MLP(int(mask.sum()), [len(b) for b in biases[:-1]], n_out * m, rng=np.random.default_rng(0))
-        layer: Layer = Coupling(mask, network, scalar_map, dtype)
+        hidden = tuple(len(b) for b in biases[:-1])
+        network = Mlp(hidden, "relu", n_in=int(mask.sum()), n_out=n_out * m)
+        layer: Layer = Coupling(mask, network, scalar_map, dtype, rng=np.random.default_rng(0))
     else:
         order = np.asarray(given["order"])
         weights[-1], biases[-1] = _outputs(weights[-1], biases[-1], given["map"], m)
@@ -75,7 +80,15 @@ def _layer(given: dict[str, Any], dtype: str) -> Layer:
         rows = (order[:, None] * m + np.arange(m)).ravel()
         weights[-1], biases[-1] = weights[-1][rows], biases[-1][rows]
         degrees = _sort_units(weights, biases, m)
-        layer = Autoregressive(order, GivenDegrees(degrees, m), scalar_map, dtype)
+        masked = GivenDegrees.of(
+            len(order),
+            m,
+            tuple(len(layer) for layer in degrees[1:-1]),
+            (1,) * len(order),
+            activation="relu",
+            given=tuple(tuple(layer.tolist()) for layer in degrees),
+        )
+        layer = Autoregressive(order, masked, scalar_map, dtype, rng=np.random.default_rng(0))
     views = layer.parameters.views()
     free = {p.name: p.free_mask() for p in layer.parameters.entries}
     for i, (weight, bias) in enumerate(zip(weights, biases)):
@@ -86,13 +99,13 @@ def _layer(given: dict[str, Any], dtype: str) -> Layer:
     return layer
 
 
-def _map(given: dict[str, Any]) -> Affine | RationalQuadratic:
+def _map(given: dict[str, Any]) -> PeerAffine | Spline:
     if given["kind"] == "affine":
         return PeerAffine(given["scale"], given["offset"], given["least"], given.get("shift_first", False))
     if "soft_clip" in given:
-        return ZukoSpline(given["bins"], given["bound"], given["soft_clip"])
+        return ZukoSpline.of(given["bins"], given["bound"], given["soft_clip"])
     size = given["least_size"]
-    return RationalQuadratic(given["bins"], given["bound"], size, size, given["least_slope"])
+    return spline(given["bins"], given["bound"], size, size, given["least_slope"])
 
 
 def _outputs(weight: np.ndarray, bias: np.ndarray, given: dict[str, Any], m: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,8 +120,8 @@ def _outputs(weight: np.ndarray, bias: np.ndarray, given: dict[str, Any], m: int
         weight[:, :n_sizes] /= given["sizes_over"]
         bias[:, :n_sizes] /= given["sizes_over"]
         if given["slope_shift"] is not None:  # the peer adds so much to raw slopes, npflows what makes zeros the identity
-            own = RationalQuadratic(given["bins"], min_derivative=given["least_slope"]).derivative_shift
-            bias[:, n_sizes:] += given["slope_shift"] - own
+            own = _map(given)
+            bias[:, n_sizes:] += given["slope_shift"] - own.derivative_shift
     return weight.reshape(-1, weight.shape[-1]), bias.ravel()
 
 

@@ -9,7 +9,7 @@ from image_cases import IMAGES, LEVELS, OPTIONS, REAL, bent, blobs, glow, settin
 from scipy.stats import norm
 
 from npflows import ActNormLayer, FlowFileError, Glow, RealNVP
-from npflows.verify import checks, verify
+from npflows.verify import dependence, verify
 
 # sampling
 
@@ -194,7 +194,7 @@ def test_verify_passes_a_flow_of_pixels_and_knows_its_layers(alpha):
 def test_verify_finds_a_network_that_sees_too_far(monkeypatch):
     flow = bent(Glow((4, 4, 2), 2, 1, (5,), dtype="float64", rng=0))
     assert verify(flow, REAL, rng=0).passed
-    monkeypatch.setattr(checks, "near", lambda network, n: np.eye(n, dtype=bool))
+    monkeypatch.setattr(dependence, "near", lambda network, n: np.eye(n, dtype=bool))
     report = verify(flow, REAL, rng=0)
     assert report["dependence: 2 AffineCouplingLayer"].verdict == "FAIL"
     assert "layer 2, 5 of the flow" in report["dependence: 2 AffineCouplingLayer"].note
