@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from npflows.base.base import Base
-from npflows.core.checks import as_dtype, as_int, as_rng, as_shape, as_widths
+from npflows.core.checks import SeedLike, as_dtype, as_int, as_rng, as_shape, as_widths
 from npflows.core.registry import construct
+from npflows.distribution.options import FlowOptions, Supports
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import VerificationReport
 from npflows.files.configuration import ModelConfiguration, configuration_of
@@ -22,6 +23,7 @@ from npflows.inference.mode import mode
 from npflows.inference.unit_cube import from_unit_cube, to_unit_cube
 from npflows.layers.layer import Layer
 from npflows.networks.embedding import Embedding
+from npflows.support.pixels import Pixels
 from npflows.training.fit import fit
 from npflows.training.initialization import initialize
 from npflows.training.variational import fit_variational
@@ -83,6 +85,9 @@ class NormalizingFlow(TransformedDistribution):
         Location and scale that conditions are standardized by.
     """
 
+    _needs_condition: ClassVar[bool] = False
+    """Whether every flow of the class has a condition."""
+
     def __init__(
         self,
         layers: Sequence[Layer],
@@ -90,23 +95,28 @@ class NormalizingFlow(TransformedDistribution):
         *,
         condition_dim: int | None = None,
         embedding_dims: Sequence[int] = (),
-        support: object = None,
+        support: Supports | Pixels | None = None,
         columns: Sequence[str] | None = None,
         input_shape: Sequence[int] | None = None,
-        dtype: object = "float32",
-        rng: object = None,
+        dtype: DTypeLike = "float32",
+        rng: SeedLike = None,
     ) -> None:
         given = list(layers) if isinstance(layers, Sequence) else []
         if not given or not all(isinstance(layer, Layer) for layer in given):
             raise ValueError(f"layers must be a sequence of at least one Layer, got {layers!r}")
-        self.base_distribution, self.embedding_dims = base_distribution, as_widths(embedding_dims, "embedding_dims")
+        self.base_distribution = base_distribution
+        self.embedding_dims: Sequence[int] = as_widths(embedding_dims, "embedding_dims")
         embedding = None
         if self.embedding_dims:
             width = as_int(condition_dim, "condition_dim (with embedding_dims)")
-            embedding = Embedding(width, self.embedding_dims, dtype=as_dtype(dtype), rng=as_rng(rng))
+            options: dict[str, Any] = self._embedding_arguments if isinstance(self, FlowOptions) else {}
+            embedding = Embedding(width, self.embedding_dims, dtype=as_dtype(dtype), rng=as_rng(rng), **options)
         shape = given[0].sample_shape if input_shape is None else as_shape(input_shape, "input_shape")
-        self._assemble(given, shape, base_distribution, as_dtype(dtype), embedding,
-                       support=support, columns=columns)  # fmt: skip
+        super().__init__(given, shape, base_distribution, as_dtype(dtype), embedding, support=support, columns=columns)
+        if self._needs_condition and not self.condition_dim:
+            raise ValueError(
+                f"{type(self).__name__} needs layers with a condition, and none here has condition_dim above 0"
+            )
         if condition_dim not in (None, self.condition_dim):
             raise ValueError(f"condition_dim is {condition_dim!r}, and the layers take {self.condition_dim} values")
 
@@ -136,13 +146,13 @@ class NormalizingFlow(TransformedDistribution):
         save(self, path)
 
     def verify(
-        self, x: ArrayLike, condition: ArrayLike | None = None, rng: object = None, **options: Any
+        self, x: ArrayLike, condition: ArrayLike | None = None, rng: SeedLike = None, **options: Any
     ) -> VerificationReport:
         """A certificate of exactness at rows of x: see `npflows.verify.verify`; it is kept as `verification`, and saved."""
         self.verification = verify(self, x, condition, rng, **options)
         return self.verification
 
-    def reset(self: _Flow, rng: object = None) -> _Flow:
+    def reset(self: _Flow, rng: SeedLike = None) -> _Flow:
         """Start afresh: new first weights, no standardization, no history."""
         self.parameters.theta[:] = construct(type(self), self.arguments, as_rng(rng)).parameters.theta
         self._forget()

@@ -11,14 +11,15 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 from scipy.special import log_softmax
 
 from npflows.base import Base
 from npflows.core.checks import as_choice, as_positive, as_weights
 from npflows.flow import NormalizingFlow
 from npflows.models.table import TABLE_MODELS
-from npflows.training.missing import as_missing, is_nan
+from npflows.support.columns import SupportLike
+from npflows.training.missing import MissingLike, as_missing, is_nan
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, DensityMixin, OutlierMixin
@@ -73,8 +74,8 @@ class _FlowEstimator(BaseEstimator):
     dropout: float = 0.0
     actnorm: bool = False
     base_distribution: str | Base = "normal"
-    support: Sequence | Mapping | None = None
-    dtype: object = "float32"
+    support: SupportLike | None = None
+    dtype: DTypeLike = "float32"
     num_bins: int | None = None
     tail_bound: float | None = None
     conditioner: str | None = None
@@ -83,7 +84,7 @@ class _FlowEstimator(BaseEstimator):
     min_bin_height: float | None = None
     min_derivative: float | None = None
     reverse_ordering: bool | None = None
-    orders: object = None
+    orders: str | Sequence[ArrayLike] | None = None
     scale_activation: str | None = None
     mask_type: str | None = None
     validation_fraction: float = 0.1
@@ -99,7 +100,7 @@ class _FlowEstimator(BaseEstimator):
     patience: int | None = 20
     ema: float | None = None
     on_invalid: str = "raise"
-    missing: object = None
+    missing: MissingLike | None = None
     on_missing: str = "drop"
     progress: bool | str = False
     callbacks: Callable | Iterable[Callable] = ()
@@ -107,18 +108,17 @@ class _FlowEstimator(BaseEstimator):
 
     def _make_flow(self, input_dim: int, condition_dim: int, rng: np.random.Generator) -> NormalizingFlow:
         entry = TABLE_MODELS[as_choice(self.model, "model", list(TABLE_MODELS))]
-        model = entry.model_class
         options = {name: getattr(self, name) for name in COMMON}
         options[entry.depth] = self.num_layers
         specific = {name: getattr(self, name) for name in SPECIFIC if getattr(self, name) is not None}
-        unknown = [name for name in specific if name not in signature(model).parameters]
+        unknown = [name for name in specific if name not in signature(entry.model_class).parameters]
         if unknown:
             raise ValueError(f"model={self.model!r} has no parameter {', '.join(unknown)}: leave it at None")
         if condition_dim:
             options["embedding_dims"] = self.embedding_dims
         names = getattr(self, "feature_names_in_", None)
         columns = None if names is None else list(names)
-        return model(input_dim, condition_dim=condition_dim, columns=columns, rng=rng, **options, **specific)
+        return entry.build(input_dim, condition_dim=condition_dim, columns=columns, rng=rng, **options, **specific)
 
     def _fit_flow(self, rows: np.ndarray, weight: np.ndarray, condition: np.ndarray | None = None) -> None:
         rng = _generator(self.random_state)
@@ -127,7 +127,7 @@ class _FlowEstimator(BaseEstimator):
         self.flow_ = flow.fit(rows, sample_weight=weight, condition=condition, rng=rng, **options)
         self.n_iter_ = len(flow.history.get("epoch", ()))
 
-    def _training_data(self, X: ArrayLike, y: object = "no_validation") -> Any:
+    def _training_data(self, X: ArrayLike, y: ArrayLike = "no_validation") -> Any:
         finite = self._all_finite()
         return validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=finite)
 
@@ -370,7 +370,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         return self.classes_[best]
 
 
-def distinct(table: np.ndarray, sample_weight: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def distinct(table: np.ndarray, sample_weight: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
     """The distinct rows, sorted, and the total weight of each; rows of weight 0 are left out."""
     weight = as_weights(None if sample_weight is None else np.asarray(sample_weight), len(table))
     if weight is None:
@@ -384,5 +384,5 @@ def distinct(table: np.ndarray, sample_weight: ArrayLike) -> tuple[np.ndarray, n
     return rows[np.append(True, ~same)], np.bincount(place, weight[order])
 
 
-def _generator(random_state: object) -> np.random.Generator:
+def _generator(random_state: int | np.random.RandomState | None) -> np.random.Generator:
     return np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from npflows.core.backend import require_training
 from npflows.core.checks import as_choice, as_dtype
@@ -31,7 +32,7 @@ class Warmed(NamedTuple):
     folder: Path | None
 
 
-def warmup(models: Iterable[str] | str | None = None, dtype: object = "float32") -> Warmed:
+def warmup(models: Iterable[str] | str | None = None, dtype: DTypeLike = "float32") -> Warmed:
     """Compile the kernels with which models are fitted, evaluated and sampled, or load them where they are in the cache.
 
     A kernel serves flows of any size.
@@ -59,7 +60,7 @@ def warmup(models: Iterable[str] | str | None = None, dtype: object = "float32")
     real, seconds = as_dtype(dtype).name, {}
     for name, model in chosen.items():
         started = time.perf_counter()
-        _use(model.model_class(**model.small, hidden_dims=(8, 8), condition_dim=1, dtype=real, rng=0), model.for_tables)
+        _use(model.build(**model.small, hidden_dims=(8, 8), condition_dim=1, dtype=real, rng=0), model.for_tables)
         seconds[name] = time.perf_counter() - started
     return Warmed(seconds, None if DISABLED else cache_directory())
 

@@ -1,12 +1,17 @@
-"""What tests of many rooms share: a short fit, runs that end early, equality to the bit, calls that are refused."""
+"""What tests of many folders share: a short fit, runs that end early, equality to the bit, calls that are refused; and what
+results are compared with: the reference backend, SciPy's distributions, differences."""
 
 import copy
 import pickle
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import npflows
+from npflows import Normal, NormalizingFlow, StudentT, Uniform
+from npflows.backends.reference import BACKEND as REFERENCE
+from npflows.core import evaluation
 
 SHORT = {"max_epochs": 4, "batch_size": 64, "rng": 2, "progress": False}
 COPIES = {
@@ -94,3 +99,53 @@ class UntilWorse:
         """The parameters of the best epoch or round."""
         assert self.over, "the run ended before a round was worse than the best"
         return self.passed[np.argmin(self.losses(flow))]
+
+
+class Reference:
+    """A layer or flow as the reference backend computes it; samples are rows (n, input_dim)."""
+
+    def __init__(self, obj):
+        self.obj, self.bijection = obj, None
+        if isinstance(obj, NormalizingFlow):
+            self.bijection = obj.preprocessing.bijection
+
+    def _run(self, program, x, condition, **wanted):
+        executable = REFERENCE.compile(program, self.obj.dtype)
+        return evaluation.transport(executable, self.obj.state(), x, condition, bijection=self.bijection, **wanted)
+
+    def _map(self, x, condition, inverse):
+        is_flow = isinstance(self.obj, NormalizingFlow)
+        program = self.obj.program(with_base=False) if is_flow else self.obj.program()
+        return self._run(program, x, condition, inverse=inverse)[:2]
+
+    def forward(self, x, condition=None):
+        """y (n, d) and log_det (n,), data to latent."""
+        return self._map(x, condition, False)
+
+    def inverse(self, y, condition=None):
+        """x (n, d) and log_det (n,), latent to data."""
+        return self._map(y, condition, True)
+
+    def log_prob(self, x, condition=None):
+        """The log-density (n,) under a flow."""
+        return self._run(self.obj.program(), x, condition, log_prob=True).log_prob
+
+
+def scipy_distribution(base):
+    """SciPy's distribution of the columns of a base."""
+    if isinstance(base, Normal):
+        params = base.named_params()
+        return scipy.stats.norm(params["loc"], np.exp(params["log_scale"]) if base.learnable else params["scale"])
+    if isinstance(base, Uniform):
+        return scipy.stats.uniform(base.low, base.high - base.low)
+    assert isinstance(base, StudentT)
+    return scipy.stats.t(base.degrees_of_freedom)
+
+
+def jacobian(function, x, step=1e-5):
+    """d result[i] / d x[j] (n, i, j) of a function of rows at x (n, d) by central differences, in one call."""
+    n, d = x.shape
+    moves = step * np.eye(d)
+    ends = np.concatenate([x[:, None] + moves, x[:, None] - moves], axis=1).reshape(-1, d)
+    results = np.reshape(function(ends), (n, 2, d, -1))
+    return np.moveaxis(results[:, 0] - results[:, 1], 1, 2) / (2 * step)

@@ -1,11 +1,8 @@
 """Every layer and every model by name; every check of the suite runs on all of them.
 
-An entry is a constructor that takes `dtype` and `rng`.  To have a new layer or model tested, add an entry here, and a
-twin in naive.py where there is a new kind of layer.
+An entry is a constructor that takes `dtype` and `rng`.  To have a new layer or model tested, add an entry here.
 """
 
-import naive_image
-import naive_spline
 import numpy as np
 import pytest
 
@@ -40,8 +37,6 @@ from npflows import (
     support,
 )
 from npflows.layers import ImageLayer
-
-TWINS = (naive_spline, naive_image)  # importing it registers them
 
 LAYERS = {
     "coupling": lambda **o: CouplingLayer([1, 0, 0], (12,), "tanh", activation="tanh", **o),

@@ -15,7 +15,11 @@ from npflows.core.checks import as_choice
 
 __all__ = ["BASES", "Base", "Cylinder", "Normal", "StudentT", "Uniform", "as_base"]
 
-BASES: dict[str, type[Base]] = {"normal": Normal, "uniform": Uniform, "student_t": StudentT}
+BASES: dict[str, type[Normal] | type[Uniform] | type[StudentT]] = {
+    "normal": Normal,
+    "uniform": Uniform,
+    "student_t": StudentT,
+}
 """The bases that `base_distribution` may name."""
 
 

@@ -1,4 +1,4 @@
-"""What a base distribution is: a density on the latent side that factorises over the columns."""
+"""Base distributions: densities on the latent side that factorize over the columns."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import evaluation
 from npflows.core.backend import Executable, State, select
-from npflows.core.checks import as_dtype, as_int, as_positive, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_dtype, as_int, as_positive, as_rng, as_rows
 from npflows.core.configured import Configured
 from npflows.core.operations import Custom, Operation, Placed, Program
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
 
 
 class Base(Parametrised, Configured, abstract=True):
-    """A distribution of independent columns, each located around a centre.
+    """A distribution of independent columns, each located around a center.
 
     To make one of your own, subclass it, hand its parameters to the constructor, set `kernels` to two functions decorated
     with `npflows.extend.kernel`, of the kinds "base" and "base_vjp" (see `npflows.extend`), and
@@ -35,13 +36,13 @@ class Base(Parametrised, Configured, abstract=True):
     kernels: Sequence[Callable]
     """Of a distribution of your own: log_prob and log_prob_vjp."""
 
-    def __init__(self, dim: int, parameters: list[Parameter], *, dtype: object = "float32") -> None:
+    def __init__(self, dim: int, parameters: list[Parameter], *, dtype: DTypeLike = "float32") -> None:
         self.dim = as_int(dim, "dim")
         self.parameters = ParameterBuffer(parameters, as_dtype(dtype))
         self._executable: Executable | None = None
 
     def operation(self) -> Operation:
-        """What the distribution computes, for backends."""
+        """The description of the distribution that backends run."""
         return Custom(type(self).__name__, self.dim, tuple(self.kernels), lambda link: self.spec(), self.theta_size)
 
     def spec(self) -> list[int]:
@@ -49,44 +50,44 @@ class Base(Parametrised, Configured, abstract=True):
         return []
 
     @property
-    def center(self) -> np.ndarray:
-        """What temperature 0 would draw (dim,)."""
+    def center(self) -> NDArray[np.float64]:
+        """The point (dim,) that temperature 0 would draw."""
         return np.zeros(self.dim)
 
     @property
-    def tempered(self) -> np.ndarray:
-        """Which columns (dim,) a temperature draws towards the centre; a circle has none."""
+    def tempered(self) -> NDArray[np.bool_]:
+        """Which columns (dim,) a temperature draws toward the center; a circle has none."""
         return np.ones(self.dim, bool)
 
     @property
-    def support(self) -> tuple[np.ndarray, np.ndarray] | None:
+    def support(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Bounds (low, high) of each column outside which the density is zero; None for the whole line."""
         return None
 
-    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """n samples (n, dim) as float64."""
         raise NotImplementedError
 
-    def cdf(self, z: object) -> np.ndarray:
+    def cdf(self, z: ArrayLike) -> NDArray[np.float64]:
         """Cumulative distribution of each column (n, dim), between 0 and 1, at z (n, dim)."""
         raise NotImplementedError(
             f"{type(self).__name__} has no cdf(z); a base distribution of your own needs one for this"
         )
 
-    def ppf(self, u: object) -> np.ndarray:
+    def ppf(self, u: ArrayLike) -> NDArray[np.float64]:
         """The inverse of `cdf`, column by column: z (n, dim) for u (n, dim) between 0 and 1; NaN outside."""
         raise NotImplementedError(
             f"{type(self).__name__} has no ppf(u); a base distribution of your own needs one for this"
         )
 
-    def sample(self, n_samples: int, rng: object = None, temperature: float = 1.0) -> np.ndarray:
-        """Samples (n_samples, dim), their distances from the centre multiplied by `temperature`."""
+    def sample(self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0) -> NDArray[np.float64]:
+        """Samples (n_samples, dim), their distances from the center multiplied by `temperature`."""
         n = as_int(n_samples, "n_samples", 0)
         z = self.draw(n, as_rng(rng))
         temperature = as_positive(temperature, "temperature")
         return z if temperature == 1 else np.where(self.tempered, self.center + temperature * (z - self.center), z)
 
-    def log_prob(self, z: object, temperature: float = 1.0) -> np.ndarray:
+    def log_prob(self, z: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
         """Log-density (n,) of z (n, dim), of the distribution that `sample` at this temperature draws from."""
         rows, single = as_rows(z, (self.dim,), "z")
         temperature = as_positive(temperature, "temperature")
@@ -100,14 +101,16 @@ class Base(Parametrised, Configured, abstract=True):
         values = result.log_prob - int(self.tempered.sum()) * math.log(temperature)
         return values[0] if single else values
 
-    def _by_column(self, function: Callable[[np.ndarray], np.ndarray], values: object, name: str) -> np.ndarray:
+    def _by_column(
+        self, function: Callable[[NDArray[np.float64]], NDArray[np.float64]], values: ArrayLike, name: str
+    ) -> NDArray[np.float64]:
         """A function of each value, in float64, of rows or of one without its axis."""
         rows, single = as_rows(values, (self.dim,), name)
         with np.errstate(all="ignore"):
             result = function(rows.astype(np.float64))
         return result[0] if single else result
 
-    def _columns(self, value: object, name: str) -> np.ndarray:
+    def _columns(self, value: ArrayLike, name: str) -> NDArray[np.float64]:
         """One number for all columns, or one for each."""
         array = np.asarray(value, np.float64)
         if array.shape not in ((), (self.dim,)) or not np.isfinite(array).all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base.base import Base
 from npflows.core import operations
@@ -24,7 +25,7 @@ class Cylinder(Base):
     dtype : {"float32", "float64"}
     """
 
-    def __init__(self, dim: int, periodic: object, bound: float, *, dtype: object = "float32") -> None:
+    def __init__(self, dim: int, periodic: ArrayLike, bound: float, *, dtype: DTypeLike = "float32") -> None:
         self.dim, self.bound = as_int(dim, "dim"), as_positive(bound, "bound")
         self.periodic = np.asarray(periodic, bool)
         if self.periodic.shape != (self.dim,):
@@ -35,21 +36,21 @@ class Cylinder(Base):
         return operations.Cylinder(tuple(self.periodic.tolist()))
 
     @property
-    def tempered(self) -> np.ndarray:
+    def tempered(self) -> NDArray[np.bool_]:
         return ~self.periodic
 
-    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         z = rng.standard_normal((n, self.dim))
         z[:, self.periodic] = rng.uniform(-self.bound, self.bound, (n, int(self.periodic.sum())))
         return z
 
-    def cdf(self, z: object) -> np.ndarray:
+    def cdf(self, z: ArrayLike) -> NDArray[np.float64]:
         ndtr = scipy_function("ndtr")
 
         on_circle = lambda z: np.clip((z + self.bound) / (2 * self.bound), 0.0, 1.0)  # noqa: E731
         return self._by_column(lambda z: np.where(self.periodic, on_circle(z), ndtr(z)), z, "z")
 
-    def ppf(self, u: object) -> np.ndarray:
+    def ppf(self, u: ArrayLike) -> NDArray[np.float64]:
         ndtri = scipy_function("ndtri")
 
         return self._by_column(lambda u: np.where(self.periodic, self.bound * (2 * u - 1), ndtri(u)), u, "u")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base.base import Base
 from npflows.core import operations
@@ -30,11 +31,11 @@ class Normal(Base):
     def __init__(
         self,
         dim: int,
-        loc: object = 0.0,
-        scale: object = 1.0,
+        loc: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
         *,
         learnable: bool = False,
-        dtype: object = "float32",
+        dtype: DTypeLike = "float32",
     ) -> None:
         self.dim, self.learnable = as_int(dim, "dim"), bool(learnable)
         self.loc, self.scale = self._columns(loc, "loc"), self._columns(scale, "scale")
@@ -51,25 +52,25 @@ class Normal(Base):
         return not self.learnable and bool((self.loc == 0).all() and (self.scale == 1).all())
 
     @property
-    def center(self) -> np.ndarray:
+    def center(self) -> NDArray[np.float64]:
         return self.parameters.views()["loc"].astype(np.float64)
 
     @property
-    def _scale(self) -> np.ndarray:
+    def _scale(self) -> NDArray[np.float64]:
         views = self.parameters.views()
         return np.exp(views["log_scale"].astype(np.float64)) if self.learnable else views["scale"].astype(np.float64)
 
-    def cdf(self, z: object) -> np.ndarray:
+    def cdf(self, z: ArrayLike) -> NDArray[np.float64]:
         ndtr = scipy_function("ndtr")
 
         return self._by_column(lambda z: ndtr((z - self.center) / self._scale), z, "z")
 
-    def ppf(self, u: object) -> np.ndarray:
+    def ppf(self, u: ArrayLike) -> NDArray[np.float64]:
         ndtri = scipy_function("ndtri")
 
         return self._by_column(lambda u: self.center + self._scale * ndtri(u), u, "u")
 
-    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         z = rng.standard_normal((n, self.dim))
         if not self._is_standard:
             z = self.center + z * self._scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base.base import Base
 from npflows.core import operations
@@ -13,19 +14,19 @@ from npflows.core.parameters import Parameter
 from npflows.core.special import scipy_function
 
 FARTHEST = 1e150
-"""Where quantiles end: the square of what lies beyond is out of range."""
+"""The largest quantile: the square of a larger one is out of range."""
 SMALLEST, LARGEST = math.log(0.1), math.log(1e6)
 """Bounds of the logarithm of the degrees of freedom: heavier tails have no use, lighter ones are normal."""
 
 
-def density(v: np.ndarray, t: np.ndarray) -> np.ndarray:
+def density(v: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
     gammaln = scipy_function("gammaln")
 
     constant = gammaln(0.5 * (v + 1)) - gammaln(0.5 * v) - 0.5 * np.log(math.pi * v)
     return np.exp(constant - 0.5 * (v + 1) * np.log1p(t * t / v))
 
 
-def lower_half(v: np.ndarray, t: np.ndarray) -> np.ndarray:
+def lower_half(v: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cumulative distribution at t <= 0; near 0 the distance from 1/2 is computed by itself, which stdtr does not."""
     betainc, stdtr = scipy_function("betainc"), scipy_function("stdtr")
 
@@ -33,7 +34,7 @@ def lower_half(v: np.ndarray, t: np.ndarray) -> np.ndarray:
     return np.where(t > -1, near, stdtr(v, t))
 
 
-def lower_quantile(v: np.ndarray, p: np.ndarray) -> np.ndarray:
+def lower_quantile(v: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.float64]:
     """The t <= 0 with `lower_half(v, t)` = p <= 1/2.
 
     In the utmost tail, where SciPy's has no right digit, by p ~ constant |t|^-v; else SciPy's, which has 8 digits in some
@@ -57,14 +58,14 @@ class StudentT(Base):
     dim : int
         Number of columns.
     df : float or array_like (dim,)
-        Degrees of freedom of each column, between 0.1 and 1e6: where they start, if they are learnt.
+        Degrees of freedom of each column, between 0.1 and 1e6: where they start, if they are learned.
     learnable : bool
         Whether the degrees of freedom are parameters; what is stored is their logarithm.
     dtype : {"float32", "float64"}
     """
 
     def __init__(
-        self, dim: int, df: object = 5.0, *, learnable: bool = True, dtype: object = "float32"
+        self, dim: int, df: ArrayLike = 5.0, *, learnable: bool = True, dtype: DTypeLike = "float32"
     ) -> None:  # fmt: skip
         self.dim = as_int(dim, "dim")
         self.df, self.learnable = self._columns(df, "df"), bool(learnable)
@@ -76,27 +77,27 @@ class StudentT(Base):
         return operations.StudentT(self.dim)
 
     @property
-    def degrees_of_freedom(self) -> np.ndarray:
-        """What they are now (dim,)."""
+    def degrees_of_freedom(self) -> NDArray[np.float64]:
+        """The present degrees of freedom (dim,)."""
         return np.exp(np.clip(self.parameters.views()["log_df"].astype(np.float64), SMALLEST, LARGEST))
 
     def __repr__(self) -> str:
         fixed = "" if self.learnable else ", learnable=False"
         return f"StudentT(dim={self.dim}, df={self.degrees_of_freedom.round(4).tolist()}{fixed})"
 
-    def cdf(self, z: object) -> np.ndarray:
-        def of(z: np.ndarray) -> np.ndarray:
+    def cdf(self, z: ArrayLike) -> NDArray[np.float64]:
+        def of(z: NDArray[np.float64]) -> NDArray[np.float64]:
             lower = lower_half(self.degrees_of_freedom, -np.abs(z))
             return np.where(z > 0, 1 - lower, lower)
 
         return self._by_column(of, z, "z")
 
-    def ppf(self, u: object) -> np.ndarray:
-        def of(u: np.ndarray) -> np.ndarray:
+    def ppf(self, u: ArrayLike) -> NDArray[np.float64]:
+        def of(u: NDArray[np.float64]) -> NDArray[np.float64]:
             t = lower_quantile(self.degrees_of_freedom, np.where((u >= 0) & (u <= 1), np.minimum(u, 1 - u), np.nan))
             return np.where(u > 0.5, -t, t)
 
         return self._by_column(of, u, "u")
 
-    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         return rng.standard_t(self.degrees_of_freedom, (n, self.dim))

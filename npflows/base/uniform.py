@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base.base import Base
 from npflows.core import operations
@@ -22,7 +23,7 @@ class Uniform(Base):
     dtype : {"float32", "float64"}
     """
 
-    def __init__(self, dim: int, low: object = 0.0, high: object = 1.0, *, dtype: object = "float32") -> None:
+    def __init__(self, dim: int, low: ArrayLike = 0.0, high: ArrayLike = 1.0, *, dtype: DTypeLike = "float32") -> None:
         self.dim = as_int(dim, "dim")
         self.low, self.high = self._columns(low, "low"), self._columns(high, "high")
         if (self.low >= self.high).any():
@@ -33,24 +34,24 @@ class Uniform(Base):
         return operations.Uniform(self.dim)
 
     @property
-    def support(self) -> tuple[np.ndarray, np.ndarray]:
+    def support(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         views = self.parameters.views()
         return views["low"].astype(np.float64), views["high"].astype(np.float64)
 
     @property
-    def center(self) -> np.ndarray:
+    def center(self) -> NDArray[np.float64]:
         low, high = self.support
         return 0.5 * (low + high)
 
-    def cdf(self, z: object) -> np.ndarray:
+    def cdf(self, z: ArrayLike) -> NDArray[np.float64]:
         low, high = self.support
         return self._by_column(lambda z: np.clip((z - low) / (high - low), 0.0, 1.0), z, "z")
 
-    def ppf(self, u: object) -> np.ndarray:
+    def ppf(self, u: ArrayLike) -> NDArray[np.float64]:
         low, high = self.support
         return self._by_column(
             lambda u: np.where((u >= 0) & (u <= 1), np.minimum(low + u * (high - low), high), np.nan), u, "u"
         )
 
-    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         return rng.uniform(*self.support, (n, self.dim))

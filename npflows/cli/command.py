@@ -63,7 +63,7 @@ def _plain_warnings() -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)
         show = warnings.showwarning
 
-        def show_plainly(message: Any, category: type, *where: Any, **more: Any) -> None:
+        def show_plainly(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
             if issubclass(category, UserWarning):
                 print(f"npflows: warning: {message}", file=sys.stderr)
             else:

@@ -35,7 +35,7 @@ def fit(a: argparse.Namespace) -> int:
         warnings.warn(f"dropped {n_bad} of {n} rows whose weight is missing or infinite", UserWarning, stacklevel=1)
     columns = {} if a.support is None else read_support(a.support, table.columns, d)
     weights = None if a.weights is None else checked_weights(a.table, a.weights, table.beside[:, -1])
-    flow = TABLE_MODELS[a.model].model_class(
+    flow = TABLE_MODELS[a.model].build(
         d,
         hidden_dims=a.hidden,
         activation=a.activation,

@@ -245,7 +245,7 @@ def read_support(path: str, names: Sequence[str] | None, n: int) -> dict[int, Co
 
 
 def _column(where: str, value: Any) -> Column:
-    arguments = {"kind": value} if isinstance(value, str) else value
+    arguments: dict[str, Any] = {"kind": value} if isinstance(value, str) else value
     kind = arguments.get("kind") if isinstance(arguments, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise TableError(f"{where}: the kind must be one of {', '.join(KINDS)}, got {json.dumps(value)}")

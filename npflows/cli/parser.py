@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
                               '"high": 360}}; kinds: real, positive (lower), interval, periodic, integer (low, high)',
                          )  # fmt: skip
 
-    def option(name: str, help: str, default: object, **more: Any) -> None:
+    def option(name: str, help: str, default: Any, **more: Any) -> None:
         fitting.add_argument(name, help=f"{help} (default: %(default)s)", default=default, **more)
 
     option("--model", "kind of flow", "maf", choices=list(TABLE_MODELS))

@@ -213,8 +213,7 @@ def require_training() -> None:
     """
     if not select().can_train:
         raise NotImplementedError(
-            "a flow can't be fitted where NumPy alone evaluates it: pip install numba scipy, and leave NPFLOWS_BACKEND "
-            "unset"
+            "flows can't be fitted where NumPy alone runs them: pip install numba scipy, and leave NPFLOWS_BACKEND unset"
         )
 
 

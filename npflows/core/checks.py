@@ -6,12 +6,14 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+SeedLike = int | np.integer | np.random.Generator | None
+"""A seed, a generator, or None for a new one: the type of every `rng`."""
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -70,7 +72,7 @@ def as_dtype(value: Any) -> np.dtype:
     return dtype
 
 
-def as_rng(rng: object) -> np.random.Generator:
+def as_rng(rng: SeedLike) -> np.random.Generator:
     """A generator from an int, a Generator or None, and nothing else."""
     if isinstance(rng, np.random.Generator):
         return rng
@@ -79,7 +81,7 @@ def as_rng(rng: object) -> np.random.Generator:
     raise TypeError(f"rng must be a non-negative int, a numpy.random.Generator or None, got {rng!r}")
 
 
-def as_order(order: object, n: int, name: str = "order") -> np.ndarray:
+def as_order(order: ArrayLike, n: int, name: str = "order") -> np.ndarray:
     """A permutation of 0..n-1."""
     values = np.asarray(order)
     if values.shape != (n,) or not np.array_equal(np.sort(values), np.arange(n)):
@@ -87,14 +89,14 @@ def as_order(order: object, n: int, name: str = "order") -> np.ndarray:
     return values.astype(np.int64)
 
 
-def given_order(order: object, n: int, named: dict[str, Callable[[], np.ndarray]]) -> np.ndarray:
+def given_order(order: ArrayLike, n: int, named: dict[str, Callable[[], np.ndarray]]) -> np.ndarray:
     """A permutation of 0..n-1, given or by name."""
     if isinstance(order, str):
         return named[as_choice(order, "order", list(named))]().astype(np.int64)
     return as_order(order, n)
 
 
-def as_mask(mask: object) -> np.ndarray:
+def as_mask(mask: ArrayLike) -> np.ndarray:
     """A mask of zeros and ones with at least one of each, flat."""
     values = np.asarray(mask).ravel()
     if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
@@ -148,9 +150,9 @@ def as_rows(values: ArrayLike, shape: tuple[int, ...], name: str) -> tuple[np.nd
     raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{hint}")
 
 
-def as_names(names: object, n: int, name: str, owner: str) -> list[str] | None:
+def as_names(names: Iterable[Any] | None, n: int, name: str, owner: str) -> list[str] | None:
     """n names, or None for none."""
-    given = None if names is None else [str(v) for v in names]  # type: ignore[attr-defined]
+    given = None if names is None else [str(v) for v in names]
     if given is not None and len(given) != n:
         wanted = f"{n} names, one for each value of {owner}" if n else "None"
         raise ValueError(f"{name} must be {wanted}, got {given!r}")

@@ -24,7 +24,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def column_number(
-    key: object,
+    key: int | str,
     n: int,
     names: Sequence[str] | None = None,
     *,
@@ -65,7 +65,7 @@ def column_number(
     if isinstance(key, str) and known is not None and key in known:
         return known.index(key)
     is_numeral = numerals and isinstance(key, str) and key.isdecimal()
-    number = int(key) if is_numeral else key  # type: ignore[call-overload]
+    number = int(key) if is_numeral else key
     if isinstance(number, (int, np.integer)) and not isinstance(number, bool) and (-n if from_end else 0) <= number < n:
         return int(number) % n
     if known is not None and isinstance(key, str) and not is_numeral:

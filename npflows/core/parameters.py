@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class ParameterBuffer:
         """The free entries of `flat` (by default of `theta`) as float64."""
         return (self.theta if flat is None else flat)[self.free].astype(np.float64)
 
-    def unpack(self, packed: object, what: str) -> None:
+    def unpack(self, packed: ArrayLike, what: str) -> None:
         """Set the free entries, after checking them."""
         values = np.asarray(packed, np.float64)
         if values.shape != (self.num_free,):
@@ -146,7 +147,7 @@ class Parametrised:
         return self.parameters.pack()
 
     @params.setter
-    def params(self, values: object) -> None:
+    def params(self, values: ArrayLike) -> None:
         self.parameters.unpack(values, type(self).__name__)
 
     @property

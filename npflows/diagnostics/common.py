@@ -16,7 +16,7 @@ VALUES = 4_000_000
 def rows_of(
     flow: TransformedDistribution,
     x: ArrayLike,
-    condition: ArrayLike,
+    condition: ArrayLike | None,
     name: str = "x",
     least: int = 2,
     condition_name: str = "condition",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_int, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_int, as_rng, as_rows
 from npflows.diagnostics.common import pieces, rows_of, samples_of_each
 from npflows.diagnostics.latent import ks_uniform
 from npflows.distribution.transformed import TransformedDistribution
@@ -56,7 +56,7 @@ def sbc_ranks(
     x: ArrayLike,
     condition: ArrayLike | None = None,
     n_samples: int = 255,
-    rng: object = None,
+    rng: SeedLike = None,
     *,
     bins: int | None = None,
 ) -> SBC:
@@ -142,9 +142,9 @@ def tarp_coverage(
     x: ArrayLike,
     condition: ArrayLike | None = None,
     n_samples: int = 200,
-    rng: object = None,
+    rng: SeedLike = None,
     *,
-    references: object = "condition",
+    references: str | ArrayLike = "condition",
     n_levels: int = 51,
     n_bootstrap: int = 100,
 ) -> Tarp:
@@ -201,7 +201,7 @@ def _curve(content: np.ndarray, level: np.ndarray) -> np.ndarray:
 
 
 def _references(
-    references: object,
+    references: str | ArrayLike,
     x: np.ndarray,
     condition: np.ndarray | None,
     scale: np.ndarray,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -133,7 +132,7 @@ class Coverage:
 def coverage(
     flow: TransformedDistribution,
     x: ArrayLike,
-    levels: Sequence[float] = (0.5, 0.68, 0.9, 0.95),
+    levels: ArrayLike = (0.5, 0.68, 0.9, 0.95),
     condition: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> Coverage:

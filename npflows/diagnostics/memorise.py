@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_int, as_rng
+from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.diagnostics.common import rows_of
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -51,14 +52,14 @@ class Memorisation:
 
 def memorisation(
     flow: TransformedDistribution,
-    train: object,
-    held_out: object,
+    train: ArrayLike,
+    held_out: ArrayLike,
     *,
-    train_condition: object = None,
-    held_out_condition: object = None,
+    train_condition: ArrayLike | None = None,
+    held_out_condition: ArrayLike | None = None,
     n_samples: int = 5000,
     max_rows: int = 20_000,
-    rng: object = None,
+    rng: SeedLike = None,
 ) -> Memorisation:
     """Compare the training rows with held-out rows, by their log-likelihood and by how near the samples come to them.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_int, as_rng, as_weights
+from npflows.core.checks import SeedLike, as_int, as_rng, as_weights
 from npflows.diagnostics.common import effective_size, rows_of
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -52,7 +52,7 @@ def two_sample_test(
     flow: TransformedDistribution,
     x: ArrayLike,
     condition: ArrayLike | None = None,
-    rng: object = None,
+    rng: SeedLike = None,
     *,
     sample_weight: ArrayLike | None = None,
     classifier: Any = None,

@@ -19,6 +19,7 @@ from npflows.core.configured import Configured
 from npflows.core.operations import Placed, Program
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
 from npflows.distribution.conditioning import Conditioning
+from npflows.distribution.options import Supports
 from npflows.distribution.preprocessing import Preprocessing
 from npflows.distribution.verification import VerificationReport
 from npflows.layers.layer import Layer
@@ -31,6 +32,18 @@ from npflows.support.table import Support
 
 class Assembly(Parametrised, Configured, abstract=True):
     """The parts of a flow, put together; `TransformedDistribution` makes a density of them.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The flow takes copies, which work on one parameter buffer.
+    shape : tuple of int
+        The shape of a sample.
+    base : str or Base
+    dtype : numpy.dtype
+    embedding : Embedding, optional
+    support, columns
+        As `NormalizingFlow` takes them; the support may also be `Pixels`, for images of whole numbers.
 
     Attributes
     ----------
@@ -53,7 +66,7 @@ class Assembly(Parametrised, Configured, abstract=True):
     parameter_aliases: ClassVar[dict[str, str]] = {}
     """Names that a configuration may use for parameters, and the names that the constructor has for them."""
 
-    def _assemble(
+    def __init__(
         self,
         layers: Sequence[Layer],
         shape: tuple[int, ...],
@@ -61,25 +74,9 @@ class Assembly(Parametrised, Configured, abstract=True):
         dtype: np.dtype,
         embedding: Embedding | None = None,
         *,
-        support: object = None,
+        support: Supports | Pixels | None = None,
         columns: Sequence[str] | None = None,
-        pixels: Pixels | None = None,
     ) -> None:
-        """Put copies of the layers on one parameter buffer.
-
-        Parameters
-        ----------
-        layers : sequence of Layer
-        shape : tuple of int
-            Of a sample.
-        base : str or Base
-        dtype : numpy.dtype
-        embedding : Embedding, optional
-        support, columns
-            As `NormalizingFlow` takes them.
-        pixels : Pixels, optional
-            Instead of a support, for images of whole numbers.
-        """
         dim = math.prod(shape)
         self.flow_layers = _chained(layers, shape, dtype)
         width = _condition_width(self.flow_layers, embedding)
@@ -87,10 +84,13 @@ class Assembly(Parametrised, Configured, abstract=True):
         self.condition_dim = width if embedding is None else embedding.condition_dim
         self.conditioning = Conditioning(self.condition_dim, embedding)
         names = as_names(columns, dim, "columns", "a sample")
-        self.support: list[Column] | None = as_columns(support, dim, names)
-        bijection, self.base = _with_circles(self.flow_layers, self.support, base, dim, dtype)
-        if pixels is not None:
-            bijection, self.support = pixels, list(pixels.columns)
+        bijection: Support | None
+        if isinstance(support, Pixels):
+            self.support: list[Column] | None = list(support.columns)
+            bijection, self.base = support, as_base(base, dim, dtype)
+        else:
+            self.support = as_columns(support, dim, names)
+            bijection, self.base = _with_circles(self.flow_layers, self.support, base, dim, dtype)
         self.preprocessing = Preprocessing(self.standardize, bijection, names)
         self.parameters = ParameterBuffer(
             (

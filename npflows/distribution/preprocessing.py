@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from npflows.core.checks import as_int, as_names, as_rng
+from npflows.core.checks import SeedLike, as_int, as_names, as_rng
 from npflows.core.evaluation import Unconstrained
 from npflows.layers.standardize import Standardize
 from npflows.support.pixels import Pixels
@@ -107,7 +107,7 @@ class Preprocessing:
         """Rows with whole numbers at random places of their cells, each for itself."""
         return self.bijection.scatter(x, rng) if self.has_integers else x  # type: ignore[union-attr]
 
-    def cells(self, x: np.ndarray, draws: int, rng: object) -> Iterable[np.ndarray]:
+    def cells(self, x: np.ndarray, draws: int, rng: SeedLike) -> Iterable[np.ndarray]:
         """The rows; with whole numbers, as many copies as `draws` with these at random places of their cells, the same
         for all rows."""
         if not self.has_integers:

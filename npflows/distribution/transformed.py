@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.backend import Cotangents
-from npflows.core.checks import as_condition, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
+from npflows.core.checks import SeedLike, as_condition, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
 from npflows.core.statistics import log_mean_exp
 from npflows.distribution.assembly import Assembly
 
@@ -75,7 +75,9 @@ class TransformedDistribution(Assembly, abstract=True):
         """Gradients of a scalar L through `inverse` at z, from dL/dx (n, d) and dL/dlog_det (n,)."""
         return self._pull(z, dx, dlog_det, condition, True)
 
-    def _pull(self, x: ArrayLike, dy: ArrayLike, dlog_det: ArrayLike, condition: ArrayLike, inverse: bool) -> Cotangents:
+    def _pull(
+        self, x: ArrayLike, dy: ArrayLike, dlog_det: ArrayLike, condition: ArrayLike | None, inverse: bool
+    ) -> Cotangents:
         rows, context, single = self._inputs(x, condition, "z" if inverse else "x")
         cotangents, _ = as_rows(dy, self.input_shape, "dx" if inverse else "dz")
         if len(cotangents) != len(rows):
@@ -93,7 +95,7 @@ class TransformedDistribution(Assembly, abstract=True):
                           result.dcondition if self.condition_dim else None)  # fmt: skip
 
     def log_prob(
-        self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: object = 0
+        self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: SeedLike = 0
     ) -> np.ndarray:  # fmt: skip
         """Log-density of x, in the units of x.
 
@@ -125,7 +127,7 @@ class TransformedDistribution(Assembly, abstract=True):
         return log_prob[0] if single else log_prob
 
     def log_prob_and_grad(
-        self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: object = 0
+        self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: SeedLike = 0
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Log-density (n,) of x and its gradient with respect to x (n, input_dim), in the units of x; see `log_prob`.
 
@@ -169,7 +171,9 @@ class TransformedDistribution(Assembly, abstract=True):
         used = weights > 0
         return float(-(weights[used] * result.log_prob[used]).sum()), result.gradient[self.parameters.free]
 
-    def bits_per_dim(self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: object = 0) -> float:
+    def bits_per_dim(
+        self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: SeedLike = 0
+    ) -> float:
         """Mean negative log-likelihood of x in bits, for each of the `input_dim` values; see `log_prob`."""
         log_prob = np.atleast_1d(self.log_prob(x, condition, draws=draws, rng=rng))
         if not log_prob.size:
@@ -177,7 +181,7 @@ class TransformedDistribution(Assembly, abstract=True):
         return float(-log_prob.mean() / (self.latent_dim * math.log(2)))
 
     def sample(
-        self, n_samples: int, rng: object = None, temperature: float = 1.0, *, condition: ArrayLike | None = None
+        self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0, *, condition: ArrayLike | None = None
     ) -> np.ndarray:  # fmt: skip
         """Draw samples.
 
@@ -204,7 +208,7 @@ class TransformedDistribution(Assembly, abstract=True):
     generate = sample
 
     def sample_each(
-        self, n_samples: int, condition: ArrayLike, rng: object = None, temperature: float = 1.0
+        self, n_samples: int, condition: ArrayLike, rng: SeedLike = None, temperature: float = 1.0
     ) -> np.ndarray:  # fmt: skip
         """Draw `n_samples` for each of m conditions (m, condition_dim): an array (m, n_samples, input_dim)."""
         n, generator = as_int(n_samples, "n_samples", 0), as_rng(rng)
@@ -223,7 +227,7 @@ class TransformedDistribution(Assembly, abstract=True):
         return result
 
     def sample_and_log_prob(
-        self, n_samples: int, rng: object = None, temperature: float = 1.0, *, condition: ArrayLike | None = None
+        self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0, *, condition: ArrayLike | None = None
     ) -> SampleAndLogProb:
         """Draw samples with the log-density of what was drawn, temperature included; see `sample` and `log_prob`."""
         n = as_int(n_samples, "n_samples", 0)
@@ -269,13 +273,15 @@ class TransformedDistribution(Assembly, abstract=True):
         lines += [f"  {i}  {layer!r}" for i, layer in enumerate(self.flow_layers) if i]
         return "\n".join([*lines, f"  base  {self.base!r}"])
 
-    def _given(self, x: ArrayLike, condition: ArrayLike) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    def _given(self, x: ArrayLike, condition: ArrayLike | None) -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows as they are, their condition, and whether there is one row without its axis."""
         rows, single = as_rows(x, self.input_shape, "x")
         self.preprocessing.check(rows, "x")
         return rows, as_condition(condition, len(rows), self.condition_dim), single
 
-    def _inputs(self, x: ArrayLike, condition: ArrayLike, name: str = "x") -> tuple[np.ndarray, np.ndarray | None, bool]:
+    def _inputs(
+        self, x: ArrayLike, condition: ArrayLike | None, name: str = "x"
+    ) -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows, whole numbers in the middle of their cells, with their condition, and whether there is a single one."""
         if name == "x":
             rows, context, single = self._given(x, condition)

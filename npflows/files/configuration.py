@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from npflows.base import BASES
-from npflows.core.checks import as_choice, as_rng, as_shape
+from npflows.core.checks import SeedLike, as_choice, as_rng, as_shape
 from npflows.core.columns import did_you_mean
 from npflows.core.registry import construct, known_classes
 from npflows.distribution.transformed import TransformedDistribution
@@ -78,7 +78,7 @@ class ModelConfiguration:
         return cls.from_dict(values)
 
 
-def create(config: ModelConfiguration | Mapping[str, Any], rng: object = None, classes: Iterable[type] = ()) -> Any:
+def create(config: ModelConfiguration | Mapping[str, Any], rng: SeedLike = None, classes: Iterable[type] = ()) -> Any:
     """Build a model.
 
     Parameters

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from npflows._version import __version__
 from npflows.core.atomic import atomic_write
@@ -27,8 +28,9 @@ class FlowFileError(ValueError):
 
 def save(flow: TransformedDistribution, path: str | os.PathLike[str]) -> None:
     """Write a flow to `path`; see `NormalizingFlow.save`."""
+    arrays: dict[str, Any] = pack(flow)
     with atomic_write(path) as file:
-        np.savez(file, **pack(flow))
+        np.savez(file, **arrays)
 
 
 def pack(flow: TransformedDistribution) -> dict[str, np.ndarray]:
@@ -71,7 +73,7 @@ class _NoDraws(np.random.Generator):
         return np.zeros(size)
 
 
-def load(path: str | os.PathLike[str], *, dtype: object = None, classes: Iterable[type] = ()) -> Any:
+def load(path: str | os.PathLike[str], *, dtype: DTypeLike | None = None, classes: Iterable[type] = ()) -> Any:
     """Read a flow that `save` wrote.
 
     Parameters
@@ -97,7 +99,7 @@ def load(path: str | os.PathLike[str], *, dtype: object = None, classes: Iterabl
     return unpack(read_arrays(path), os.fspath(path), dtype, classes)
 
 
-def unpack(arrays: dict[str, np.ndarray], where: str, dtype: object = None, classes: Iterable[type] = ()) -> Any:
+def unpack(arrays: dict[str, np.ndarray], where: str, dtype: DTypeLike | None = None, classes: Iterable[type] = ()) -> Any:
     """The flow that `pack` made arrays of."""
     missing = {"about", "theta", "standardize"} - set(arrays)
     if missing:

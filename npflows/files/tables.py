@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import os
 import tempfile
@@ -11,6 +10,7 @@ import zipfile
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -323,7 +323,7 @@ _TEXT, _PARQUET = _Format("text", _read_text, _write_text), _Format("parquet", _
 _FORMATS = {
     ".csv": _TEXT,
     ".txt": _TEXT,
-    ".tsv": _Format("text", _read_text, functools.partial(_write_text, delimiter="\t")),
+    ".tsv": _Format("text", _read_text, partial(_write_text, delimiter="\t")),
     ".npy": _Format("npy", _read_npy, _write_npy),
     ".npz": _Format("npz", _read_npz, _write_npz),
     ".parquet": _PARQUET,

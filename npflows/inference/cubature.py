@@ -166,9 +166,9 @@ def quadrature(
         mean = np.stack([fit.mean + fit.whiten(point[None])[0] @ fit.slope for fit, point in zip(fits, part)])
         root = np.stack([cholesky(fit.residuals) for fit in fits])
 
-        def at(g: np.ndarray, b: np.ndarray, part: np.ndarray = part) -> np.ndarray:
-            return log_density(regression.joined(part[g], b))
+        def log_f(of: np.ndarray, free: np.ndarray, part: np.ndarray = part) -> np.ndarray:
+            return log_density(regression.joined(part[of], free))
 
-        found.append(integrate(at, mean, root))
+        found.append(integrate(log_f, mean, root))
     log_integral, error = (np.concatenate(values) for values in zip(*found))
     return log_integral, error

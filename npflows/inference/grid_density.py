@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_choice, as_condition, as_int, as_rng, warn_user
+from npflows.core.checks import SeedLike, as_choice, as_condition, as_int, as_rng, warn_user
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.cubature import quadrature
-from npflows.inference.grids import as_column_numbers, as_grid, as_values
+from npflows.inference.grids import ColumnsLike, as_column_numbers, as_grid, as_values
 from npflows.inference.local_regression import LocalRegression
 from npflows.inference.marginal_importance import marginal_importance
 from npflows.inference.unconstrained import UnconstrainedDensity
@@ -55,13 +55,13 @@ class GridDensity:
 
 def marginal(
     flow: TransformedDistribution,
-    columns: object,
+    columns: ColumnsLike,
     grid: ArrayLike | None = None,
     *,
     condition: ArrayLike | None = None,
     method: str = "auto",
     n_samples: int = 1 << 18,
-    rng: object = None,
+    rng: SeedLike = None,
 ) -> GridDensity:
     """The density of some columns, all others integrated over.
 
@@ -98,14 +98,14 @@ def marginal(
 
 def conditional(
     flow: TransformedDistribution,
-    columns: object,
+    columns: ColumnsLike,
     given: Mapping,
     grid: ArrayLike | None = None,
     *,
     condition: ArrayLike | None = None,
     method: str = "auto",
     n_samples: int = 1 << 18,
-    rng: object = None,
+    rng: SeedLike = None,
 ) -> GridDensity:
     """The density of some columns where others have given values, the rest integrated over.
 
@@ -138,13 +138,13 @@ def conditional(
 
 def _density(
     flow: TransformedDistribution,
-    columns: object,
+    columns: ColumnsLike,
     given: Mapping,
-    grid: ArrayLike,
-    condition: ArrayLike,
+    grid: ArrayLike | None,
+    condition: ArrayLike | None,
     method: str,
     n_samples: int,
-    rng: object,
+    rng: SeedLike,
 ) -> GridDensity:
     """`marginal`, or `conditional` where values are given."""
     d, context = flow.latent_dim, as_condition(condition, 1, flow.condition_dim)

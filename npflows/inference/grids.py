@@ -11,22 +11,28 @@ from npflows.core.checks import as_numeric
 from npflows.core.columns import column_number
 from npflows.support import Column, Periodic
 
+ColumnsLike = int | str | Sequence[int | str] | np.ndarray
+"""One column or several, by number or name."""
 POINTS = {1: 101, 2: 41}
 """Points along each axis of a default grid, by the number of columns."""
 
 
-def as_column_numbers(columns: object, n: int, names: Sequence[str] | None, argument: str) -> np.ndarray:
+def as_column_numbers(columns: ColumnsLike, n: int, names: Sequence[str] | None, argument: str) -> np.ndarray:
     """Numbers of columns that are given by number or name, at least one and none twice."""
-    several = list(columns) if isinstance(columns, (Sequence, np.ndarray)) and not isinstance(columns, str) else [columns]
-    owner, naming = f"{argument}: the flow", "set flow.columns to name them"
-    numbers = [column_number(column, n, names, owner=owner, from_end=True, naming=naming) for column in several]
+    several = columns if isinstance(columns, (Sequence, np.ndarray)) and not isinstance(columns, str) else [columns]
+    numbers = [
+        column_number(
+            column, n, names, owner=f"{argument}: the flow", from_end=True, naming="set flow.columns to name them"
+        )
+        for column in several
+    ]
     if not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(f"{argument} must be at least one column, and none twice, got {columns!r}")
     return np.array(numbers, np.int64)
 
 
 def as_grid(
-    grid: ArrayLike, samples: np.ndarray, columns: Sequence[Column]
+    grid: ArrayLike | None, samples: np.ndarray, columns: Sequence[Column]
 ) -> tuple[np.ndarray | tuple[np.ndarray, ...], np.ndarray, tuple[int, ...]]:
     """Make a grid for some columns.
 
@@ -67,7 +73,7 @@ def as_grid(
     return points, points, (len(points),)
 
 
-def as_values(given: Sequence[object]) -> np.ndarray:
+def as_values(given: Sequence[ArrayLike]) -> np.ndarray:
     """Finite numbers (m,) at which columns are held."""
     values = np.empty(len(given))
     for i, value in enumerate(given):

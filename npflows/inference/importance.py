@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npflows.core.checks import as_int
+from npflows.core.checks import SeedLike, as_int
 from npflows.core.statistics import effective_sample_size, log_mean_exp
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -89,7 +89,7 @@ def log_density_of(function: Callable, rows: np.ndarray) -> np.ndarray:
 
 
 def importance_weights(
-    flow: TransformedDistribution, n_samples: int, log_density: Callable | None = None, rng: object = None
+    flow: TransformedDistribution, n_samples: int, log_density: Callable | None = None, rng: SeedLike = None
 ) -> ImportanceWeights:
     """Draw samples with the weights that make them samples of a density known up to a constant.
 

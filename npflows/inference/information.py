@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_int, as_rng
+from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.importance import log_density_of
 
@@ -22,7 +22,7 @@ class Estimate(NamedTuple):
 
 
 def entropy(
-    flow: TransformedDistribution, n_samples: int = 100_000, rng: object = None, condition: ArrayLike | None = None
+    flow: TransformedDistribution, n_samples: int = 100_000, rng: SeedLike = None, condition: ArrayLike | None = None
 ) -> Estimate:
     """Differential entropy of the flow, in nats: the mean of -log p over samples.
 
@@ -47,7 +47,7 @@ def kl_divergence(
     flow: TransformedDistribution,
     other: TransformedDistribution | Callable,
     n_samples: int = 100_000,
-    rng: object = None,
+    rng: SeedLike = None,
     condition: ArrayLike | None = None,
 ) -> Estimate:
     """Kullback-Leibler divergence of the flow from another density, KL(flow || other), in nats.

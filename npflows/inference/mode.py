@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_condition, as_int, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_condition, as_int, as_rng, as_rows
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.unconstrained import UnconstrainedDensity
 
@@ -23,7 +23,7 @@ class Mode(NamedTuple):
 
 
 def mode(
-    flow: TransformedDistribution, condition: ArrayLike | None = None, *, starts: object = 16, rng: object = None
+    flow: TransformedDistribution, condition: ArrayLike | None = None, *, starts: int | ArrayLike = 16, rng: SeedLike = None
 ) -> Mode:
     """Find the point of highest density from several starts.
 

@@ -1,4 +1,4 @@
-"""Activation normalisation (Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.1)."""
+"""Activation normalization (Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.1)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import operations
 from npflows.core.checks import as_condition, as_int, as_rows, as_weights
@@ -19,7 +20,7 @@ class ActNormLayer(ImageLayer):
     """y = (x + bias) exp(logs) with a bias and a scale for each channel, set from data once, then trained.
 
     It is the identity until `initialize` has set it so that its output has mean 0 and variance 1 in each channel.  `fit`
-    does that once, for all such layers of a flow that are not initialised; a loaded flow stays as it was saved.
+    does that once, for all such layers of a flow that are not initialized; a loaded flow stays as it was saved.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ class ActNormLayer(ImageLayer):
     _draws = False
 
     def __init__(
-        self, num_channels: int, *, image_size: tuple[int, int] | None = None, dtype: object = "float32"
+        self, num_channels: int, *, image_size: tuple[int, int] | None = None, dtype: DTypeLike = "float32"
     ) -> None:  # fmt: skip
         n = self.num_channels = as_int(num_channels, "num_channels")
         self.image_size = as_image_size(image_size)
@@ -51,7 +52,7 @@ class ActNormLayer(ImageLayer):
     def operation(self) -> operations.ActNorm:
         return operations.ActNorm(self.input_dim, self.num_channels)
 
-    def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
+    def initialize(self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None) -> None:
         """Set bias and scale so that the output at x has mean 0 and variance 1 in each channel.
 
         Parameters
@@ -76,8 +77,8 @@ class ActNormLayer(ImageLayer):
 
 
 def initial_rows(
-    layer: Layer, shape: tuple[int, ...], x: object, sample_weight: object, condition: object
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    layer: Layer, shape: tuple[int, ...], x: ArrayLike, sample_weight: ArrayLike | None, condition: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64] | None]:
     """Rows (n, d), weights and conditions from which a layer is set, checked."""
     rows, _ = as_rows(x, shape, "x")
     rows = rows.astype(np.float64)
@@ -93,6 +94,7 @@ def normalized(layers: Sequence[Layer], image_shape: tuple[int, ...] | None = No
     def before(layer: Layer) -> Layer:
         if image_shape is None:
             return ActNormLayer(layer.input_dim, dtype=layer.dtype)
-        return ActNormLayer(image_shape[2], image_size=image_shape[:2], dtype=layer.dtype)
+        height, width, channels = image_shape
+        return ActNormLayer(channels, image_size=(height, width), dtype=layer.dtype)
 
     return [part for layer in layers for part in (before(layer), layer)]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import operations
-from npflows.core.checks import as_choice, as_dtype, as_int, as_order, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_int, as_order, as_rng, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS
 from npflows.core.parameters import prefixed
 from npflows.layers.layer import Layer
 from npflows.networks import mlp
 from npflows.networks.made import masked, warn_of_lost_dependence
-from npflows.networks.options import network_options
+from npflows.networks.options import DenseOptions
 from npflows.transformers.scalar_maps import first_parameters
 
 
@@ -30,13 +32,12 @@ class Autoregressive(Layer, abstract=True):
         order: NDArray[np.int64],
         network: operations.Made,
         transformer: operations.Affine | operations.Spline,
-        dtype: object,
+        dtype: DTypeLike,
         *,
         rng: np.random.Generator,
         inverted: bool = False,
         bound: float = 1.0,
     ) -> None:
-        self.order = order
         self._operation = operations.Autoregressive(tuple(order.tolist()), network, transformer, inverted, bound)
         first = prefixed("network.", mlp.first_parameters(network, rng))
         super().__init__(len(order), [*first, *first_parameters(transformer, len(order))],
@@ -46,40 +47,60 @@ class Autoregressive(Layer, abstract=True):
         return self._operation
 
 
-class _AffineAutoregressive(Autoregressive):
-    _inverted: bool
+@dataclass(repr=False, eq=False)
+class MaskedLayer(Autoregressive, DenseOptions, abstract=True):
+    """An autoregressive layer with a masked network of given hidden layers.
 
-    def __init__(
-        self,
-        input_dim: int,
-        hidden_dims: Sequence[int] = (128, 128),
-        order: object = None,
-        scale_activation: str = "tanh_gain",
-        *,
-        activation: str = "relu",
-        residual_blocks: int = 0,
-        dropout: float = 0.0,
-        condition_dim: int = 0,
-        dtype: object = "float32",
-        rng: object = None,
-    ) -> None:
-        n = as_int(input_dim, "input_dim")
-        self.hidden_dims = as_widths(hidden_dims)
-        order = np.arange(n) if order is None else as_order(order, n)
-        self.scale_activation = as_choice(scale_activation, "scale_activation", SCALE_ACTIVATIONS)
+    Parameters
+    ----------
+    input_dim : int
+        Number of features, at least 1.
+    hidden_dims : sequence of int
+        Units of the masked network's hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
+    order : array_like of int, optional
+        order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
+    """
+
+    input_dim: int
+    hidden_dims: Sequence[int] = (128, 128)
+    order: ArrayLike | None = None
+
+    def __post_init__(self, *init_only: Any) -> None:
+        super().__post_init__(*init_only)
+        self.input_dim, self.hidden_dims = as_int(self.input_dim, "input_dim"), as_widths(self.hidden_dims)
+        self.order = np.arange(self.input_dim) if self.order is None else as_order(self.order, self.input_dim)
+
+    def _network(self, multiplier: int, circular: NDArray[np.bool_] | None = None) -> operations.Made:
+        """The network with `multiplier` outputs for each feature."""
+        network = masked(self.input_dim, self.hidden_dims, multiplier, circular=circular, **self._network_arguments)
+        warn_of_lost_dependence(network, np.asarray(self.order))
+        return network
+
+
+@dataclass(repr=False, eq=False)
+class _AffineAutoregressive(MaskedLayer):
+    scale_activation: str = "tanh_gain"
+    _inverted: ClassVar[bool]
+
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
+        super().__post_init__()
+        self.scale_activation = as_choice(self.scale_activation, "scale_activation", SCALE_ACTIVATIONS)
         transformer = operations.Affine(self.scale_activation, shift_first=not self._inverted)
-        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
-        generator = options.pop("rng")
-        network = masked(n, self.hidden_dims, transformer.multiplier, **options)
-        warn_of_lost_dependence(network, order)
-        super().__init__(order, network, transformer, as_dtype(dtype), rng=generator, inverted=self._inverted)
+        network = self._network(transformer.multiplier)
+        Autoregressive.__init__(
+            self, np.asarray(self.order), network, transformer, dtype, rng=as_rng(rng), inverted=self._inverted
+        )  # fmt: skip
 
 
 class MAFLayer(_AffineAutoregressive):
     """Masked autoregressive layer: z = (x - mu(x)) * exp(-log_scale(x)).
 
     mu and log_scale of a value depend on the values before it in the order (Papamakarios et al. 2017, arXiv:1705.07057,
-    equations 3 and 4).  `inverse` and its gradient take one pass too.
+    equations 3 and 4).  `inverse` and its gradient take one pass too.  The layer starts as the identity.
 
     Parameters
     ----------
@@ -91,17 +112,10 @@ class MAFLayer(_AffineAutoregressive):
         order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
     scale_activation : {"tanh_gain", "tanh", "none"}
         How log_scale is bounded, so that a network that extrapolates gives no absurd density; see `CouplingLayer`.
-    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
-    residual_blocks : int
-        Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
-    dropout : float
-        Share of hidden values that are set to 0 in training only, at least 0 and below 1.
-    condition_dim : int
-        Width of a condition that every feature depends on.
-    dtype : {"float32", "float64"}
-        The compute dtype.
-    rng : int, numpy.random.Generator or None
-        Draws the network's first weights.  The layer starts as the identity.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
     """
 
     _inverted = False

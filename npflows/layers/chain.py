@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core.parameters import Parameter
 from npflows.layers.image import ImageLayer
@@ -22,7 +22,7 @@ class Chain(ImageLayer, abstract=True):
     dtype : {"float32", "float64"}
     """
 
-    def __init__(self, parts: Mapping[str, Layer], *, dtype: object) -> None:
+    def __init__(self, parts: Mapping[str, Layer], *, dtype: DTypeLike) -> None:
         self.parts = dict(parts)
         first, *_ = self.parts.values()
         parameters = [
@@ -30,10 +30,11 @@ class Chain(ImageLayer, abstract=True):
             for name, part in self.parts.items()
             for p in part.parameters.entries
         ]
-        super().__init__(first.input_dim, parameters, dtype=dtype)
+        condition_dim = max(part.condition_dim for part in self.parts.values())
+        super().__init__(first.input_dim, parameters, condition_dim=condition_dim, dtype=dtype)
         self._bind_parts()
 
-    def bind(self, part: np.ndarray) -> None:
+    def bind(self, part: NDArray) -> None:
         super().bind(part)
         self._bind_parts()
 
@@ -58,7 +59,7 @@ class Chain(ImageLayer, abstract=True):
         return result
 
     @property
-    def initialized(self) -> bool | None:  # type: ignore[override]
+    def initialized(self) -> bool | None:
         """Whether everything in it that is set from data has been set; None where nothing is."""
         states = [part.initialized for part in self.parts.values() if part.initialized is not None]
         return all(states) if states else None
@@ -69,7 +70,7 @@ class Chain(ImageLayer, abstract=True):
             if part.initialized is not None and value is not None:
                 part.initialized = value
 
-    def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
+    def initialize(self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None) -> None:
         """Set each part in turn from what enters it when rows x enter the chain; see `ActNormLayer.initialize`."""
         layer = self._for(x, False)
         entering = x

@@ -6,9 +6,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from npflows.core import operations
-from npflows.core.checks import as_choice, as_int, as_rng
+from npflows.core.checks import SeedLike, as_choice, as_int, as_rng
 from npflows.core.factors import lu, qr
 from npflows.core.operations import PARAMETERIZATIONS
 from npflows.core.parameters import Parameter
@@ -43,8 +44,8 @@ class InvertibleConv1x1(ImageLayer):
         parameterization: str = "plu",
         *,
         image_size: tuple[int, int] | None = None,
-        dtype: object = "float32",
-        rng: object = None,
+        dtype: DTypeLike = "float32",
+        rng: SeedLike = None,
     ) -> None:
         n = self.num_channels = as_int(num_channels, "num_channels")
         self.parameterization = as_choice(parameterization, "parameterization", PARAMETERIZATIONS)
@@ -61,7 +62,7 @@ class InvertibleConv1x1(ImageLayer):
         return operations.Conv1x1(self.input_dim, self.num_channels, self.parameterization)
 
     @property
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> NDArray[np.float64]:
         """W (num_channels, num_channels)."""
         values = self.parameters.views()["matrix"].astype(np.float64)
         if self.parameterization == "full":
@@ -70,7 +71,7 @@ class InvertibleConv1x1(ImageLayer):
         return lower @ (np.triu(values, 1) + np.diag(np.exp(np.diag(values))))
 
 
-def first_matrix(n: int, rng: np.random.Generator, *, factors: bool) -> np.ndarray:
+def first_matrix(n: int, rng: np.random.Generator, *, factors: bool) -> NDArray[np.float64]:
     """A random orthogonal matrix, or its factors L and U in one, with the logarithm of U's diagonal."""
     normal = rng.standard_normal((n, n))
     orthogonal = qr(normal) if normal.any() else np.eye(n)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
-from npflows.core.checks import as_choice, as_dtype, as_int, as_rng, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS, Additive, Affine
 from npflows.layers.actnorm import ActNormLayer
 from npflows.layers.chain import Chain
 from npflows.layers.conv1x1 import InvertibleConv1x1
 from npflows.layers.coupling import NETWORKS, Coupling, coupling_network
 from npflows.layers.image import ImageLayer, as_image_size, shape_of
-from npflows.networks.options import network_options
+from npflows.networks.options import NetworkOptions
 
 COUPLINGS = ("affine", "additive")
 
 
-class AffineCouplingLayer(ImageLayer, Coupling):
-    """The first half of the channels is left unchanged and conditions the map of the second half, y = x * exp(s) + t.
+@dataclass(repr=False, eq=False)
+class ImageCouplingOptions(NetworkOptions):
+    """Arguments of the couplings of images and of the blocks that have one, beside those of `NetworkOptions`.
 
     Parameters
     ----------
@@ -35,52 +39,55 @@ class AffineCouplingLayer(ImageLayer, Coupling):
     scale_activation : {"tanh_gain", "tanh", "sigmoid", "none"}
         How the log-scale s comes from the network: its tanh, times a learned gain for each channel perhaps, the logarithm
         of a sigmoid, or itself.
-    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
     actnorm : bool
-        Whether activation normalisation follows each hidden convolution; see `ActNormLayer`.
+        Whether activation normalization follows each hidden convolution; see `ActNormLayer`.
     image_size : (int, int), optional
         Height and width of the images; see `ImageLayer`.
-    condition_dim : int
-        Width of a condition that the network sees too.
-    dtype : {"float32", "float64"}
-        The compute dtype.
-    rng : int, numpy.random.Generator or None
-        Draws the network's first weights.
     """
 
-    def __init__(
-        self,
-        num_channels: int,
-        hidden_dims: Sequence[int] = (512, 512),
-        network: str = "conv",
-        *,
-        coupling: str = "affine",
-        scale_activation: str = "tanh_gain",
-        activation: str = "relu",
-        actnorm: bool = True,
-        image_size: tuple[int, int] | None = None,
-        condition_dim: int = 0,
-        dtype: object = "float32",
-        rng: object = None,
-    ) -> None:
-        n = self.num_channels = as_int(num_channels, "num_channels", 2)
-        self.hidden_dims, self.network = as_widths(hidden_dims), as_choice(network, "network", NETWORKS)
-        self.coupling = as_choice(coupling, "coupling", COUPLINGS)
-        self.scale_activation = as_choice(scale_activation, "scale_activation", SCALE_ACTIVATIONS)
-        self.actnorm, self.image_size = bool(actnorm), as_image_size(image_size)
-        shape = shape_of(self.image_size or (1, 1), n)
-        mask = np.zeros(shape, int)
-        mask[..., : n // 2] = 1
-        moved = n - n // 2
-        scalar_map = Affine(self.scale_activation, n_gains=moved) if self.coupling == "affine" else Additive()
-        options = network_options(self, activation, 0, 0.0, condition_dim, rng)
-        generator = options.pop("rng")
-        conditioner = coupling_network(mask, self.hidden_dims, scalar_map.multiplier, self.network, self.actnorm, options)
-        self.mask = mask.ravel()
-        Coupling.__init__(self, self.mask, conditioner, scalar_map, as_dtype(dtype), rng=generator)
+    num_channels: int
+    hidden_dims: Sequence[int] = (512, 512)
+    network: str = "conv"
+    _: KW_ONLY
+    coupling: str = "affine"
+    scale_activation: str = "tanh_gain"
+    actnorm: bool = True
+    image_size: tuple[int, int] | None = None
 
-    def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
-        """Set the activation normalisations of the network from rows x that enter the layer; see `ActNormLayer`."""
+    def __post_init__(self, *init_only: Any) -> None:
+        super().__post_init__(*init_only)
+        self.num_channels, self.hidden_dims = as_int(self.num_channels, "num_channels", 2), as_widths(self.hidden_dims)
+        self.network = as_choice(self.network, "network", NETWORKS)
+        self.coupling = as_choice(self.coupling, "coupling", COUPLINGS)
+        self.scale_activation = as_choice(self.scale_activation, "scale_activation", SCALE_ACTIVATIONS)
+        self.actnorm, self.image_size = bool(self.actnorm), as_image_size(self.image_size)
+
+
+@dataclass(repr=False, eq=False)
+class AffineCouplingLayer(ImageLayer, Coupling, ImageCouplingOptions):
+    """The first half of the channels is left unchanged and conditions the map of the second half, y = x * exp(s) + t.
+
+    Parameters
+    ----------
+    num_channels, hidden_dims, network, coupling, scale_activation, actnorm, image_size
+        See `npflows.layers.glow.ImageCouplingOptions`.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    """
+
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
+        super().__post_init__()
+        mask, kept = np.zeros(shape_of(self.image_size or (1, 1), self.num_channels), int), self.num_channels // 2
+        mask[..., :kept] = 1
+        n_gains = self.num_channels - kept
+        scalar_map = Affine(self.scale_activation, n_gains=n_gains) if self.coupling == "affine" else Additive()
+        conditioner = coupling_network(self.network, mask, self.hidden_dims, scalar_map.multiplier, actnorm=self.actnorm,
+                                       **self._network_arguments)  # fmt: skip
+        self.mask = mask.ravel()
+        Coupling.__init__(self, self.mask, conditioner, scalar_map, dtype, rng=as_rng(rng))
+
+    def initialize(self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None) -> None:
+        """Set the activation normalizations of the network from rows x that enter the layer; see `ActNormLayer`."""
         layer = self._for(x, False)
         if layer is self:
             super().initialize(x, sample_weight, condition)
@@ -89,56 +96,40 @@ class AffineCouplingLayer(ImageLayer, Coupling):
             self.initialized = layer.initialized
 
 
-class GlowBlock(Chain):
-    """One step of Glow: activation normalisation, an invertible 1x1 convolution, an affine coupling.
+@dataclass(repr=False, eq=False)
+class GlowBlock(Chain, ImageCouplingOptions):
+    """One step of Glow: activation normalization, an invertible 1x1 convolution, an affine coupling.
 
     Parameters
     ----------
-    num_channels : int
-        Columns of the samples, or channels of images (n, height, width, num_channels), at least 2.
-    hidden_dims, network, coupling, scale_activation, activation, actnorm, image_size, condition_dim, dtype
-        See `AffineCouplingLayer`.
+    num_channels, hidden_dims, network, coupling, scale_activation, actnorm, image_size
+        See `npflows.layers.glow.ImageCouplingOptions`.
     parameterization : {"plu", "full"}
         See `InvertibleConv1x1`.
-    rng : int, numpy.random.Generator or None
-        Draws the 1x1 convolution and the network's first weights.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
     """
 
-    def __init__(
-        self,
-        num_channels: int,
-        hidden_dims: Sequence[int] = (512, 512),
-        network: str = "conv",
-        *,
-        coupling: str = "affine",
-        scale_activation: str = "tanh_gain",
-        activation: str = "relu",
-        actnorm: bool = True,
-        parameterization: str = "plu",
-        image_size: tuple[int, int] | None = None,
-        condition_dim: int = 0,
-        dtype: object = "float32",
-        rng: object = None,
-    ) -> None:
-        generator, options = as_rng(rng), {"image_size": as_image_size(image_size), "dtype": dtype}
-        convolution = InvertibleConv1x1(num_channels, parameterization, rng=generator, **options)
-        step = AffineCouplingLayer(
-            num_channels,
-            hidden_dims,
-            network,
-            coupling=coupling,
-            scale_activation=scale_activation,
-            activation=activation,
-            actnorm=actnorm,
-            condition_dim=condition_dim,
+    _: KW_ONLY
+    parameterization: str = "plu"
+
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
+        super().__post_init__()
+        n, size, generator = self.num_channels, self.image_size, as_rng(rng)
+        convolution = InvertibleConv1x1(n, self.parameterization, image_size=size, dtype=dtype, rng=generator)
+        coupling = AffineCouplingLayer(
+            n,
+            self.hidden_dims,
+            self.network,
+            coupling=self.coupling,
+            scale_activation=self.scale_activation,
+            activation=self.activation,
+            actnorm=self.actnorm,
+            image_size=size,
+            condition_dim=self.condition_dim,
+            dtype=dtype,
             rng=generator,
-            **options,
         )
-        self.num_channels, self.image_size = step.num_channels, step.image_size
-        self.hidden_dims, self.network, self.coupling = step.hidden_dims, step.network, step.coupling
-        self.scale_activation, self.activation, self.actnorm = step.scale_activation, step.activation, step.actnorm
         self.parameterization = convolution.parameterization
-        super().__init__(
-            {"actnorm": ActNormLayer(num_channels, **options), "convolution": convolution, "coupling": step}, dtype=dtype
-        )
-        self.condition_dim = step.condition_dim
+        actnorm = ActNormLayer(n, image_size=size, dtype=dtype)
+        Chain.__init__(self, {"actnorm": actnorm, "convolution": convolution, "coupling": coupling}, dtype=dtype)

@@ -1,17 +1,18 @@
-"""What layers of images have in common: made for a number of channels, they serve images of any height and width."""
+"""Layers of images: made for a number of channels, they serve images of any height and width."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import Cotangents
 from npflows.core.checks import as_numeric
 from npflows.layers.layer import Layer
 
 
-def as_image_size(value: object) -> tuple[int, int] | None:
+def as_image_size(value: Any) -> tuple[int, int] | None:
     """(height, width), or None."""
     if value is None:
         return None
@@ -48,9 +49,9 @@ class ImageLayer(Layer, abstract=True):
         if self._sized is None:
             self._sized = {}
         if shape not in self._sized:
-            arguments = {name: getattr(self, name) for name in self.arguments}
+            arguments: dict[str, Any] = {name: getattr(self, name) for name in self.arguments}
             options = {"rng": 0} if self._draws else {}
-            sized = type(self)(**{**arguments, "image_size": shape[:2]}, **options)
+            sized = type(self)(**{**arguments, "image_size": shape[:2], **options})
             if sized.theta_size != self.theta_size:
                 raise ValueError(f"needs image_size={shape[:2]} to take images {shape}, as its parameters depend on it")
             sized.share(self)
@@ -60,7 +61,7 @@ class ImageLayer(Layer, abstract=True):
     _draws = True
     """Whether the constructor takes a generator."""
 
-    def _for(self, x: object, inverse: bool) -> ImageLayer:
+    def _for(self, x: ArrayLike, inverse: bool) -> ImageLayer:
         """The layer for samples like x."""
         if self.image_size is not None:
             return self
@@ -85,11 +86,15 @@ class ImageLayer(Layer, abstract=True):
         """The shape of samples on the data side, from that on the latent side."""
         return shape
 
-    def _transport(self, x: object, condition: object, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _transport(
+        self, x: ArrayLike, condition: ArrayLike | None, inverse: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         layer = self._for(x, inverse)
         return super()._transport(x, condition, inverse) if layer is self else layer._transport(x, condition, inverse)
 
-    def _pullback(self, x: object, dy: object, dlog_det: object, condition: object, inverse: bool) -> Cotangents:
+    def _pullback(
+        self, x: ArrayLike, dy: ArrayLike, dlog_det: ArrayLike, condition: ArrayLike | None, inverse: bool
+    ) -> Cotangents:
         layer = self._for(x, inverse)
         if layer is self:
             return super()._pullback(x, dy, dlog_det, condition, inverse)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import evaluation
 from npflows.core.backend import Cotangents, Executable, State, select
@@ -54,7 +55,7 @@ class Layer(Parametrised, Configured, abstract=True):
         work_rows: int = 0,
         temp_rows: int = 0,
         condition_dim: int = 0,
-        dtype: object = "float32",
+        dtype: DTypeLike = "float32",
     ) -> None:
         self.input_dim, self.condition_dim = input_dim, condition_dim
         self.work_rows, self.temp_rows = work_rows, temp_rows
@@ -62,7 +63,7 @@ class Layer(Parametrised, Configured, abstract=True):
         self._executable: Executable | None = None
 
     def operation(self) -> Operation:
-        """What the layer computes, for backends."""
+        """The description of the map that backends run."""
         name, kernels = type(self).__name__, tuple(self.kernels)
         return Custom(name, self.input_dim, kernels, self.spec, self.theta_size, self.work_rows, self.temp_rows,
                       self.one_lane)  # fmt: skip
@@ -107,7 +108,7 @@ class Layer(Parametrised, Configured, abstract=True):
     initialized: bool | None = None
     """Whether `initialize` has set the layer from data; None where nothing is set from data."""
 
-    def initialize(self, x: object, sample_weight: object = None, condition: object = None) -> None:
+    def initialize(self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None) -> None:
         """Set what is set from data, once, from rows x that enter the layer, their weights and their condition."""
 
     def spec(self, link: Any) -> list[int]:
@@ -117,10 +118,10 @@ class Layer(Parametrised, Configured, abstract=True):
 
     @property
     def circle_bound(self) -> float | None:
-        """Where the layer has values on circles: half their circumference."""
+        """Half the circumference of the circles that values are on, None where the layer knows of none."""
         return None
 
-    def keep_circles(self, circles: np.ndarray) -> np.ndarray:
+    def keep_circles(self, circles: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which values (d,) are on circles after the layer, from which are before it.
 
         Raises
@@ -135,19 +136,23 @@ class Layer(Parametrised, Configured, abstract=True):
             )
         return circles
 
-    def forward(self, x: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
+    def forward(self, x: ArrayLike, condition: ArrayLike | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Data to latent: y (n, d) and log |det dy/dx| (n,), for x (n, d)."""
         return self._transport(x, condition, inverse=False)
 
-    def inverse(self, y: object, condition: object = None) -> tuple[np.ndarray, np.ndarray]:
+    def inverse(self, y: ArrayLike, condition: ArrayLike | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Latent to data: x (n, d) and log |det dx/dy| (n,), for y (n, d)."""
         return self._transport(y, condition, inverse=True)
 
-    def forward_vjp(self, x: object, dy: object, dlog_det: object = 0.0, condition: object = None) -> Cotangents:
+    def forward_vjp(
+        self, x: ArrayLike, dy: ArrayLike, dlog_det: ArrayLike = 0.0, condition: ArrayLike | None = None
+    ) -> Cotangents:
         """Gradients of a scalar L through `forward` at x, from dL/dy (n, d) and dL/dlog_det (n,)."""
         return self._pullback(x, dy, dlog_det, condition, inverse=False)
 
-    def inverse_vjp(self, y: object, dx: object, dlog_det: object = 0.0, condition: object = None) -> Cotangents:
+    def inverse_vjp(
+        self, y: ArrayLike, dx: ArrayLike, dlog_det: ArrayLike = 0.0, condition: ArrayLike | None = None
+    ) -> Cotangents:
         """Gradients of a scalar L through `inverse` at y, from dL/dx (n, d) and dL/dlog_det (n,)."""
         return self._pullback(y, dx, dlog_det, condition, inverse=True)
 
@@ -165,7 +170,9 @@ class Layer(Parametrised, Configured, abstract=True):
             self._executable = select().compile(self.program(), self.dtype)
         return self._executable
 
-    def _transport(self, x: object, condition: object, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _transport(
+        self, x: ArrayLike, condition: ArrayLike | None, inverse: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         entered, left = self._shapes(inverse)
         rows, single = as_rows(x, entered, "y" if inverse else "x")
         context = as_condition(condition, len(rows), self.condition_dim)
@@ -173,7 +180,9 @@ class Layer(Parametrised, Configured, abstract=True):
         y = y.reshape(len(y), *left)
         return (y[0], log_det[0]) if single else (y, log_det)
 
-    def _pullback(self, x: object, dy: object, dlog_det: object, condition: object, inverse: bool) -> Cotangents:
+    def _pullback(
+        self, x: ArrayLike, dy: ArrayLike, dlog_det: ArrayLike, condition: ArrayLike | None, inverse: bool
+    ) -> Cotangents:
         entered, left = self._shapes(inverse)
         rows, single = as_rows(x, entered, "y" if inverse else "x")
         cotangents, _ = as_rows(dy, left, "dx" if inverse else "dy")

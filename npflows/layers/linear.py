@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from npflows.core import operations
-from npflows.core.checks import as_int, as_rng, given_order
+from npflows.core.checks import SeedLike, as_int, as_rng, given_order
 from npflows.core.parameters import Parameter
 from npflows.layers.layer import Layer
 
@@ -28,7 +29,14 @@ class LULinear(Layer):
         The layer starts as the permutation.
     """
 
-    def __init__(self, input_dim: int, order: object = "random", *, dtype: object = "float32", rng: object = None) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        order: ArrayLike = "random",
+        *,
+        dtype: DTypeLike = "float32",
+        rng: SeedLike = None,
+    ) -> None:
         n = as_int(input_dim, "input_dim")
         self.order = given_order(order, n, {"random": lambda: as_rng(rng).permutation(n), "natural": lambda: np.arange(n)})
         parameters = [Parameter("matrix", np.zeros((n, n))), Parameter("shift", np.zeros(n))]

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import operations
 from npflows.core.backend import Executable, State, select
-from npflows.core.checks import as_condition, as_dtype, as_int, as_order, as_rows, as_widths
+from npflows.core.checks import SeedLike, as_condition, as_dtype, as_int, as_order, as_rng, as_rows, as_widths
 from npflows.core.configured import Configured
 from npflows.core.evaluation import transport
 from npflows.core.parameters import ParameterBuffer, Parametrised
 from npflows.networks.made import masked, warn_of_lost_dependence
 from npflows.networks.mlp import first_parameters
-from npflows.networks.options import network_options
+from npflows.networks.options import DenseOptions
 
 
-class MADE(Parametrised, Configured):
+@dataclass(repr=False, eq=False)
+class MADE(Parametrised, Configured, DenseOptions):
     """Masked autoencoder: output arrays whose column d depends only on the features before d in the order.
+
+    The output layer starts at zero.
 
     Parameters
     ----------
@@ -30,50 +36,32 @@ class MADE(Parametrised, Configured):
         How many arrays it gives.
     order : array_like of int, optional
         order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
-    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
-    residual_blocks : int
-        Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
-    dropout : float
-        Share of hidden values that are set to 0 in training only, at least 0 and below 1.
-    condition_dim : int
-        Width of a condition that every output depends on.
-    dtype : {"float32", "float64"}
-        The compute dtype.
-    rng : int, numpy.random.Generator or None
-        Draws the first weights; the output layer starts at zero.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
     """
 
-    def __init__(
-        self,
-        input_dim: int,
-        hidden_dims: Sequence[int] = (128, 128),
-        output_multiplier: int = 2,
-        order: object = None,
-        *,
-        activation: str = "relu",
-        residual_blocks: int = 0,
-        dropout: float = 0.0,
-        condition_dim: int = 0,
-        dtype: object = "float32",
-        rng: object = None,
-    ) -> None:
-        n = self.input_dim = as_int(input_dim, "input_dim")
-        self.hidden_dims, self.output_multiplier = (
-            as_widths(hidden_dims),
-            as_int(output_multiplier, "output_multiplier"),
-        )
-        self.order = np.arange(n) if order is None else as_order(order, n)
-        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng)
-        self.condition_dim = options["condition_dim"]
-        generator = options.pop("rng")
-        self._network = masked(n, self.hidden_dims, self.output_multiplier, **options)
-        warn_of_lost_dependence(self._network, self.order)
-        self.parameters = ParameterBuffer(first_parameters(self._network, generator), as_dtype(dtype))
+    input_dim: int
+    hidden_dims: Sequence[int] = (128, 128)
+    output_multiplier: int = 2
+    order: ArrayLike | None = None
+
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
+        super().__post_init__()
+        n = self.input_dim = as_int(self.input_dim, "input_dim")
+        self.hidden_dims = as_widths(self.hidden_dims)
+        self.output_multiplier = as_int(self.output_multiplier, "output_multiplier")
+        order = self.order = np.arange(n) if self.order is None else as_order(self.order, n)
+        network = masked(n, self.hidden_dims, self.output_multiplier, **self._network_arguments)
+        warn_of_lost_dependence(network, order)
+        self._operation = operations.MadeOutputs(tuple(order.tolist()), network)
+        self.parameters = ParameterBuffer(first_parameters(network, as_rng(rng)), as_dtype(dtype))
         self._executable: Executable | None = None
 
     def operation(self) -> operations.MadeOutputs:
-        """What it computes, for backends."""
-        return operations.MadeOutputs(tuple(self.order.tolist()), self._network)
+        """The description of the outputs that backends run."""
+        return self._operation
 
     def executable(self) -> Executable:
         """Its program, ready to run."""
@@ -84,7 +72,7 @@ class MADE(Parametrised, Configured):
             self._executable = select().compile(program, self.dtype)
         return self._executable
 
-    def __call__(self, x: object, condition: object = None) -> tuple[np.ndarray, ...]:
+    def __call__(self, x: ArrayLike, condition: ArrayLike | None = None) -> tuple[NDArray, ...]:
         """`output_multiplier` arrays (n, input_dim) for x (n, input_dim)."""
         rows, single = as_rows(x, (self.input_dim,), "x")
         context = as_condition(condition, len(rows), self.condition_dim)
@@ -92,5 +80,5 @@ class MADE(Parametrised, Configured):
         outputs = y.reshape(len(rows), self.output_multiplier, self.input_dim)
         return tuple(outputs[0, j] if single else outputs[:, j] for j in range(self.output_multiplier))
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_executable": None}

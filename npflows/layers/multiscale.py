@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from npflows.core import operations
 from npflows.core.checks import as_choice, as_int
@@ -19,12 +20,12 @@ class Rearrangement(ImageLayer, abstract=True):
 
     _draws = False
 
-    def __init__(self, num_channels: int, *, image_size: object = None, dtype: object = "float32") -> None:
+    def __init__(self, num_channels: int, *, image_size: object = None, dtype: DTypeLike = "float32") -> None:
         self.num_channels, self.image_size = as_int(num_channels, "num_channels"), as_image_size(image_size)
         self.order = self._order(self.sample_shape)
         super().__init__(self.order.size, [], dtype=dtype)
 
-    def _order(self, shape: tuple[int, ...]) -> np.ndarray:
+    def _order(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
         """order[k] is the value that comes k-th."""
         raise NotImplementedError
 
@@ -45,7 +46,7 @@ class Squeeze(Rearrangement):
     dtype : {"float32", "float64"}
     """
 
-    def _order(self, shape: tuple[int, ...]) -> np.ndarray:
+    def _order(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
         if len(shape) == 1:
             return np.arange(shape[0])
         height, width, channels = shape
@@ -71,7 +72,7 @@ class Squeeze(Rearrangement):
 class _FirstChannels(Rearrangement):
     """The first half of the channels of all pixels before the second half."""
 
-    def _order(self, shape: tuple[int, ...]) -> np.ndarray:
+    def _order(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
         index = np.arange(np.prod(shape)).reshape(-1, shape[-1])
         half = shape[-1] // 2
         return np.concatenate([index[:, :half].ravel(), index[:, half:].ravel()])
@@ -85,7 +86,7 @@ class Split(Chain):
     """Leave half of the channels behind; the first half goes on to the next layers of a flow.
 
     The values of a result are the first half of the channels, pixel by pixel, then the second half.  With
-    `split_prior="learned"` the second half is standardised by a mean and a scale that one convolution gives from the first
+    `split_prior="learned"` the second half is standardized by a mean and a scale that one convolution gives from the first
     half, which is a normal density of what is left behind, given what goes on (Kingma and Dhariwal 2018, arXiv:1807.03039,
     and its code); it starts as the standard normal, and its scale is bounded: one that is linear in what goes on explodes
     far out.
@@ -111,7 +112,7 @@ class Split(Chain):
         *,
         image_size: tuple[int, int] | None = None,
         condition_dim: int = 0,
-        dtype: object = "float32",
+        dtype: DTypeLike = "float32",
     ) -> None:
         self.num_channels = as_int(num_channels, "num_channels")
         self.image_size = as_image_size(image_size)
@@ -128,7 +129,6 @@ class Split(Chain):
             )  # fmt: skip
             parts = {"prior": prior, **parts}
         super().__init__(parts, dtype=dtype)
-        self.condition_dim = width if self.split_prior == "learned" else 0
 
     @property
     def onward_shape(self) -> tuple[int, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import operations
-from npflows.core.checks import as_int, as_positive, as_rng
+from npflows.core.checks import SeedLike, as_int, as_positive, as_rng
 from npflows.core.parameters import Parameter
 from npflows.layers.layer import Layer
 
@@ -29,8 +30,14 @@ class Rotation(Layer):
     """
 
     def __init__(
-        self, circular: object, bound: float, angles: object = None, *, dtype: object = "float32", rng: object = None
-    ) -> None:  # fmt: skip
+        self,
+        circular: ArrayLike,
+        bound: float,
+        angles: ArrayLike | None = None,
+        *,
+        dtype: DTypeLike = "float32",
+        rng: SeedLike = None,
+    ) -> None:
         self.circular, self.bound = np.asarray(circular, bool), as_positive(bound, "bound")
         n = as_int(self.circular.size, "the number of values in circular")
         self._where = np.flatnonzero(self.circular)
@@ -47,7 +54,7 @@ class Rotation(Layer):
     def circle_bound(self) -> float:
         return self.bound
 
-    def keep_circles(self, circles: np.ndarray) -> np.ndarray:
+    def keep_circles(self, circles: NDArray[np.bool_]) -> NDArray[np.bool_]:
         if (self.circular & ~circles).any():
             raise ValueError(f"{self!r} turns values that are not on circles, which are {np.flatnonzero(circles)}")
         return circles

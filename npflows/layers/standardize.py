@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core.backend import State
 from npflows.core.checks import as_int
@@ -28,35 +29,38 @@ class Standardize(Layer):
     dtype : {"float32", "float64"}
     """
 
-    _circles: np.ndarray | bool = False
+    table: NDArray[np.float64]
+    _circles: NDArray[np.bool_] | bool = False
 
-    def __init__(self, input_dim: int, loc: object = 0.0, scale: object = 1.0, *, dtype: object = "float32") -> None:
+    def __init__(
+        self, input_dim: int, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0, *, dtype: DTypeLike = "float32"
+    ) -> None:
         n = as_int(input_dim, "input_dim")
         super().__init__(n, [], dtype=dtype)
-        self.set(loc, scale)
+        self.table = affine_table(loc, scale, n)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.table = writeable(self.table)
 
-    def set(self, loc: object, scale: object) -> None:
+    def set(self, loc: ArrayLike, scale: ArrayLike) -> None:
         """Set location and scale; columns on circles take 0 and 1 alone."""
         table = affine_table(loc, scale, self.input_dim)
         moved = np.flatnonzero(((table[0] != 0) | (table[1] != 1)) & self._circles)
         if len(moved):
             which = ", ".join(map(str, moved))
-            raise ValueError(f"column {which} is on a circle: loc must be 0 and scale 1, got loc={loc}, scale={scale}")
+            raise ValueError(f"column {which} is on a circle: loc must be 0 and scale 1, got loc={loc!s}, scale={scale!s}")
         self.table = table
 
     @property
-    def loc(self) -> np.ndarray:
+    def loc(self) -> NDArray[np.float64]:
         return self.table[0].copy()
 
     @property
-    def scale(self) -> np.ndarray:
+    def scale(self) -> NDArray[np.float64]:
         return self.table[1].copy()
 
-    def keep_circles(self, circles: np.ndarray) -> np.ndarray:
+    def keep_circles(self, circles: NDArray[np.bool_]) -> NDArray[np.bool_]:
         self._circles = circles
         self.set(self.loc, self.scale)
         return circles
@@ -68,7 +72,7 @@ class Standardize(Layer):
         return Program((), self.input_dim, self.input_dim, standardized=True)
 
 
-def affine_table(loc: object, scale: object, n: int) -> np.ndarray:
+def affine_table(loc: ArrayLike, scale: ArrayLike, n: int) -> NDArray[np.float64]:
     """Location, scale and its logarithm (3, n), after a check."""
     loc, scale = (np.broadcast_to(np.asarray(v, np.float64), (n,)) for v in (loc, scale))
     if not (np.isfinite(loc).all() and np.isfinite(scale).all() and (scale > 0).all()):

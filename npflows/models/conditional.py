@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+from numpy.typing import DTypeLike
 
 from npflows.base.base import Base
-from npflows.core.checks import as_int
+from npflows.core.checks import SeedLike, as_int
+from npflows.distribution.options import Supports
 from npflows.flow import NormalizingFlow
 from npflows.models.realnvp import RealNVP
 
@@ -20,16 +22,11 @@ class ConditionalNormalizingFlow(NormalizingFlow):
 
     Parameters
     ----------
-    layers, base_distribution, condition_dim, embedding_dims, support, columns, dtype, rng
+    layers, base_distribution, condition_dim, embedding_dims, support, columns, input_shape, dtype, rng
         As in `NormalizingFlow`.
     """
 
-    def _assemble(self, *arguments: Any, **options: Any) -> None:
-        super()._assemble(*arguments, **options)
-        if not self.condition_dim:
-            raise ValueError(
-                f"{type(self).__name__} needs layers with a condition, and none here has condition_dim above 0"
-            )
+    _needs_condition = True
 
 
 class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
@@ -41,9 +38,16 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         Number of features, at least 2; or the shape (height, width, channels) of an image.
     condition_dim : int
         Width of the condition, at least 1; `npflows.one_hot` makes one from class labels.
-    num_coupling_layers, hidden_dims, mask_type, scale_activation, activation, residual_blocks, dropout, network,
-    actnorm, base_distribution, embedding_dims, support, columns, dtype, rng
+    num_coupling_layers, hidden_dims, mask_type, scale_activation, network, actnorm
         As in `RealNVP`.
+    activation, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
+    base_distribution, embedding_dims
+        See `npflows.distribution.options.FlowOptions`.
+    support, columns
+        See `npflows.distribution.options.TableOptions`.
     """
 
     def __init__(
@@ -62,10 +66,10 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         actnorm: bool = False,
         base_distribution: str | Base = "normal",
         embedding_dims: Sequence[int] = (),
-        support: object = None,
+        support: Supports | None = None,
         columns: Sequence[str] | None = None,
-        dtype: object = "float32",
-        rng: object = None,
+        dtype: DTypeLike = "float32",
+        rng: SeedLike = None,
     ) -> None:
         RealNVP.__init__(
             self,

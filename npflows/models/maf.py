@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from npflows.base.base import Base
-from npflows.core.checks import as_choice, as_dtype, as_int, as_order, as_widths
+from npflows.core.checks import as_choice, as_int, as_order, as_rng, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS
+from npflows.distribution.options import TableOptions
 from npflows.flow import NormalizingFlow
 from npflows.layers.actnorm import normalized
 from npflows.layers.autoregressive import IAFLayer, MAFLayer
-from npflows.networks.embedding import embedding_of
-from npflows.networks.options import network_options
 
 
 def layer_orders(
-    n: int, num_layers: int, reverse_ordering: bool, orders: object, rng: np.random.Generator
-) -> list[list[int]]:  # fmt: skip
+    n: int,
+    num_layers: int,
+    reverse_ordering: bool,
+    orders: Sequence[ArrayLike] | str | None,
+    rng: np.random.Generator,
+) -> list[list[int]]:
     """The order of the features in each layer."""
     if orders is None:
         natural = list(range(n))
@@ -26,56 +31,49 @@ def layer_orders(
     if isinstance(orders, str):
         as_choice(orders, "orders", ("random",))
         return [rng.permutation(n).tolist() for _ in range(num_layers)]
-    given = list(orders)  # type: ignore[call-overload]
+    given = list(orders)
     if len(given) != num_layers:
         raise ValueError(f"orders must hold one order for each of the {num_layers} layers, got {len(given)}")
     return [as_order(order, n, "orders").tolist() for order in given]
 
 
-class _AutoregressiveFlow(NormalizingFlow):
-    _layer: type
+@dataclass(repr=False, eq=False)
+class _AutoregressiveFlow(NormalizingFlow, TableOptions):
+    input_dim: InitVar[int] = field()
+    num_layers: int = 5
+    hidden_dims: Sequence[int] = (128, 128)
+    reverse_ordering: bool = True
+    _: KW_ONLY
+    orders: Sequence[ArrayLike] | str | None = None
+    scale_activation: str = "tanh_gain"
+    _layer: ClassVar[type[MAFLayer | IAFLayer]]
 
-    def __init__(
-        self,
-        input_dim: int,
-        num_layers: int = 5,
-        hidden_dims: Sequence[int] = (128, 128),
-        reverse_ordering: bool = True,
-        *,
-        orders: object = None,
-        scale_activation: str = "tanh_gain",
-        activation: str = "relu",
-        residual_blocks: int = 0,
-        dropout: float = 0.0,
-        actnorm: bool = False,
-        base_distribution: str | Base = "normal",
-        condition_dim: int = 0,
-        embedding_dims: Sequence[int] = (),
-        support: object = None,
-        columns: Sequence[str] | None = None,
-        dtype: object = "float32",
-        rng: object = None,
-    ) -> None:
-        n = as_int(input_dim, "input_dim")
-        self.embedding_dims = as_widths(embedding_dims, "embedding_dims")
-        self.num_layers, self.hidden_dims = as_int(num_layers, "num_layers"), as_widths(hidden_dims)
-        self.reverse_ordering = bool(reverse_ordering)
-        self.scale_activation = as_choice(scale_activation, "scale_activation", SCALE_ACTIVATIONS)
-        self.base_distribution, self.actnorm = base_distribution, bool(actnorm)
-        options = network_options(self, activation, residual_blocks, dropout, condition_dim, rng, embedding_dims)
-        self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, orders, options["rng"])
-        layers = [
-            self._layer(n, self.hidden_dims, order, self.scale_activation, dtype=dtype, **options) for order in self.orders
-        ]
-        self._assemble(normalized(layers) if self.actnorm else layers, (n,), base_distribution, as_dtype(dtype),
-                       embedding_of(self, condition_dim, options, as_dtype(dtype)), support=support,
-                       columns=columns)  # fmt: skip
+    def __post_init__(self, *init_only: Any) -> None:
+        super().__post_init__(*init_only)
+        dtype, rng, support, columns, input_dim = init_only
+        n, generator = as_int(input_dim, "input_dim"), as_rng(rng)
+        self.num_layers, self.hidden_dims = as_int(self.num_layers, "num_layers"), as_widths(self.hidden_dims)
+        self.reverse_ordering = bool(self.reverse_ordering)
+        self.scale_activation = as_choice(self.scale_activation, "scale_activation", SCALE_ACTIVATIONS)
+        orders = self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, self.orders, generator)
+        network = {**self._network_arguments, "dtype": dtype, "rng": generator}
+        layers = [self._layer(n, self.hidden_dims, order, self.scale_activation, **network) for order in orders]
+        super().__init__(
+            normalized(layers) if self.actnorm else layers,
+            self.base_distribution,
+            condition_dim=self.condition_dim,
+            embedding_dims=self.embedding_dims,
+            support=support,
+            columns=columns,
+            dtype=dtype,
+            rng=generator,
+        )
 
 
 class MAF(_AutoregressiveFlow):
     """Masked autoregressive flow: accurate on tables, and here fast in both directions.
 
-    Papamakarios et al. 2017, arXiv:1705.07057.
+    Papamakarios et al. 2017, arXiv:1705.07057.  The flow starts as the identity.
 
     Parameters
     ----------
@@ -91,27 +89,14 @@ class MAF(_AutoregressiveFlow):
         k-th in layer i.
     scale_activation : {"tanh_gain", "tanh", "none"}
         See `MAFLayer`.
-    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
-    residual_blocks : int
-        Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
-    dropout : float
-        Share of hidden values that are set to 0 in training only, at least 0 and below 1.
-    actnorm : bool
-        Whether an `ActNormLayer`, set from the data by `fit`, comes before each layer.
-    base_distribution : {"normal", "uniform", "student_t"} or Base
-    condition_dim : int
-        Width of the condition that every layer sees, standardised; 0 for none.
-    embedding_dims : sequence of int
-        Where given, a dense network with these hidden units, the last its output, is trained between the condition and
-        the layers.
-    support : sequence or mapping of npflows.support columns, optional
-        Where each column lives; see `NormalizingFlow`.
-    columns : sequence of str, optional
-        Names of the columns.
-    dtype : {"float32", "float64"}
-        The compute dtype.
-    rng : int, numpy.random.Generator or None
-        Draws the first weights.  The flow starts as the identity.
+    activation, condition_dim, dtype, rng
+        See `npflows.networks.options.NetworkOptions`.
+    residual_blocks, dropout
+        See `npflows.networks.options.DenseOptions`.
+    base_distribution, embedding_dims
+        See `npflows.distribution.options.FlowOptions`.
+    actnorm, support, columns
+        See `npflows.distribution.options.TableOptions`.
     """
 
     _layer = MAFLayer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,11 @@ class Model:
     model_class: type[NormalizingFlow]
     small: Mapping[str, Any]
     for_tables: bool = True
+
+    def build(self, *args: Any, **arguments: Any) -> NormalizingFlow:
+        """Build a flow of the class from arguments of its constructor."""
+        constructor: Callable[..., NormalizingFlow] = self.model_class
+        return constructor(*args, **arguments)
 
     @property
     def depth(self) -> str:

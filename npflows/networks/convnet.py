@@ -78,9 +78,9 @@ def initialize(
     """Set, in `params`, biases and scales of the normalizations so that what follows them has mean 0 and variance 1 in
     each channel when x (n, n_in) enters."""
     dtype = params["weight_0"].dtype
-    h = np.zeros((len(x), operation.channels[0] * operation.height * operation.width))
-    h[:, list(operation.in_places)] = x
-    h = h.reshape(len(x), operation.channels[0], operation.height, operation.width)
+    values = np.zeros((len(x), operation.channels[0] * operation.height * operation.width))
+    values[:, list(operation.in_places)] = x
+    h: NDArray = values.reshape(len(x), operation.channels[0], operation.height, operation.width)
     for layer in range(len(operation.channels) - 2):
         u = _convolve(h, params[f"weight_{layer}"].astype(np.float64))
         if layer == 0 and condition is not None:
@@ -93,7 +93,9 @@ def initialize(
         h = block.reshape(h.shape).astype(np.float64)
 
 
-def normalization(values: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def normalization(
+    values: NDArray[np.float64], weight: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Biases and log-scales (channels,) that give values (n, channels, pixels) mean 0 and variance 1 in each channel; a
     channel that is constant keeps its scale."""
     share = np.full(len(values), 1 / len(values)) if weight is None else weight / weight.sum()
@@ -103,7 +105,7 @@ def normalization(values: np.ndarray, weight: np.ndarray | None) -> tuple[np.nda
     return -mean, -np.log(np.where(constant, 1.0, spread))
 
 
-def _convolve(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _convolve(x: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Images (n, c_out, height, width) of x (n, c_in, height, width), for a weight (c_out, size, size, c_in)."""
     size, (n, _, height, width) = weight.shape[1], x.shape
     reach = size // 2

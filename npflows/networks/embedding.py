@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +21,8 @@ class Embedding(Parametrised):
         Values of a condition.
     hidden_dims : sequence of int
         Units of its hidden layers, and last the width of its output.
-    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
-    dropout : float
+    activation, dropout
+        See `npflows.networks.options.DenseOptions`.
     dtype : numpy.dtype
     rng : numpy.random.Generator
     """
@@ -46,11 +45,3 @@ class Embedding(Parametrised):
     def __call__(self, condition: NDArray) -> NDArray:
         """The embedding (n, output_dim) of conditions (n, condition_dim)."""
         return select().network(self.operation, self.parameters.theta, condition)
-
-
-def embedding_of(model: Any, condition_dim: int, network: dict[str, Any], dtype: np.dtype) -> Embedding | None:
-    """The embedding of a model that has one, with the activation and dropout of its other networks."""
-    if not model.embedding_dims:
-        return None
-    return Embedding(condition_dim, model.embedding_dims, activation=network["activation"], dropout=network["dropout"],
-                     dtype=dtype, rng=network["rng"])  # fmt: skip

@@ -1,36 +1,68 @@
-"""The arguments about networks that layers and models have in common."""
+"""The arguments that all constructors of networks share."""
 
 from __future__ import annotations
 
+from dataclasses import InitVar, dataclass
 from typing import Any
 
-from npflows.core.checks import as_choice, as_int, as_positive, as_rng, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_int, as_positive
 from npflows.core.operations import ACTIVATIONS
+from npflows.core.options import DtypeOptions
 
 
-def network_options(
-    owner: Any,
-    activation: object,
-    residual_blocks: object,
-    dropout: object,
-    condition_dim: object,
-    rng: object,
-    embedding_dims: object = (),
-) -> dict[str, Any]:
-    """Check them, keep them as attributes of the layer or model, and give them as keyword arguments of a network."""
-    owner.activation = as_choice(activation, "activation", ACTIVATIONS)
-    owner.residual_blocks = as_int(residual_blocks, "residual_blocks", 0)
-    owner.dropout = as_positive(dropout, "dropout", zero=True)
-    if owner.dropout >= 1:
-        raise ValueError(f"dropout must be below 1, got {dropout!r}")
-    width = as_int(condition_dim, "condition_dim", 0)
-    dims = as_widths(embedding_dims, "embedding_dims")
-    if dims and not width:
-        raise ValueError(f"embedding_dims={dims} embed a condition, and condition_dim is 0")
-    return {
-        "activation": owner.activation,
-        "residual_blocks": owner.residual_blocks,
-        "dropout": owner.dropout,
-        "condition_dim": dims[-1] if dims else width,
-        "rng": as_rng(rng),
-    }
+@dataclass(kw_only=True, repr=False, eq=False)
+class NetworkOptions(DtypeOptions):
+    """Keywords of every layer and model that has networks.
+
+    Parameters
+    ----------
+    activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
+        The activation function of the hidden layers.
+    condition_dim : int
+        Width of the condition that every network sees too; 0 for none.  A flow standardizes it.
+    dtype : {"float32", "float64"}
+        The compute dtype.
+    rng : int, numpy.random.Generator or None
+        Draws the first weights, and all else that is random at first.
+    """
+
+    activation: str = "relu"
+    condition_dim: int = 0
+    rng: InitVar[SeedLike] = None
+
+    def __post_init__(self, *init_only: Any) -> None:
+        super().__post_init__(*init_only)
+        self.activation = as_choice(self.activation, "activation", ACTIVATIONS)
+        self.condition_dim = as_int(self.condition_dim, "condition_dim", 0)
+
+    @property
+    def _network_arguments(self) -> dict[str, Any]:
+        """The keyword arguments of a network with these options."""
+        return {"activation": self.activation, "condition_dim": self.condition_dim}
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class DenseOptions(NetworkOptions):
+    """Keywords of the layers and models that have dense or masked networks, beside those of `NetworkOptions`.
+
+    Parameters
+    ----------
+    residual_blocks : int
+        Where above 0, each network has so many residual blocks of the one width in `hidden_dims` instead of plain layers.
+    dropout : float
+        Share of hidden values that are set to 0 in training only, at least 0 and below 1.
+    """
+
+    residual_blocks: int = 0
+    dropout: float = 0.0
+
+    def __post_init__(self, *init_only: Any) -> None:
+        super().__post_init__(*init_only)
+        self.residual_blocks = as_int(self.residual_blocks, "residual_blocks", 0)
+        given, self.dropout = self.dropout, as_positive(self.dropout, "dropout", zero=True)
+        if self.dropout >= 1:
+            raise ValueError(f"dropout must be below 1, got {given!r}")
+
+    @property
+    def _network_arguments(self) -> dict[str, Any]:
+        return {**super()._network_arguments, "residual_blocks": self.residual_blocks, "dropout": self.dropout}

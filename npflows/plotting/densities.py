@@ -17,6 +17,8 @@ from npflows.plotting.style import (
     SHADES,
     TICKS,
     as_ranges,
+    at_whole_numbers,
+    figure_of,
     finite_rows,
     label,
     mass_levels,
@@ -38,7 +40,7 @@ SAMPLES = 4000
 
 def density_1d(
     flow: TransformedDistribution,
-    ranges: object = None,
+    ranges: ArrayLike | None = None,
     condition: ArrayLike | None = None,
     data: ArrayLike | None = None,
     *,
@@ -89,15 +91,15 @@ def density_1d(
         ax.plot(points, density, color=color, label=_about(flow, given), **style)
     ax.set_xlim(low, high)
     ax.set_ylim(bottom=0)
-    ax.xaxis.get_major_locator().set_params(integer=whole)
+    at_whole_numbers(ax.xaxis, whole)
     label(ax, _names(flow)[0], "probability" if whole else "probability density")
     ax.legend(frameon=False, fontsize=LEGEND, loc="best")
-    return ax.figure
+    return figure_of(ax)
 
 
 def density_2d(
     flow: TransformedDistribution,
-    ranges: object = None,
+    ranges: ArrayLike | None = None,
     condition: ArrayLike | None = None,
     data: ArrayLike | None = None,
     *,
@@ -144,7 +146,7 @@ def density_2d(
         raise ValueError(f"density_2d draws one condition, got {len(conditions)}: draw each into axes of its own")
     x, weight = _data(data, weights, 2)
     limits, whole = _limits(flow, ranges, conditions, x), _whole(flow)
-    (a, a_edges), (b, b_edges) = (_centers(*limits[i], n_points, whole[i]) for i in (0, 1))
+    (a, a_edges), (b, b_edges) = (_centers(limits[i, 0], limits[i, 1], n_points, whole[i]) for i in (0, 1))
     grid = np.stack(np.meshgrid(a, b, indexing="ij"), axis=-1).reshape(-1, 2)
     density = np.exp(flow.log_prob(grid, conditions[0])).reshape(len(a), len(b))
 
@@ -167,7 +169,7 @@ def density_2d(
     ax.set_xlim(*limits[0])
     ax.set_ylim(*limits[1])
     for axis, integer in zip((ax.xaxis, ax.yaxis), whole):
-        axis.get_major_locator().set_params(integer=integer)
+        at_whole_numbers(axis, integer)
     label(ax, *_names(flow))
     about = _about(flow, conditions[0])
     if about != "flow":
@@ -175,11 +177,11 @@ def density_2d(
     if handles:
         ax.legend(handles=handles, fontsize=LEGEND - 1, framealpha=0.8, edgecolor="none", loc="upper right")
     if colorbar:
-        bar = ax.figure.colorbar(mesh, ax=ax, extend="max" if density.max() > top else "neither")
+        bar = figure_of(ax).colorbar(mesh, ax=ax, extend="max" if density.max() > top else "neither")
         bar.set_label("probability" if all(whole) else "probability density", fontsize=LEGEND)
         bar.ax.tick_params(labelsize=TICKS - 1, length=3)
         bar.outline.set_linewidth(0.5)
-    return ax.figure
+    return figure_of(ax)
 
 
 def _check(flow: TransformedDistribution, d: int) -> None:
@@ -191,7 +193,7 @@ def _check(flow: TransformedDistribution, d: int) -> None:
         raise ValueError(f"density_{d}d draws flows of {d} column{'s' * (d > 1)}, this one has {have}: {other}")
 
 
-def _conditions(flow: TransformedDistribution, condition: ArrayLike) -> list[np.ndarray | None]:
+def _conditions(flow: TransformedDistribution, condition: ArrayLike | None) -> list[np.ndarray | None]:
     if not flow.condition_dim:
         if condition is not None:
             raise ValueError("this flow takes no condition (condition_dim=0), but one was given")
@@ -217,7 +219,7 @@ def _names(flow: TransformedDistribution) -> list[str]:
     return names_of(flow.columns, None, flow.latent_dim)
 
 
-def _data(data: ArrayLike, weights: ArrayLike, d: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _data(data: ArrayLike | None, weights: ArrayLike | None, d: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     if data is None:
         return None, None
     table = np.asarray(data)
@@ -231,11 +233,11 @@ def _data(data: ArrayLike, weights: ArrayLike, d: int) -> tuple[np.ndarray | Non
 
 def _whole(flow: TransformedDistribution) -> list[bool]:
     """Whether each column is an integer one."""
-    return [bool(getattr(column, "is_integer", False)) for column in flow.support or [None] * flow.latent_dim]
+    return [column.is_integer for column in flow.support] if flow.support else [False] * flow.latent_dim
 
 
 def _limits(
-    flow: TransformedDistribution, ranges: object, conditions: list[np.ndarray | None], x: np.ndarray | None
+    flow: TransformedDistribution, ranges: ArrayLike | None, conditions: list[np.ndarray | None], x: np.ndarray | None
 ) -> np.ndarray:  # fmt: skip
     """The range of each axis (d, 2): periodic columns and few integers in full, no value outside the support."""
     d = flow.latent_dim

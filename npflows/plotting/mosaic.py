@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_int, as_numeric
-from npflows.plotting.style import INK, TICKS, own_axes, require_matplotlib
+from npflows.plotting.style import INK, TICKS, figure_of, own_axes, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,23 +80,23 @@ def images(
     sheet = np.zeros((rows * (height + head) - (gap if titles is None else 0), columns * (width + gap) - gap, 4))
     top = 0 if titles is None else head
     corners = [(top + i // columns * (height + head), i % columns * (width + gap)) for i in range(n)]
-    for (y, x), image, blank in zip(corners, paint, np.isnan(values).any(axis=3)):
+    for (y, x), image, value in zip(corners, paint, values):
         cell = sheet[y : y + height, x : x + width]
-        cell[..., :3], cell[..., 3] = np.nan_to_num(image[..., :3]), ~blank
+        cell[..., :3], cell[..., 3] = np.nan_to_num(image[..., :3]), ~np.isnan(value).any(axis=2)
 
     ax = own_axes(ax, (WIDTH, WIDTH * sheet.shape[0] / sheet.shape[1]))
     ax.imshow(sheet, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     if titles is not None:
-        points = 72 * ax.get_position().width * ax.figure.get_size_inches()[0] / sheet.shape[1]  # of a pixel
+        points = 72 * ax.get_position().width * figure_of(ax).get_size_inches()[0] / sheet.shape[1]  # of a pixel
         for (y, x), title in zip(corners, titles):
             ax.text(x + width / 2 - 0.5, y - 0.5 - 0.15 * head, title, fontsize=min(TICKS, 0.7 * head * points), color=INK,
                     ha="center", va="bottom")  # fmt: skip
-    return ax.figure
+    return figure_of(ax)
 
 
-def _ends(values: np.ndarray, limits: object) -> tuple[float, float]:
+def _ends(values: np.ndarray, limits: ArrayLike | None) -> tuple[float, float]:
     """The values at the ends of the color scale."""
     if limits is None:
         known = values[np.isfinite(values)]

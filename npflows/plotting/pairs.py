@@ -15,6 +15,7 @@ from npflows.plotting.style import (
     INK,
     SHADES,
     as_ranges,
+    figure_of,
     finite_rows,
     mass_levels,
     middle,
@@ -25,6 +26,8 @@ from npflows.plotting.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from npflows.plotting.style import AxesLike
 
 PANEL = 1.5
 """Side of a panel in inches."""
@@ -37,13 +40,13 @@ def corner(
     samples: ArrayLike | None = None,
     *,
     columns: Sequence[str] | None = None,
-    ranges: Sequence[tuple[float, float]] | None = None,
+    ranges: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     bins: int | None = None,
     max_points: int = 3000,
     labels: tuple[str, str] = ("data", "samples"),
     fig: Figure | None = None,
-    axes: object = None,
+    axes: AxesLike | None = None,
 ) -> Figure:
     """Draw every column and every pair of columns of a table, with samples on top.
 
@@ -105,7 +108,7 @@ def corner(
         if grid.size != d * d:
             raise ValueError(f"axes must be {d} x {d} axes, got {grid.size}")
         grid = grid.reshape(d, d)
-        fig = grid[0, 0].figure
+        fig = figure_of(grid[0, 0])
     for i in range(d):
         for j in range(d):
             ax = grid[i, j]
@@ -150,7 +153,7 @@ def _ticks(low: float, high: float) -> np.ndarray:
     from matplotlib.ticker import MaxNLocator
 
     room = 0.06 * (high - low)
-    ticks = MaxNLocator(3, steps=[1, 2, 3, 4, 5, 10]).tick_values(low, high)
+    ticks = np.asarray(MaxNLocator(3, steps=[1, 2, 3, 4, 5, 10]).tick_values(low, high))
     return ticks[(ticks > low + room) & (ticks < high - room)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,7 +16,11 @@ from npflows.files.tables import TableError, check_writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+
+    AxesLike = Axes | Sequence[Any] | np.ndarray
+    """Axes, or several of them."""
 
 MASSES = (0.95, 0.68)
 """Fraction of the rows that each contour encloses."""
@@ -66,13 +70,15 @@ def own_axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.2)) -> Axes:
     return ax
 
 
-def grid_of_axes(axes: object, rows: int, columns: int, panel: tuple[float, float], **sharing: bool) -> np.ndarray:
+def grid_of_axes(
+    axes: AxesLike | None, rows: int, columns: int, panel: tuple[float, float], *, sharey: bool = False
+) -> np.ndarray:
     """The given axes, or those of a new figure, as an array (rows, columns) in the common style."""
     if axes is None:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(panel[0] * columns + 0.5, panel[1] * rows + 0.3), dpi=150, layout="constrained")
-        made = figure.subplots(rows, columns, squeeze=False, **sharing)
+        made = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     else:
         made = np.array(axes, dtype=object)
         if made.size != rows * columns:
@@ -83,13 +89,25 @@ def grid_of_axes(axes: object, rows: int, columns: int, panel: tuple[float, floa
     return made
 
 
+def figure_of(ax: Axes) -> Figure:
+    """The whole figure that axes belong to, also where they lie in a part of it."""
+    return ax.figure.figure
+
+
 def plain(ax: Axes) -> None:
+    """Give axes the common style."""
     ax.tick_params(labelsize=TICKS, length=3, color=FRAME)
     for spine in ax.spines.values():
         spine.set(color=FRAME, linewidth=0.8)
 
 
+def at_whole_numbers(axis: Axis, whole: bool = True) -> None:
+    """Put the ticks of an axis at whole numbers alone, or also between them."""
+    axis.get_major_locator().set_params(integer=whole)  # type: ignore[call-arg]
+
+
 def label(ax: Axes, x: str | None = None, y: str | None = None) -> None:
+    """Name the axes."""
     if x is not None:
         ax.set_xlabel(x, fontsize=TEXT)
     if y is not None:
@@ -109,7 +127,7 @@ def finite_rows(table: ArrayLike, name: str, weights: ArrayLike | None = None) -
     return np.asarray(rows[kept], dtype=np.float64), given
 
 
-def names_of(columns: Sequence[str] | None, table: ArrayLike, d: int, what: str = "the data have") -> list[str]:
+def names_of(columns: Sequence[str] | None, table: ArrayLike | None, d: int, what: str = "the data have") -> list[str]:
     """Names for d columns: as given, else those of a data frame, else x0, x1, ..."""
     if columns is None:
         columns = getattr(table, "columns", None)
@@ -126,7 +144,7 @@ def middle(x: np.ndarray) -> np.ndarray:
     return np.stack([low - pad, high + pad], axis=1)
 
 
-def as_ranges(ranges: object, d: int) -> np.ndarray:
+def as_ranges(ranges: ArrayLike, d: int) -> np.ndarray:
     """Check ranges: low and high (d, 2) for each column."""
     limits = np.asarray(ranges, dtype=np.float64)
     limits = limits[None] if limits.ndim == 1 == d else limits

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npflows.distribution.transformed import TransformedDistribution
-from npflows.plotting.style import ACCENT, INK, LEGEND, label, own_axes, require_matplotlib
+from npflows.plotting.style import ACCENT, INK, LEGEND, at_whole_numbers, figure_of, label, own_axes, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,7 @@ def training_curve(history: TransformedDistribution | Mapping[str, Sequence[floa
         low = max(late.min(), np.median(late) - 8 * (late.max() - np.median(late)))
         margin = 0.08 * (late.max() - low)
         ax.set_ylim(low - margin, late.max() + margin)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    at_whole_numbers(ax.xaxis)
     label(ax, unit, what)
     ax.legend(frameon=False, fontsize=LEGEND, loc="best")
-    return ax.figure
+    return figure_of(ax)

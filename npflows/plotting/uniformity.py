@@ -18,6 +18,7 @@ from npflows.plotting.style import (
     SHADES,
     TEXT,
     TICKS,
+    figure_of,
     grid_of_axes,
     label,
     names_of,
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from npflows.plotting.style import AxesLike
+
 TAILS = (0.5 - BAND / 2, 0.5 + BAND / 2)
 """Probabilities of the lower and the upper end of a band."""
 QUANTILES = 200
 """Largest number of quantiles to draw."""
 
 
-def latent(pit: Any, axes: object = None, *, bins: int = 20, max_columns: int = 4) -> Figure:
+def latent(pit: Any, axes: AxesLike | None = None, *, bins: int = 20, max_columns: int = 4) -> Figure:
     """Compare latent values with the base distribution: histograms, and quantiles against expected ones.
 
     The upper row shows the probability integral transform of each latent column, which is uniform if the flow is right.  A
@@ -93,11 +96,11 @@ def latent(pit: Any, axes: object = None, *, bins: int = 20, max_columns: int = 
     label(grid[0, 0], y="rows / expected")
     label(grid[1, 0], y="found - expected")
     _explain(grid[0, 0])
-    return grid[0, 0].figure
+    return figure_of(grid[0, 0])
 
 
 def calibration(
-    result: Any, axes: object = None, *, columns: Sequence[str] | None = None, difference: bool = False
+    result: Any, axes: AxesLike | None = None, *, columns: Sequence[str] | None = None, difference: bool = False
 ) -> Figure:  # fmt: skip
     """Draw the calibration of a flow, as one of the diagnostics measured it.
 
@@ -137,7 +140,7 @@ def calibration(
     low, high = ax.get_ylim()
     ax.set_ylim(*((low, high + 0.28 * (high - low)) if difference else (0, 1)))  # room for the legend
     ax.legend(frameon=False, fontsize=LEGEND, loc="upper left")
-    return ax.figure
+    return figure_of(ax)
 
 
 def _needs(result: Any, attributes: tuple[str, ...], function: str, wanted: str) -> None:
@@ -145,12 +148,12 @@ def _needs(result: Any, attributes: tuple[str, ...], function: str, wanted: str)
         raise TypeError(f"{function} draws what {wanted}, got {type(result).__name__}")
 
 
-def _one(axes: object, difference: bool) -> Axes:
-    axes = np.array(axes, dtype=object).ravel()[0] if axes is not None else None
-    return own_axes(axes, (6.4, 4.2) if difference else (4.8, 4.6))
+def _one(axes: AxesLike | None, difference: bool) -> Axes:
+    ax = None if axes is None else np.array(axes, dtype=object).ravel()[0]
+    return own_axes(ax, (6.4, 4.2) if difference else (4.8, 4.6))
 
 
-def _ranks(result: Any, axes: object, columns: Sequence[str] | None) -> Figure:
+def _ranks(result: Any, axes: AxesLike | None, columns: Sequence[str] | None) -> Figure:
     d = len(result.counts)
     names = names_of(columns, None, d, "the ranks are of")
     if axes is None:
@@ -174,7 +177,7 @@ def _ranks(result: Any, axes: object, columns: Sequence[str] | None) -> Figure:
     for ax in grid[:, 0]:
         label(ax, y="rows / expected")
     _explain(grid[0, 0])
-    return grid[0, 0].figure
+    return figure_of(grid[0, 0])
 
 
 def _coverage(ax: Axes, result: Any, columns: Sequence[str] | None, difference: bool) -> None:
@@ -231,7 +234,8 @@ def _worm(ax: Axes, u: np.ndarray, weights: np.ndarray | None, effective: float)
     share = np.arange(1, len(u) + 1) if weights is None else np.cumsum(weights[order]) / weights.sum() * effective
     share = (share if weights is None else share - 0.5 * share[0]) / (effective + 1)
     share = np.clip(share, 1e-300, 1 - 1e-16)
-    at = ndtr(np.linspace(*ndtri(share[[0, -1]]), QUANTILES))
+    first, last = ndtri(share[[0, -1]])
+    at = ndtr(np.linspace(first, last, QUANTILES))
     chosen = np.unique(np.clip(np.searchsorted(share, at), 0, len(u) - 1))
     wanted = ndtri(share[chosen])
     smallest = np.finfo(np.float64).tiny

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from npflows.core.columns import column_number
 from npflows.core.configured import Configured
@@ -165,6 +165,10 @@ class Integer(Interval):
         return self._cells.middle()
 
 
+SupportLike = Sequence[Column] | Mapping[Any, Column]
+"""A column each, or a mapping by index or name that leaves the others on the whole line."""
+
+
 def real() -> Real:
     """The whole line."""
     return Real()
@@ -190,7 +194,7 @@ def integer(low: int, high: int) -> Integer:
     return Integer(low, high)
 
 
-def as_columns(given: ArrayLike, n: int, names: Sequence[str] | None = None) -> list[Column] | None:
+def as_columns(given: SupportLike | None, n: int, names: Sequence[str] | None = None) -> list[Column] | None:
     """One `Column` for each of n, from a list, or a mapping by index or name that leaves the others on the line."""
     if given is None:
         return None

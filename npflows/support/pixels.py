@@ -160,12 +160,12 @@ def hashed(values: np.ndarray) -> np.ndarray:
     return (z ^ (z >> np.uint64(31))).astype(np.float64) * 2.0**-64
 
 
-def as_levels(levels: object) -> int | None:
+def as_levels(levels: int | None) -> int | None:
     """A number of levels, or None."""
     return None if levels is None else as_int(levels, "levels", 2)
 
 
-def as_alpha(alpha: object, levels: object) -> float | None:
+def as_alpha(alpha: float | None, levels: int | None) -> float | None:
     """The share of a logit's ends, or None."""
     if alpha is None:
         return None

@@ -30,8 +30,8 @@ def as_table(flow: TransformedDistribution, x: ArrayLike, name: str) -> np.ndarr
 def as_training_rows(
     flow: TransformedDistribution,
     x: ArrayLike,
-    weight: ArrayLike,
-    condition: ArrayLike,
+    weight: ArrayLike | None,
+    condition: ArrayLike | None,
     on_invalid: str,
     name: str,
     missing: Missing | None = None,
@@ -100,7 +100,7 @@ def _describe_invalid(rows: Rows, bad: np.ndarray, name: str) -> str:
     return f'{name} has NaN or infinite values in {len(bad)} rows ({which}){columns}; clean them or pass on_invalid="drop"'
 
 
-def split(rows: Rows, fraction: object, rng: np.random.Generator) -> tuple[Rows, Rows | None]:
+def split(rows: Rows, fraction: float, rng: np.random.Generator) -> tuple[Rows, Rows | None]:
     """Training and validation rows, drawn at random; no validation for fraction 0 or a single row."""
     fraction = as_positive(fraction, "validation_fraction", zero=True)
     if fraction >= 1:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_choice, as_int, warn_user
+from npflows.core.checks import SeedLike, as_choice, as_int, warn_user
 from npflows.distribution.transformed import Flow
 from npflows.training import checkpoint as checkpoints
 from npflows.training.data import as_training_rows, split
@@ -16,7 +16,7 @@ from npflows.training.imputation import filled
 from npflows.training.initialization import set_from_data
 from npflows.training.likelihood import Trainer
 from npflows.training.loop import run_rounds
-from npflows.training.missing import as_missing
+from npflows.training.missing import MissingLike, as_missing
 from npflows.training.options import Options
 from npflows.training.rows import Rows
 
@@ -46,11 +46,11 @@ def fit(
     patience: int | None = 20,
     ema: float | None = None,
     on_invalid: str = "raise",
-    missing: object = None,
+    missing: MissingLike | None = None,
     on_missing: str = "drop",
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    rng: object = None,
+    rng: SeedLike = None,
     progress: bool | str = "auto",
     callbacks: Callable | Iterable[Callable] = (),
 ) -> Flow:

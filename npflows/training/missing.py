@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_choice, warn_user
 from npflows.core.columns import column_number
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.rows import MissingEntries, Rows
 
+MissingLike = float | str | Sequence[float | str] | np.ndarray | Mapping[Any, Any]
+"""A value that stands for a missing entry, several, or a mapping of columns to them."""
 NEIGHBORS = 10
 """Complete rows that stand in for an incomplete one."""
 
@@ -69,7 +71,7 @@ class Missing:
         return replace(rows, missing=MissingEntries(numbers, missing))
 
 
-def as_missing(flow: TransformedDistribution, missing: object, on_missing: str) -> Missing | None:
+def as_missing(flow: TransformedDistribution, missing: MissingLike | None, on_missing: str) -> Missing | None:
     """From the arguments of `fit`, after every check; None where nothing is declared missing."""
     impute = as_choice(on_missing, "on_missing", ("drop", "impute")) == "impute"
     if missing is None:
@@ -85,17 +87,17 @@ def as_missing(flow: TransformedDistribution, missing: object, on_missing: str) 
     return Missing(values, impute)
 
 
-def is_nan(given: ArrayLike) -> bool:
+def is_nan(given: MissingLike) -> bool:
     """Whether NaN is among what is declared to be missing."""
     several = _several(given)
     return any(value == "nan" if isinstance(value, str) else value is not None and value != value for value in several)
 
 
-def _several(given: ArrayLike) -> list:
+def _several(given: MissingLike) -> list:
     return list(given) if isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str) else [given]
 
 
-def _as_values(given: ArrayLike) -> tuple[float, ...]:
+def _as_values(given: MissingLike) -> tuple[float, ...]:
     several = _several(given)
     values = [math.nan if isinstance(value, str) and value == "nan" else value for value in several]
     if not values or any(isinstance(v, bool) or not isinstance(v, (int, float, np.number)) for v in values):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from npflows.core.backend import require_training
-from npflows.core.checks import as_choice, as_int, as_positive, as_rng
+from npflows.core.checks import SeedLike, as_choice, as_int, as_positive, as_rng
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.progress import Progress
 from npflows.training.schedules import SCHEDULES, Schedule
@@ -33,7 +33,7 @@ class Options:
         ema: float | None,
         checkpoint: str | os.PathLike[str] | None,
         resume: bool,
-        rng: object,
+        rng: SeedLike,
         progress: bool | str,
         callbacks: Callable | Iterable[Callable],
     ) -> None:

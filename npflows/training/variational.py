@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from npflows.core.checks import as_int, as_positive
+from npflows.core.checks import SeedLike, as_int, as_positive
 from npflows.core.statistics import effective_sample_size
 from npflows.distribution.transformed import Flow, TransformedDistribution
 from npflows.training import checkpoint as checkpoints
@@ -207,7 +207,7 @@ def fit_variational(
     ema: float | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    rng: object = None,
+    rng: SeedLike = None,
     progress: bool | str = "auto",
     callbacks: Callable | Iterable[Callable] = (),
 ) -> Flow:

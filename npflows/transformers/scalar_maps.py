@@ -5,39 +5,28 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.core.checks import as_choice, as_int, as_positive
-from npflows.core.operations import SCALE_ACTIVATIONS, Affine, ScalarMap, Spline
+from npflows.core.checks import as_int, as_positive
+from npflows.core.operations import ScalarMap, Spline
 from npflows.core.parameters import Parameter
 
 FIRST_GAIN = 3.0
-"""Where learned gains start: wide enough for sharp tables, and bounded, so that no outlier gets an absurd density."""
-
-
-def affine(scale_activation: object, *, shift_first: bool = False, n_gains: int | None = None) -> Affine:
-    """An affine map; see `npflows.core.operations.Affine`."""
-    return Affine(as_choice(scale_activation, "scale_activation", SCALE_ACTIVATIONS), shift_first, n_gains)
+"""The first value of learned gains: wide enough for sharp tables, and not so wide that outliers get absurd densities."""
 
 
 def spline(
-    num_bins: object,
-    tail_bound: object,
-    min_bin_width: object,
-    min_bin_height: object,
-    min_derivative: object,
+    num_bins: int,
+    tail_bound: float,
+    min_bin_width: float,
+    min_bin_height: float,
+    min_derivative: float,
     circular: NDArray[np.bool_] | bool = False,
 ) -> Spline:
     """A monotone rational-quadratic spline.
 
     Parameters
     ----------
-    num_bins : int
-        At least 2.
-    tail_bound : float
-        The map is the identity outside [-tail_bound, tail_bound].
-    min_bin_width, min_bin_height : float
-        Least share of [-tail_bound, tail_bound] that a bin has; below 1 / num_bins.
-    min_derivative : float
-        Least derivative at a knot; below 1.
+    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative
+        See `npflows.transformers.options.SplineOptions`.
     circular : bool or array_like of bool
         Whether values are on a circle: all of them, or said for each.
     """

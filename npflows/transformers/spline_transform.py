@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import select
 from npflows.core.checks import as_numeric
-from npflows.transformers.scalar_maps import spline
+from npflows.transformers.options import SplineOptions
 
 
-class RationalQuadraticSplineTransform:
+@dataclass(repr=False, eq=False)
+class RationalQuadraticSplineTransform(SplineOptions):
     """Monotone rational-quadratic splines of given bins (Durkan et al. 2019, arXiv:1906.04032, equations 4 to 8).
 
     The map is the identity outside [-tail_bound, tail_bound], and its slope is 1 at the two ends.
 
     Parameters
     ----------
-    num_bins : int
-        K, at least 2.
-    tail_bound : float
-        Above 0.
-    min_bin_width, min_bin_height : float
-        Least share of [-tail_bound, tail_bound] that `constrain_parameters` gives a bin; below 1 / num_bins.
-    min_derivative : float
-        Least slope at a knot that it gives; below 1.
+    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative
+        See `npflows.transformers.options.SplineOptions`; least sizes and slopes are those that `constrain_parameters`
+        gives.
 
     Examples
     --------
@@ -34,22 +34,13 @@ class RationalQuadraticSplineTransform:
     [[0.5]] [0.]
     """
 
-    def __init__(
-        self,
-        num_bins: int = 8,
-        tail_bound: float = 3.0,
-        min_bin_width: float = 1e-3,
-        min_bin_height: float = 1e-3,
-        min_derivative: float = 1e-3,
-    ) -> None:
-        operation = spline(num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative)
-        self.num_bins, self.tail_bound = operation.num_bins, operation.tail_bound
-        self.min_bin_width, self.min_bin_height = operation.min_bin_width, operation.min_bin_height
-        self.min_derivative, self._operation = operation.min_derivative, operation
+    def __post_init__(self, *init_only: Any) -> None:
+        super().__post_init__(*init_only)
+        self._operation = self._spline()
 
     def constrain_parameters(
-        self, raw_widths: object, raw_heights: object, raw_derivatives: object
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, raw_widths: ArrayLike, raw_heights: ArrayLike, raw_derivatives: ArrayLike
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Widths, heights and derivatives from any real numbers; zeros give the identity.
 
         Parameters
@@ -65,13 +56,8 @@ class RationalQuadraticSplineTransform:
         derivatives : ndarray (n, d, K + 1)
             By softplus; 1 at both ends.
         """
-        widths, heights, derivatives = (
-            as_numeric(raw, name).astype(np.float64)
-            for raw, name in (
-                (raw_widths, "raw_widths"),
-                (raw_heights, "raw_heights"),
-                (raw_derivatives, "raw_derivatives"),
-            )
+        widths, heights, derivatives = _as_float64(
+            raw_widths=raw_widths, raw_heights=raw_heights, raw_derivatives=raw_derivatives
         )
         self._check_shapes(widths, heights, derivatives, (self.num_bins + 1, self.num_bins - 1))
         inner = derivatives[..., 1:-1] if derivatives.shape[-1] == self.num_bins + 1 else derivatives
@@ -83,14 +69,14 @@ class RationalQuadraticSplineTransform:
             np.concatenate([ends, inner, ends], axis=-1),
         )
 
-    def _sizes(self, raw: np.ndarray, least: float) -> np.ndarray:
+    def _sizes(self, raw: NDArray[np.float64], least: float) -> NDArray[np.float64]:
         raw = np.exp(raw - raw.max(axis=-1, keepdims=True, initial=-np.inf))
         share = raw / raw.sum(axis=-1, keepdims=True)
         return 2 * self.tail_bound * (least + (1 - self.num_bins * least) * share)
 
     def apply_spline(
-        self, x: object, widths: object, heights: object, derivatives: object, inverse: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, x: ArrayLike, widths: ArrayLike, heights: ArrayLike, derivatives: ArrayLike, inverse: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Map x, or map back.
 
         Parameters
@@ -114,10 +100,7 @@ class RationalQuadraticSplineTransform:
         ValueError
             If shapes do not fit, sizes are not positive or do not add up to the interval.
         """
-        x, widths, heights, derivatives = (
-            as_numeric(a, name).astype(np.float64)
-            for a, name in ((x, "x"), (widths, "widths"), (heights, "heights"), (derivatives, "derivatives"))
-        )
+        x, widths, heights, derivatives = _as_float64(x=x, widths=widths, heights=heights, derivatives=derivatives)
         if x.ndim != 2 or widths.shape[:2] != x.shape:
             raise ValueError(f"x must have shape (n, d) and widths (n, d, K), got {x.shape} and {widths.shape}")
         self._check_shapes(widths, heights, derivatives, (self.num_bins + 1,))
@@ -137,10 +120,19 @@ class RationalQuadraticSplineTransform:
         return select().spline(self._operation, x, constrained, inverse)
 
     def _check_shapes(
-        self, widths: np.ndarray, heights: np.ndarray, derivatives: np.ndarray, knots: tuple[int, ...]
+        self,
+        widths: NDArray[np.float64],
+        heights: NDArray[np.float64],
+        derivatives: NDArray[np.float64],
+        knots: tuple[int, ...],
     ) -> None:
         k = self.num_bins
         if widths.ndim != 3 or widths.shape[2] != k or heights.shape != widths.shape:
             raise ValueError(f"widths and heights must have shape (n, d, {k}), got {widths.shape} and {heights.shape}")
         if derivatives.shape[:2] != widths.shape[:2] or derivatives.ndim != 3 or derivatives.shape[2] not in knots:
             raise ValueError(f"derivatives must have shape (n, d, {knots[0]}), got {derivatives.shape}")
+
+
+def _as_float64(**arrays: ArrayLike) -> list[NDArray[np.float64]]:
+    """Arrays by name as float64, after a check."""
+    return [as_numeric(values, name).astype(np.float64) for name, values in arrays.items()]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows._version import __version__
-from npflows.core.checks import as_condition, as_int, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_condition, as_int, as_rng, as_rows
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import Check, VerificationReport, fingerprint
 from npflows.layers import Permutation
@@ -47,8 +47,13 @@ STANDARD_ERRORS = 4
 
 
 def verify(
-    flow: TransformedDistribution, x: ArrayLike, condition: ArrayLike | None = None, rng: object = None, *, max_rows: int = 2000
-) -> VerificationReport:  # fmt: skip
+    flow: TransformedDistribution,
+    x: ArrayLike,
+    condition: ArrayLike | None = None,
+    rng: SeedLike = None,
+    *,
+    max_rows: int = 2000,
+) -> VerificationReport:
     """Measure whether the flow is the exact density that it promises to be, on data.
 
     The checks: that `forward` and `inverse` undo each other, and their log-determinants; the log-determinant

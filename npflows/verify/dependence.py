@@ -23,7 +23,7 @@ def promised_dependence(layer: Layer) -> np.ndarray | None:
     """The results (rows) of a layer's `forward` that may depend on each value (column); None where nothing is promised."""
     n = layer.input_dim
     if isinstance(layer, Autoregressive):
-        place = np.argsort(layer.order)
+        place = np.argsort(layer.operation().order)
         return place[:, None] >= place
     if isinstance(layer, Coupling):
         mask = np.asarray(layer.mask)  # type: ignore[attr-defined]

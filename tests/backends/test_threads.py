@@ -9,7 +9,7 @@ import pytest
 
 import npflows
 from npflows.backends.cpu.compiler.jit import DISABLED
-from npflows.backends.cpu.threads import mailbox as team
+from npflows.backends.cpu.threads import mailbox as protocol
 from npflows.backends.cpu.threads import pool as threads
 from npflows.extend import Layer, Parameter, kernel
 
@@ -54,7 +54,7 @@ def test_an_error_in_any_piece_reaches_the_caller_and_the_next_call_works(flow, 
         with pytest.raises(ValueError, match="a value above 50"):
             flow.log_prob(bad)
         np.testing.assert_array_equal(flow.log_prob(X), expected)
-    assert threads._pool.mailbox[team.GATE] == 0
+    assert threads._pool.mailbox[protocol.GATE] == 0
 
 
 def test_helpers_join(flow):
@@ -64,22 +64,22 @@ def test_helpers_join(flow):
         with ThreadPoolExecutor(1) as other:
             running = other.submit(lambda: [flow.log_prob(X) for _ in range(50)])
             while not running.done():
-                seen = max(seen, int(mailbox[team.GATE]) % team.ONE_MORE)
+                seen = max(seen, int(mailbox[protocol.GATE]) % protocol.ONE_MORE)
     assert seen > 0
 
 
 def test_helpers_stop_looking_for_work(flow):
     flow.log_prob(X)
     deadline = time.monotonic() + 60
-    while threads._pool.mailbox[team.LOOKING] and time.monotonic() < deadline:
+    while threads._pool.mailbox[protocol.LOOKING] and time.monotonic() < deadline:
         pass
-    assert threads._pool.mailbox[team.LOOKING] == 0
+    assert threads._pool.mailbox[protocol.LOOKING] == 0
 
 
 def test_work_is_done_alone_while_others_have_the_mailbox(flow):
     expected, mailbox = flow.log_prob(X), threads._pool.mailbox
-    assert mailbox[team.GATE] == 0
-    mailbox[team.GATE] = team.CLAIMED
+    assert mailbox[protocol.GATE] == 0
+    mailbox[protocol.GATE] = protocol.CLAIMED
     try:
         np.testing.assert_array_equal(flow.log_prob(X), expected)
         bad = X.copy()
@@ -87,7 +87,7 @@ def test_work_is_done_alone_while_others_have_the_mailbox(flow):
         with pytest.raises(ValueError, match="a value above 50"):
             flow.log_prob(bad)
     finally:
-        mailbox[team.GATE] = 0
+        mailbox[protocol.GATE] = 0
     np.testing.assert_array_equal(flow.log_prob(X), expected)
 
 
@@ -108,27 +108,27 @@ def test_many_callers_and_more_helpers_than_cpus():
                     np.testing.assert_array_equal(there, here)
     finally:
         npflows.set_num_threads(None)
-    assert threads._pool.mailbox[team.GATE] == 0
+    assert threads._pool.mailbox[protocol.GATE] == 0
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, TimeoutError])
 def test_what_a_signal_raises_waits_for_helpers(flow, monkeypatch, error):
     """While helpers still work, the caller's arrays are theirs too."""
-    share, waits = team.share("transport", flow.dtype), []
+    share, waits = protocol.share("transport", flow.dtype), []
 
     def interrupted(mailbox, number, helpers, n_bytes, patience, arguments):
         share(mailbox, number, helpers, n_bytes, patience, arguments)
-        arguments[1][1] = team.BUSY
+        arguments[1][1] = protocol.BUSY
         raise error
 
     def wait(mailbox, patience, counter):
         waits.append(counter)
         if len(waits) == 1:
             raise error
-        counter[1] = team.DONE
+        counter[1] = protocol.DONE
 
-    monkeypatch.setattr(team, "share", lambda kind, dtype: interrupted)
-    monkeypatch.setattr(team, "wait", wait)
+    monkeypatch.setattr(threads, "share", lambda kind, dtype: interrupted)
+    monkeypatch.setattr(threads, "wait", wait)
     with pytest.raises(error):
         flow.log_prob(X)
     assert len(waits) == 2

@@ -20,8 +20,8 @@ from npflows import (
     RealNVP,
     one_hot,
 )
-from npflows import flow as flow_module
-from npflows.backends.cpu.program import Program
+from npflows.backends.cpu.program import CompiledProgram
+from npflows.distribution import transformed
 
 RNG = np.random.default_rng(0)
 X, C = RNG.normal(size=(2, 40, 2))
@@ -139,9 +139,9 @@ def test_sample_each_gives_n_samples_for_each_condition(model, monkeypatch):
     samples = flow.sample_each(50, C[:7], 3)
     assert samples.shape == (7, 50, *shape)
     np.testing.assert_array_equal(samples.reshape(-1, *shape), flow.sample(350, 3, condition=np.repeat(C[:7], 50, axis=0)))
-    monkeypatch.setattr(flow_module, "CHUNK", 120)  # in pieces of two conditions
+    monkeypatch.setattr(transformed, "CHUNK", 120)  # in pieces of two conditions
     np.testing.assert_allclose(flow.sample_each(50, C[:7], 3), samples, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(flow_module, "CHUNK", 7)  # more samples than fit into a piece
+    monkeypatch.setattr(transformed, "CHUNK", 7)  # more samples than fit into a piece
     assert flow.sample_each(50, C[:7], 3).shape == (7, 50, *shape)
     assert flow.sample_each(50, C[0], 3).shape == (1, 50, *shape)
     assert flow.sample_each(0, C[:7], 3).shape == (7, 0, *shape)
@@ -163,8 +163,13 @@ def test_samples_of_each_condition_are_where_it_says():
 
 
 def test_ten_thousand_conditions_are_one_run(monkeypatch):
-    runs, transport = [], Program.transport
-    monkeypatch.setattr(Program, "transport", lambda self, *a, **o: runs.append(len(a[1])) or transport(self, *a, **o))
+    runs, transport = [], CompiledProgram.transport
+
+    def counted(self, state, x, *arguments, **options):
+        runs.append(len(x))
+        transport(self, state, x, *arguments, **options)
+
+    monkeypatch.setattr(CompiledProgram, "transport", counted)
     flow, c = conditional(embedding_dims=(6, 3)), RNG.normal(size=(10000, 2))
     flow.sample(10000, 0, condition=c)
     flow.sample_each(1, c, 0)

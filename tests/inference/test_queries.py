@@ -327,10 +327,13 @@ def named():
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda f: marginal(f, "i"), "columns must be one of 'z', 'g', 'r', got 'i'"),
-        (lambda f: marginal(gaussian(3)[0], "z"), "this flow has no names of columns: set flow.columns"),
-        (lambda f: marginal(f, 3), "columns must be indices from 0 to 2 or names of columns, got 3"),
-        (lambda f: marginal(f, 0.5), "columns must be indices from 0 to 2 or names of columns, got 0.5"),
+        (lambda f: marginal(f, "i"), "columns: the flow has no column 'i'; there are z, g, r"),
+        (
+            lambda f: marginal(gaussian(3)[0], "z"),
+            "no column 'z'; there are 3, numbered from 0, without names; set flow.columns to name",
+        ),
+        (lambda f: marginal(f, 3), "columns: the flow has no column 3; there are 3, numbered from 0: z, g, r"),
+        (lambda f: marginal(f, 0.5), "columns: the flow has no column 0.5; there are 3, numbered from 0: z, g, r"),
         (lambda f: marginal(f, [0, "z"]), "columns must be at least one column, and none twice"),
         (lambda f: marginal(f, []), "columns must be at least one column"),
         (lambda f: marginal(f, 0, [[0.0, 1.0]]), r"an axis of grid must be finite numbers \(n,\), got shape \(1, 2\)"),
@@ -347,7 +350,7 @@ def named():
         (lambda f: marginal(f, 0, condition=[1.0]), "this flow takes no condition"),
         (lambda f: conditional(f, 0, {}), "given must be a dict from columns to their values"),
         (lambda f: conditional(f, 0, [1.0]), "given must be a dict from columns to their values"),
-        (lambda f: conditional(f, 0, {"i": 1.0}), "given must be one of 'z', 'g', 'r', got 'i'"),
+        (lambda f: conditional(f, 0, {"i": 1.0}), "given: the flow has no column 'i'; there are z, g, r"),
         (lambda f: conditional(f, 0, {"z": 1.0}), "columns and given must have no column in common"),
         (lambda f: conditional(f, 0, {1: np.inf}), "values in given must be finite numbers, got inf"),
         (lambda f: conditional(f, 0, {1: [1.0, 2.0]}), "values in given must be finite numbers"),

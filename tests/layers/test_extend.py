@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from naive import jacobian
+from helpers import jacobian
 
 import npflows
 from npflows import extend

@@ -6,8 +6,6 @@ import pickle
 import numpy as np
 import pytest
 from helpers import moments
-from naive import ACTIVATIONS
-from naive_image import convolution
 
 import npflows
 from npflows import (
@@ -22,6 +20,8 @@ from npflows import (
     Split,
     Squeeze,
 )
+from npflows.backends.reference.activations import ACTIVATIONS
+from npflows.backends.reference.convnet import convolve
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.gamma(2.0, size=(40, 4, 6, 3)) * [1.0, 30.0, 1e-2] + [0.0, -100.0, 5.0]
@@ -76,12 +76,12 @@ def hidden_values(coupling, x, condition):
     params = {name.removeprefix("network."): value.astype(float) for name, value in coupling.named_params().items()}
     h, i = x[..., : x.shape[-1] // 2], 0
     while f"logs_{i}" in params:
-        u = convolution(h, params[f"weight_{i}"]) + params[f"bias_{i}"]
+        u = np.moveaxis(convolve(np.moveaxis(h, 3, 1), params[f"weight_{i}"]), 1, 3) + params[f"bias_{i}"]
         if i == 0 and condition is not None:
             u = u + (condition @ params["condition_weight"].T)[:, None, None]
         u = u * np.exp(params[f"logs_{i}"])
         yield u
-        h, i = ACTIVATIONS[coupling.activation](u), i + 1
+        h, i = ACTIVATIONS[coupling.activation][0](u), i + 1
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])

@@ -4,7 +4,6 @@ import inspect
 import itertools
 import tracemalloc
 
-import naive
 import numpy as np
 import pytest
 from registry import (
@@ -25,16 +24,6 @@ import npflows
 from npflows import MAF, RealNVP
 from npflows.backends.cpu.program import CHUNK
 from npflows.flow import NormalizingFlow
-
-
-@pytest.mark.nojit
-@both_dtypes
-@for_every_model
-def test_log_prob_is_that_of_the_formula(name, dtype):
-    flow = build(name, dtype)
-    x, context = data(flow, 17), condition(flow, 17)
-    tolerance = {"float32": 1e-4, "float64": 1e-12}[dtype]
-    np.testing.assert_allclose(flow.log_prob(x, context), naive.log_prob(flow, x, context), rtol=tolerance, atol=tolerance)
 
 
 @for_every_model

@@ -64,7 +64,7 @@ def test_a_row_of_weight_2_is_two_rows_in_what_is_set_from_the_data(model):
     np.testing.assert_allclose(weighted.params, repeated.params, rtol=1e-9, atol=1e-12)
     plain = fitted(flow_of(model), X, **options, **given(flow_of(model)))
     assert abs(weighted.standardize.table - plain.standardize.table).max() > 1e-3
-    assert not weighted.layers_set_from_data or not np.allclose(weighted.params, plain.params, atol=1e-3)
+    assert not weighted.data_dependent_layers or not np.allclose(weighted.params, plain.params, atol=1e-3)
 
 
 @for_every_model

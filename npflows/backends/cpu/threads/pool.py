@@ -18,7 +18,7 @@ import numpy as np
 
 from npflows.backends.cpu.compiler.calls import address
 from npflows.backends.cpu.compiler.jit import DISABLED
-from npflows.backends.cpu.threads import mailbox as team
+from npflows.backends.cpu.threads.mailbox import BUSY, ERROR, LOOKING, SIZE, pauses, serve, share, wait
 from npflows.core.threads import get_num_threads
 
 LINGER, NAP = 4e-4, 1e-4
@@ -31,9 +31,9 @@ seconds: the first time, and at most."""
 
 def _new_mailbox() -> np.ndarray:
     """From the beginning of a cache line on, whole lines: what else lay in one would wait for those who look."""
-    memory = np.zeros(team.SIZE + 16, np.int64)
+    memory = np.zeros(SIZE + 16, np.int64)
     start = -memory.ctypes.data % 128 // 8
-    return memory[start : start + team.SIZE]
+    return memory[start : start + SIZE]
 
 
 class _Pool:
@@ -51,9 +51,9 @@ class _Pool:
     @functools.cached_property
     def patience(self) -> int:
         """How many pauses LINGER has.  What helpers run is compiled here too, as a process may end while they start."""
-        team.serve(self.mailbox, np.zeros(0, np.uint8), 0)
-        team.pauses(1)
-        return max(1, int(LINGER / min(timeit.repeat(lambda: team.pauses(100), number=1, repeat=5)) * 100))
+        serve(self.mailbox, np.zeros(0, np.uint8), 0)
+        pauses(1)
+        return max(1, int(LINGER / min(timeit.repeat(lambda: pauses(100), number=1, repeat=5)) * 100))
 
     def rest(self, seconds: float) -> None:
         """Called by a helper: be one fewer for a while."""
@@ -77,7 +77,7 @@ class _Pool:
                         break
                     self.size += 1
         helpers = max(0, min(helpers, self.size - self.resting))
-        for _ in range(helpers - int(self.mailbox[team.LOOKING]) - self.wake.qsize()):
+        for _ in range(helpers - int(self.mailbox[LOOKING]) - self.wake.qsize()):
             self.wake.put(None)
         return helpers
 
@@ -90,7 +90,7 @@ def _help(pool: _Pool, mailbox: np.ndarray, wake: SimpleQueue[None]) -> None:
         while True:
             wake.get()
             wall, cpu = time.perf_counter(), time.thread_time()
-            while answer := team.serve(mailbox, arena(n_bytes, np.dtype(np.uint8)), patience):
+            while answer := serve(mailbox, arena(n_bytes, np.dtype(np.uint8)), patience):
                 n_bytes = max(n_bytes, answer)
                 if answer < 0:
                     passed, used = time.perf_counter() - wall, time.thread_time() - cpu
@@ -126,18 +126,18 @@ def run(function: Callable, kind: str, pieces: int, n_bytes: int, dtype: np.dtyp
     mailbox, patience, interrupted = _pool.mailbox, _pool.patience, None
     number, helpers = address(function, kind, dtype), _pool.ready(helpers)
     try:
-        team.share(kind, dtype)(mailbox, number, helpers, n_bytes, patience, arguments)
+        share(kind, dtype)(mailbox, number, helpers, n_bytes, patience, arguments)
     except BaseException as error:  # of a signal
         interrupted = error
-    while counter[1] == team.BUSY:  # helpers still write to the caller's arrays
+    while counter[1] == BUSY:  # helpers still write to the caller's arrays
         try:
             time.sleep(NAP)
-            team.wait(mailbox, 1, counter)
+            wait(mailbox, 1, counter)
         except BaseException as error:
             interrupted = error
     if interrupted is not None:
         raise interrupted
-    if counter[1] == team.ERROR:
+    if counter[1] == ERROR:
         counter[:] = 0
         function(*arguments)  # again, alone, so that the error is raised here
 

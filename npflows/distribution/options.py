@@ -1,0 +1,71 @@
+"""The keywords that all models share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass
+from typing import Any
+
+from npflows.base.base import Base
+from npflows.core.checks import as_widths
+from npflows.networks.options import DenseOptions, NetworkOptions
+from npflows.support.columns import Column
+
+Supports = Sequence[Column] | Mapping[Any, Column]
+"""Where columns live: one for each, or by number or name for some."""
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class FlowOptions(NetworkOptions):
+    """Keywords of every model, beside those of `NetworkOptions`.
+
+    Parameters
+    ----------
+    base_distribution : {"normal", "uniform", "student_t"} or Base
+        The distribution on the latent side.
+    embedding_dims : sequence of int
+        Where given, a dense network with these hidden units, the last its output, is trained between the condition and
+        the layers.
+    """
+
+    base_distribution: str | Base = "normal"
+    embedding_dims: Sequence[int] = ()
+
+    def __post_init__(self, *init_only: Any) -> None:
+        super().__post_init__(*init_only)
+        self.embedding_dims = as_widths(self.embedding_dims, "embedding_dims")
+        if self.embedding_dims and not self.condition_dim:
+            raise ValueError(f"embedding_dims={self.embedding_dims} embed a condition, and condition_dim is 0")
+
+    @property
+    def _network_arguments(self) -> dict[str, Any]:
+        seen = self.embedding_dims[-1] if self.embedding_dims else self.condition_dim
+        return {**super()._network_arguments, "condition_dim": seen}
+
+    @property
+    def _embedding_arguments(self) -> dict[str, Any]:
+        """The keyword arguments that the embedding has in common with the other networks."""
+        return {name: value for name, value in self._network_arguments.items() if name in ("activation", "dropout")}
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class TableOptions(FlowOptions, DenseOptions):
+    """Keywords of the models of tables, beside those of `FlowOptions` and `DenseOptions`.
+
+    Parameters
+    ----------
+    actnorm : bool
+        Whether an `ActNormLayer`, set from the data by `fit`, comes before each layer that has a network.
+    support : sequence or mapping of npflows.support columns, optional
+        Where each column lives; see `NormalizingFlow`.
+    columns : sequence of str, optional
+        Names of the columns.
+    """
+
+    actnorm: bool = False
+    support: InitVar[Supports | None] = None
+    columns: InitVar[Sequence[str] | None] = None
+
+    def __post_init__(self, *init_only: Any) -> None:
+        super().__post_init__(*init_only)
+        self.actnorm = bool(self.actnorm)
