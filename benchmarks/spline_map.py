@@ -30,6 +30,7 @@ from benchmarks.common import DTYPES, Repeat, interleaved, machine, repeated
 from npflows.backends.cpu.compiler.calls import address
 from npflows.backends.cpu.link import KERNELS, pack_map
 from npflows.core.operations import ScalarMap, Spline
+from npflows.transformers.scalar_maps import spline
 
 D, BINS = 7, 8
 LANES = (128, 256)
@@ -52,6 +53,11 @@ class Operands(NamedTuple):
         rng = np.random.default_rng(0)
         shapes = (D, lanes), (D * per_value, lanes), (D, lanes), (lanes,)
         return cls(*(rng.standard_normal(shape).astype(dtype) for shape in shapes))
+
+
+def spline_of(bins: int) -> Spline:
+    """The spline with the constants that npflows' layers have by default."""
+    return spline(bins, 3.0, 1e-3, 1e-3, 1e-3)
 
 
 class OwnMap:
@@ -98,16 +104,11 @@ class OwnMap:
         return work
 
 
-def spline(bins: int) -> Spline:
-    """The spline that is timed, with npflows' defaults."""
-    return Spline(bins, 3.0, 1e-3, 1e-3, 1e-3)
-
-
 class Own(OwnMap):
     """The spline's."""
 
     def __init__(self, lanes: int, bins: int, dtype: str) -> None:
-        super().__init__(spline(bins), lanes, dtype)
+        super().__init__(spline_of(bins), lanes, dtype)
 
 
 def nanoseconds(seconds: Mapping[Any, np.ndarray], lanes: int) -> dict[str, np.ndarray]:
@@ -128,7 +129,7 @@ class Peer:
 
         torch.set_num_threads(1)
         self.torch, self.function, self.bins = torch, unconstrained_rational_quadratic_spline, bins
-        ours, m = spline(bins), 3 * bins - 1
+        ours, m = spline_of(bins), 3 * bins - 1
         self.options = {
             "tails": "linear",
             "tail_bound": ours.tail_bound,

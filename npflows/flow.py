@@ -9,9 +9,9 @@ from typing import Any, ClassVar, TypeVar
 from numpy.typing import ArrayLike, DTypeLike
 
 from npflows.base.base import Base
-from npflows.core.checks import as_dtype, as_int, as_rng, as_shape, as_widths
+from npflows.core.checks import SeedLike, as_dtype, as_int, as_rng, as_shape, as_widths
 from npflows.core.registry import construct
-from npflows.distribution.options import FlowOptions, Supports
+from npflows.distribution.options import FlowOptions
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import VerificationReport
 from npflows.files.configuration import ModelConfiguration, configuration_of
@@ -23,6 +23,7 @@ from npflows.inference.mode import mode
 from npflows.inference.unit_cube import from_unit_cube, to_unit_cube
 from npflows.layers.layer import Layer
 from npflows.networks.embedding import Embedding
+from npflows.support.columns import SupportLike
 from npflows.support.pixels import Pixels
 from npflows.training.fit import fit
 from npflows.training.initialization import initialize
@@ -95,11 +96,11 @@ class NormalizingFlow(TransformedDistribution):
         *,
         condition_dim: int | None = None,
         embedding_dims: Sequence[int] = (),
-        support: Supports | Pixels | None = None,
+        support: SupportLike | Pixels | None = None,
         columns: Sequence[str] | None = None,
         input_shape: Sequence[int] | None = None,
         dtype: DTypeLike = "float32",
-        rng: object = None,
+        rng: SeedLike = None,
     ) -> None:
         given = list(layers) if isinstance(layers, Sequence) else []
         if not given or not all(isinstance(layer, Layer) for layer in given):
@@ -146,13 +147,13 @@ class NormalizingFlow(TransformedDistribution):
         save(self, path)
 
     def verify(
-        self, x: ArrayLike, condition: ArrayLike | None = None, rng: object = None, **options: Any
+        self, x: ArrayLike, condition: ArrayLike | None = None, rng: SeedLike = None, **options: Any
     ) -> VerificationReport:
         """A certificate of exactness at rows of x: see `npflows.verify.verify`; it is kept as `verification`, and saved."""
         self.verification = verify(self, x, condition, rng, **options)
         return self.verification
 
-    def reset(self: _Flow, rng: object = None) -> _Flow:
+    def reset(self: _Flow, rng: SeedLike = None) -> _Flow:
         """Start afresh: new first weights, no standardization, no history."""
         self.parameters.theta[:] = construct(type(self), self.arguments, as_rng(rng)).parameters.theta
         self._forget()

@@ -1,56 +1,27 @@
-"""The scalar maps of the peers as operations, with kernels of npflows for forward and inverse only, so that weights can be
-carried over.
+"""The scalar maps of the peers as operations of npflows, forward and inverse only, so that weights can be carried over.
 
 An affine map is y = x * s(r) + t (or x -> (x - t) / s(r) where the shift comes first), with s one of
 
     softplus(r + offset) + least,  sigmoid(r + offset) + least,  exp(r / (1 + |r / log least|)),  exp(r)
 
-and zuko's spline has its own way from raw parameters to bins, after which it is npflows' spline.
+and zuko's spline has its own way from raw parameters to bins, after which it is npflows' spline.  Each is a subclass of an
+operation of npflows, with an entry of its own in the table of kernels.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
 
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import affine, spline, vecmath
 from npflows.backends.cpu.kernels.spline import new_scratch, number, rows_of, softmax
-from npflows.backends.cpu.link import KERNELS, MapKernels, bits
-from npflows.core.operations import Shapes, Spline
+from npflows.backends.cpu.link import KERNELS, Function, MapKernels, bits
+from npflows.core import operations
 
 SCALES = {"softplus": 0, "sigmoid": 1, "soft clip": 2, "exp": 3}
 # spec of an affine map: which scale, then the bits of offset and least as float64
 SCALE, OFFSET, LEAST = range(3)
-
-
-@dataclass(frozen=True)
-class PeerAffine:
-    """A peer's affine map; its gradient is not carried over."""
-
-    scale: str
-    offset: float
-    least: float
-    shift_first: bool = False
-    multiplier = 2
-    theta_per_value = 0
-
-    def shapes(self, n: int) -> Shapes:
-        return {}
-
-
-@dataclass(frozen=True)
-class ZukoSpline(Spline):
-    """zuko's spline; its gradient is not carried over."""
-
-    @classmethod
-    def of(cls, bins: int, bound: float, slope: float) -> ZukoSpline:
-        """With so many bins; the logarithm of the least slope lies in the place of npflows' least derivative."""
-        return cls(bins, bound, 0.0, 0.0, math.log(slope))
-
-    @property
-    def derivative_shift(self) -> float:
-        return 0.0
 
 
 @inlined
@@ -91,14 +62,27 @@ def divide(spec, theta, x, raw, log_det):
             log_det[t] -= vecmath.log(scale[t])
 
 
-def pack(operation: PeerAffine, value: int | None) -> list[int]:
+@dataclasses.dataclass(frozen=True)
+class PeerAffine(operations.Affine):
+    """A peer's affine map; its gradient is not carried over."""
+
+    scale_activation: str = "none"
+    scale: str = "exp"
+    offset: float = 0.0
+    least: float = 0.0
+
+
+def affine_roles(operation: PeerAffine) -> dict[str, Function]:
+    forward, inverse = (divide, multiply) if operation.shift_first else (multiply, divide)
+    return {"forward": forward, "inverse": inverse, "vjp": affine.apply_vjp, "solve": affine.apply_solve}
+
+
+def pack_affine(operation: PeerAffine, value: int | None) -> list[int]:
     least = math.log(operation.least) if operation.scale == "soft clip" else operation.least
     return [SCALES[operation.scale], *bits(operation.offset, least)]
 
 
-SCALE_FIRST = {"forward": multiply, "inverse": divide, "vjp": affine.apply_vjp, "solve": affine.apply_solve}
-SHIFT_FIRST = {**SCALE_FIRST, "forward": divide, "inverse": multiply}
-KERNELS[PeerAffine] = MapKernels(lambda operation: SHIFT_FIRST if operation.shift_first else SCALE_FIRST, pack)
+KERNELS[PeerAffine] = MapKernels(affine_roles, pack_affine)
 
 
 @inlined
@@ -112,7 +96,8 @@ def soft_clip(rows, limit):
 
 @inlined
 def constrain(spec, raw, scratch):
-    """zuko's: soft clips, then a softmax for sizes and an exponential for slopes."""
+    """zuko's: soft clips, then a softmax for sizes and an exponential for slopes.  The logarithm of the least slope lies in
+    the place of npflows' least derivative."""
     limit = number(spec, spline.MIN_DERIVATIVE, raw)
     for i in range(raw.shape[0] // spec[spline.MULTIPLIER]):
         widths, heights, slopes = rows_of(spec, raw, i)
@@ -139,5 +124,19 @@ def spline_inverse(spec, theta, x, raw, log_det):
     spline.evaluate_inverse(spec, x, raw, log_det, scratch)
 
 
-OF_ZUKO = {**spline.ROLES, "forward": spline_forward, "inverse": spline_inverse}
-KERNELS[ZukoSpline] = MapKernels(lambda operation: OF_ZUKO, spline.pack)
+@dataclasses.dataclass(frozen=True)
+class ZukoSpline(operations.Spline):
+    """zuko's spline, whose `min_derivative` is the slope that its soft clips let through at least; its gradient is not
+    carried over."""
+
+    min_bin_width: float = 0.0
+    min_bin_height: float = 0.0
+    min_derivative: float = 1e-3
+
+
+def pack_spline(operation: ZukoSpline, value: int | None) -> list[int]:
+    return spline.pack(dataclasses.replace(operation, min_derivative=math.log(operation.min_derivative)), value)
+
+
+SPLINE_ROLES = {**spline.ROLES, "forward": spline_forward, "inverse": spline_inverse}
+KERNELS[ZukoSpline] = MapKernels(lambda operation: SPLINE_ROLES, pack_spline)

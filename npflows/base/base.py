@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import evaluation
 from npflows.core.backend import Executable, State, select
-from npflows.core.checks import as_dtype, as_int, as_positive, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_dtype, as_int, as_positive, as_rng, as_rows
 from npflows.core.configured import Configured
 from npflows.core.operations import Custom, Operation, Placed, Program
-from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
+from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized
 
 
-class Base(Parametrised, Configured, abstract=True):
+class Base(Parametrized, Configured, abstract=True):
     """A distribution of independent columns, each located around a center.
 
     To make one of your own, subclass it, hand its parameters to the constructor, set `kernels` to two functions decorated
@@ -80,7 +80,7 @@ class Base(Parametrised, Configured, abstract=True):
             f"{type(self).__name__} has no ppf(u); a base distribution of your own needs one for this"
         )
 
-    def sample(self, n_samples: int, rng: object = None, temperature: float = 1.0) -> NDArray[np.float64]:
+    def sample(self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0) -> NDArray[np.float64]:
         """Samples (n_samples, dim), their distances from the center multiplied by `temperature`."""
         n = as_int(n_samples, "n_samples", 0)
         z = self.draw(n, as_rng(rng))

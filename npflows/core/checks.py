@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 SeedLike = int | np.integer | np.random.Generator | None
 """A seed, a generator, or None for a new one: the type of every `rng`."""
@@ -159,7 +159,7 @@ def as_names(names: Iterable[Any] | None, n: int, name: str, owner: str) -> list
     return given
 
 
-def as_vector(values: ArrayLike, n: int, name: str) -> np.ndarray:
+def as_vector(values: ArrayLike, n: int, name: str) -> NDArray[np.float64]:
     """n finite numbers as float64."""
     array = as_numeric(values, name).astype(np.float64)
     if array.ndim == 0:
@@ -171,7 +171,7 @@ def as_vector(values: ArrayLike, n: int, name: str) -> np.ndarray:
     return array
 
 
-def as_weights(values: ArrayLike | None, n: int, name: str = "sample_weight") -> np.ndarray | None:
+def as_weights(values: ArrayLike | None, n: int, name: str = "sample_weight") -> NDArray[np.float64] | None:
     """Non-negative weights that are not all zero."""
     if values is None:
         return None

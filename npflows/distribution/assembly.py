@@ -17,20 +17,19 @@ from npflows.core.backend import Executable, Pullback, Result, State, select
 from npflows.core.checks import as_names
 from npflows.core.configured import Configured
 from npflows.core.operations import Placed, Program
-from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
+from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized
 from npflows.distribution.conditioning import Conditioning
-from npflows.distribution.options import Supports
 from npflows.distribution.preprocessing import Preprocessing
 from npflows.distribution.verification import VerificationReport
 from npflows.layers.layer import Layer
 from npflows.layers.standardize import Standardize
 from npflows.networks.embedding import Embedding
-from npflows.support.columns import Column, Real, as_columns
+from npflows.support.columns import Column, Real, SupportLike, as_columns
 from npflows.support.pixels import Pixels
 from npflows.support.table import Support
 
 
-class Assembly(Parametrised, Configured, abstract=True):
+class Assembly(Parametrized, Configured, abstract=True):
     """The parts of a flow, put together; `TransformedDistribution` makes a density of them.
 
     Parameters
@@ -74,7 +73,7 @@ class Assembly(Parametrised, Configured, abstract=True):
         dtype: np.dtype,
         embedding: Embedding | None = None,
         *,
-        support: Supports | Pixels | None = None,
+        support: SupportLike | Pixels | None = None,
         columns: Sequence[str] | None = None,
     ) -> None:
         dim = math.prod(shape)

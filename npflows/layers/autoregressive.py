@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import operations
-from npflows.core.checks import as_choice, as_int, as_order, as_rng, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_int, as_order, as_rng, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS
 from npflows.core.parameters import prefixed
 from npflows.layers.layer import Layer
@@ -86,14 +86,14 @@ class _AffineAutoregressive(MaskedLayer):
     scale_activation: str = "tanh_gain"
     _inverted: ClassVar[bool]
 
-    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
         super().__post_init__()
         self.scale_activation = as_choice(self.scale_activation, "scale_activation", SCALE_ACTIVATIONS)
         transformer = operations.Affine(self.scale_activation, shift_first=not self._inverted)
         network = self._network(transformer.multiplier)
         Autoregressive.__init__(
             self, np.asarray(self.order), network, transformer, dtype, rng=as_rng(rng), inverted=self._inverted
-        )  # fmt: skip
+        )
 
 
 class MAFLayer(_AffineAutoregressive):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from npflows.core import operations
-from npflows.core.checks import as_choice, as_int, as_rng
+from npflows.core.checks import SeedLike, as_choice, as_int, as_rng
 from npflows.core.factors import lu, qr
 from npflows.core.operations import PARAMETERIZATIONS
 from npflows.core.parameters import Parameter
@@ -45,7 +45,7 @@ class InvertibleConv1x1(ImageLayer):
         *,
         image_size: tuple[int, int] | None = None,
         dtype: DTypeLike = "float32",
-        rng: object = None,
+        rng: SeedLike = None,
     ) -> None:
         n = self.num_channels = as_int(num_channels, "num_channels")
         self.parameterization = as_choice(parameterization, "parameterization", PARAMETERIZATIONS)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import operations
-from npflows.core.checks import as_choice, as_mask, as_rng, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_mask, as_rng, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS
 from npflows.core.parameters import prefixed
 from npflows.layers.actnorm import initial_rows
@@ -103,7 +103,7 @@ def coupling_network(
         raise ValueError("network='conv' has no residual_blocks and no dropout: leave both at 0")
     return convnet.convolutional(
         mask, hidden_dims, multiplier, activation=activation, actnorm=actnorm, condition_dim=condition_dim
-    )  # fmt: skip
+    )
 
 
 @dataclass(repr=False, eq=False)
@@ -169,7 +169,7 @@ class CouplingLayer(MaskCoupling):
     shift_first: bool = False
     image_shape: Sequence[int] | None = None
 
-    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
         shape = np.shape(self.mask) if self.image_shape is None else tuple(self.image_shape)
         super().__post_init__()
         mask = np.asarray(self.mask)

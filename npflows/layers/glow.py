@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from npflows.core.checks import as_choice, as_int, as_rng, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS, Additive, Affine
 from npflows.layers.actnorm import ActNormLayer
 from npflows.layers.chain import Chain
@@ -75,7 +75,7 @@ class AffineCouplingLayer(ImageLayer, Coupling, ImageCouplingOptions):
         See `npflows.networks.options.NetworkOptions`.
     """
 
-    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
         super().__post_init__()
         mask, kept = np.zeros(shape_of(self.image_size or (1, 1), self.num_channels), int), self.num_channels // 2
         mask[..., :kept] = 1
@@ -113,7 +113,7 @@ class GlowBlock(Chain, ImageCouplingOptions):
     _: KW_ONLY
     parameterization: str = "plu"
 
-    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
         super().__post_init__()
         n, size, generator = self.num_channels, self.image_size, as_rng(rng)
         convolution = InvertibleConv1x1(n, self.parameterization, image_size=size, dtype=dtype, rng=generator)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from npflows.core import operations
-from npflows.core.checks import as_int, as_rng, given_order
+from npflows.core.checks import SeedLike, as_int, as_rng, given_order
 from npflows.core.parameters import Parameter
 from npflows.layers.layer import Layer
 
@@ -35,7 +35,7 @@ class LULinear(Layer):
         order: ArrayLike = "random",
         *,
         dtype: DTypeLike = "float32",
-        rng: object = None,
+        rng: SeedLike = None,
     ) -> None:
         n = as_int(input_dim, "input_dim")
         self.order = given_order(order, n, {"random": lambda: as_rng(rng).permutation(n), "natural": lambda: np.arange(n)})

@@ -11,17 +11,17 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import operations
 from npflows.core.backend import Executable, State, select
-from npflows.core.checks import as_condition, as_dtype, as_int, as_order, as_rng, as_rows, as_widths
+from npflows.core.checks import SeedLike, as_condition, as_dtype, as_int, as_order, as_rng, as_rows, as_widths
 from npflows.core.configured import Configured
 from npflows.core.evaluation import transport
-from npflows.core.parameters import ParameterBuffer, Parametrised
+from npflows.core.parameters import ParameterBuffer, Parametrized
 from npflows.networks.made import masked, warn_of_lost_dependence
 from npflows.networks.mlp import first_parameters
 from npflows.networks.options import DenseOptions
 
 
 @dataclass(repr=False, eq=False)
-class MADE(Parametrised, Configured, DenseOptions):
+class MADE(Parametrized, Configured, DenseOptions):
     """Masked autoencoder: output arrays whose column d depends only on the features before d in the order.
 
     The output layer starts at zero.
@@ -47,7 +47,7 @@ class MADE(Parametrised, Configured, DenseOptions):
     output_multiplier: int = 2
     order: ArrayLike | None = None
 
-    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
         super().__post_init__()
         n = self.input_dim = as_int(self.input_dim, "input_dim")
         self.hidden_dims = as_widths(self.hidden_dims)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import operations
-from npflows.core.checks import as_int, as_rng, given_order
+from npflows.core.checks import SeedLike, as_int, as_rng, given_order
 from npflows.layers.layer import Layer
 
 
@@ -29,7 +29,7 @@ class Permutation(Layer):
         order: ArrayLike = "reverse",
         *,
         dtype: DTypeLike = "float32",
-        rng: object = None,
+        rng: SeedLike = None,
     ) -> None:
         n = as_int(input_dim, "input_dim")
         named = {"reverse": lambda: np.arange(n)[::-1].copy(), "random": lambda: as_rng(rng).permutation(n)}

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import operations
-from npflows.core.checks import as_int, as_positive, as_rng
+from npflows.core.checks import SeedLike, as_int, as_positive, as_rng
 from npflows.core.parameters import Parameter
 from npflows.layers.layer import Layer
 
@@ -36,7 +36,7 @@ class Rotation(Layer):
         angles: ArrayLike | None = None,
         *,
         dtype: DTypeLike = "float32",
-        rng: object = None,
+        rng: SeedLike = None,
     ) -> None:
         self.circular, self.bound = np.asarray(circular, bool), as_positive(bound, "bound")
         n = as_int(self.circular.size, "the number of values in circular")

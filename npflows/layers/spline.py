@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from npflows.core.checks import as_int, as_rng
+from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.options import DtypeOptions
 from npflows.layers.autoregressive import Autoregressive, MaskedLayer
 from npflows.layers.coupling import Coupling, MaskCoupling, features_of
@@ -76,7 +76,7 @@ class SplineCouplingLayer(CircularSplineOptions, MaskCoupling):
         See `npflows.networks.options.DenseOptions`.
     """
 
-    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
         super().__post_init__()
         mask = np.asarray(self.mask)
         moved, on_circle = mask == 0, self._circles(mask.size)
@@ -85,7 +85,7 @@ class SplineCouplingLayer(CircularSplineOptions, MaskCoupling):
         network = dense(features_of(mask, on_circle), self.hidden_dims, n_out, **self._network_arguments)
         Coupling.__init__(
             self, mask, network, scalar_map, dtype, rng=as_rng(rng), circular=on_circle, bound=self.tail_bound
-        )  # fmt: skip
+        )
 
 
 @dataclass(repr=False, eq=False)
@@ -108,7 +108,7 @@ class SplineAutoregressiveLayer(CircularSplineOptions, MaskedLayer):
         See `npflows.networks.options.DenseOptions`.
     """
 
-    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
         super().__post_init__()
         order = np.asarray(self.order)
         in_order = self._circles(self.input_dim)[order]

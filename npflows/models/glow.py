@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base import Normal
-from npflows.core.checks import as_choice, as_int, as_rng, as_rows, as_shape, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, as_rows, as_shape, as_widths
 from npflows.core.operations import PARAMETERIZATIONS, SCALE_ACTIVATIONS
 from npflows.distribution.options import FlowOptions
 from npflows.flow import NormalizingFlow
@@ -78,7 +78,7 @@ class Glow(NormalizingFlow, FlowOptions):
     actnorm: bool = True
     parameterization: str = "plu"
 
-    def __post_init__(self, dtype: DTypeLike, rng: object) -> None:
+    def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
         super().__post_init__()
         shape, generator = as_shape(self.image_shape, "image_shape"), as_rng(rng)
         self.num_scales = as_int(self.num_scales, "num_scales")

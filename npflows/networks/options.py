@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass
 from typing import Any
 
-from npflows.core.checks import as_choice, as_int, as_positive
+from npflows.core.checks import SeedLike, as_choice, as_int, as_positive
 from npflows.core.operations import ACTIVATIONS
 from npflows.core.options import DtypeOptions
 
@@ -28,7 +28,7 @@ class NetworkOptions(DtypeOptions):
 
     activation: str = "relu"
     condition_dim: int = 0
-    rng: InitVar[object] = None
+    rng: InitVar[SeedLike] = None
 
     def __post_init__(self, *init_only: Any) -> None:
         super().__post_init__(*init_only)

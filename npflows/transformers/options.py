@@ -46,4 +46,4 @@ class SplineOptions(Options):
         """The spline of values that are on circles or not: all of them, or said for each."""
         return spline(
             self.num_bins, self.tail_bound, self.min_bin_width, self.min_bin_height, self.min_derivative, circular
-        )  # fmt: skip
+        )

@@ -174,7 +174,7 @@ def test_layers_are_set_from_some_of_too_many_images(monkeypatch):
     assert 0 < np.abs(settings(flow) - settings(all_of_them)).max() < 1
 
 
-def test_standardisation_is_alike_for_all_pixels_of_a_channel():
+def test_standardization_is_alike_for_all_pixels_of_a_channel():
     flow = Glow((4, 4, 2), 1, 1, (4,), rng=0).fit(REAL, **{**OPTIONS, "max_epochs": 0, "validation_fraction": 0})
     pixels = REAL.reshape(-1, 2)
     np.testing.assert_allclose(flow.standardize.loc.reshape(-1, 2), np.broadcast_to(pixels.mean(axis=0), (16, 2)))

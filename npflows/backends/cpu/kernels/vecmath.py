@@ -1,4 +1,4 @@
-"""Elementary functions that vectorise: scalar code without branches or calls, for use in compiled loops over lanes.
+"""Elementary functions that vectorize: scalar code without branches or calls, for use in compiled loops over lanes.
 
 `math.exp` and its like are calls into the C library, one number at a time, 5 to 40 times slower.  Each function takes a
 float32 or a float64 and returns the same type, within 3 units in the last place over the whole range (sinpi and cospi
