@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -14,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 SeedLike = int | np.integer | np.random.Generator | None
 """A seed, a generator, or None for a new one: the type of every `rng`."""
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PACKAGE = __name__.partition(".")[0]
 
 
 def warn_user(message: str) -> None:
     """Warn, naming the user's own line: the first one outside the package."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level)
 
