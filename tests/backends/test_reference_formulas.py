@@ -63,7 +63,7 @@ def test_a_coupling_is_equation_8_of_realnvp(activation, shift_first):
     hidden = np.tanh(x[:, [0, 3]] @ p["network.weight_0"].T + p["network.bias_0"]
                      + CONDITION @ p["network.condition_weight"].T)  # fmt: skip
     raw = hidden @ p["network.weight_1"].T + p["network.bias_1"]
-    t, s = raw[:, 0::2], log_scales(activation, raw[:, 1::2], p.get("gain"))
+    t, s = raw[:, 0::2], log_scales(activation, raw[:, 1::2], p.get("gain", 1.0))
     moved = x[:, [4, 1, 2]]
     expected = x.copy()
     expected[:, [4, 1, 2]] = (moved - t) * np.exp(-s) if shift_first else moved * np.exp(s) + t
