@@ -65,12 +65,11 @@ import make_golden, numpy as np, npflows
 for name in make_golden.FLOWS:
     flow = npflows.load(make_golden.FOLDER / f"{name}.npz")
     c = make_golden.recorded(name)[0].get("condition", [None])[0]
-    x = flow.sample(5, 1, condition=c)
-    u = flow.to_unit_cube(x, c)
-    back = flow.from_unit_cube(u, c)
-    inner = (np.abs(u - 0.5) < 0.5 - 1e-9).reshape(5, -1).all(axis=1)  # nearer to 1, u has too few digits to come back
-    assert inner.sum() >= 3, name
-    np.testing.assert_allclose(back[inner], x[inner], rtol=1e-5, atol=1e-6, err_msg=name)
+    u = np.random.default_rng(0).uniform(0.1, 0.9, (5, *flow.input_shape))
+    x = flow.from_unit_cube(u, c)
+    if not flow.preprocessing.has_integers:
+        np.testing.assert_allclose(flow.to_unit_cube(x, c), u, rtol=1e-9, err_msg=name)
+    assert np.isfinite(flow.sample(5, 1, condition=c)).all(), name
     assert np.isfinite(flow.log_prob_and_grad(x, c)[1]).all(), name
 print(npflows.backend(), "numba" in sys.modules)
 """
