@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -160,7 +160,7 @@ class Assembly(Parametrized, Configured, abstract=True):
     @property
     def standardize(self) -> Standardize:
         """The first layer, which maps from the user's units."""
-        return self.flow_layers[0]  # type: ignore[return-value]
+        return cast(Standardize, self.flow_layers[0])
 
     def standardize_condition(self, loc: ArrayLike, scale: ArrayLike) -> None:
         """Set location and (positive) scale of each value of the condition, which the flow standardizes by; `fit` does."""

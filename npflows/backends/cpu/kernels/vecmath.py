@@ -48,7 +48,7 @@ def _build(
     exp(r) = 1 + r + r**2 * p(r), and log(1 + f) = f - f**2 / 2 + s * (f**2 / 2 + z * p(z)) with s = f / (2 + f) and
     z = s**2; the coefficients of each p begin with the lowest power.
     """
-    info = np.finfo(real)
+    info: np.finfo = np.finfo(real)
     bias = info.maxexp - 1
     mantissa = unsigned(info.nmant)
     zero, half, one, two = real(0), real(0.5), real(1), real(2)
