@@ -6,7 +6,8 @@ found with `ast`; no package is imported. Printed is Markdown: a table over all 
 A name is ``function``, ``Class.method``, ``function.inner``, ``Class`` (all of it), the target of an assignment, or
 ``_(Class)`` for what a `singledispatch` function does with a class. What several branches of an ``if`` define counts in
 each. A whole number stands for that many further lines to be written, such as entries in an ``__init__.py``. Files stand
-below the folder of their package: ``"npflows": {"flow.py": ["NormalizingFlow"], "core/registry.py": ["register", 1]}``.
+below the folder of their package: ``"npflows": {"flow.py": ["NormalizingFlow"], "core/registry.py": ["register", 1]}``. A
+package may have several groups of files, ``"npflows"`` and ``"npflows framework"``, which columns put together.
 
 A line counts if it carries code: blank lines, comments and docstrings do not. A method brings the lines of its class that
 belong to no method (the ``class`` statement and the fields). A line named twice counts once.
@@ -67,7 +68,7 @@ def named_nodes(parent: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.st
 
 def count_file(package: str, file: str, names: list[str | int]) -> Lines:
     """Return the lines that a list names in one file; a name that the file does not hold ends the script."""
-    folder = importlib.util.find_spec(package).submodule_search_locations[0]
+    folder = importlib.util.find_spec(package.split()[0]).submodule_search_locations[0]
     source = (Path(folder) / file).read_text(encoding="utf-8")
     tree = ast.parse(source)
     code, nodes = code_lines(source, tree), list(named_nodes(tree))
@@ -99,8 +100,9 @@ def check_versions(versions: dict[str, str]) -> None:
             found = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             wanted = " ".join(f"{name}=={number}" for name, number in versions.items())
-            sys.exit(f"{package} {version} is not here. Get its source, and pass the folder to this script:\n\n"
-                     f"    pip install --no-deps -t sources {wanted}\n    python docs/count_reading.py sources")  # fmt: skip
+            sys.exit(f"{package} {version} is not here. Get the sources, and pass their folder:\n\n"
+                     f"    pip install --no-deps -t sources {wanted}\n"
+                     "    python docs/count_reading.py sources")  # fmt: skip
         if found != version:
             sys.exit(f"The lists are for {package} {version}, but {found} is here")
 
