@@ -1,4 +1,4 @@
-"""What is measured in processes of their own, run as `python -m benchmarks.children FUNCTION ARGUMENT ...`.
+"""Measurements in processes of their own, run as `python -m benchmarks.children FUNCTION ARGUMENT ...`.
 
 Nothing heavy is imported up here, as imports are part of what is timed.
 """
@@ -84,8 +84,8 @@ def train_step_memory(batch_size: str) -> None:
 
 
 def glow_memory(size: str, batch_size: str) -> None:
-    """Bytes of a train step of a Glow, the flow itself and its optimiser included, above what the process holds after its
-    imports; and how many of them are the flow, the optimiser and the gradient buffers.  Linux only."""
+    """Bytes of a train step of a Glow, the flow itself and its optimizer included, above what the process holds after its
+    imports; and how many of them are the flow, the optimizer and the gradient buffers.  Linux only."""
     import npflows.training.likelihood  # noqa: F401
     from benchmarks.common import TrainStep, make_glow
 

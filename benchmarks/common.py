@@ -1,4 +1,4 @@
-"""What the benchmarks share: sizes, flows, a train step, interleaved timing, fresh processes, the machine."""
+"""Parts that benchmarks share: sizes, flows, a train step, interleaved timing, fresh processes, the machine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ import numba
 import numpy as np
 
 import npflows
-from npflows.backends.cpu.adam import Adam
-from npflows.backends.cpu.kernels.matmul import VECTOR_BYTES
+from npflows.backends.cpu.kernels.tiles import VECTOR_BYTES
 from npflows.training.likelihood import Trainer
 from npflows.training.rows import Rows
 from npflows.training.schedules import Schedule
@@ -71,10 +70,10 @@ def make_glow(size: str = GLOW, dtype: str = "float32") -> npflows.NormalizingFl
     return perturbed(npflows.Glow(*GLOWS[size], dtype=dtype, rng=0))
 
 
-Parametrised = TypeVar("Parametrised", bound=Any)
+Parametrized = TypeVar("Parametrized", bound=Any)
 
 
-def perturbed(thing: Parametrised) -> Parametrised:
+def perturbed(thing: Parametrized) -> Parametrized:
     """A flow or a layer, its parameters moved a little."""
     thing.params = thing.params + 0.01 * np.random.default_rng(1).standard_normal(thing.num_params)
     return thing
@@ -98,9 +97,10 @@ class TrainStep:
     ) -> None:
         n = n_batches * batch_size if x is None else len(x)
         buffer, rng = flow.parameters, np.random.default_rng(3)
+        optimizer = flow.executable().optimizer(buffer.theta, buffer.free, 0.0, clip_norm)
         rows = Rows(make_data(n, flow.input_dim, flow.dtype.name) if x is None else x, np.arange(n))
         self.trainer = Trainer(flow, rows, None, batch_size=batch_size, schedule=Schedule("constant", 1e-3, 1, 0, 1),
-                               optimizer=Adam(buffer.theta, buffer.free, 0.0, clip_norm), ema=None, rng=rng)  # fmt: skip
+                               optimizer=optimizer, ema=None, rng=rng)  # fmt: skip
         self._batches = itertools.cycle(np.array_split(rng.permutation(n), n_batches))
 
     def __call__(self, rows: np.ndarray | None = None) -> None:
@@ -171,7 +171,7 @@ def start_process(function: str, *arguments: object, cache: str | None = None) -
 
 
 def next_line(process: subprocess.Popen[str]) -> str:
-    """What a process prints next."""
+    """The next line that a process prints."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:

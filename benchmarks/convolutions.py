@@ -8,6 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from npflows.backends.cpu.compiler.calls import address
+from npflows.backends.cpu.kernels.convolution import CONVOLVE, CONVOLVE_OUTER, offsets
 
 from . import loops, products
 from .common import DTYPES, Repeat, few
@@ -43,12 +44,6 @@ class Convolution(NamedTuple):
 
     def own(self, kind: str, dtype: str) -> Repeat:
         """npflows' kernel, called by address as the networks call it."""
-        from npflows.backends.cpu.kernels.convolution import (  # commits before it have none
-            CONVOLVE,
-            CONVOLVE_OUTER,
-            offsets,
-        )
-
         rng, side, (m, k) = np.random.default_rng(0), self.side, self.product(kind)
         size = side, side, self.lanes
         table = offsets(k // self.kernel_size**2, self.kernel_size, side, side)

@@ -1,4 +1,4 @@
-"""What a flow learns of 100,000 galaxies, and in how many seconds.
+"""How well flows learn 100,000 galaxies, and in how many seconds.
 
     python benchmarks/galaxies.py [TABLE.npz] [--only NAME ...] [--quick]
 

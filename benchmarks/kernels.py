@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from npflows.core.operations import Affine
+
 from . import loops, products, spline_map
 from .common import DTYPES, QUICK, Repeat, few, interleaved
 
@@ -78,8 +80,6 @@ class AffineMap:
     timeout = 180
 
     def setup(self, kernel: str, scale_activation: str, shift_first: bool, lanes: int, dtype: str) -> None:
-        from npflows.transformers.affine import Affine  # commits before it have products to time
-
         scalar_map = Affine(scale_activation, shift_first=shift_first)
         work = spline_map.OwnMap(scalar_map, lanes, dtype).work()
         self.work = {key: run for key, run in work.items() if key[0] == kernel}

@@ -7,7 +7,8 @@ import numpy as np
 from npflows.backends.cpu.compiler.calls import call
 from npflows.backends.cpu.compiler.jit import kernel
 from npflows.backends.cpu.kernels.blocks import copy
-from npflows.backends.cpu.kernels.matmul import FROM_ZERO, add_outer, matmul, matmul_transposed
+from npflows.backends.cpu.kernels.matmul import add_outer, matmul, matmul_transposed
+from npflows.backends.cpu.kernels.tiles import FROM_ZERO
 from npflows.backends.cpu.kernels.vecmath import exp, log, softplus, tanh
 
 FUNCTIONS = ("exp", "log", "tanh", "softplus")

@@ -38,7 +38,7 @@ class TrainStepMemory:
 
 class GlowTrainStepMemory:
     """Bytes of a train step of a Glow above a process that has only been started, in a fresh process: the flow, the
-    optimiser, gradient buffers and scratch."""
+    optimizer, gradient buffers and scratch."""
 
     params = [few((SMALL_GLOW, 32), (GLOW, 32), (WIDE_GLOW, 16))]
     param_names = ["size and batch"]

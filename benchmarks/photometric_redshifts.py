@@ -8,7 +8,7 @@ nothing is decided.  Without a table the 2,000 rows of the examples are used, wh
 whole table.
 
 PATH is a Python that has torch and zuko; they run in processes of their own.  In each round, which has its own seed, every
-flow takes its turn.  `zuko` and `same` are one architecture with one budget on the same rows, standardised, in float32.
+flow takes its turn.  `zuko` and `same` are one architecture with one budget on the same rows, standardized, in float32.
 Seconds are those of training alone: a throw-away fit comes first, and what compilation and imports take is a table of its
 own.  Processor seconds, those of all threads together, are less disturbed by other work on the machine.
 
@@ -44,7 +44,7 @@ from benchmarks.speed_table import table
 SUBSET = Path(__file__).parents[1] / "examples" / "data" / "dc2_subset.npz"
 NOMINAL = np.array([0.5, 0.68, 0.9, 0.95])
 PERCENT = [f"{100 * p:.0f} %" for p in NOMINAL]
-MAGNITUDES, COLOURS = "magnitudes", "colours"
+MAGNITUDES, COLORS = "magnitudes", "colors"
 SAME_FLOW = {"num_layers": 3, "hidden_dims": (128, 128), "num_bins": 8, "tail_bound": 5.0}
 """zuko's has the same layers, and its splines the same bound."""
 SAME_FIT = {"max_epochs": 60, "batch_size": 256, "learning_rate": 1e-3}
@@ -74,37 +74,37 @@ RECIPE = {"learning_rate": 5e-3, "ema": 0.99}
 DEEP = {"hidden_dims": (128,), "residual_blocks": 2, **DROPOUT}
 CONFIGURATIONS = {
     "same": Configuration(MAGNITUDES, fit=UNCLIPPED),
-    "same-colours": Configuration(COLOURS, fit=UNCLIPPED),
-    "fast": Configuration(COLOURS, DROPOUT, {**RECIPE, "max_epochs": 10}),
-    "recipe": Configuration(COLOURS, DROPOUT, RECIPE),
-    "ensemble": Configuration(COLOURS, DROPOUT, RECIPE, members=8),
-    "deep": Configuration(COLOURS, DEEP, {**RECIPE, "learning_rate": 3e-3}),
-    "deep-ensemble": Configuration(COLOURS, DEEP, {**RECIPE, "learning_rate": 3e-3}, members=8),
+    "same-colors": Configuration(COLORS, fit=UNCLIPPED),
+    "fast": Configuration(COLORS, DROPOUT, {**RECIPE, "max_epochs": 10}),
+    "recipe": Configuration(COLORS, DROPOUT, RECIPE),
+    "ensemble": Configuration(COLORS, DROPOUT, RECIPE, members=8),
+    "deep": Configuration(COLORS, DEEP, {**RECIPE, "learning_rate": 3e-3}),
+    "deep-ensemble": Configuration(COLORS, DEEP, {**RECIPE, "learning_rate": 3e-3}, members=8),
 }
 CANDIDATES = {
     "recipe": CONFIGURATIONS["recipe"],
-    "same-colours": CONFIGURATIONS["same-colours"],
+    "same-colors": CONFIGURATIONS["same-colors"],
     "magnitudes": Configuration(MAGNITUDES, DROPOUT, RECIPE),
-    "no dropout": Configuration(COLOURS, {}, RECIPE),
-    "dropout=0.05": Configuration(COLOURS, {"dropout": 0.05}, RECIPE),
-    "dropout=0.15": Configuration(COLOURS, {"dropout": 0.15}, RECIPE),
-    "dropout=0.2": Configuration(COLOURS, {"dropout": 0.2}, RECIPE),
-    "tail_bound=3": Configuration(COLOURS, {**DROPOUT, "tail_bound": 3.0}, RECIPE),
-    "learning_rate=1e-3": Configuration(COLOURS, DROPOUT, {"ema": 0.99}),
-    "learning_rate=1e-2": Configuration(COLOURS, DROPOUT, {**RECIPE, "learning_rate": 1e-2}),
-    "no ema": Configuration(COLOURS, DROPOUT, {"learning_rate": 5e-3}),
-    "best epoch of a held-out tenth": Configuration(COLOURS, DROPOUT, {**RECIPE, "validation_fraction": 0.1}),
-    "early stopping": Configuration(COLOURS, {}, {**RECIPE, "validation_fraction": 0.1, "patience": 10}),
-    "30 epochs": Configuration(COLOURS, DROPOUT, {**RECIPE, "max_epochs": 30}),
-    "120 epochs": Configuration(COLOURS, DROPOUT, {**RECIPE, "max_epochs": 120}),
-    "16 bins": Configuration(COLOURS, {**DROPOUT, "num_bins": 16}, RECIPE),
-    "5 layers": Configuration(COLOURS, {**DROPOUT, "num_layers": 5}, RECIPE),
-    "256x256": Configuration(COLOURS, {"dropout": 0.2, "hidden_dims": (256, 256)}, {**RECIPE, "learning_rate": 3e-3}),
+    "no dropout": Configuration(COLORS, {}, RECIPE),
+    "dropout=0.05": Configuration(COLORS, {"dropout": 0.05}, RECIPE),
+    "dropout=0.15": Configuration(COLORS, {"dropout": 0.15}, RECIPE),
+    "dropout=0.2": Configuration(COLORS, {"dropout": 0.2}, RECIPE),
+    "tail_bound=3": Configuration(COLORS, {**DROPOUT, "tail_bound": 3.0}, RECIPE),
+    "learning_rate=1e-3": Configuration(COLORS, DROPOUT, {"ema": 0.99}),
+    "learning_rate=1e-2": Configuration(COLORS, DROPOUT, {**RECIPE, "learning_rate": 1e-2}),
+    "no ema": Configuration(COLORS, DROPOUT, {"learning_rate": 5e-3}),
+    "best epoch of a held-out tenth": Configuration(COLORS, DROPOUT, {**RECIPE, "validation_fraction": 0.1}),
+    "early stopping": Configuration(COLORS, {}, {**RECIPE, "validation_fraction": 0.1, "patience": 10}),
+    "30 epochs": Configuration(COLORS, DROPOUT, {**RECIPE, "max_epochs": 30}),
+    "120 epochs": Configuration(COLORS, DROPOUT, {**RECIPE, "max_epochs": 120}),
+    "16 bins": Configuration(COLORS, {**DROPOUT, "num_bins": 16}, RECIPE),
+    "5 layers": Configuration(COLORS, {**DROPOUT, "num_layers": 5}, RECIPE),
+    "256x256": Configuration(COLORS, {"dropout": 0.2, "hidden_dims": (256, 256)}, {**RECIPE, "learning_rate": 3e-3}),
     "deep": CONFIGURATIONS["deep"],
-    "4 members": Configuration(COLOURS, DROPOUT, RECIPE, members=4),
+    "4 members": Configuration(COLORS, DROPOUT, RECIPE, members=4),
     "8 members": CONFIGURATIONS["ensemble"],
 }
-"""What `--choose` compares."""
+"""The configurations that `--choose` compares."""
 
 
 class Rows(NamedTuple):
@@ -117,9 +117,9 @@ class Rows(NamedTuple):
     def of(cls, rows: np.ndarray) -> Rows:
         rows = rows[(rows != 99).all(axis=1)].astype(np.float64)
         magnitudes, errors, redshift = np.split(rows, [6, 12], axis=1)
-        colours = np.column_stack([magnitudes[:, 3], -np.diff(magnitudes)])  # i, u - g, g - r, r - i, i - z, z - y
+        colors = np.column_stack([magnitudes[:, 3], -np.diff(magnitudes)])  # i, u - g, g - r, r - i, i - z, z - y
         return cls(redshift, {MAGNITUDES: np.column_stack([magnitudes, np.log(errors)]),
-                              COLOURS: np.column_stack([colours, np.log(errors)])})  # fmt: skip
+                              COLORS: np.column_stack([colors, np.log(errors)])})  # fmt: skip
 
     def __getitem__(self, which: Any) -> Rows:  # type: ignore[override]
         return Rows(self.redshift[which], {name: condition[which] for name, condition in self.conditions.items()})
@@ -184,15 +184,15 @@ class Zuko:
 
 
 Fit = Callable[[Rows, Rows, int], Result]
-"""What is measured: rows to train on, rows to judge by, and a seed give a result."""
+"""A measurement: rows to train on, rows to judge by, and a seed give a result."""
 
 
 def fits(configurations: Mapping[str, Configuration], zuko: Zuko | None, threads: Iterable[int]) -> dict[str, Fit]:
     """By name, in the order of a round."""
     found: dict[str, Fit] = {}
     if zuko is not None:
-        for features, n in itertools.product((MAGNITUDES, COLOURS), threads):
-            name = f"zuko{'' if features == MAGNITUDES else '-colours'}, {n} thread{'s' if n > 1 else ''}"
+        for features, n in itertools.product((MAGNITUDES, COLORS), threads):
+            name = f"zuko{'' if features == MAGNITUDES else '-colors'}, {n} thread{'s' if n > 1 else ''}"
             found[name] = partial(zuko.measure, features, n)
     return {**found, **{name: partial(measure, c) for name, c in configurations.items()}}
 

@@ -1,4 +1,4 @@
-"""What a fresh process waits for: the import, the first result from cached kernels, the first step without a cache."""
+"""The waits of a fresh process: the import, the first result from cached kernels, the first step without a cache."""
 
 from __future__ import annotations
 

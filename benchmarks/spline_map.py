@@ -28,6 +28,9 @@ import numpy as np
 from benchmarks import loops
 from benchmarks.common import DTYPES, Repeat, interleaved, machine, repeated
 from npflows.backends.cpu.compiler.calls import address
+from npflows.backends.cpu.link import KERNELS, pack_map
+from npflows.core.operations import ScalarMap, Spline
+from npflows.transformers.scalar_maps import spline
 
 D, BINS = 7, 8
 LANES = (128, 256)
@@ -52,14 +55,19 @@ class Operands(NamedTuple):
         return cls(*(rng.standard_normal(shape).astype(dtype) for shape in shapes))
 
 
+def spline_of(bins: int) -> Spline:
+    """The spline with the constants that npflows' layers have by default."""
+    return spline(bins, 3.0, 1e-3, 1e-3, 1e-3)
+
+
 class OwnMap:
     """npflows' kernels of a scalar map without parameters of its own, on one block."""
 
-    def __init__(self, scalar_map: Any, lanes: int, dtype: str) -> None:
+    def __init__(self, scalar_map: ScalarMap, lanes: int, dtype: str) -> None:
         self.given, self.empty = Operands.draw(lanes, scalar_map.multiplier, dtype), np.zeros(0, dtype)
-        self.spec = np.array(scalar_map.spec(), np.int64)
+        self.spec, roles = np.array(pack_map(scalar_map), np.int64), KERNELS[type(scalar_map)].roles(scalar_map)
         kinds = {FORWARD: "transformer", INVERSE: "transformer", VJP: "transformer_vjp"}
-        self.addresses = {name: address(scalar_map.kernels[name], kind, np.dtype(dtype)) for name, kind in kinds.items()}
+        self.addresses = {name: address(roles[name], kind, np.dtype(dtype)) for name, kind in kinds.items()}
         self.left = self.apply(FORWARD)[2]
 
     def apply(self, direction: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -100,9 +108,7 @@ class Own(OwnMap):
     """The spline's."""
 
     def __init__(self, lanes: int, bins: int, dtype: str) -> None:
-        from npflows.transformers.rational_quadratic import RationalQuadratic  # commits before it have products to time
-
-        super().__init__(RationalQuadratic(bins), lanes, dtype)
+        super().__init__(spline_of(bins), lanes, dtype)
 
 
 def nanoseconds(seconds: Mapping[Any, np.ndarray], lanes: int) -> dict[str, np.ndarray]:
@@ -120,11 +126,10 @@ class Peer:
     def __init__(self, rows: int, bins: int, dtype: str) -> None:
         import torch
         from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline
-        from npflows.transformers.rational_quadratic import RationalQuadratic
 
         torch.set_num_threads(1)
         self.torch, self.function, self.bins = torch, unconstrained_rational_quadratic_spline, bins
-        ours, m = RationalQuadratic(bins), 3 * bins - 1
+        ours, m = spline_of(bins), 3 * bins - 1
         self.options = {
             "tails": "linear",
             "tail_bound": ours.tail_bound,

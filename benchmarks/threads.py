@@ -1,4 +1,4 @@
-"""How train steps share two CPUs: threads of a process, processes beside each other, and a busy neighbour.
+"""How train steps share two CPUs: threads of a process, processes beside each other, and a busy neighbor.
 
     python benchmarks/threads.py [--quick]
 
@@ -36,7 +36,7 @@ STEPS: dict[str, tuple[Callable[[], TrainStep], str]] = {
     f"Glow {GLOW}, B=64": (lambda: TrainStep(make_glow(), 64, 4), "1.7"),
 }
 """Train steps, and by what factor two threads should be faster than one."""
-BESIDE_NEIGHBOUR = ["MAF D=8, 64x64, B=4096", "MAF D=8, 64x64, B=256"]
+BESIDE_NEIGHBOR = ["MAF D=8, 64x64, B=4096", "MAF D=8, 64x64, B=256"]
 PROCESSES = (2, 8)
 
 
@@ -111,7 +111,7 @@ def processes(budget: Budget) -> list[list[str]]:
 
 
 @contextlib.contextmanager
-def neighbour(cpus: list[int]) -> Iterator[None]:
+def neighbor(cpus: list[int]) -> Iterator[None]:
     """A process that does nothing but hold a CPU, the second of them."""
     with start_process("be_busy", cpus[1] if len(cpus) > 1 else -1) as process:
         next_line(process)
@@ -130,7 +130,7 @@ def beside(name: str, cpus: list[int], budget: Budget) -> list[list[str]]:
         found: dict[bool, list[tuple[np.ndarray, float]]] = {False: [], True: []}
         for _ in range(budget.rounds):
             found[False].append(measured(step, budget.seconds))
-            with neighbour(cpus):
+            with neighbor(cpus):
                 found[True].append(measured(step, budget.seconds))
         alone = np.median(np.concatenate([each for each, _ in found[False]]))
         for is_beside, parts in found.items():
@@ -153,8 +153,8 @@ def main() -> None:
     print(table(head, [scaling(name, budget) for name in STEPS]), end="\n\n")
     head = ["processes of one thread", "aim", "steps a second in sum", "ratio", "quartiles", "steps a CPU second"]
     print(table(head, processes(Budget(1, 0.2) if quick else Budget(5, 5.0))), end="\n\n")
-    head = ["train step", "threads", "neighbour", "median", "99 %", "99.9 %", "over the median alone", "CPU time"]
-    print(table(head, [line for name in BESIDE_NEIGHBOUR for line in beside(name, cpus, budget)]))
+    head = ["train step", "threads", "neighbor", "median", "99 %", "99.9 %", "over the median alone", "CPU time"]
+    print(table(head, [line for name in BESIDE_NEIGHBOR for line in beside(name, cpus, budget)]))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ Values = tuple[np.ndarray, np.ndarray]
 
 
 class Gaussian:
-    """Ten columns of different scales, neighbours correlated by 0.8; known up to its constant."""
+    """Ten columns of different scales, neighbors correlated by 0.8; known up to its constant."""
 
     name, dim = "10-D Gaussian, correlated", 10
 

@@ -2,7 +2,7 @@
 
     python zuko_redshifts.py IN.npz OUT.npz '{"layers": 3, "hidden": [128, 128], ...}'
 
-IN.npz holds x (n, 1) and condition (n, c) to train on, new_x and new_condition to judge by, all float32 and standardised.
+IN.npz holds x (n, 1) and condition (n, c) to train on, new_x and new_condition to judge by, all float32 and standardized.
 OUT.npz gets log_prob (m,) of the new rows in the same units, their value u (m,) of the fitted distribution function, the
 seconds and processor seconds of training alone, and the number of parameters.  It knows nothing of npflows.
 """

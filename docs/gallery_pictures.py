@@ -1,4 +1,4 @@
-"""What sphinx-gallery needs to know of the examples: how to run them small, and where their pictures are."""
+"""Settings of sphinx-gallery for the examples: how to run them small, and where their pictures are."""
 
 import re
 import shutil

@@ -26,7 +26,7 @@ from npflows.core.statistics import effective_sample_size
 
 RECEIVERS, DISTANCES, ERRORS = np.array([(-1.0, 0.0), (1.5, 0.5)]), np.array([2.0, 1.8]), np.array([0.1, 0.5])
 SPREAD = 2.0
-"""The prior is normal about the origin, in kilometres."""
+"""The prior is normal about the origin, in kilometers."""
 
 
 def log_likelihood(x: np.ndarray) -> np.ndarray:

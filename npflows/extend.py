@@ -1,4 +1,4 @@
-"""What a layer or a base distribution of your own is made of.
+"""Parts to make layers and base distributions of your own.
 
 A layer is a subclass of `Layer` that passes its parameters (`Parameter`) and the rows of scratch it wants to the
 constructor, sets `kernels` to four functions decorated with `kernel`, and gives them what they must know as integers in
@@ -17,7 +17,7 @@ spec (int64) is what `spec` returned, theta the layer's parameters one after the
 condition, key and first are for random masks, work (`work_rows`, lanes) is what forward or inverse left for its vjp, temp
 (`temp_rows`, lanes) is scratch, and dtheta is empty where no gradient of the parameters is wanted.  There are 16 lanes or
 a multiple of it, or one (see `Layer.one_lane`), and nothing may mix them; helpers are decorated with `inlined`; `vecmath`
-has functions that vectorise.  examples/custom_layer.py is a whole layer, and `npflows.load(path, classes=[YourLayer])`
+has functions that vectorize.  examples/custom_layer.py is a whole layer, and `npflows.load(path, classes=[YourLayer])`
 reads a flow that has one.
 """
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from npflows.base.base import Base
 from npflows.core.checks import SeedLike, as_dtype, as_int, as_rng, as_shape, as_widths
 from npflows.core.registry import construct
-from npflows.distribution.options import FlowOptions, Supports
+from npflows.distribution.options import FlowOptions
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import VerificationReport
 from npflows.files.configuration import ModelConfiguration, configuration_of
@@ -23,6 +23,7 @@ from npflows.inference.mode import mode
 from npflows.inference.unit_cube import from_unit_cube, to_unit_cube
 from npflows.layers.layer import Layer
 from npflows.networks.embedding import Embedding
+from npflows.support.columns import SupportLike
 from npflows.support.pixels import Pixels
 from npflows.training.fit import fit
 from npflows.training.initialization import initialize
@@ -95,7 +96,7 @@ class NormalizingFlow(TransformedDistribution):
         *,
         condition_dim: int | None = None,
         embedding_dims: Sequence[int] = (),
-        support: Supports | Pixels | None = None,
+        support: SupportLike | Pixels | None = None,
         columns: Sequence[str] | None = None,
         input_shape: Sequence[int] | None = None,
         dtype: DTypeLike = "float32",

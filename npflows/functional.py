@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import as_numeric
 
 
-def affine_coupling(x: ArrayLike, scale: ArrayLike, shift: ArrayLike) -> np.ndarray:
+def affine_coupling(x: ArrayLike, scale: ArrayLike, shift: ArrayLike) -> NDArray[np.float64]:
     """y = x exp(scale) + shift, for the half of the values that a coupling transforms.
 
     Parameters
@@ -28,18 +28,18 @@ def affine_coupling(x: ArrayLike, scale: ArrayLike, shift: ArrayLike) -> np.ndar
     return x * np.exp(scale) + shift
 
 
-def inverse_affine_coupling(y: ArrayLike, scale: ArrayLike, shift: ArrayLike) -> np.ndarray:
+def inverse_affine_coupling(y: ArrayLike, scale: ArrayLike, shift: ArrayLike) -> NDArray[np.float64]:
     """x = (y - shift) exp(-scale), which undoes `affine_coupling`; all (batch, half)."""
     y, scale, shift = _halves(y=y, scale=scale, shift=shift)
     return (y - shift) * np.exp(-scale)
 
 
-def log_det_jacobian(scale: ArrayLike) -> np.ndarray:
+def log_det_jacobian(scale: ArrayLike) -> NDArray[np.float64]:
     """log |det dy/dx| (batch,) of an affine coupling, the sum of its log-scales (batch, half)."""
     return _halves(scale=scale)[0].sum(axis=1)
 
 
-def total_log_det_jacobian(scales: Sequence[ArrayLike]) -> np.ndarray:
+def total_log_det_jacobian(scales: Sequence[ArrayLike]) -> NDArray[np.float64]:
     """log |det dy/dx| (batch,) of couplings one after the other, from the log-scales (batch, half) of each."""
     if not len(scales):
         raise ValueError("scales must hold the log-scales of at least one coupling")
@@ -49,7 +49,7 @@ def total_log_det_jacobian(scales: Sequence[ArrayLike]) -> np.ndarray:
     return np.sum(totals, axis=0)
 
 
-def log_probability(z: ArrayLike, total_log_det: ArrayLike) -> np.ndarray:
+def log_probability(z: ArrayLike, total_log_det: ArrayLike) -> NDArray[np.float64]:
     """Log-density (batch,) of data with latent values z (batch, dim) under a standard normal base, by the change of
     variables, from log |det dz/dx| (batch,)."""
     z = _halves(z=z)[0]

@@ -11,7 +11,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.special import log_softmax
 
 from npflows.base import Base
@@ -241,7 +241,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         self._fit_flow(*distinct(self._training_data(X), sample_weight))
         return self
 
-    def score_samples(self, X: ArrayLike) -> np.ndarray:
+    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Log-density (n_samples,) of each row of X (n_samples, n_features)."""
         X = self._data(X, finite=False)
         return self.flow_.log_prob(X)
@@ -257,7 +257,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
             raise ValueError("X has no row without missing entries, and NaN or infinite values, to score")
         return float(self.flow_.log_prob(X[complete]).mean())
 
-    def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:
+    def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> NDArray[np.float64]:
         """Draw samples (n_samples, n_features); `random_state` is as in the constructor, and replaces it."""
         check_is_fitted(self)
         return self.flow_.sample(n_samples, _generator(random_state))
@@ -299,12 +299,12 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
         self.offset_ = float(scores[order][max(n_out - 1, 0) : n_out + 1].mean())  # half way from the last one out
         return self
 
-    def decision_function(self, X: ArrayLike) -> np.ndarray:
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """`score_samples` minus `offset_` (n_samples,): negative for outliers.  X must be finite."""
         X = self._data(X)
         return self.flow_.log_prob(X) - self.offset_
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """1 for inliers, -1 for outliers (n_samples,)."""
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
@@ -351,7 +351,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         self.class_prior_ = np.bincount(codes[used], weight[used], n_classes) / weight[used].sum()
         return self
 
-    def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Log-probability of each class (n_samples, n_classes); the prior where no class has any density."""
         X = self._data(X)
         with np.errstate(divide="ignore"):  # a class without weight
@@ -360,11 +360,11 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         joint[np.isneginf(joint).all(axis=1)] = prior
         return log_softmax(joint, axis=1)
 
-    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probability of each class (n_samples, n_classes)."""
         return np.exp(self.predict_log_proba(X))
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable class (n_samples,)."""
         best = self.predict_log_proba(X).argmax(axis=1)
         return self.classes_[best]

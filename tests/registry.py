@@ -283,7 +283,7 @@ def fresh(name, dtype="float64"):
 
 
 def randomize(obj, seed=2, strength=1.0):
-    """Give an object random parameters; at initialisation almost everything is the identity.
+    """Give an object random parameters; at initialization almost everything is the identity.
 
     They are smaller the wider the layers, and gains start lower than else, so that the map stretches by a factor of ten
     or so, whatever its size.

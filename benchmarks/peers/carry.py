@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +19,44 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import numpy as np
-from npflows.transformers.affine import Affine
-from npflows.transformers.rational_quadratic import RationalQuadratic
 
 import npflows
 from benchmarks.peers import contenders, store, tasks
 from benchmarks.peers.layers_file import load_layers
 from benchmarks.peers.scales import PeerAffine, ZukoSpline
+from npflows.backends.cpu.link import KERNELS
+from npflows.core import operations
 from npflows.layers.autoregressive import Autoregressive
 from npflows.layers.coupling import Coupling
 from npflows.layers.layer import Layer
-from npflows.networks.made import MADENetwork
-from npflows.networks.mlp import MLP
+from npflows.networks.mlp import dense
+from npflows.transformers.scalar_maps import spline
 
 ROWS, SPREAD = 512, 0.25
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 PAIRS = [*((model, tasks.SMALL) for model in tasks.NUM_LAYERS), (tasks.MAF, tasks.MIDDLE), (tasks.MAF, tasks.LARGE)]
 
 
-class GivenDegrees(MADENetwork):
+@dataclass(frozen=True)
+class GivenDegrees(operations.Made):
     """npflows' masked network for hidden units with the degrees of a peer's, which are sorted as it needs them."""
 
-    def __init__(self, degrees: list[np.ndarray], multiplier: int) -> None:
-        n = len(degrees[0])
-        self.multiplier, self.degrees = multiplier, degrees
-        self.n_features, self._rows = n, np.ones(n, int)
-        widths = [len(d) for d in degrees[1:-1]]
-        MLP.__init__(self, n, widths, n * multiplier, rng=np.random.default_rng(0))
+    given: tuple[tuple[int, ...], ...] = ()
+
+    @classmethod
+    def with_outputs(cls, multiplier: int, degrees: list[np.ndarray]) -> GivenDegrees:
+        """The network with `multiplier` outputs for each feature, from the degrees of the input and the hidden layers."""
+        n, hidden = len(degrees[0]), degrees[1:]
+        return cls.of(n, multiplier, tuple(map(len, hidden)), (1,) * n, activation="relu",
+                      given=tuple(tuple(layer.tolist()) for layer in hidden))  # fmt: skip
+
+    @cached_property
+    def degrees(self) -> list[np.ndarray]:
+        positions = np.arange(1, self.n_features + 1)
+        return [positions, *map(np.array, self.given), np.repeat(positions, self.multiplier) - 1]
+
+
+KERNELS[GivenDegrees] = KERNELS[operations.Made]
 
 
 def flow_of(layers: list[dict[str, Any]], dtype: str) -> npflows.NormalizingFlow:
@@ -66,16 +79,16 @@ def _layer(given: dict[str, Any], dtype: str) -> Layer:
             else np.arange(n_out * m)
         )
         weights[-1], biases[-1] = _outputs(weights[-1][rows], biases[-1][rows], given["map"], m)
-        network = MLP(int(mask.sum()), [len(b) for b in biases[:-1]], n_out * m, rng=np.random.default_rng(0))
-        layer: Layer = Coupling(mask, network, scalar_map, dtype)
+        network = dense(int(mask.sum()), [len(b) for b in biases[:-1]], n_out * m)
+        layer: Layer = Coupling(mask, network, scalar_map, dtype, rng=np.random.default_rng(0))
     else:
         order = np.asarray(given["order"])
         weights[-1], biases[-1] = _outputs(weights[-1], biases[-1], given["map"], m)
         weights[0] = weights[0][:, order]
         rows = (order[:, None] * m + np.arange(m)).ravel()
         weights[-1], biases[-1] = weights[-1][rows], biases[-1][rows]
-        degrees = _sort_units(weights, biases, m)
-        layer = Autoregressive(order, GivenDegrees(degrees, m), scalar_map, dtype)
+        masked = GivenDegrees.with_outputs(m, _sort_units(weights, biases))
+        layer = Autoregressive(order, masked, scalar_map, dtype, rng=np.random.default_rng(0))
     views = layer.parameters.views()
     free = {p.name: p.free_mask() for p in layer.parameters.entries}
     for i, (weight, bias) in enumerate(zip(weights, biases)):
@@ -86,13 +99,15 @@ def _layer(given: dict[str, Any], dtype: str) -> Layer:
     return layer
 
 
-def _map(given: dict[str, Any]) -> Affine | RationalQuadratic:
+def _map(given: dict[str, Any]) -> operations.Affine | operations.Spline:
     if given["kind"] == "affine":
-        return PeerAffine(given["scale"], given["offset"], given["least"], given.get("shift_first", False))
+        return PeerAffine(
+            shift_first=given.get("shift_first", False), scale=given["scale"], offset=given["offset"], least=given["least"]
+        )
     if "soft_clip" in given:
-        return ZukoSpline(given["bins"], given["bound"], given["soft_clip"])
+        return ZukoSpline(given["bins"], given["bound"], min_derivative=given["soft_clip"])
     size = given["least_size"]
-    return RationalQuadratic(given["bins"], given["bound"], size, size, given["least_slope"])
+    return spline(given["bins"], given["bound"], size, size, given["least_slope"])
 
 
 def _outputs(weight: np.ndarray, bias: np.ndarray, given: dict[str, Any], m: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,19 +122,18 @@ def _outputs(weight: np.ndarray, bias: np.ndarray, given: dict[str, Any], m: int
         weight[:, :n_sizes] /= given["sizes_over"]
         bias[:, :n_sizes] /= given["sizes_over"]
         if given["slope_shift"] is not None:  # the peer adds so much to raw slopes, npflows what makes zeros the identity
-            own = RationalQuadratic(given["bins"], min_derivative=given["least_slope"]).derivative_shift
-            bias[:, n_sizes:] += given["slope_shift"] - own
+            bias[:, n_sizes:] += given["slope_shift"] - _map(given).derivative_shift
     return weight.reshape(-1, weight.shape[-1]), bias.ravel()
 
 
-def _sort_units(weights: list[np.ndarray], biases: list[np.ndarray], m: int) -> list[np.ndarray]:
-    """Sort hidden units by degree, in place, and give the degrees of all layers; see npflows.networks.made.
+def _sort_units(weights: list[np.ndarray], biases: list[np.ndarray]) -> list[np.ndarray]:
+    """Sort hidden units by degree, in place, and give the degrees of the input and of the hidden layers; see
+    `npflows.core.operations.Made`.
 
     A unit's degree is how many features reach it.
     """
     n = weights[0].shape[1]
-    positions = np.arange(1, n + 1)
-    degrees, reached = [positions], np.eye(n, dtype=bool)
+    degrees, reached = [np.arange(1, n + 1)], np.eye(n, dtype=bool)
     for i in range(len(weights) - 1):
         reached = ((weights[i] != 0).astype(int) @ reached) > 0
         degree = reached.sum(1)
@@ -128,7 +142,7 @@ def _sort_units(weights: list[np.ndarray], biases: list[np.ndarray], m: int) -> 
         weights[i + 1] = weights[i + 1][:, order]
         reached = reached[order]
         degrees.append(degree[order])
-    return [*degrees, np.repeat(positions, m) - 1]
+    return degrees
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:

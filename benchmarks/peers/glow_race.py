@@ -1,4 +1,4 @@
-"""Glow on images beside normflows' on PyTorch: the same architecture, data, optimiser and number of steps.
+"""Glow on images beside normflows' on PyTorch: the same architecture, data, optimizer and number of steps.
 
     python benchmarks/peers/glow_race.py ENVIRONMENTS RESULTS.json [--images FOLDER] [--steps N] [--quick]
 
@@ -45,7 +45,7 @@ def start(environments: Path, name: str, threads: int) -> Worker:
 
 
 def race(environments: Path, folder: str | None, steps: int, held_out: int, threads: int) -> dict[str, Any]:
-    """What each contender reaches."""
+    """Train every contender, and return the results of each."""
     rng = np.random.default_rng(SEED)
     train, test, what = images.load(folder, rng)
     test = test[:held_out]

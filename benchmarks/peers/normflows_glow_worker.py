@@ -1,7 +1,7 @@
 """normflows' Glow in a process of its own; see protocol.py for how it is spoken to, and glow_race.py for what it is for.
 
 Data to latent, each scale: squeeze, blocks of ActNorm, 1x1 convolution (LU) and affine coupling (sigmoid(raw + 2)), and a
-split whose second half goes to a normal distribution with a learnt mean and scale for each of its values.
+split whose second half goes to a normal distribution with a learned mean and scale for each of its values.
 """
 
 from __future__ import annotations

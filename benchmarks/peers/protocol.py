@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class PeerError(RuntimeError):
-    """What a worker could not do."""
+    """A failure of a worker, in its own words."""
 
 
 def serve(commands: Mapping[str, Callable[..., Any]]) -> None:

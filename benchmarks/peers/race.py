@@ -45,7 +45,7 @@ class Race:
         self.workers = {}
 
     def build(self, model: str, size: str) -> dict[str, Any]:
-        """What each contender says of its flow."""
+        """Each contender's description of its flow."""
         options = {"model": model, "size": size, "dtype": "float32", "threads": self.threads, "seed": 0}
         return {name: worker("build", **options) for name, worker in self.workers.items()}
 

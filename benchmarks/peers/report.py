@@ -72,7 +72,7 @@ def task_of(found: Found) -> tasks.Task:
 
 
 def in_order(done: dict[str, Found]) -> list[Found]:
-    """What was found, in the order of tasks.py, whatever the order it was found in."""
+    """All findings in the order of tasks.py, in whatever order they were made."""
     order = {task: i for i, task in enumerate(tasks.TASKS)}
     return sorted(done.values(), key=lambda found: order.get(task_of(found), len(order)))
 
@@ -157,7 +157,7 @@ log-likelihood, its gradient and Adam, without clipping. Peers get their own arr
         """MAF has 5 layers, RealNVP 8 with alternating halves, the splines 8 bins and 8 layers (coupling) or 5. The linear
 layers between splines that npflows' `NeuralSplineFlow` has are left out, as not all have them. All networks have ReLU and
 plain layers. flowjax has random permutations between layers, and the slopes at the ends of its splines are fixed at 1 here,
-as the others' are. Scales of affine layers are each library's own: npflows' is the exponential of a tanh with a learnt
+as the others' are. Scales of affine layers are each library's own: npflows' is the exponential of a tanh with a learned
 gain, one parameter more for a value, where nflows has a softplus (MAF) or a sigmoid (RealNVP), flowjax a softplus, zuko the
 exponential of a soft clip, and normflows a sigmoid (MAF) or an exponential (RealNVP).""",
         counts(done),
@@ -227,7 +227,7 @@ def replace_section(text: str, title: str, body: str, before: str) -> str:
 
 
 SHADES = {1: "#f2a65a", 256: "#d9480f", 4096: "#7c2d12"}
-GREY = "#8a94a3"
+GRAY = "#8a94a3"
 
 
 def draw(found: Found, path: Path) -> None:
@@ -264,9 +264,9 @@ def draw(found: Found, path: Path) -> None:
         labels.append(f"time to the same fit: {model}, galaxies")
     for start in starts[1:]:
         ax.axhline(start - 0.5, color="#dfe3e8", linewidth=0.8)
-    for batch, colour in SHADES.items():
-        ax.plot([], [], "o", color=colour, markersize=6.5, label=f"{batch} row{'s' if batch > 1 else ''}")
-    ax.axvline(1, color=GREY, linewidth=1.2)
+    for batch, color in SHADES.items():
+        ax.plot([], [], "o", color=color, markersize=6.5, label=f"{batch} row{'s' if batch > 1 else ''}")
+    ax.axvline(1, color=GRAY, linewidth=1.2)
     ax.set_xscale("log")
     low, high = ax.get_xlim()
     ax.set_xlim(min(low, 0.8), max(high, 12))

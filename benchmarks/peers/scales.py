@@ -1,24 +1,23 @@
-"""The scalar maps of the peers as kernels of npflows: forward and inverse only, so that weights can be carried over.
+"""The scalar maps of the peers as operations of npflows, forward and inverse only, so that weights can be carried over.
 
 An affine map is y = x * s(r) + t (or x -> (x - t) / s(r) where the shift comes first), with s one of
 
     softplus(r + offset) + least,  sigmoid(r + offset) + least,  exp(r / (1 + |r / log least|)),  exp(r)
 
-and zuko's spline has its own way from raw parameters to bins, after which it is npflows' spline.
+and zuko's spline has its own way from raw parameters to bins, after which it is npflows' spline.  Each is a subclass of an
+operation of npflows, with an entry of its own in the table of kernels.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
-
-import numpy as np
-from npflows.transformers.affine import Affine
-from npflows.transformers.rational_quadratic import RationalQuadratic, new_scratch, number, rows_of, softmax
 
 from npflows.backends.cpu.compiler.jit import inlined, kernel
-from npflows.backends.cpu.kernels import vecmath
-from npflows.transformers import affine, rational_quadratic
+from npflows.backends.cpu.kernels import affine, spline, vecmath
+from npflows.backends.cpu.kernels.spline import new_scratch, number, rows_of, softmax
+from npflows.backends.cpu.link import KERNELS, Function, MapKernels, bits
+from npflows.core import operations
 
 SCALES = {"softplus": 0, "sigmoid": 1, "soft clip": 2, "exp": 3}
 # spec of an affine map: which scale, then the bits of offset and least as float64
@@ -63,21 +62,27 @@ def divide(spec, theta, x, raw, log_det):
             log_det[t] -= vecmath.log(scale[t])
 
 
-class PeerAffine(Affine):
+@dataclasses.dataclass(frozen=True)
+class PeerAffine(operations.Affine):
     """A peer's affine map; its gradient is not carried over."""
 
-    def __init__(self, scale: str, offset: float, least: float, shift_first: bool = False) -> None:
-        super().__init__("none", shift_first=shift_first)
-        self.scale, self.offset = scale, offset
-        self.least = math.log(least) if scale == "soft clip" else least
+    scale_activation: str = "none"
+    scale: str = "exp"
+    offset: float = 0.0
+    least: float = 0.0
 
-    @property
-    def kernels(self) -> dict[str, Callable]:
-        forward, inverse = (divide, multiply) if self.shift_first else (multiply, divide)
-        return {"forward": forward, "inverse": inverse, "vjp": affine.apply_vjp, "solve": affine.apply_solve}
 
-    def spec(self, value: int | None = None) -> list[int]:
-        return [SCALES[self.scale], *np.array([self.offset, self.least]).view(np.int64).tolist()]
+def affine_roles(operation: PeerAffine) -> dict[str, Function]:
+    forward, inverse = (divide, multiply) if operation.shift_first else (multiply, divide)
+    return {"forward": forward, "inverse": inverse, "vjp": affine.apply_vjp, "solve": affine.apply_solve}
+
+
+def pack_affine(operation: PeerAffine, value: int | None) -> list[int]:
+    least = math.log(operation.least) if operation.scale == "soft clip" else operation.least
+    return [SCALES[operation.scale], *bits(operation.offset, least)]
+
+
+KERNELS[PeerAffine] = MapKernels(affine_roles, pack_affine)
 
 
 @inlined
@@ -91,10 +96,10 @@ def soft_clip(rows, limit):
 
 @inlined
 def constrain(spec, raw, scratch):
-    """zuko's: soft clips, then a softmax for sizes and an exponential for slopes.  Its logarithm of the least slope lies in
+    """zuko's: soft clips, then a softmax for sizes and an exponential for slopes.  The logarithm of the least slope lies in
     the place of npflows' least derivative."""
-    limit = number(spec, rational_quadratic.MIN_DERIVATIVE, raw)
-    for i in range(raw.shape[0] // spec[rational_quadratic.MULTIPLIER]):
+    limit = number(spec, spline.MIN_DERIVATIVE, raw)
+    for i in range(raw.shape[0] // spec[spline.MULTIPLIER]):
         widths, heights, slopes = rows_of(spec, raw, i)
         for sizes in (widths, heights):
             soft_clip(sizes, limit / raw.dtype.type(2))
@@ -109,26 +114,29 @@ def constrain(spec, raw, scratch):
 def spline_forward(spec, theta, x, raw, log_det):
     scratch = new_scratch(raw)
     constrain(spec, raw, scratch)
-    rational_quadratic.evaluate(spec, x, raw, log_det, scratch)
+    spline.evaluate(spec, x, raw, log_det, scratch)
 
 
 @kernel
 def spline_inverse(spec, theta, x, raw, log_det):
     scratch = new_scratch(raw)
     constrain(spec, raw, scratch)
-    rational_quadratic.evaluate_inverse(spec, x, raw, log_det, scratch)
+    spline.evaluate_inverse(spec, x, raw, log_det, scratch)
 
 
-class ZukoSpline(RationalQuadratic):
-    """zuko's spline; its gradient is not carried over."""
+@dataclasses.dataclass(frozen=True)
+class ZukoSpline(operations.Spline):
+    """zuko's spline, whose `min_derivative` is the slope that its soft clips let through at least; its gradient is not
+    carried over."""
 
-    kernels = {**RationalQuadratic.kernels, "forward": spline_forward, "inverse": spline_inverse}
+    min_bin_width: float = 0.0
+    min_bin_height: float = 0.0
+    min_derivative: float = 1e-3
 
-    def __init__(self, bins: int, bound: float, slope: float) -> None:
-        super().__init__(bins, bound)
-        self.min_bin_width = self.min_bin_height = 0.0
-        self.min_derivative = math.log(slope)
 
-    @property
-    def derivative_shift(self) -> float:
-        return 0.0
+def pack_spline(operation: ZukoSpline, value: int | None) -> list[int]:
+    return spline.pack(dataclasses.replace(operation, min_derivative=math.log(operation.min_derivative)), value)
+
+
+SPLINE_ROLES = {**spline.ROLES, "forward": spline_forward, "inverse": spline_inverse}
+KERNELS[ZukoSpline] = MapKernels(lambda operation: SPLINE_ROLES, pack_spline)

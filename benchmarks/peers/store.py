@@ -10,7 +10,7 @@ from typing import Any
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What has been found so far."""
+    """The findings so far."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 

@@ -1,4 +1,4 @@
-"""What is raced: models, sizes and work, with nothing imported, as workers of every environment read it."""
+"""The tasks of the race: models, sizes and work, with nothing imported, as workers of every environment read it."""
 
 from __future__ import annotations
 

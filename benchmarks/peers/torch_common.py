@@ -1,4 +1,4 @@
-"""What the three PyTorch peers share: every command of a worker but how the model is made."""
+"""The part that the three PyTorch peers share: every command of a worker but how the model is made."""
 
 from __future__ import annotations
 

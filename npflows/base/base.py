@@ -13,10 +13,10 @@ from npflows.core.backend import Executable, State, select
 from npflows.core.checks import SeedLike, as_dtype, as_int, as_positive, as_rng, as_rows
 from npflows.core.configured import Configured
 from npflows.core.operations import Custom, Operation, Placed, Program
-from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
+from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized
 
 
-class Base(Parametrised, Configured, abstract=True):
+class Base(Parametrized, Configured, abstract=True):
     """A distribution of independent columns, each located around a center.
 
     To make one of your own, subclass it, hand its parameters to the constructor, set `kernels` to two functions decorated

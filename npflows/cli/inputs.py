@@ -123,8 +123,10 @@ def read_rows(
             f"{path} gives {table.x.shape[1]} columns, the flow takes {column_names(flow)}; say which with --columns"
         )
     given: np.ndarray | None = None
-    if flow.condition_dim:
-        given = condition_row(flow, condition) if by_value else table.beside[:, :n_conditions]  # type: ignore[arg-type]
+    if isinstance(condition, Mapping):
+        given = condition_row(flow, condition)
+    elif flow.condition_dim:
+        given = table.beside[:, :n_conditions]
     w = None if weights is None else checked_weights(path, weights, table.beside[:, -1])
     return Rows(table.x, given, w)
 

@@ -1,4 +1,4 @@
-"""What a backend is: whatever can run programs.  The rest of npflows knows backends by these protocols alone."""
+"""The protocols of a backend, which runs programs.  The rest of npflows knows backends by these protocols alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class State(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a program gives for n samples; an empty array stands for what was not asked for.
+    """The results of a program for n samples; an empty array stands for what was not asked for.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Cotangents(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of an optimizer's step."""
+    """The outcome of an optimizer's step."""
 
     taken: bool
     gradient_norm: float
@@ -156,7 +156,7 @@ class Executable(Protocol):
 
 
 class Backend(Protocol):
-    """Whatever runs operations."""
+    """An implementation of all operations."""
 
     name: str
     can_train: bool

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from types import FrameType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 SeedLike = int | np.integer | np.random.Generator | None
 """A seed, a generator, or None for a new one: the type of every `rng`."""
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PACKAGE = __name__.partition(".")[0]
 
 
 def warn_user(message: str) -> None:
     """Warn, naming the user's own line: the first one outside the package."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and _is_ours(frame):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level)
-
-
-def _is_ours(frame: FrameType) -> bool:
-    """Whether a function of the package runs in it; the constructors that `dataclasses` generates have no file."""
-    file = frame.f_code.co_filename
-    return file.startswith(_PACKAGE) or (file == "<string>" and frame.f_globals.get("__name__", "").startswith("npflows."))
 
 
 def as_int(value: object, name: str, low: int = 1) -> int:
@@ -166,7 +158,7 @@ def as_names(names: Iterable[Any] | None, n: int, name: str, owner: str) -> list
     return given
 
 
-def as_vector(values: ArrayLike, n: int, name: str) -> np.ndarray:
+def as_vector(values: ArrayLike, n: int, name: str) -> NDArray[np.float64]:
     """n finite numbers as float64."""
     array = as_numeric(values, name).astype(np.float64)
     if array.ndim == 0:
@@ -178,7 +170,7 @@ def as_vector(values: ArrayLike, n: int, name: str) -> np.ndarray:
     return array
 
 
-def as_weights(values: ArrayLike | None, n: int, name: str = "sample_weight") -> np.ndarray | None:
+def as_weights(values: ArrayLike | None, n: int, name: str = "sample_weight") -> NDArray[np.float64] | None:
     """Non-negative weights that are not all zero."""
     if values is None:
         return None

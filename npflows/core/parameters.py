@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class ParameterBuffer:
         self.theta[self.free] = narrowed
 
 
-class Parametrised:
-    """What everything with parameters offers; the class that uses it sets `parameters`."""
+class Parametrized:
+    """Base class of everything with parameters; a subclass sets `parameters`."""
 
     parameters: ParameterBuffer
 
@@ -142,7 +142,7 @@ class Parametrised:
         return self.parameters.theta.size
 
     @property
-    def params(self) -> np.ndarray:
+    def params(self) -> NDArray[np.float64]:
         """The free parameters as one float64 vector; reading gives a copy, assigning sets them after a check."""
         return self.parameters.pack()
 
@@ -155,7 +155,7 @@ class Parametrised:
         """How many free parameters there are; what a mask forbids does not count."""
         return self.parameters.num_free
 
-    def named_params(self) -> dict[str, np.ndarray]:
+    def named_params(self) -> dict[str, NDArray[Any]]:
         """Read-only views of the parameters by name, masked entries (zeros) and constants included."""
         views = self.parameters.views()
         for view in views.values():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib.resources import files
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def load_galaxies() -> tuple[np.ndarray, list[str]]:
+def load_galaxies() -> tuple[NDArray[np.float32], list[str]]:
     """20,000 simulated galaxies: redshift and six magnitudes.
 
     Returns

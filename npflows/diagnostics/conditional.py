@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_int, as_rng, as_rows
 from npflows.diagnostics.common import pieces, rows_of, samples_of_each
@@ -37,13 +37,13 @@ class SBC:
         Pearson's test of each column's counts.
     """
 
-    ranks: np.ndarray = field(repr=False)
+    ranks: NDArray[np.int64] = field(repr=False)
     n_samples: int
-    counts: np.ndarray = field(repr=False)
+    counts: NDArray[np.int64] = field(repr=False)
     expected: float
     band: tuple[int, int]
-    chi_squared: np.ndarray
-    p_value: np.ndarray
+    chi_squared: NDArray[np.float64]
+    p_value: NDArray[np.float64]
 
     @property
     def p_value_all(self) -> float:
@@ -129,10 +129,10 @@ class Tarp:
         Kolmogorov-Smirnov test of that.
     """
 
-    level: np.ndarray = field(repr=False)
-    coverage: np.ndarray = field(repr=False)
-    error: np.ndarray = field(repr=False)
-    content: np.ndarray = field(repr=False)
+    level: NDArray[np.float64] = field(repr=False)
+    coverage: NDArray[np.float64] = field(repr=False)
+    error: NDArray[np.float64] = field(repr=False)
+    content: NDArray[np.float64] = field(repr=False)
     statistic: float
     p_value: float
 
@@ -202,9 +202,9 @@ def _curve(content: np.ndarray, level: np.ndarray) -> np.ndarray:
 
 def _references(
     references: str | ArrayLike,
-    x: np.ndarray,
-    condition: np.ndarray | None,
-    scale: np.ndarray,
+    x: NDArray[np.float64],
+    condition: NDArray[np.float64] | None,
+    scale: NDArray[np.float64],
     shape: tuple[int, ...],
     rng: np.random.Generator,
 ) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import as_weights
 from npflows.diagnostics.common import effective_size, rows_of
@@ -28,10 +28,10 @@ class PIT:
         Probability of at least that distance if the flow is right; with weights by their effective number.
     """
 
-    u: np.ndarray = field(repr=False)
-    weights: np.ndarray | None = field(repr=False)
-    statistic: np.ndarray
-    p_value: np.ndarray
+    u: NDArray[np.float64] = field(repr=False)
+    weights: NDArray[np.float64] | None = field(repr=False)
+    statistic: NDArray[np.float64]
+    p_value: NDArray[np.float64]
 
     @property
     def p_value_all(self) -> float:
@@ -113,18 +113,18 @@ class Coverage:
         Standard error of either if the flow is right.
     """
 
-    levels: np.ndarray
-    interval: np.ndarray
-    ball: np.ndarray
-    error: np.ndarray
+    levels: NDArray[np.float64]
+    interval: NDArray[np.float64]
+    ball: NDArray[np.float64]
+    error: NDArray[np.float64]
 
     @property
-    def interval_deviation(self) -> np.ndarray:
+    def interval_deviation(self) -> NDArray[np.float64]:
         """Found minus expected, in standard errors (k, d)."""
         return (self.interval - self.levels[:, None]) / self.error[:, None]
 
     @property
-    def ball_deviation(self) -> np.ndarray:
+    def ball_deviation(self) -> NDArray[np.float64]:
         """Found minus expected, in standard errors (k,)."""
         return (self.ball - self.levels) / self.error
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_int, as_rng, as_weights
 from npflows.diagnostics.common import effective_size, rows_of
@@ -43,9 +43,9 @@ class TwoSampleTest:
     accuracy_error: float
     p_value: float
     auc: float
-    score: np.ndarray = field(repr=False)
-    is_data: np.ndarray = field(repr=False)
-    weights: np.ndarray = field(repr=False)
+    score: NDArray[np.float64] = field(repr=False)
+    is_data: NDArray[np.bool_] = field(repr=False)
+    weights: NDArray[np.float64] = field(repr=False)
 
 
 def two_sample_test(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,20 +17,19 @@ from npflows.core.backend import Executable, Pullback, Result, State, select
 from npflows.core.checks import as_names
 from npflows.core.configured import Configured
 from npflows.core.operations import Placed, Program
-from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
+from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized
 from npflows.distribution.conditioning import Conditioning
-from npflows.distribution.options import Supports
 from npflows.distribution.preprocessing import Preprocessing
 from npflows.distribution.verification import VerificationReport
 from npflows.layers.layer import Layer
 from npflows.layers.standardize import Standardize
 from npflows.networks.embedding import Embedding
-from npflows.support.columns import Column, Real, as_columns
+from npflows.support.columns import Column, Real, SupportLike, as_columns
 from npflows.support.pixels import Pixels
 from npflows.support.table import Support
 
 
-class Assembly(Parametrised, Configured, abstract=True):
+class Assembly(Parametrized, Configured, abstract=True):
     """The parts of a flow, put together; `TransformedDistribution` makes a density of them.
 
     Parameters
@@ -74,7 +73,7 @@ class Assembly(Parametrised, Configured, abstract=True):
         dtype: np.dtype,
         embedding: Embedding | None = None,
         *,
-        support: Supports | Pixels | None = None,
+        support: SupportLike | Pixels | None = None,
         columns: Sequence[str] | None = None,
     ) -> None:
         dim = math.prod(shape)
@@ -161,7 +160,7 @@ class Assembly(Parametrised, Configured, abstract=True):
     @property
     def standardize(self) -> Standardize:
         """The first layer, which maps from the user's units."""
-        return self.flow_layers[0]  # type: ignore[return-value]
+        return cast(Standardize, self.flow_layers[0])
 
     def standardize_condition(self, loc: ArrayLike, scale: ArrayLike) -> None:
         """Set location and (positive) scale of each value of the condition, which the flow standardizes by; `fit` does."""

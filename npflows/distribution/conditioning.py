@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import IDENTITY
 from npflows.core.checks import as_int, as_names, as_numeric
@@ -52,12 +52,12 @@ class Conditioning:
         self._names = as_names(names, self.dim, "condition_columns", "the condition")
 
     @property
-    def loc(self) -> np.ndarray | None:
+    def loc(self) -> NDArray[np.float64] | None:
         """The location (dim,) of the standardization, 0 until it is set; None without a condition."""
         return self._row(0, 0.0)
 
     @property
-    def scale(self) -> np.ndarray | None:
+    def scale(self) -> NDArray[np.float64] | None:
         """The scale (dim,) of the standardization, 1 until it is set; None without a condition."""
         return self._row(1, 1.0)
 
@@ -83,7 +83,7 @@ class Conditioning:
         return values if self.embedding is None else self.embedding(values)
 
 
-def one_hot(labels: ArrayLike, num_classes: int | None = None) -> np.ndarray:
+def one_hot(labels: ArrayLike, num_classes: int | None = None) -> NDArray[np.float64]:
     """Integer class labels as conditions: 1 in the column of the label, 0 elsewhere.
 
     Parameters

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
 from typing import Any
 
 from npflows.base.base import Base
 from npflows.core.checks import as_widths
 from npflows.networks.options import DenseOptions, NetworkOptions
-from npflows.support.columns import Column
-
-Supports = Sequence[Column] | Mapping[Any, Column]
-"""Where columns live: one for each, or by number or name for some."""
+from npflows.support.columns import SupportLike
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -63,7 +60,7 @@ class TableOptions(FlowOptions, DenseOptions):
     """
 
     actnorm: bool = False
-    support: InitVar[Supports | None] = None
+    support: InitVar[SupportLike | None] = None
     columns: InitVar[Sequence[str] | None] = None
 
     def __post_init__(self, *init_only: Any) -> None:

@@ -55,6 +55,7 @@ class Preprocessing:
         if bijection is not None:
             self.periodic, self.integer, self.bound = bijection.periodic, bijection.integer, bijection.bound
         self.has_integers = bool(self.integer.any())
+        self._whole = bijection if self.has_integers else None
         self.is_image = isinstance(bijection, Pixels)
         self._names = as_names(names, n, "columns", "a sample")
 
@@ -101,22 +102,20 @@ class Preprocessing:
 
     def center(self, x: np.ndarray) -> np.ndarray:
         """Rows with whole numbers in the middle of their cells."""
-        return self.bijection.dequantize(x) if self.has_integers else x  # type: ignore[union-attr]
+        return x if self._whole is None else self._whole.dequantize(x)
 
     def scatter(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Rows with whole numbers at random places of their cells, each for itself."""
-        return self.bijection.scatter(x, rng) if self.has_integers else x  # type: ignore[union-attr]
+        return x if self._whole is None else self._whole.scatter(x, rng)
 
     def cells(self, x: np.ndarray, draws: int, rng: SeedLike) -> Iterable[np.ndarray]:
         """The rows; with whole numbers, as many copies as `draws` with these at random places of their cells, the same
         for all rows."""
-        if not self.has_integers:
-            return [x]
-        return self.bijection.cells(x, as_int(draws, "draws"), as_rng(rng))  # type: ignore[union-attr]
+        return [x] if self._whole is None else self._whole.cells(x, as_int(draws, "draws"), as_rng(rng))
 
     def round(self, x: np.ndarray) -> np.ndarray:
         """Rows with the whole number of each cell, perhaps in place."""
-        return self.bijection.quantize(x) if self.has_integers else x  # type: ignore[union-attr]
+        return x if self._whole is None else self._whole.quantize(x)
 
     def to_unconstrained(self, x: np.ndarray) -> Unconstrained:
         """Rows on the line, from rows with whole numbers placed in their cells already."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import Cotangents
 from npflows.core.checks import SeedLike, as_condition, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
@@ -20,8 +21,8 @@ CHUNK = 65536
 class SampleAndLogProb(NamedTuple):
     """Samples (n, d) and their log-density (n,)."""
 
-    x: np.ndarray
-    log_prob: np.ndarray
+    x: NDArray[Any]
+    log_prob: NDArray[np.float64]
 
 
 class TransformedDistribution(Assembly, abstract=True):
@@ -31,7 +32,7 @@ class TransformedDistribution(Assembly, abstract=True):
     methods.  Attributes are those of `Assembly`.
     """
 
-    def forward(self, x: ArrayLike, condition: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def forward(self, x: ArrayLike, condition: ArrayLike | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Data to latent.
 
         Parameters
@@ -57,7 +58,7 @@ class TransformedDistribution(Assembly, abstract=True):
         z, log_det, _ = self.transport(rows, context)
         return self._shaped(z, single), log_det[0] if single else log_det
 
-    def inverse(self, z: ArrayLike, condition: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def inverse(self, z: ArrayLike, condition: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Latent to data: x (n, input_dim) and log |det dx/dz| (n,), for z (n, latent_dim); see `forward`."""
         rows, context, single = self._inputs(z, condition, "z")
         x, log_det, _ = self.transport(rows, context, inverse=True)
@@ -96,7 +97,7 @@ class TransformedDistribution(Assembly, abstract=True):
 
     def log_prob(
         self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: SeedLike = 0
-    ) -> np.ndarray:  # fmt: skip
+    ) -> NDArray[np.float64]:  # fmt: skip
         """Log-density of x, in the units of x.
 
         With `integer` columns it is the logarithm of a mass: that of x's cell, a mean of the density at random points of
@@ -128,7 +129,7 @@ class TransformedDistribution(Assembly, abstract=True):
 
     def log_prob_and_grad(
         self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: SeedLike = 0
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
         """Log-density (n,) of x and its gradient with respect to x (n, input_dim), in the units of x; see `log_prob`.
 
         The gradient is 0 where the log-density is -inf, or so small that the gradient leaves the range of the compute
@@ -153,7 +154,7 @@ class TransformedDistribution(Assembly, abstract=True):
 
     def nll_and_grad(
         self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None
-    ) -> tuple[float, np.ndarray]:  # fmt: skip
+    ) -> tuple[float, NDArray[np.float64]]:  # fmt: skip
         """Mean negative log-likelihood of x and its gradient (num_params,) in the order of `params`.
 
         With weights it is the weighted mean.  Made for optimizers: assign `params`, return this.  Whole numbers are placed
@@ -182,7 +183,7 @@ class TransformedDistribution(Assembly, abstract=True):
 
     def sample(
         self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0, *, condition: ArrayLike | None = None
-    ) -> np.ndarray:  # fmt: skip
+    ) -> NDArray[Any]:  # fmt: skip
         """Draw samples.
 
         Parameters
@@ -209,7 +210,7 @@ class TransformedDistribution(Assembly, abstract=True):
 
     def sample_each(
         self, n_samples: int, condition: ArrayLike, rng: SeedLike = None, temperature: float = 1.0
-    ) -> np.ndarray:  # fmt: skip
+    ) -> NDArray[Any]:  # fmt: skip
         """Draw `n_samples` for each of m conditions (m, condition_dim): an array (m, n_samples, input_dim)."""
         n, generator = as_int(n_samples, "n_samples", 0), as_rng(rng)
         if not self.condition_dim:
@@ -242,7 +243,7 @@ class TransformedDistribution(Assembly, abstract=True):
             return SampleAndLogProb(x, self.log_prob(x, context))
         return SampleAndLogProb(x, self.base.log_prob(z, temperature) - result.log_det)
 
-    def __call__(self, x: ArrayLike, condition: ArrayLike | None = None) -> dict[str, np.ndarray]:
+    def __call__(self, x: ArrayLike, condition: ArrayLike | None = None) -> dict[str, NDArray[np.float64]]:
         """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow, as `log_prob` gives it)."""
         rows, context, single = self._inputs(x, condition)
         z, log_det, log_prob_x = self.transport(rows, context, log_prob=True)
@@ -251,7 +252,7 @@ class TransformedDistribution(Assembly, abstract=True):
         values = {"logdet": log_det, "log_prob": self.base.log_prob(z), "log_prob_x": log_prob_x}
         return {"z": self._shaped(z, single), **{name: v[0] if single else v for name, v in values.items()}}
 
-    def loss_fn(self, batch: ArrayLike, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    def loss_fn(self, batch: ArrayLike, outputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """The loss of a batch from what calling the flow on it gave: loss, nll_loss, log_prob (n,) and avg_log_prob."""
         log_prob = np.atleast_1d(outputs["log_prob_x"])
         rows, _ = as_rows(batch, self.input_shape, "batch")

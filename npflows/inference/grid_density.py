@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_choice, as_condition, as_int, as_rng, warn_user
 from npflows.distribution.transformed import TransformedDistribution
@@ -46,9 +46,9 @@ class GridDensity:
     method : {"exact", "quadrature", "importance"}
     """
 
-    grid: np.ndarray | tuple[np.ndarray, ...]
-    density: np.ndarray
-    error: np.ndarray
+    grid: NDArray[np.float64] | tuple[NDArray[np.float64], ...]
+    density: NDArray[np.float64]
+    error: NDArray[np.float64]
     columns: tuple
     method: str
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npflows.core.checks import SeedLike, as_int
 from npflows.core.statistics import effective_sample_size, log_mean_exp
@@ -28,11 +30,11 @@ class ImportanceWeights:
         log p - log q, p as it was given, not normalized.
     """
 
-    x: np.ndarray
-    log_weights: np.ndarray
+    x: NDArray[Any]
+    log_weights: NDArray[np.float64]
 
     @property
-    def weights(self) -> np.ndarray:
+    def weights(self) -> NDArray[np.float64]:
         """Weights that add up to 1 (n,)."""
         highest = self.log_weights.max()
         if highest == -math.inf:

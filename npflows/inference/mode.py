@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_condition, as_int, as_rng, as_rows
 from npflows.distribution.transformed import TransformedDistribution
@@ -18,7 +18,7 @@ CANDIDATES = 1 << 16
 class Mode(NamedTuple):
     """The point where a density is highest, and its logarithm there."""
 
-    x: np.ndarray
+    x: NDArray[Any]
     log_prob: float
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import as_condition, as_rows
 from npflows.distribution.transformed import TransformedDistribution
@@ -18,7 +20,9 @@ TOWARDS_CENTER = [1 - 2.0**-24 * 4**i for i in range(12)] + [2.0 ** -(2**i) for 
 """Factors of the distance from the center of the base, tried in this order where x has no finite log-density."""
 
 
-def to_unit_cube(flow: TransformedDistribution, x: ArrayLike, condition: ArrayLike | None = None) -> np.ndarray:
+def to_unit_cube(
+    flow: TransformedDistribution, x: ArrayLike, condition: ArrayLike | None = None
+) -> NDArray[np.float64]:  # fmt: skip
     """Map x to the unit cube, where samples of the flow are uniform: the base's cumulative distribution of `forward`.
 
     The inverse of `from_unit_cube`.  log |det du/dx| is `log_prob`.  Integers are taken for the middle of their cells.
@@ -43,7 +47,9 @@ def to_unit_cube(flow: TransformedDistribution, x: ArrayLike, condition: ArrayLi
     return flow.base.cdf(z.reshape(-1, flow.latent_dim)).reshape(z.shape)
 
 
-def from_unit_cube(flow: TransformedDistribution, u: ArrayLike, condition: ArrayLike | None = None) -> np.ndarray:
+def from_unit_cube(
+    flow: TransformedDistribution, u: ArrayLike, condition: ArrayLike | None = None
+) -> NDArray[Any]:  # fmt: skip
     """Map the unit cube to samples of the flow: `inverse` of the base's quantiles.
 
     Used as the prior transform of a nested sampler, it makes the flow the prior, for one u (input_dim,) or many at a time.

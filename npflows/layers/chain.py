@@ -40,7 +40,8 @@ class Chain(ImageLayer, abstract=True):
 
     def share(self, other: Layer) -> None:
         super().share(other)
-        for mine, theirs in zip(self.parts.values(), other.parts.values()):  # type: ignore[attr-defined]
+        assert isinstance(other, Chain)
+        for mine, theirs in zip(self.parts.values(), other.parts.values()):
             mine.share(theirs)
 
     def _bind_parts(self) -> None:
@@ -73,8 +74,9 @@ class Chain(ImageLayer, abstract=True):
     def initialize(self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None) -> None:
         """Set each part in turn from what enters it when rows x enter the chain; see `ActNormLayer.initialize`."""
         layer = self._for(x, False)
+        assert isinstance(layer, Chain)
         entering = x
-        for mine, part in zip(self.parts.values(), layer.parts.values()):  # type: ignore[attr-defined]
+        for mine, part in zip(self.parts.values(), layer.parts.values()):
             context = condition if part.condition_dim else None
             if mine.initialized is not None:
                 part.initialize(entering, sample_weight, context)

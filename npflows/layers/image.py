@@ -43,9 +43,9 @@ class ImageLayer(Layer, abstract=True):
     def sample_shape(self) -> tuple[int, ...]:
         return shape_of(self.image_size, self.num_channels)
 
-    def for_shape(self, shape: tuple[int, ...]) -> ImageLayer:
+    def for_shape(self, shape: tuple[int, ...]) -> Layer:
         if self.image_size is not None or len(shape) != 3 or shape[2] != self.num_channels:
-            return super().for_shape(shape)  # type: ignore[return-value]
+            return super().for_shape(shape)
         if self._sized is None:
             self._sized = {}
         if shape not in self._sized:
@@ -61,7 +61,7 @@ class ImageLayer(Layer, abstract=True):
     _draws = True
     """Whether the constructor takes a generator."""
 
-    def _for(self, x: ArrayLike, inverse: bool) -> ImageLayer:
+    def _for(self, x: ArrayLike, inverse: bool) -> Layer:
         """The layer for samples like x."""
         if self.image_size is not None:
             return self

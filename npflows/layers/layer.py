@@ -14,10 +14,10 @@ from npflows.core.backend import Cotangents, Executable, State, select
 from npflows.core.checks import as_condition, as_dtype, as_rows, as_vector
 from npflows.core.configured import Configured
 from npflows.core.operations import Custom, Operation, Placed, Program
-from npflows.core.parameters import Parameter, ParameterBuffer, Parametrised
+from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized
 
 
-class Layer(Parametrised, Configured, abstract=True):
+class Layer(Parametrized, Configured, abstract=True):
     """An invertible map with hand-derived gradients in both directions.
 
     `forward` goes from data to latent.  A layer works alone, on its own parameters; inside a flow it works on its part of

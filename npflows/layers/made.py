@@ -14,14 +14,14 @@ from npflows.core.backend import Executable, State, select
 from npflows.core.checks import SeedLike, as_condition, as_dtype, as_int, as_order, as_rng, as_rows, as_widths
 from npflows.core.configured import Configured
 from npflows.core.evaluation import transport
-from npflows.core.parameters import ParameterBuffer, Parametrised
+from npflows.core.parameters import ParameterBuffer, Parametrized
 from npflows.networks.made import masked, warn_of_lost_dependence
 from npflows.networks.mlp import first_parameters
 from npflows.networks.options import DenseOptions
 
 
 @dataclass(repr=False, eq=False)
-class MADE(Parametrised, Configured, DenseOptions):
+class MADE(Parametrized, Configured, DenseOptions):
     """Masked autoencoder: output arrays whose column d depends only on the features before d in the order.
 
     The output layer starts at zero.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -20,7 +22,7 @@ class Rearrangement(ImageLayer, abstract=True):
 
     _draws = False
 
-    def __init__(self, num_channels: int, *, image_size: object = None, dtype: DTypeLike = "float32") -> None:
+    def __init__(self, num_channels: int, *, image_size: Sequence[int] | None = None, dtype: DTypeLike = "float32") -> None:
         self.num_channels, self.image_size = as_int(num_channels, "num_channels"), as_image_size(image_size)
         self.order = self._order(self.sample_shape)
         super().__init__(self.order.size, [], dtype=dtype)

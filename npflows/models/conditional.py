@@ -8,9 +8,9 @@ from numpy.typing import DTypeLike
 
 from npflows.base.base import Base
 from npflows.core.checks import SeedLike, as_int
-from npflows.distribution.options import Supports
 from npflows.flow import NormalizingFlow
 from npflows.models.realnvp import RealNVP
+from npflows.support.columns import SupportLike
 
 
 class ConditionalNormalizingFlow(NormalizingFlow):
@@ -66,7 +66,7 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         actnorm: bool = False,
         base_distribution: str | Base = "normal",
         embedding_dims: Sequence[int] = (),
-        support: Supports | None = None,
+        support: SupportLike | None = None,
         columns: Sequence[str] | None = None,
         dtype: DTypeLike = "float32",
         rng: SeedLike = None,

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.core.backend import select
-from npflows.core.parameters import ParameterBuffer, Parametrised
+from npflows.core.parameters import ParameterBuffer, Parametrized
 from npflows.networks.mlp import dense, first_parameters
 
 
-class Embedding(Parametrised):
+class Embedding(Parametrized):
     """A dense network from the condition to what the layers see.
 
     Parameters

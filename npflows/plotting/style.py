@@ -65,7 +65,7 @@ def own_axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.2)) -> Axes:
     if ax is None:
         from matplotlib.figure import Figure
 
-        ax = Figure(figsize=size, dpi=150, layout="constrained").subplots()
+        ax = Figure(figsize=size, dpi=150, layout="constrained").add_subplot()
     plain(ax)
     return ax
 

@@ -166,7 +166,7 @@ class Integer(Interval):
 
 
 SupportLike = Sequence[Column] | Mapping[Any, Column]
-"""A column each, or a mapping by index or name that leaves the others on the whole line."""
+"""Where columns live: one for each, or by number or name for some."""
 
 
 def real() -> Real:

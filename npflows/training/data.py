@@ -74,8 +74,8 @@ def _check_support(flow: TransformedDistribution, rows: Rows, name: str) -> None
         for d, n in flow.preprocessing.outside(x).items():
             counts[d] = counts.get(d, 0) + n
     if counts:
-        labels = flow.preprocessing.labels
-        which = ", ".join(f"{labels[d]} ({n} rows, {flow.support[d]!r})" for d, n in counts.items())  # type: ignore[index]
+        labels, columns = flow.preprocessing.labels, flow.support or []
+        which = ", ".join(f"{labels[d]} ({n} rows, {columns[d]!r})" for d, n in counts.items())
         raise ValueError(f"{name} has values outside their support, its open ends included: {which}; clean or widen it")
 
 

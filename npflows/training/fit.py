@@ -131,7 +131,7 @@ def fit(
     declared = as_missing(flow, missing, on_missing)
     options = Options(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
-    saved = checkpoints.read(options.checkpoint) if options.resume else None  # type: ignore[arg-type]
+    saved = checkpoints.read(options.checkpoint) if options.resume and options.checkpoint is not None else None
     validation: Rows | None
     rows = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared)
     if validation_data is not None:

@@ -15,7 +15,7 @@ from npflows.core.threads import get_num_threads
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.initialization import moments
 from npflows.training.missing import NEIGHBORS
-from npflows.training.rows import PIECE, MissingEntries, Rows
+from npflows.training.rows import PIECE, Donors, MissingEntries, Rows
 
 MOST_DONORS = 20000
 """Complete rows among which neighbors are sought, at most; their places are kept in 16 bits."""
@@ -87,7 +87,7 @@ class DonorRows:
                 k = np.arange(1, neighbors.shape[1] + 1)
                 neighbors[part] = tree.query(table[:, seen], k, eps=SLACK, workers=get_num_threads())[1]
         place = rng.random(len(numbers))
-        return replace(rows, missing=MissingEntries(numbers, missing, self.x, self.weight, neighbors, place))
+        return replace(rows, missing=MissingEntries(numbers, missing, Donors(self.x, self.weight, neighbors, place)))
 
 
 def filled(flow: TransformedDistribution, train: Rows, validation: Rows | None) -> tuple[Rows, Rows | None]:

@@ -187,7 +187,7 @@ def of_channels(loc: np.ndarray, scale: np.ndarray, shape: tuple[int, ...]) -> t
     means, variances = loc.reshape(-1, shape[2]), scale.reshape(-1, shape[2]) ** 2
     mean = means.mean(axis=0)
     spread = np.sqrt((variances + (means - mean) ** 2).mean(axis=0))
-    return tuple(np.broadcast_to(v, means.shape).ravel() for v in (mean, spread))  # type: ignore[return-value]
+    return np.broadcast_to(mean, means.shape).ravel(), np.broadcast_to(spread, means.shape).ravel()
 
 
 def _cell_scale(flow: TransformedDistribution, rows: Rows) -> np.ndarray:

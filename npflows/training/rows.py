@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,25 @@ PIECE_VALUES = 1 << 23
 """Values looked at together, about."""
 
 
+class Donors(NamedTuple):
+    """Complete rows that stand in for incomplete ones.
+
+    Attributes
+    ----------
+    x : ndarray (p, d)
+    weight : ndarray (p,)
+    neighbors : ndarray of uint16 (m, k)
+        The donors that are like each incomplete row.
+    place : ndarray (m,)
+        Chooses among them, between 0 and 1, where nothing is to be drawn.
+    """
+
+    x: np.ndarray
+    weight: np.ndarray
+    neighbors: np.ndarray
+    place: np.ndarray
+
+
 @dataclass
 class MissingEntries:
     """Missing entries of some rows of a table, and the complete rows that stand in for them.
@@ -25,22 +45,13 @@ class MissingEntries:
     rows : ndarray of int (m,)
         Numbers of the incomplete rows, sorted.
     missing : ndarray of bool (m, d)
-    donors : ndarray (p, d), optional
-        Complete rows; without them NaN stands for what is missing.
-    donor_weight : ndarray (p,), optional
-        Their weights.
-    neighbors : ndarray of uint16 (m, k), optional
-        The donors that are like each row.
-    place : ndarray (m,), optional
-        Chooses among them, between 0 and 1, where nothing is to be drawn.
+    donors : Donors, optional
+        Without them NaN stands for what is missing.
     """
 
     rows: np.ndarray
     missing: np.ndarray
-    donors: np.ndarray | None = None
-    donor_weight: np.ndarray | None = None
-    neighbors: np.ndarray | None = None
-    place: np.ndarray | None = None
+    donors: Donors | None = None
 
     def find(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which of some rows are incomplete, and where in `rows` they stand."""
@@ -62,11 +73,11 @@ class MissingEntries:
             x = x.astype(np.float64)
             x[which] = np.where(self.missing[places], np.nan, x[which])
         elif len(which):
-            nearest = self.neighbors[places]  # type: ignore[index]
-            shares = self.donor_weight[nearest].cumsum(axis=1)  # type: ignore[index]
-            place = self.place[places] if rng is None else rng.random(len(places))  # type: ignore[index]
+            nearest = self.donors.neighbors[places]
+            shares = self.donors.weight[nearest].cumsum(axis=1)
+            place = self.donors.place[places] if rng is None else rng.random(len(places))
             chosen = (shares[:, :-1] <= (place * shares[:, -1])[:, None]).sum(axis=1)
-            x[which] = np.where(self.missing[places], self.donors[nearest[np.arange(len(places)), chosen]], x[which])
+            x[which] = np.where(self.missing[places], self.donors.x[nearest[np.arange(len(places)), chosen]], x[which])
         return x
 
 

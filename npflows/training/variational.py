@@ -274,7 +274,7 @@ def fit_variational(
                          f"{flow.condition_dim}")  # fmt: skip
     options = Options(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
-    saved = checkpoints.read(options.checkpoint) if options.resume else None  # type: ignore[arg-type]
+    saved = checkpoints.read(options.checkpoint) if options.resume and options.checkpoint is not None else None
     noise = flow.base.sample(validation_size, options.rng)
     check_target(flow, log_density_and_grad)
     free = flow.parameters.free.copy()

@@ -26,9 +26,8 @@ def promised_dependence(layer: Layer) -> np.ndarray | None:
         place = np.argsort(layer.operation().order)
         return place[:, None] >= place
     if isinstance(layer, Coupling):
-        mask = np.asarray(layer.mask)  # type: ignore[attr-defined]
-        seen = np.outer(mask == 0, mask == 1)
-        conditioner = layer.operation().conditioner
+        kept, conditioner = np.isin(np.arange(n), layer.operation().kept), layer.operation().conditioner
+        seen = np.outer(~kept, kept)
         if isinstance(conditioner, ConvNet):
             seen &= near(conditioner, n)
         return np.eye(n, dtype=bool) | seen

@@ -93,7 +93,7 @@ def quadrature(
         used += len(x)
         with np.errstate(over="ignore"):
             p = np.exp(log_density(x) + log_slope).reshape(len(low), -1)
-        return np.nan_to_num(p, nan=0.0, posinf=np.finfo(float).max) @ node_weights * size**d
+        return np.nan_to_num(p, nan=0.0, posinf=float(np.finfo(float).max)) @ node_weights * size**d
 
     k = CELLS[d]
     low = np.array(list(itertools.product(np.arange(k) / k, repeat=d)))

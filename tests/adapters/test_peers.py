@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import npflows
+
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").exists(), reason="not in a checkout")
 
@@ -71,6 +73,30 @@ def test_a_coupling_of_a_peer():
     z, log_det = flow.forward(x)
     np.testing.assert_allclose(z[:, [0, 2]], x[:, [0, 2]] * scale + raw[:, :2], rtol=1e-12)
     np.testing.assert_allclose(log_det, np.log(scale).sum(1), rtol=1e-10)
+
+
+def test_a_spline_of_zuko():
+    """Its bins are those that zuko/transforms.py makes of the same parameters; the spline between them is npflows'."""
+    from benchmarks.peers.carry import flow_of
+
+    rng, bins, bound, slope = np.random.default_rng(0), 4, 3.0, 1e-3
+    weights, biases = [np.zeros((3 * bins - 1, 1))], [3 * rng.standard_normal(3 * bins - 1)]
+    scalar_map = {"kind": "spline", "bins": bins, "bound": bound, "soft_clip": slope}
+    layer = {"kind": "coupling", "mask": np.array([1, 0]), "weights": weights, "biases": biases, "map": scalar_map}
+    flow = flow_of([layer], "float64")
+    widths, heights, slopes = np.split(biases[0], [bins, 2 * bins])
+    widths, heights = (v / (1 + np.abs(2 * v / np.log(slope))) for v in (widths, heights))
+    slopes = np.exp(slopes / (1 + np.abs(slopes / np.log(slope))))
+    x = np.linspace(-4, 4, 81)
+    softmax = [2 * bound * np.exp(v) / np.exp(v).sum() for v in (widths, heights)]
+    spline = npflows.RationalQuadraticSplineTransform(bins, bound)
+    given = (np.broadcast_to(v, (len(x), 1, len(v))) for v in (*softmax, np.concatenate([[1], slopes, [1]])))
+    y, log_det = spline.apply_spline(x[:, None], *given)
+    both = np.stack([np.zeros_like(x), x], axis=1)
+    z, found = flow.forward(both)
+    np.testing.assert_allclose(z[:, 1], y[:, 0], atol=1e-12)
+    np.testing.assert_allclose(found, log_det, atol=1e-10)
+    np.testing.assert_allclose(flow.inverse(z)[0], both, atol=1e-9)
 
 
 def test_what_masks_forbid_is_refused():

@@ -53,12 +53,12 @@ def compiled(obj, backend, with_base):
 def test_the_map_is_the_same(name, direction, dtype, backend):
     obj = build(name, dtype)
     executables, given = compiled(obj, backend, with_base=False)
-    x, context = source(obj, 20, direction), condition(obj, 20)
+    x, context = source(obj, 12, direction), condition(obj, 12)
     options = given | {"inverse": direction == "inverse"}
     own, expected = (evaluation.transport(one, x=x, condition=context, **options) for one in executables)
     assert_close(own.y, expected.y, ROUNDING[dtype])
     assert_close(own.log_det, expected.log_det, ROUNDING[dtype])
-    for i in range(4):  # in a block of one lane, where the backend has these
+    for i in range(2):  # in a block of one lane, where the backend has these
         row, seen = x[i : i + 1], None if context is None else context[i : i + 1]
         alone = evaluation.transport(executables[0], x=row, condition=seen, **options)
         assert_close(alone.y[0], expected.y[i], ROUNDING[dtype])
@@ -89,15 +89,15 @@ def test_gradients_of_the_map_are_the_same(name, direction, dtype, backend):
 def test_the_density_and_its_gradients_are_the_same(name, dtype, backend):
     flow = build(name, dtype)
     executables, given = compiled(flow, backend, with_base=True)
-    x, context = data(flow, 20), condition(flow, 20)
-    given |= {"condition": context, "dlog": np.random.default_rng(6).normal(size=20), "input": True}
+    x, context = data(flow, 12), condition(flow, 12)
+    given |= {"condition": context, "dlog": np.random.default_rng(6).normal(size=12), "input": True}
     own, expected = (evaluation.pullback(one, x=x, **given) for one in executables)
     assert_close(own.log_prob, expected.log_prob, ROUNDING[dtype])
     free = flow.parameters.free
     assert_close(own.dx, expected.dx, OF_GRADIENTS[dtype])
     assert_close(own.dcondition, expected.dcondition, OF_GRADIENTS[dtype])
     assert_close(own.gradient[free], expected.gradient[free], OF_GRADIENTS[dtype])
-    for rows in (slice(0, 20), slice(0, 1), slice(7, 8)):
+    for rows in (slice(0, 12), slice(0, 1), slice(7, 8)):
         result = evaluation.transport(executables[0], given["state"], x[rows], None if context is None else context[rows],
                                       log_prob=True, bijection=given["bijection"])  # fmt: skip
         assert_close(result.log_prob, expected.log_prob[rows], ROUNDING[dtype])
@@ -134,7 +134,7 @@ def test_far_out_the_map_is_the_same(name, direction, backend):
     x, context = spoilt(source(obj, 20, direction)), condition(obj, 20)
     given["inverse"] = direction == "inverse"
     own, expected = (evaluation.transport(one, x=x, condition=context, **given) for one in executables)
-    for i in np.flatnonzero(np.isfinite(x).all(axis=1)):
+    for i in np.flatnonzero((np.abs(x) < 1e6).all(axis=1)):  # beyond it what circles leave of x is all rounding
         np.testing.assert_allclose(own.log_det[i], expected.log_det[i], rtol=1e-9, atol=1e-9)
         assert_close(own.y[i], expected.y[i], 1e-9)
 

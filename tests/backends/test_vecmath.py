@@ -141,7 +141,7 @@ def test_tanh_and_sigmoid_stay_in_their_range(dtype):
 @for_both_types
 @for_every_function
 def test_result_does_not_depend_on_the_place_in_an_array(name, dtype):
-    """Vectorised lanes, the scalar rest of a loop and a call from Python give the same bits."""
+    """Vectorized lanes, the scalar rest of a loop and a call from Python give the same bits."""
     x = np.random.default_rng(1).normal(scale=3, size=40 if DISABLED else 300).astype(dtype)
     x = np.abs(x) if name.startswith("log") else x
     whole = evaluate(name, x)
@@ -184,7 +184,7 @@ def test_called_from_python_it_neither_warns_nor_changes_the_error_state(name):
 @compiled_only
 @for_both_types
 @for_every_function
-def test_loop_is_vectorised(name, dtype):
+def test_loop_is_vectorized(name, dtype):
     run = loop(name)
     x = np.ones(4, dtype)
     run(x, x.copy())

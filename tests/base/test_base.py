@@ -101,7 +101,7 @@ def test_quantiles_are_accurate_in_both_tails(base):
     assert (np.diff(z[:, 0]) >= 0).all()
     upper = 1 - u[u > 1e-10][:, None]
     np.testing.assert_allclose(base.ppf(upper), -base.ppf(1 - upper), rtol=1e-12, atol=1e-15)
-    # next to the centre cdf is as straight as the density is flat
+    # next to the center cdf is as straight as the density is flat
     small = np.array([[1e-9], [1e-7], [1e-5]])
     density = np.exp(base.log_prob([0.0]))
     np.testing.assert_allclose(base.cdf(-small), 0.5 - small * density, rtol=1e-15, atol=2e-16)
@@ -146,7 +146,7 @@ def test_degrees_of_freedom_have_the_gradient_of_scipys_density(df):
     assert flow.nll_and_grad(x)[1] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-9)
 
 
-def test_degrees_of_freedom_are_learnt_only_if_asked_and_stay_in_range():
+def test_degrees_of_freedom_are_learned_only_if_asked_and_stay_in_range():
     assert StudentT(2, learnable=False).num_params == 0
     base = StudentT(2, [1.0, 30.0], dtype="float64")
     np.testing.assert_allclose(base.params, np.log([1.0, 30.0]))

@@ -193,7 +193,7 @@ def test_a_support_that_does_not_fit_is_told_in_one_line(text, message, files, t
         (["fit", "{table.csv}", "-o", "{out}", "--condition", "time", "--columns", "mass,time"], "asked for twice: 'time'"),
         (["fit", "{table.csv}", "-o", "{out}", "--condition", "time", "--weights", "time"], "asked for twice: 'time'"),
         (["fit", "{table.csv}", "-o", "{out}", "--condition", "0,1,2,3"], "has no columns beside 0, 1, 2, 3"),
-        (["fit", "{bare.npy}", "-o", "{out}", "--condition", "time"], "'time'; there are 4, numbered from 0"),
+        (["fit", "{bare.npy}", "-o", "{out}", "--condition", "time"], "there are 4, numbered from 0, without names"),
         (["fit", "{bare.npy}", "-o", "{out}", "--condition", "0", "--weights", "0"], "asked for twice: 0"),
         (["fit", "{table.csv}", "-o", "{out}", "--condition", ""], "--condition: expected names or numbers"),
         (["fit", "{table.csv}", "-o", "{out}", "--weights", "w"], "has no column 'w'"),

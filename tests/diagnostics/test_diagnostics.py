@@ -10,14 +10,14 @@ from diagnostic_cases import LOC, SCALE, Logistic, linear, normal
 from npflows import MAF, NeuralSplineFlow, StudentT
 from npflows.diagnostics import (
     coverage,
-    memorisation,
+    memorization,
     pit,
     sbc_ranks,
     tarp_coverage,
     two_sample_test,
 )
 from npflows.diagnostics.latent import ks_uniform
-from npflows.diagnostics.memorise import _exchange
+from npflows.diagnostics.memorize import _exchange
 from npflows.support import integer
 
 
@@ -205,13 +205,13 @@ def test_two_sample_test_uses_no_more_rows_than_asked_for(flow):
         two_sample_test(flow, normal(9), classifier=Logistic())
 
 
-# memorisation
+# memorization
 
 
 def test_flow_that_treats_both_alike_passes(flow):
     pulls = []
     for seed in range(40):
-        result = memorisation(flow, normal(150, seed), normal(50, seed + 999), n_samples=500, rng=seed)
+        result = memorization(flow, normal(150, seed), normal(50, seed + 999), n_samples=500, rng=seed)
         pulls.append([(result.closer_to_train - result.expected) / result.expected_error,
                       result.difference / result.difference_error])  # fmt: skip
     assert result.expected == 0.75
@@ -229,10 +229,10 @@ def test_samples_that_are_copies_are_found(flow, share, monkeypatch):
         x[copied] = train[rng.integers(0, len(train), copied.sum())] + 1e-3 * SCALE
         return x
 
-    honest = memorisation(flow, train, held_out, n_samples=1000, rng=0)
+    honest = memorization(flow, train, held_out, n_samples=1000, rng=0)
     assert honest.p_value > 0.01
     monkeypatch.setattr(flow, "sample", copies)
-    result = memorisation(flow, train, held_out, n_samples=1000, rng=0)
+    result = memorization(flow, train, held_out, n_samples=1000, rng=0)
     assert result.p_value < 1e-4
     assert result.closer_to_train == pytest.approx(share + (1 - share) * 1000 / 1400, abs=0.06)
     assert np.median(result.distance_to_train) < np.median(honest.distance_to_train)
@@ -241,7 +241,7 @@ def test_samples_that_are_copies_are_found(flow, share, monkeypatch):
 
 def test_log_likelihoods_are_compared(flow):
     train, held_out = normal(300, scale=0.5 * SCALE), normal(200, 1)
-    result = memorisation(flow, train, held_out, n_samples=10, rng=0)
+    result = memorization(flow, train, held_out, n_samples=10, rng=0)
     a, b = flow.log_prob(train), flow.log_prob(held_out)
     expected = scipy.stats.ttest_ind(a, b, equal_var=False)
     assert result.difference / result.difference_error == pytest.approx(expected.statistic)
@@ -256,7 +256,7 @@ def test_a_narrow_fit_to_few_rows_is_found():
     train, held_out = rng.normal(size=(20, 2)), rng.normal(size=(200, 2))
     flow = MAF(2, 3, (32,), rng=0)
     flow.fit(train, validation_fraction=0, max_epochs=300, learning_rate=5e-3, rng=0)
-    result = memorisation(flow, train, held_out, n_samples=500, rng=0)
+    result = memorization(flow, train, held_out, n_samples=500, rng=0)
     assert result.difference > 3 * result.difference_error
     assert result.p_value < 0.01
 
@@ -265,19 +265,19 @@ def test_rows_of_density_zero_are_counted():
     flow = MAF(2, 1, (4,), base_distribution="uniform", dtype="float64")
     train, held_out = flow.sample(50, 0), flow.sample(60, 1)
     held_out[:5] += 3
-    result = memorisation(flow, train, held_out, n_samples=50, rng=0)
+    result = memorization(flow, train, held_out, n_samples=50, rng=0)
     assert (result.zero_train, result.zero_held_out) == (0, 5)
     assert result.log_prob_held_out == 0
     with pytest.raises(ValueError, match="fewer than two rows of held_out have a density above 0"):
-        memorisation(flow, train, held_out + 9)
+        memorization(flow, train, held_out + 9)
 
 
 def test_conditional_flow_draws_for_conditions_of_both(conditional):
     (train, c), (held_out, other) = linear(400), linear(200, 1)
     arguments = {"train_condition": c, "held_out_condition": other, "n_samples": 500, "rng": 0}
-    assert memorisation(conditional, train, held_out, **arguments).p_value > 0.01
+    assert memorization(conditional, train, held_out, **arguments).p_value > 0.01
     with pytest.raises(ValueError, match="needs a condition"):
-        memorisation(conditional, train, held_out)
+        memorization(conditional, train, held_out)
 
 
 def test_error_of_the_share_is_that_of_shuffled_rows():
@@ -293,7 +293,7 @@ def test_error_of_the_share_is_that_of_shuffled_rows():
 def test_constant_columns_and_equal_rows_are_no_obstacle(flow):
     train = np.repeat(normal(10), 5, axis=0)
     train[:, 1] = 3.0
-    assert 0 <= memorisation(flow, train, train, n_samples=50, rng=0).closer_to_train <= 1
+    assert 0 <= memorization(flow, train, train, n_samples=50, rng=0).closer_to_train <= 1
 
 
 # bad input
@@ -352,7 +352,7 @@ def test_results_print_what_they_found_and_not_their_arrays(conditional):
         (two_sample_test(conditional, x, c, rng=0), "TwoSampleTest(accuracy=0."),
         (sbc_ranks(conditional, x, c, 15, 0), "SBC(n_samples=15, expected="),
         (tarp_coverage(conditional, x, c, 20, 0), "Tarp(statistic="),
-        (memorisation(conditional, x, x, train_condition=c, held_out_condition=c, rng=0), "Memorisation(log_prob_train="),
+        (memorization(conditional, x, x, train_condition=c, held_out_condition=c, rng=0), "Memorization(log_prob_train="),
     ):
         assert str(result).startswith(shown)
         assert len(str(result)) < 500

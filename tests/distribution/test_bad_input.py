@@ -63,7 +63,7 @@ def test_a_wrong_table_is_refused(method, case):
     refused(error, message, lambda flow: getattr(flow, method)(x), maf())
 
 
-def test_a_transposed_table_is_recognised():
+def test_a_transposed_table_is_recognized():
     refused(
         ValueError, r"x must have 2 columns, got shape \(2, 60\) \(is it transposed\?\)", lambda flow: flow.fit(X.T), maf()
     )
@@ -157,7 +157,7 @@ def test_dropping_invalid_rows_is_like_cleaning_by_hand_and_says_so():
     refused(ValueError, "x has no row without NaN", lambda flow: flow.fit(X * np.nan, on_invalid="drop"), maf())
 
 
-def test_a_constant_column_is_standardised_by_1_with_a_warning():
+def test_a_constant_column_is_standardized_by_1_with_a_warning():
     x = np.column_stack([X[:, 0], np.full(60, 58000.1)])
     with pytest.warns(UserWarning, match=r"column 1 of x is constant .*standardized by 1.* drop it") as caught:
         flow = maf().fit(x, **OPTIONS)
@@ -168,7 +168,7 @@ def test_a_constant_column_is_standardised_by_1_with_a_warning():
 
 
 @pytest.mark.parametrize("unit", [1e-200, 1e200])
-def test_columns_in_extreme_units_are_standardised(unit):
+def test_columns_in_extreme_units_are_standardized(unit):
     flow = maf().fit(X * unit, **OPTIONS)
     np.testing.assert_allclose(flow.standardize.scale / unit, maf().fit(X, **OPTIONS).standardize.scale, rtol=1e-9)
 

@@ -178,8 +178,8 @@ def test_ten_thousand_conditions_are_one_run(monkeypatch):
 
 
 @for_every_model
-def test_a_condition_is_standardised_from_the_training_rows(model):
-    """Powers of 2, so that standardised values have the same bits."""
+def test_a_condition_is_standardized_from_the_training_rows(model):
+    """Powers of 2, so that standardized values have the same bits."""
     x = X.reshape(40, *MODELS[model](condition_dim=2).input_shape)
     plain, scaled = (fitted(MODELS[model](condition_dim=2, rng=0), x, condition=c) for c in (C, C * [1024.0, 0.25]))
     np.testing.assert_array_equal(scaled.params, plain.params)
@@ -188,7 +188,7 @@ def test_a_condition_is_standardised_from_the_training_rows(model):
     np.testing.assert_allclose(moved.log_prob(x, 58000 + 0.003 * C), plain.log_prob(x, C), atol=2e-3)
 
 
-def test_the_standardisation_of_conditions_is_weighted_set_once_and_forgotten_by_reset():
+def test_the_standardization_of_conditions_is_weighted_set_once_and_forgotten_by_reset():
     weight = np.where(np.arange(40) < 20, 1.0, 3.0)
     flow = fitted(conditional(), X, condition=C, sample_weight=weight, validation_fraction=0.0)
     loc = np.average(C, axis=0, weights=weight)
@@ -234,7 +234,7 @@ def test_for_each_condition_the_density_integrates_to_one(model):
 
 
 @for_every_model
-def test_copies_keep_what_was_learnt_of_the_condition(model, tmp_path):
+def test_copies_keep_what_was_learned_of_the_condition(model, tmp_path):
     flow = conditional(model)
     x = X.reshape(40, *flow.input_shape)
     fitted(flow, x, condition=100 + 5 * C).save(tmp_path / "flow.npz")

@@ -134,7 +134,7 @@ def test_condition_changes_the_density(name):
 
 
 @for_every_base
-def test_temperature_scales_the_spread_around_the_centre(base):
+def test_temperature_scales_the_spread_around_the_center(base):
     flow = MAF(2, 1, (4,), base_distribution=base, dtype="float64")
     flow.standardize.set([5.0, -1.0], [2.0, 0.1])
     center = flow.inverse(flow.base.center)[0]
@@ -152,9 +152,9 @@ def test_impossible_temperature_is_refused(temperature):
 
 @for_every_base
 def test_units_of_the_user_are_those_of_the_density(base):
-    """Measuring in millimetres instead of metres lowers log_prob by log(1000) for each column."""
+    """Measuring in millimeters instead of meters lowers log_prob by log(1000) for each column."""
     flow = make("MAF", 2, base)
     x = flow.sample(20, 0)
-    in_metres = flow.log_prob(x)
+    in_meters = flow.log_prob(x)
     flow.standardize.set(1000 * flow.standardize.loc, 1000 * flow.standardize.scale)
-    np.testing.assert_allclose(flow.log_prob(1000 * x), in_metres - 2 * np.log(1000), rtol=1e-9)
+    np.testing.assert_allclose(flow.log_prob(1000 * x), in_meters - 2 * np.log(1000), rtol=1e-9)

@@ -161,7 +161,7 @@ NOT_FITTING = {
     "unknown class": ({"class": "Glove"}, {}, r"a Glove, which is .* pass load\(..., classes=\[Glove\]\)"),
     "a layer": ({"class": "MAFLayer", "config": {"input_dim": 2, "hidden_dims": [6]}}, {}, "MAFLayer"),
     "a strange class": ({"class": ["MAF"]}, {}, "MAF"),
-    "unknown option": ({"config": {**CONFIG, "colour": 3}}, {}, "MAF has no parameter colour"),
+    "unknown option": ({"config": {**CONFIG, "color": 3}}, {}, "MAF has no parameter color"),
     "wrong option": ({"config": {**CONFIG, "activation": "cubic"}}, {}, "activation must be one of .* got 'cubic'"),
     "no options": ({"config": []}, {}, "can't be made|can't be read"),
     "strange options": ({"config": 3}, {}, "can't be made|can't be read"),

@@ -330,7 +330,7 @@ def named():
         (lambda f: marginal(f, "i"), "columns: the flow has no column 'i'; there are z, g, r"),
         (
             lambda f: marginal(gaussian(3)[0], "z"),
-            "no column 'z'; there are 3, numbered from 0, without names; set flow.columns to name",
+            "numbered from 0, without names; set flow.columns to name them",
         ),
         (lambda f: marginal(f, 3), "columns: the flow has no column 3; there are 3, numbered from 0: z, g, r"),
         (lambda f: marginal(f, 0.5), "columns: the flow has no column 0.5; there are 3, numbered from 0: z, g, r"),

@@ -63,7 +63,7 @@ def bent(flow, seed=3):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Shapes of the rows with which ActNorm layers are initialised."""
+    """Shapes of the rows with which ActNorm layers are initialized."""
     seen, original = [], ActNormLayer.initialize
 
     def spy(self, x, sample_weight=None):
@@ -99,7 +99,7 @@ def test_a_row_of_weight_2_counts_as_two_rows():
     assert np.abs(weighted.params - plain.params).max() > 0.01
 
 
-def test_a_constant_channel_is_centred_and_keeps_its_scale():
+def test_a_constant_channel_is_centered_and_keeps_its_scale():
     x = np.column_stack([X[:, 0], np.full(400, 58000.1), np.zeros(400)])
     layer = ActNormLayer(3, dtype="float64")
     layer.initialize(x)
@@ -110,13 +110,13 @@ def test_a_constant_channel_is_centred_and_keeps_its_scale():
 
 
 @pytest.mark.parametrize("unit", [1e-30, 1e15])
-def test_channels_in_extreme_units_are_normalised(unit):
+def test_channels_in_extreme_units_are_normalized(unit):
     layer = ActNormLayer(3, dtype="float64")
     layer.initialize(X[:, :1] * [unit, 1.0, -unit])
     np.testing.assert_allclose(layer.forward(X[:, :1] * [unit, 1.0, -unit])[0].std(axis=0), 1, rtol=1e-9)
 
 
-def test_one_row_is_only_centred():
+def test_one_row_is_only_centered():
     layer = ActNormLayer(3, dtype="float64")
     layer.initialize(X[:1])
     np.testing.assert_array_equal(layer.params, [0, 0, 0, *-X[0]])
@@ -151,7 +151,7 @@ def test_text_is_refused():
 
 
 @every_model
-def test_until_it_is_initialised_it_is_the_identity(model):
+def test_until_it_is_initialized_it_is_the_identity(model):
     flow = bent(MODELS[model](dtype="float64"))
     without = [layer for layer in flow.flow_layers if not isinstance(layer, ActNormLayer)]
     other = NormalizingFlow(without, dtype="float64")
@@ -171,7 +171,7 @@ def entering(flow, x):
 
 @every_model
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weights"])
-def test_fit_initialises_layer_after_layer(model, weight, calls):
+def test_fit_initializes_layer_after_layer(model, weight, calls):
     flow = bent(MODELS[model](dtype="float64"))
     flow.fit(X, sample_weight=weight, **FIRST)
     assert calls == [(400, 3)] * 2
@@ -180,10 +180,10 @@ def test_fit_initialises_layer_after_layer(model, weight, calls):
         mean, variance = moments(layer.forward(rows)[0], weight)
         np.testing.assert_allclose(mean, 0, atol=1e-9)
         np.testing.assert_allclose(variance, 1, rtol=1e-9)
-    assert np.abs(actnorms(flow)[-1].params).max() > 0.01, "nothing to normalise: the test shows nothing"
+    assert np.abs(actnorms(flow)[-1].params).max() > 0.01, "nothing to normalize: the test shows nothing"
 
 
-def test_fit_initialises_with_training_rows_alone():
+def test_fit_initializes_with_training_rows_alone():
     flow, other = nsf(), X * 100
     flow.fit(X, validation_data=other, **{**OPTIONS, "max_epochs": 0})
     expected = nsf().fit(X, **FIRST)
@@ -198,7 +198,7 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize("case", CONDITIONS.values(), ids=CONDITIONS)
-def test_fit_initialises_with_the_conditions_of_the_rows(case):
+def test_fit_initializes_with_the_conditions_of_the_rows(case):
     options, condition = case
     flow = npflows.MAF(3, 2, (8,), actnorm=True, condition_dim=1, dtype="float64", rng=1, **options)
     first = flow.flow_layers[2]
@@ -219,7 +219,7 @@ def test_a_large_table_is_sampled(monkeypatch, calls):
 
 
 @every_model
-def test_initialize_is_public_and_leaves_initialised_layers_alone(model, calls):
+def test_initialize_is_public_and_leaves_initialized_layers_alone(model, calls):
     flow = bent(MODELS[model](dtype="float64"))
     x = (X - X.mean(axis=0)) / X.std(axis=0)
     assert flow.initialize(x, WEIGHT) is flow
@@ -231,7 +231,7 @@ def test_initialize_is_public_and_leaves_initialised_layers_alone(model, calls):
     assert len(calls) == 2
 
 
-def test_a_layer_that_is_initialised_already_stays_and_the_others_follow_it(calls):
+def test_a_layer_that_is_initialized_already_stays_and_the_others_follow_it(calls):
     first = ActNormLayer(3, dtype="float64")
     first.initialize(X[:100] * 3)
     flow = NormalizingFlow([first, ActNormLayer(3, dtype="float64")], dtype="float64")
@@ -279,7 +279,7 @@ def test_what_was_never_fitted_can_still_be_set(how, tmp_path, calls):
     assert len(calls) == 2
 
 
-def test_a_copied_layer_knows_that_it_is_initialised():
+def test_a_copied_layer_knows_that_it_is_initialized():
     layer = ActNormLayer(3)
     layer.initialize(X)
     for again in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), NormalizingFlow([layer]).flow_layers[1]):
@@ -310,7 +310,7 @@ def test_reset_makes_it_possible_again(calls):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_resumed_run_is_not_initialised_again_and_has_the_same_bits(model, tmp_path, calls):
+def test_a_resumed_run_is_not_initialized_again_and_has_the_same_bits(model, tmp_path, calls):
     options = {**OPTIONS, "max_epochs": 4, "checkpoint": tmp_path / "run.npz"}
     with pytest.raises(Killed):
         MODELS[model]().fit(X, callbacks=kill_after(2), **options)
@@ -323,7 +323,7 @@ def test_a_resumed_run_is_not_initialised_again_and_has_the_same_bits(model, tmp
     np.testing.assert_array_equal(resumed.params, whole.params)
 
 
-def test_the_gradient_of_an_initialised_flow_is_that_of_its_loss():
+def test_the_gradient_of_an_initialized_flow_is_that_of_its_loss():
     flow = bent(nsf(activation="tanh")).fit(X, **FIRST)
     params, (_, gradient) = flow.params, flow.nll_and_grad(X[:40])
     places = [flow.params.size]  # which parameters are those of ActNorm: they differ after a change

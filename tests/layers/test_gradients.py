@@ -136,7 +136,7 @@ def test_log_prob_and_grad_points_uphill(name):
 
 @pytest.mark.nojit
 @for_every_model
-def test_nll_and_grad_is_what_an_optimiser_needs(name):
+def test_nll_and_grad_is_what_an_optimizer_needs(name):
     flow = build(name)
     x, context, weights = data(flow, 9), condition(flow, 9), np.arange(9.0)
 

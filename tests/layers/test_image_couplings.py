@@ -27,7 +27,7 @@ def parity(height, width, channels):
 
 
 @pytest.mark.parametrize(("hidden_dims", "reach"), [((), 1), ((6,), 2), ((6, 5, 4), 2)])
-def test_a_coupling_with_convolutions_sees_neighbours_alone(hidden_dims, reach):
+def test_a_coupling_with_convolutions_sees_neighbors_alone(hidden_dims, reach):
     layer = CouplingLayer(parity(7, 7, 1), hidden_dims, network="conv", activation="silu", dtype="float64", rng=0)
     layer.params = layer.params + 0.3 * RNG.normal(size=layer.num_params)
     x = RNG.normal(size=(4, 7, 7, 1))

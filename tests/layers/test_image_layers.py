@@ -28,7 +28,7 @@ IMAGES = RNG.gamma(2.0, size=(40, 4, 6, 3)) * [1.0, 30.0, 1e-2] + [0.0, -100.0, 
 SIZES = [(1, 1), (2, 2), (3, 5), (4, 2)]
 
 
-# activation normalisation
+# activation normalization
 
 
 @pytest.mark.nojit
@@ -52,7 +52,7 @@ def test_actnorm_gives_each_channel_mean_0_and_variance_1(x, weight, dtype, room
     np.testing.assert_allclose(layer.inverse(y)[0], x, rtol=1e-4 if dtype == "float32" else 1e-12)
 
 
-def test_actnorm_centres_a_constant_channel_and_keeps_its_scale():
+def test_actnorm_centers_a_constant_channel_and_keeps_its_scale():
     x = IMAGES.copy()
     x[..., 1] = 58000.1
     layer = ActNormLayer(3, dtype="float64")
@@ -72,7 +72,7 @@ def test_settings_of_one_size_hold_for_all_sizes():
 
 
 def hidden_values(coupling, x, condition):
-    """What follows each normalisation of a coupling's network, (n, height, width, channels) at images x."""
+    """What follows each normalization of a coupling's network, (n, height, width, channels) at images x."""
     params = {name.removeprefix("network."): value.astype(float) for name, value in coupling.named_params().items()}
     h, i = x[..., : x.shape[-1] // 2], 0
     while f"logs_{i}" in params:
@@ -86,7 +86,7 @@ def hidden_values(coupling, x, condition):
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_normalisations_inside_the_networks_are_set_layer_after_layer(activation, weighted):
+def test_normalizations_inside_the_networks_are_set_layer_after_layer(activation, weighted):
     rng = np.random.default_rng(4)
     flow = Glow((4, 4, 1), 2, 2, (5, 4), activation=activation, condition_dim=2, embedding_dims=(6, 3), dtype="float64",
                 rng=0)  # fmt: skip

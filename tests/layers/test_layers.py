@@ -259,6 +259,14 @@ def test_log_scale_is_held_where_exp_would_overflow(raw, dtype):
     assert layer.forward_vjp(x, np.zeros_like(x), 1.0).params[3] == 0
 
 
+def test_a_coupling_with_a_dense_network_has_nothing_to_be_set_from_data():
+    layer = CouplingLayer([1, 0, 0], (4,), rng=0)
+    before = layer.params
+    layer.initialize(np.arange(15.0).reshape(5, 3))
+    np.testing.assert_array_equal(layer.params, before)
+    assert layer.initialized is None
+
+
 def test_large_offset_does_not_eat_the_digits_in_float32():
     spread = np.random.default_rng(0).normal(size=(100, 1))
     layer = Standardize(1, 58000.0, 0.003, dtype="float32")

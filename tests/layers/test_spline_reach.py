@@ -45,7 +45,7 @@ def test_columns_far_outside_the_splines_are_named(columns, named, not_named, sp
     assert not any(name in message for name in not_named)
 
 
-def test_the_farthest_value_is_in_standardised_units():
+def test_the_farthest_value_is_in_standardized_units():
     x = outlying(1)
     with pytest.warns(UserWarning, match=re.escape(f"the farthest at {(1000 - x[:, 1].mean()) / x[:, 1].std():.3g};")):
         SPLINES["coupling"]().fit(x, **FIRST)

@@ -12,9 +12,9 @@ def blobs(n, size=(4, 4), levels=LEVELS, seed=0, brightness=None):
     """Images (n, height, width, 1) of a bright spot somewhere, whole numbers as uint8."""
     rng = np.random.default_rng(seed)
     y, x = np.indices(size)
-    centre = rng.uniform(0, 1, (2, n, 1, 1)) * np.reshape(np.array(size) - 1, (2, 1, 1, 1))
+    center = rng.uniform(0, 1, (2, n, 1, 1)) * np.reshape(np.array(size) - 1, (2, 1, 1, 1))
     height = rng.uniform(0.5, 1.0, (n, 1, 1)) if brightness is None else np.reshape(brightness, (n, 1, 1))
-    spot = np.exp(-0.5 * ((y - centre[0]) ** 2 + (x - centre[1]) ** 2))
+    spot = np.exp(-0.5 * ((y - center[0]) ** 2 + (x - center[1]) ** 2))
     images = height * spot * (levels - 1) + rng.normal(0, 0.02 * levels, (n, *size))
     return np.clip(np.rint(images), 0, levels - 1).astype(np.uint8)[..., None]
 

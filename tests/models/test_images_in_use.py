@@ -9,7 +9,7 @@ from image_cases import IMAGES, LEVELS, OPTIONS, REAL, bent, blobs, glow, settin
 from scipy.stats import norm
 
 from npflows import ActNormLayer, FlowFileError, Glow, RealNVP
-from npflows.verify import checks, verify
+from npflows.verify import dependence, verify
 
 # sampling
 
@@ -80,7 +80,7 @@ def test_realnvp_with_convolutions_has_the_masks_of_images(mask_type):
     assert np.allclose(flow.forward(REAL[:, :, [0, 1, 2, 3, 0, 1]])[0], REAL[:, :, [0, 1, 2, 3, 0, 1]], atol=1e-6)
 
 
-def test_realnvp_with_convolutions_sees_neighbours_alone():
+def test_realnvp_with_convolutions_sees_neighbors_alone():
     flow = bent(RealNVP((9, 9, 1), 1, (6,), network="conv", dtype="float64", rng=0))
     x = np.random.default_rng(16).normal(size=(2, 9, 9, 1))
     moved = x.copy()
@@ -88,7 +88,7 @@ def test_realnvp_with_convolutions_sees_neighbours_alone():
     changed = (np.abs(flow.forward(moved)[0] - flow.forward(x)[0]) > 1e-12).any(axis=(0, 3))
     assert not changed[[0, 1, 7, 8]].any()
     assert not changed[:, [0, 1, 7, 8]].any()
-    assert changed.sum() == 1 + 12  # itself, and those of the other colour within two pixels
+    assert changed.sum() == 1 + 12  # itself, and those of the other color within two pixels
 
 
 def test_realnvp_with_convolutions_learns_images():
@@ -194,7 +194,7 @@ def test_verify_passes_a_flow_of_pixels_and_knows_its_layers(alpha):
 def test_verify_finds_a_network_that_sees_too_far(monkeypatch):
     flow = bent(Glow((4, 4, 2), 2, 1, (5,), dtype="float64", rng=0))
     assert verify(flow, REAL, rng=0).passed
-    monkeypatch.setattr(checks, "near", lambda network, n: np.eye(n, dtype=bool))
+    monkeypatch.setattr(dependence, "near", lambda network, n: np.eye(n, dtype=bool))
     report = verify(flow, REAL, rng=0)
     assert report["dependence: 2 AffineCouplingLayer"].verdict == "FAIL"
     assert "layer 2, 5 of the flow" in report["dependence: 2 AffineCouplingLayer"].note

@@ -1,4 +1,4 @@
-"""Images side by side, in colour or in black, with titles, and what is refused."""
+"""Images side by side, in color or in black, with titles, and what is refused."""
 
 import numpy as np
 import pytest
@@ -11,37 +11,37 @@ matplotlib = pytest.importorskip("matplotlib")
 
 
 def shown(figure):
-    """What the only axes of a figure show: colours and opacity (height, width, 4)."""
+    """What the only axes of a figure show: colors and opacity (height, width, 4)."""
     return np.asarray(figure.axes[0].images[0].get_array())
 
 
 def test_images_lie_side_by_side_with_gaps(tmp_path):
-    grey = np.arange(5 * 8 * 6).reshape(5, 8, 6, 1)
-    figure = plotting.images(grey)
+    gray = np.arange(5 * 8 * 6).reshape(5, 8, 6, 1)
+    figure = plotting.images(gray)
     sheet = shown(figure)
     assert sheet.shape == (8 + 1 + 8, 6 + 1 + 6 + 1 + 6, 4)  # 3 in a row
-    np.testing.assert_allclose(sheet[9:, :6, :3], np.repeat(grey[3] / grey.max(), 3, axis=2), atol=0.004)
+    np.testing.assert_allclose(sheet[9:, :6, :3], np.repeat(gray[3] / gray.max(), 3, axis=2), atol=0.004)
     assert (sheet[:8, :6, 3] == 1).all()
     for blank in (sheet[8], sheet[:, 6], sheet[9:, 14:]):
         assert (blank[..., 3] == 0).all()
     png(figure, tmp_path)
-    assert plotting.images(grey, figure.axes[0], columns=5) is figure
-    np.testing.assert_array_equal(shown(plotting.images(grey, columns=9)), shown(plotting.images(grey[None])))
-    np.testing.assert_array_equal(shown(plotting.images(grey[0], limits=(0, 239))), sheet[:8, :6])
+    assert plotting.images(gray, figure.axes[0], columns=5) is figure
+    np.testing.assert_array_equal(shown(plotting.images(gray, columns=9)), shown(plotting.images(gray[None])))
+    np.testing.assert_array_equal(shown(plotting.images(gray[0], limits=(0, 239))), sheet[:8, :6])
 
 
-def test_images_are_coloured_or_printed_in_black(tmp_path):
+def test_images_are_colored_or_printed_in_black(tmp_path):
     rng = np.random.default_rng(0)
-    coloured = rng.integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
-    sheet = shown(plotting.images(coloured, limits=(0, 255)))
+    colored = rng.integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
+    sheet = shown(plotting.images(colored, limits=(0, 255)))
     assert sheet.shape == (17, 26, 4)
-    np.testing.assert_allclose(sheet[9:, 18:, :3], coloured[1, 2] / 255)
-    grey = rng.uniform(size=(4, 8, 8, 1))
-    grey[0, 2, 3] = np.nan
-    figure = plotting.images(grey, cmap="Greys", limits=(0, 0.5))
+    np.testing.assert_allclose(sheet[9:, 18:, :3], colored[1, 2] / 255)
+    gray = rng.uniform(size=(4, 8, 8, 1))
+    gray[0, 2, 3] = np.nan
+    figure = plotting.images(gray, cmap="Greys", limits=(0, 0.5))
     sheet = shown(figure)
     assert sheet[2, 3, 3] == 0
-    np.testing.assert_allclose(sheet[:8, 9:], matplotlib.colormaps["Greys"](np.clip(2 * grey[1, ..., 0], 0, 1)))
+    np.testing.assert_allclose(sheet[:8, 9:], matplotlib.colormaps["Greys"](np.clip(2 * gray[1, ..., 0], 0, 1)))
     png(figure, tmp_path)
     png(plotting.images(np.full((3, 4, 4, 1), 7)), tmp_path)
     png(plotting.images(np.full((1, 4, 4, 3), np.nan)), tmp_path)

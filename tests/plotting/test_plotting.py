@@ -46,8 +46,8 @@ def test_regions_hold_the_share_of_the_rows_that_they_name():
     rows = np.random.default_rng(1).standard_normal((200_000, 2))
     edges = (np.linspace(-5, 5, 101),) * 2
     density, levels = regions(rows, edges)
-    centres = 0.5 * (edges[0][1:] + edges[0][:-1])
-    radius = np.hypot(*np.meshgrid(centres, centres))
+    centers = 0.5 * (edges[0][1:] + edges[0][:-1])
+    radius = np.hypot(*np.meshgrid(centers, centers))
     for level, share in zip(levels, MASSES):
         assert radius[density > level].max() == pytest.approx(np.sqrt(-2 * np.log(1 - share)), abs=0.25)
 
@@ -200,7 +200,7 @@ def test_density_2d_draws_density_regions_and_data(x, tmp_path):
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("a", "b", "condition = 7")
     density = np.asarray(ax.collections[0].get_array())
     assert density.sum() * 0.1 * 0.08 == pytest.approx(1, abs=1e-3)
-    assert len(figure.axes) == 2  # with the colour bar
+    assert len(figure.axes) == 2  # with the color bar
     levels = mass_levels(density)
     for level, share in zip(levels, MASSES):
         assert level == pytest.approx((1 - share) / (2 * np.pi), rel=0.05)

@@ -166,7 +166,7 @@ def test_the_masses_of_all_whole_numbers_add_up_to_one():
     assert without_count == pytest.approx(np.exp(on_line).sum() * step, rel=5e-3)
 
 
-def test_frequencies_of_whole_numbers_are_learnt():
+def test_frequencies_of_whole_numbers_are_learned():
     """Within half of what tells the rarest from the next, 0.15."""
     flow, frequencies = on_whole_numbers()
     np.testing.assert_allclose(np.exp(flow.log_prob(np.arange(5.0).reshape(-1, 1), draws=500)), frequencies, atol=0.075)

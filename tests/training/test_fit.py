@@ -59,7 +59,7 @@ def test_a_column_of_58000_keeps_its_digits():
 
 
 def test_the_density_is_in_the_units_of_the_columns():
-    flow, scaled = fitted(maf(), TABLE), fitted(maf(), TABLE * [1024.0, 0.25])  # powers of 2: standardised to the same bits
+    flow, scaled = fitted(maf(), TABLE), fitted(maf(), TABLE * [1024.0, 0.25])  # powers of 2: standardized to the same bits
     np.testing.assert_array_equal(scaled.params, flow.params)
     shifted = flow.log_prob(OTHER) - math.log(1024 * 0.25)
     np.testing.assert_allclose(scaled.log_prob(OTHER * [1024.0, 0.25]), shifted, rtol=1e-12)
@@ -200,7 +200,7 @@ def test_callbacks_see_each_epoch_and_true_ends_the_run():
     assert {name: [record[name] for record in seen] for name in seen[0]} == flow.history
 
 
-def test_a_second_fit_continues_with_the_first_standardisation():
+def test_a_second_fit_continues_with_the_first_standardization():
     flow = fitted(maf(), TABLE, max_epochs=30, learning_rate=1e-2)
     table, before = flow.standardize.table.copy(), nll(flow, TABLE)
     fitted(flow, TABLE * 2, max_epochs=0)
@@ -218,7 +218,7 @@ def test_reset_starts_afresh():
     same_bits(fitted(flow, TABLE), fitted(maf(), TABLE))
 
 
-def test_without_standardisation_the_units_stay():
+def test_without_standardization_the_units_stay():
     flow = fitted(maf(), TABLE, standardize=False)
     np.testing.assert_array_equal(flow.standardize.table, [[0, 0], [1, 1], [0, 0]])
     assert nll(flow) < nll(maf())

@@ -152,7 +152,7 @@ def groups(n=200):
     return np.column_stack([group + 0.01 * RNG.random(n), 10 * group + 0.01 * RNG.random(n)]), group
 
 
-def test_neighbours_are_sought_on_circles_in_logarithms_and_among_conditions():
+def test_neighbors_are_sought_on_circles_in_logarithms_and_among_conditions():
     x, group = groups()
     on_circle = np.column_stack([x[:, 0], np.where(group == 0, RNG.uniform(0, 3, 200), 100.0)])
     gone = RNG.random(200) < 0.2
@@ -204,7 +204,7 @@ def test_the_pool_of_complete_rows_is_limited(monkeypatch):
     few = X.copy()
     few[4:, 0] = 99.0
     drawn = draws(rows_of(few))[:, 4:, 0]
-    assert len(np.unique(drawn)) == 4  # fewer complete rows than neighbours
+    assert len(np.unique(drawn)) == 4  # fewer complete rows than neighbors
 
 
 @pytest.mark.filterwarnings(ANY)
@@ -256,7 +256,7 @@ def test_any_kind_of_table_gives_the_same_and_is_not_written_to(tmp_path):
 
 
 @pytest.mark.filterwarnings(ANY)
-def test_what_the_table_would_have_told_is_learnt_from_incomplete_rows():
+def test_what_the_table_would_have_told_is_learned_from_incomplete_rows():
     """The second column is missing where the first is large: without these rows its mean is far off."""
     rng = np.random.default_rng(0)
     first = rng.normal(size=4000)

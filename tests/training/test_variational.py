@@ -39,7 +39,7 @@ def test_one_column_can_be_fitted():
     assert elbo(flow, lambda x: -np.abs(x[:, 0] - 3)) > math.log(2) - 0.05
 
 
-def test_the_first_standardisation_is_where_the_run_starts():
+def test_the_first_standardization_is_where_the_run_starts():
     flow, loc, scale = realnvp(), np.array([1000.0, -5.0]), np.array([3.0, 0.1])
     flow.standardize.set(loc, scale)
     asked = []

@@ -58,7 +58,7 @@ def test_the_first_parameters_are_kept_if_nothing_is_better():
     assert elbo(flow) > reached - 0.05
 
 
-def test_a_fit_afterwards_continues_without_a_new_standardisation():
+def test_a_fit_afterwards_continues_without_a_new_standardization():
     flow = MODELS["NSF, ActNorm"](2)
     flow.standardize.set([1.0, 2.0], [2.0, 5.0])
     short_run(flow, Gaussian(), max_steps=300)

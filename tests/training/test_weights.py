@@ -55,7 +55,7 @@ def test_a_row_of_weight_2_is_two_rows_in_the_loss_and_its_gradient(model):
 
 @for_every_model
 def test_a_row_of_weight_2_is_two_rows_in_what_is_set_from_the_data(model):
-    """Standardisation of values and conditions, and ActNorm."""
+    """Standardization of values and conditions, and ActNorm."""
     options = {"max_epochs": 0, "validation_fraction": 0.0}
     weighted = fitted(flow_of(model), X, sample_weight=WEIGHT, **options, **given(flow_of(model)))
     repeated = fitted(flow_of(model), X[AGAIN], **options, **given(flow_of(model), AGAIN))

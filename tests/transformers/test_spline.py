@@ -192,6 +192,17 @@ def test_columns_of_the_transform_have_splines_of_their_own_and_log_dets_add_up(
     np.testing.assert_allclose(sum(log_dets), log_det, atol=1e-12)
 
 
+@pytest.mark.parametrize("inverse", [False, True])
+def test_one_row_gets_the_numbers_of_the_same_row_among_others(inverse):
+    rng, raw = np.random.default_rng(0), raw_parameters("strong", 20)
+    x, parameters = rng.uniform(-3, 3, (20, 1)), parameters_of(raw)
+    y, log_det = TRANSFORM.apply_spline(x, *parameters, inverse)
+    for i in range(20):
+        one, log_det_of_one = TRANSFORM.apply_spline(x[[i]], *(p[[i]] for p in parameters), inverse)
+        np.testing.assert_allclose(one[0], y[i], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(log_det_of_one[0], log_det[i], rtol=1e-12, atol=1e-12)
+
+
 @both_dtypes
 @both_directions
 @for_every_kind

@@ -103,7 +103,7 @@ def test_consistently_wrong_log_det_is_found_by_jacobian_and_integral_alone(flow
     assert report[INTEGRAL].value == pytest.approx(math.expm1(1e-3), rel=1e-3)
 
 
-def test_wrong_normalisation_of_many_columns_is_found(monkeypatch):
+def test_wrong_normalization_of_many_columns_is_found(monkeypatch):
     flow = build("MAF")
     rows = data(flow, 100)
     shift_log_det(flow, monkeypatch, 0.1)

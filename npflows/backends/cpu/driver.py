@@ -36,7 +36,7 @@ def padded(n):
 
 @inlined
 def load(X, a, width, affine, wanted, x):
-    """x (rows, lanes) = X[a : a + width].T, standardised in float64; lanes beyond width repeat the last sample."""
+    """x (rows, lanes) = X[a : a + width].T, standardized in float64; lanes beyond width repeat the last sample."""
     for d in range(X.shape[1]):
         for t in range(x.shape[1]):
             value = X[a + min(t, width - 1), d]
@@ -63,12 +63,12 @@ def layer_key(key, layer):
 
 
 EMBEDDING_LAYER = 1023
-"""What the embedding counts as among the layers, for their keys."""
+"""The number of the embedding among the layers, for the keys of random masks."""
 
 
 @inlined
 def load_condition(plan, theta, C, C_affine, a, width, key, first, condition, context, work, temp):
-    """Fill condition from C, standardised, and context, what the layers see of it: its embedding, where there is one."""
+    """Fill condition from C, standardized, and context, what the layers see of it: its embedding, where there is one."""
     if plan[CONDITION_ROWS] == 0:
         return
     load(C, a, width, C_affine, C_affine.shape[1] > 0, condition)

@@ -84,7 +84,7 @@ KERNELS: dict[type, Any] = {}
 """The kernels of each kind of operation."""
 
 ONE_LANE_TWINS: dict[Function, Function] = {}
-"""What takes a kernel's place where blocks have one lane: the same numbers, bit by bit, from loops that run along rows."""
+"""The functions that replace kernels where blocks have one lane: the same numbers, bit by bit, from loops along rows."""
 
 
 class Link:

@@ -130,7 +130,7 @@ class CompiledProgram:
         return self._scratch_rows[gradient] * lanes * self.dtype.itemsize
 
     def plan(self, inverse: bool, gradient: bool, one_lane: bool = False) -> NDArray[np.int64]:
-        """What the drivers read for one direction; compiles what it needs when it is first wanted."""
+        """The numbers that drivers read for one direction; kernels are compiled when a plan is first wanted."""
         key = inverse, gradient, one_lane
         if key not in self._plans:
             self._plans[key] = self._plan(*key)

@@ -1,4 +1,4 @@
-"""What all reference functions share: what they are given besides samples, and how they return gradients."""
+"""Types that all reference functions share: their inputs besides samples, and the gradients that they return."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from npflows.core.operations import Shapes
 
 
 class Given(NamedTuple):
-    """What an operation is given besides its samples.
+    """The inputs of an operation besides its samples.
 
     Attributes
     ----------

@@ -81,7 +81,7 @@ def _couple_vjp(
 
 
 def _seen_of_kept(operation: Coupling, x: NDArray) -> NDArray:
-    """What the network sees: kept values on the line, then the cosines and the sines of those on circles."""
+    """The input of the network: kept values on the line, then the cosines and the sines of those on circles."""
     kept = x[:, list(operation.kept)]
     line, circles = np.split(kept, [kept.shape[1] - operation.n_circles], axis=1)
     angle = np.pi * circles / operation.bound
@@ -201,7 +201,7 @@ def _raw_vjp(operation: Autoregressive, theta: NDArray, ordered: NDArray, draw: 
 
 
 def _seen_in_order(operation: Autoregressive, ordered: NDArray) -> NDArray:
-    """What the network sees: value after value, the cosine and sine of one that is on a circle."""
+    """The input of the network: value after value, the cosine and sine of one that is on a circle."""
     columns = []
     for k, rows in enumerate(operation.conditioner.feature_rows):
         angle = np.pi * ordered[:, k] / operation.bound

@@ -28,7 +28,7 @@ def hash_bits(a: NDArray, b: NDArray, c: int) -> NDArray[np.uint32]:
 
 
 def dropout_factors(probability: float, n: int, units: int, layer: int, given: Given) -> NDArray:
-    """What the values (n, units) of a hidden layer are multiplied by: 0 with the given probability, else 1 / (1 -
+    """The factors of the values (n, units) of a hidden layer: 0 with the given probability, else 1 / (1 -
     probability), so that their mean stays; 1 for all values outside training."""
     threshold = round(probability * WHOLE)
     if threshold == 0 or given.key == 0:

@@ -71,7 +71,7 @@ def _(operation: Mlp | Made, theta: NDArray, x: NDArray, dout: NDArray, given: G
 def _hidden_layers(
     operation: Mlp | Made, params: dict[str, NDArray], x: NDArray, given: Given
 ) -> tuple[list[NDArray], list[NDArray]]:
-    """What enters each dense layer, and the values of each hidden layer before its activation."""
+    """The values that enter each dense layer, and those of each hidden layer before its activation."""
     function, _ = ACTIVATIONS[operation.activation]
     entering: list[NDArray] = [x]
     before: list[NDArray] = []

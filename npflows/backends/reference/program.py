@@ -24,7 +24,7 @@ EMBEDDING_LAYER = 1023
 
 
 class Trace(NamedTuple):
-    """What is met on the way through the layers.
+    """The values on the way through the layers.
 
     Attributes
     ----------

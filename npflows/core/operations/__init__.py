@@ -1,4 +1,4 @@
-"""What networks, scalar maps, layers and base distributions compute: the one language of all backends.
+"""The operations of networks, scalar maps, layers and base distributions: the one language of all backends.
 
 An operation is plain data.  It holds shapes, indices and constants, and the names and shapes of the parameters that it
 reads, which lie one after the other in a flat vector; it knows neither their values nor who computes.  A `Program` puts

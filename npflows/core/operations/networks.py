@@ -16,7 +16,7 @@ ACTIVATIONS = ("relu", "tanh", "silu", "elu", "leaky_relu")
 
 @dataclass(frozen=True)
 class _Dense(Operation):
-    """What dense networks have in common.
+    """Base class of dense networks.
 
     h_0 = x,  h_l = f(W_l h_{l-1} + b_l),  out = W_L h_{L-1} + b_L,  and V c is added in the first of them for a
     condition c.  With `residual`, layers 1 and 2, 3 and 4, ... are blocks z + W_b f(W_a f(z)) (He et al. 2016,

@@ -1,4 +1,4 @@
-"""What every operation offers: the names, shapes and places of the parameters that it reads."""
+"""The base class of operations: names, shapes and places of the parameters that each reads."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Spline:
 
     @property
     def derivative_shift(self) -> float:
-        """What is added to a raw derivative, so that 0 gives 1: its softplus is 1 - min_derivative."""
+        """The number that is added to a raw derivative, so that 0 gives 1: its softplus is 1 - min_derivative."""
         return math.log(math.expm1(1 - self.min_derivative))
 
     def shapes(self, n: int) -> Shapes:

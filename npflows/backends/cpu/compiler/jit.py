@@ -31,7 +31,7 @@ DISABLED = bool(numba.config.DISABLE_JIT)
 PACKAGE = Path(__file__).resolve().parents[3]
 
 # contract: fused multiply-add.  nsz: the sign of zero is free.  Never nnan or ninf: they delete the checks for NaN.
-# reassoc only where a sum over lanes is to be vectorised: it folds the two-step range reduction of exp.
+# reassoc only where a sum over lanes is to be vectorized: it folds the two-step range reduction of exp.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True}
 _FLAGS = {"contract", "nsz"}
 _KEPT_SOURCES = 4
@@ -40,7 +40,7 @@ _KEPT_SOURCES = 4
 def kernel(function: Callable | None = None, *, reassociate: bool = False) -> Any:
     """Compile on first use, without the GIL, and keep the result on disk.
 
-    `reassociate` lets the compiler reorder sums, so that a sum over lanes is vectorised.
+    `reassociate` lets the compiler reorder sums, so that a sum over lanes is vectorized.
     """
     if function is None:
         return functools.partial(kernel, reassociate=reassociate)
@@ -83,7 +83,7 @@ def inlined(
 ) -> Any:
     """Compile as part of the kernels that call it; it keeps its own floating-point rules there.
 
-    `distinct` promises that no two arrays among its arguments overlap: a loop over many rows is not vectorised without.
+    `distinct` promises that no two arrays among its arguments overlap: a loop over many rows is not vectorized without.
     With `python` it can be called from Python too.
     """
     if function is None:

@@ -21,7 +21,7 @@ from npflows.core import operations
 NONE, TANH, TANH_GAIN, SIGMOID = map(operations.SCALE_ACTIVATIONS.index, ("none", "tanh", "tanh_gain", "sigmoid"))
 MULTIPLIER = operations.Affine.multiplier
 OFFSET = 2.0
-"""What is added before a sigmoid, so that it starts near 1."""
+"""The number that is added before a sigmoid, so that it starts near 1."""
 # spec: the activation, and how many gains there are, which the values take in turn
 ACTIVATION, N_GAINS = range(2)
 
@@ -58,7 +58,7 @@ def activate_scales(spec, raw):
 
 @inlined
 def gain_of(spec, theta, i):
-    """What an activated row is multiplied by to give s."""
+    """The factor that takes an activated row to s."""
     return theta[i % spec[N_GAINS]] if spec[ACTIVATION] == TANH_GAIN else theta.dtype.type(1)
 
 

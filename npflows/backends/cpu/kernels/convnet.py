@@ -69,14 +69,14 @@ def parts(spec, temp):
 
 @inlined
 def input_planes(spec, work, layer):
-    """What enters a convolution."""
+    """The planes that enter a convolution."""
     r = record(spec, layer)
     return work[spec[r + X] : spec[r + X] + spec[r + C_IN] * plane_rows(spec)]
 
 
 @inlined
 def hidden_planes(spec, work, layer):
-    """What a hidden convolution gives, and the planes that hold what it was before the activation."""
+    """The planes of a hidden convolution's result, and those that hold it before the activation."""
     r = record(spec, layer)
     n = spec[r + C_OUT] * plane_rows(spec)
     return work[spec[r + H] : spec[r + H] + n], work[spec[r + BEFORE] : spec[r + BEFORE] + n]

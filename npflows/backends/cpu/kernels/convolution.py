@@ -210,4 +210,4 @@ else:
 
 
 CONVOLVE, CONVOLVE_OUTER = (convolve, "convolution"), (convolve_outer, "convolution_outer")
-"""What the networks link to."""
+"""The functions that networks link to, with their names."""

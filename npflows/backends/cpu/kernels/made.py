@@ -150,12 +150,12 @@ def sequential_step_vjp(spec, theta, context, key, first, dx, dout, work, temp, 
 
 @kernel
 def weights_vjp(spec, theta, context, key, first, x, dout, dx, work, temp, dtheta, dcontext):
-    """What is left of the gradient after the last `sequential_step_vjp`: adds to dtheta and dcontext."""
+    """Add the rest of the gradient, after the last `sequential_step_vjp`, to dtheta and dcontext."""
     mlp.weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext)
 
 
 CALL = 30
-"""What a product costs besides its multiplications, in multiplications for each lane."""
+"""The cost of a product besides its multiplications, in multiplications for each lane."""
 
 
 @functools.lru_cache(maxsize=256)  # the layers of a flow are alike, and this takes milliseconds

@@ -229,7 +229,7 @@ else:
     ONE_LANE_TWINS[product] = product_of_one
 
 PRODUCT, OUTER = (product, "product"), (outer, "outer")
-"""What the networks link to."""
+"""The functions that networks link to, with their names."""
 
 
 @inlined

@@ -6,7 +6,7 @@ xi = (x - x0) / w, s = h / w, a = xi (1 - xi)
     N = s xi^2 + d0 a,    D = s + (d0 + d1 - 2 s) a,    M = d1 xi^2 + 2 s a + d0 (1 - xi)^2
     y = y0 + h N / D,    log dy/dx = 2 log s + log M - 2 log D
 
-Everything is read before it is chosen from, as a load that depends on a comparison would keep a loop from being vectorised.
+Everything is read before it is chosen from, as a load that depends on a comparison would keep a loop from being vectorized.
 """
 
 from __future__ import annotations

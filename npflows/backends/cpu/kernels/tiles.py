@@ -9,7 +9,7 @@ from llvmlite import binding, ir
 from numba.core import cgutils
 
 FROM_ZERO, FROM_RESULT, FROM_BIAS = range(3)
-"""What a product starts from: nothing, what the result holds, or a number for each row."""
+"""Where a product starts from: zero, the numbers that the result holds, or a number for each row."""
 
 
 def _registers() -> tuple[int, int, int]:
@@ -112,7 +112,7 @@ class Emit:
         return rows
 
     def fold(self, a: Any, b: Any, group: int) -> Any:
-        """Halve every group of neighbouring lanes of a and of b by adding its halves; the result has all groups."""
+        """Halve every group of neighboring lanes of a and of b by adding its halves; the result has all groups."""
         starts = range(0, a.type.count + (b.type.count if b is not None else 0), group)
         low = [s + i for s in starts for i in range(group // 2)]
         high = [s + group // 2 + i for s in starts for i in range(group // 2)]

@@ -1,4 +1,4 @@
-"""Elementary functions that vectorise: scalar code without branches or calls, for use in compiled loops over lanes.
+"""Elementary functions that vectorize: scalar code without branches or calls, for use in compiled loops over lanes.
 
 `math.exp` and its like are calls into the C library, one number at a time, 5 to 40 times slower.  Each function takes a
 float32 or a float64 and returns the same type, within 3 units in the last place over the whole range (sinpi and cospi
@@ -48,7 +48,7 @@ def _build(
     exp(r) = 1 + r + r**2 * p(r), and log(1 + f) = f - f**2 / 2 + s * (f**2 / 2 + z * p(z)) with s = f / (2 + f) and
     z = s**2; the coefficients of each p begin with the lowest power.
     """
-    info = np.finfo(real)
+    info: np.finfo = np.finfo(real)
     bias = info.maxexp - 1
     mantissa = unsigned(info.nmant)
     zero, half, one, two = real(0), real(0.5), real(1), real(2)

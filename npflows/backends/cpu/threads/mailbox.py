@@ -31,7 +31,7 @@ IDLE = 8
 MANY = 8
 """After how much work a helper looks at how it fares."""
 DONE, ERROR, BUSY = range(3)
-"""What became of shared work: it is done; it met an error; or helpers still have theirs to end."""
+"""The states of shared work: it is done; it met an error; or helpers still have theirs to end."""
 
 if not DISABLED:
     from npflows.backends.cpu.compiler.calls import checked, fetch_add, invoke, place, unowned

@@ -83,7 +83,7 @@ class _Pool:
 
 
 def _help(pool: _Pool, mailbox: np.ndarray, wake: SimpleQueue[None]) -> None:
-    """What a helper does.  One whose CPU others want as well would be kept waiting in the middle of a piece, and its caller
+    """Serve as a helper.  One whose CPU others want as well would be kept waiting in the middle of a piece, and its caller
     with it: it takes no part for a while."""
     patience, n_bytes, crowded, rest = pool.patience, 0, 0, REST[0]
     try:

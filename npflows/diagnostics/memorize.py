@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.diagnostics.common import rows_of
@@ -14,7 +14,7 @@ from npflows.distribution.transformed import TransformedDistribution
 
 
 @dataclass(frozen=True)
-class Memorisation:
+class Memorization:
     """How a flow treats the rows that it was fitted to, against others of the same kind.
 
     Attributes
@@ -46,11 +46,11 @@ class Memorisation:
     expected: float
     expected_error: float
     p_value: float
-    distance_to_train: np.ndarray = field(repr=False)
-    distance_to_held_out: np.ndarray = field(repr=False)
+    distance_to_train: NDArray[np.float64] = field(repr=False)
+    distance_to_held_out: NDArray[np.float64] = field(repr=False)
 
 
-def memorisation(
+def memorization(
     flow: TransformedDistribution,
     train: ArrayLike,
     held_out: ArrayLike,
@@ -60,7 +60,7 @@ def memorisation(
     n_samples: int = 5000,
     max_rows: int = 20_000,
     rng: SeedLike = None,
-) -> Memorisation:
+) -> Memorization:
     """Compare the training rows with held-out rows, by their log-likelihood and by how near the samples come to them.
 
     A flow that has learned the distribution and nothing else treats both alike.  Some difference of the log-likelihoods is
@@ -109,7 +109,7 @@ def memorisation(
     hits = np.bincount(np.where(in_train, nearest_a, len(a) + nearest_b), minlength=len(everything))
     share, expected, error = _exchange(hits, len(a))
     p_value = 0.5 * math.erfc((share - expected) / (error * math.sqrt(2))) if error > 0 else 1.0
-    return Memorisation(means[0], means[1], means[0] - means[1], math.hypot(*errors), zeros[0], zeros[1], share, expected,
+    return Memorization(means[0], means[1], means[0] - means[1], math.hypot(*errors), zeros[0], zeros[1], share, expected,
                         error, p_value, to_a, to_b)  # fmt: skip
 
 
