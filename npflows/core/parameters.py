@@ -33,6 +33,7 @@ class Parameter:
     free: np.ndarray | bool | None = None
 
     def free_mask(self) -> np.ndarray:
+        """Which entries are free, as an array of the value's shape."""
         free = True if self.free is None else self.free
         return np.broadcast_to(np.asarray(free, bool), self.value.shape)
 

@@ -157,6 +157,7 @@ class Layer(Parametrized, Configured, abstract=True):
         return self._pullback(y, dx, dlog_det, condition, inverse=True)
 
     def state(self) -> State:
+        """The parameters that the layer's program reads."""
         return State(self.parameters.theta)
 
     def program(self) -> Program:
