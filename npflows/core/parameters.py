@@ -22,7 +22,7 @@ class Parameter:
     ----------
     name : str
     value : ndarray
-        What it starts as.
+        The first values.
     free : ndarray of bool or bool, optional
         Which entries are parameters; the others keep their value for good (and must be 0 where a mask put them).
         None: all of them.
