@@ -39,7 +39,7 @@ class Tree:
         self.work: list[str] = self.read()
 
     def read(self) -> Any:
-        """What the process says next."""
+        """The next line that the process prints."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
