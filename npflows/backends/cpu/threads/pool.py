@@ -18,8 +18,11 @@ import numpy as np
 
 from npflows.backends.cpu.compiler.calls import address
 from npflows.backends.cpu.compiler.jit import DISABLED
-from npflows.backends.cpu.threads.mailbox import BUSY, ERROR, LOOKING, SIZE, pauses, serve, share, wait
+from npflows.backends.cpu.threads.mailbox import BUSY, ERROR, LOOKING, SIZE
 from npflows.core.threads import get_num_threads
+
+if not DISABLED:
+    from npflows.backends.cpu.threads.mailbox import pauses, serve, share, wait
 
 LINGER, NAP = 4e-4, 1e-4
 """Seconds that a helper looks for more work before it sleeps, as a fit has it soon again, and that a caller looks for
