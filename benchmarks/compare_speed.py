@@ -50,8 +50,7 @@ class Tree:
     def ask(self, what: str) -> Any:
         """Give the process its turn, and return its answer."""
         assert self.process.stdin is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
+        print(what, file=self.process.stdin, flush=True)
         return self.read()
 
 
