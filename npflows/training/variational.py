@@ -1,4 +1,4 @@
-"""`fit_variational`: a flow drawn towards a density that is known up to a constant."""
+"""`fit_variational`: a flow drawn toward a density that is known up to a constant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUNDS = 100
 
 
 class VariationalTrainer(Run):
-    """Training towards a target: a round is a number of steps.
+    """Training toward a target: a round is a number of steps.
 
     The loss of a batch of samples x of the flow q is the mean of log q(x) - log p(x).
 

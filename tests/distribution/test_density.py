@@ -40,7 +40,7 @@ def make(name, dim, base):
 class Grid:
     """Points that cover nearly all of a flow's mass, and the volume that each stands for.
 
-    Towards the ends the points lie ever further apart, so that heavy tails are covered as well; under a uniform base
+    Toward the ends the points lie ever further apart, so that heavy tails are covered as well; under a uniform base
     they are equally spaced, as the density jumps.
     """
 

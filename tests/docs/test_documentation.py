@@ -117,9 +117,10 @@ NAMES = sorted({re.sub(r"=|\(.*\)", "", name) for row in ROWS for name in re.fin
 
 
 def exists(name):
-    """Whether a name is a module, in one, a method of a flow, or a parameter of one or of its methods."""
-    if name == "NPFLOWS_NUM_THREADS":
-        return True
+    """Whether a name is a variable of the environment, a module, in one, a method of a flow, or a parameter of one or of its
+    methods."""
+    if name.startswith("NPFLOWS_"):
+        return any(name in path.read_text(encoding="utf-8") for path in (ROOT / "npflows").rglob("*.py"))
     if name.startswith("npflows."):
         name = name.removeprefix("npflows.")
         if hasattr(npflows, name):

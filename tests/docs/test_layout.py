@@ -37,3 +37,12 @@ def test_the_files_to_touch_for_a_new_one_exist():
     missing = [n for n in named if "NAME" not in n and not any((ROOT / at / n).exists() for at in ("", "npflows"))]
     folders = [n for n in named if "NAME" in n and not (ROOT / "npflows" / n).parent.is_dir()]
     assert not [*missing, *folders]
+
+
+def test_every_path_that_contributing_names_is_there():
+    named = set(re.findall(r"(?<![\w/.~-])[\w.][\w.-]*(?:/[\w.-]+)+", CONTRIBUTING))
+    made = ("docs/_build", "docs/gallery", "docs/api/generated", "venv")
+    assert {"tests/docs/test_documentation.py", "core/operations", "layers/NAME.py", *made[:-1]} <= named
+    kept = [Path(name) for name in named if not any(Path(name).is_relative_to(folder) for folder in made)]
+    paths = {path.parent if "NAME" in path.name else path for path in kept}
+    assert not [path for path in paths if not any((at / path).exists() for at in (ROOT, ROOT / "npflows"))]

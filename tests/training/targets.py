@@ -1,4 +1,4 @@
-"""Densities for `fit_variational` to find, and short runs towards them."""
+"""Densities for `fit_variational` to find, and short runs toward them."""
 
 import numpy as np
 
