@@ -28,14 +28,10 @@ class MADE(Parametrized, Configured, DenseOptions):
 
     Parameters
     ----------
-    input_dim : int
-        Number of features, at least 1.
-    hidden_dims : sequence of int
-        Units of the hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
+    input_dim, hidden_dims, order
+        See `npflows.networks.options.MaskedOptions`.
     output_multiplier : int
         How many arrays it gives.
-    order : array_like of int, optional
-        order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`.
     residual_blocks, dropout

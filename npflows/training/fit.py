@@ -14,7 +14,7 @@ from npflows.training import checkpoint as checkpoints
 from npflows.training.data import as_training_rows, split
 from npflows.training.imputation import filled
 from npflows.training.initialization import set_from_data
-from npflows.training.likelihood import Trainer
+from npflows.training.likelihood import LikelihoodTrainer
 from npflows.training.loop import run_rounds
 from npflows.training.missing import MissingLike, as_missing
 from npflows.training.rows import Rows
@@ -156,7 +156,7 @@ def fit(
             )
 
     n_batches = max(1, -(-len(train) // batch_size))
-    trainer = Trainer(
+    trainer = LikelihoodTrainer(
         flow, train, validation, batch_size=batch_size, **settings.for_run(flow, max_epochs * n_batches)
     )  # fmt: skip
     run_rounds(trainer, max_epochs, settings, begin, saved)

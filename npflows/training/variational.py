@@ -72,7 +72,7 @@ class VariationalTrainer(Run):
 
     def _take_over(self) -> None:
         """Mark the flow as learned from this target."""
-        self.flow.preprocessing.is_standardized = True  # a later fit goes on from what is learned here
+        self.flow.preprocessing.mark_standardized()  # a later fit goes on from what is learned here
         for layer in self.flow.data_dependent_layers:
             layer.initialized = True
         self.flow.target = self.target

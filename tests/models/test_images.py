@@ -224,7 +224,7 @@ def test_configurations_make_the_same_kind_of_flow():
     assert (made.input_shape, made.levels, made.hidden_dims) == ((8, 8, 1), 17, (4, 4))
     given = create({"name": "a", "model_class": "Glow", "parameters": {"image_shape": [2, 2, 1], "num_scales": 1}})
     assert given.input_shape == (2, 2, 1)
-    with pytest.raises(ValueError, match="contradict each other: Glow has one image_shape"):
+    with pytest.raises(ValueError, match=r"image_shape=.* and input_dim=.* contradict each other"):
         create({"name": "a", "model_class": "Glow", "input_dim": [2, 2, 1], "parameters": {"image_shape": [8, 8, 1]}})
     json.dumps(flow.arguments)
     assert eval(repr(flow).splitlines()[0], {"Glow": Glow}).arguments == flow.arguments
