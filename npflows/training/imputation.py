@@ -70,7 +70,7 @@ class DonorRows:
         mine = np.isin(rows.missing.rows, rows.index)
         if not mine.any():
             return replace(rows, missing=None)
-        spatial = scipy("spatial", "a fit with missing entries")
+        spatial = scipy("spatial", 'on_missing="impute"')
         numbers, missing, rng = rows.missing.rows[mine], rows.missing.missing[mine], np.random.default_rng(0)
         blank = replace(rows, index=numbers, missing=MissingEntries(numbers, missing))
         neighbors = np.empty((len(numbers), min(NEIGHBORS, len(self.x))), np.uint16)
