@@ -28,7 +28,7 @@ KEPT_SOURCES = 6
 
 
 def git(*arguments: str) -> str:
-    """What git prints, run in this checkout."""
+    """The output of git, run in this checkout."""
     result = subprocess.run(["git", "-C", str(TREE), *arguments], capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"git {' '.join(arguments)}: {result.stderr.strip()}")
@@ -47,7 +47,7 @@ def kernel_cache() -> Path:
 
 
 def bits_of(tree: Path, title: str, file: Path, only: str) -> dict[str, np.ndarray]:
-    """What pins.py writes for a tree."""
+    """The arrays that pins.py writes for a tree."""
     print(f"--- {title}", file=sys.stderr, flush=True)
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(kernel_cache()), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTHONPATH", None)

@@ -1,4 +1,4 @@
-"""What every test starts from."""
+"""The fixtures of every test."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""What tests of many folders share: a short fit, runs that end early, equality to the bit, calls that are refused; and what
-results are compared with: the reference backend, SciPy's distributions, differences."""
+"""Helpers of many folders: a short fit, runs that end early, equality to the bit, calls that are refused; and standards to
+compare results with: the reference backend, SciPy's distributions, differences."""
 
 import copy
 import pickle
@@ -45,7 +45,7 @@ def moments(y, weight=None):
 
 
 def state(flow):
-    """What a call that fails must not change."""
+    """The state of a flow that a call that fails must not change."""
     return flow.params, flow.standardize.table.copy(), dict(flow.history), flow.preprocessing.is_standardized, flow.target
 
 

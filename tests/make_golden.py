@@ -178,7 +178,7 @@ def make(name):
 
 
 def expected(flow, inputs):
-    """What the tests compare."""
+    """The values that the tests compare."""
     x, condition = np.array(inputs["x"]), inputs.get("condition")
     z, log_det = flow.forward(x, condition)
     values = {

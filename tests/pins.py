@@ -83,7 +83,7 @@ def both_directions(obj: Any, x: np.ndarray, z: np.ndarray, condition: np.ndarra
 
 
 def of_layer(make: Callable[[], Any]) -> Values:
-    """What a layer computes."""
+    """All values that a layer computes."""
     layer = make()
     rng = np.random.default_rng(5)
     x, z = rng.normal(size=(2, ROWS, layer.input_dim))
@@ -112,7 +112,7 @@ def densities(flow: Any, x: np.ndarray, condition: np.ndarray | None) -> Values:
 
 
 def of_model(make: Callable[[], Any]) -> Values:
-    """What a flow computes, before training and after."""
+    """All values that a flow computes, before training and after."""
     flow = make()
     values = {"first parameters": flow.params}
     randomize(flow)

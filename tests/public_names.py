@@ -17,7 +17,7 @@ MODULES = ("support", "functional", "extend", "sklearn", "data", "plotting", "di
 
 
 def public(module: ModuleType) -> dict[str, Any]:
-    """What `__all__` lists, or else the public functions and classes that the module itself defines."""
+    """The names in `__all__`, or else the public functions and classes that the module itself defines."""
     names = getattr(module, "__all__", None) or [
         name
         for name, value in vars(module).items()
@@ -60,7 +60,7 @@ def signature(function: Any, bound: bool = False) -> str:
 
 
 def kind(value: Any) -> str:
-    """What a member of a class is, with the signature of a method."""
+    """The kind of a member of a class, with the signature of a method."""
     if isinstance(value, (classmethod, staticmethod)):
         return f"{signature(value.__func__, isinstance(value, classmethod))}, {type(value).__name__}"
     if inspect.isfunction(value):

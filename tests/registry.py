@@ -344,7 +344,7 @@ def latent(obj, n, seed=5):
 
 
 def source(obj, n, direction):
-    """What the given direction starts from."""
+    """The values that the given direction starts from."""
     return data(obj, n) if direction == "forward" else latent(obj, n)
 
 

@@ -20,6 +20,7 @@ from npflows.training.missing import as_missing
 
 
 def fit(a: argparse.Namespace) -> int:
+    """Fit a flow to a table, save it, and report how the fit went."""
     check_writable(a.output)
     keep_inputs(a.output, a.table, *([] if a.support is None else [a.support]))
     conditions = a.condition or []

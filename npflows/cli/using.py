@@ -27,6 +27,7 @@ MOST_SAMPLES = 20_000
 
 
 def score(a: argparse.Namespace) -> int:
+    """Write the log-density of each row of a table, and report their mean."""
     if a.output is not None:
         check_writable(a.output, table=True)
         keep_inputs(a.output, a.flow, a.table)
@@ -49,6 +50,7 @@ def score(a: argparse.Namespace) -> int:
 
 
 def sample(a: argparse.Namespace) -> int:
+    """Draw rows from a flow and write them to a table."""
     check_writable(a.output, table=True)
     keep_inputs(a.output, a.flow, *([] if a.condition is None else [a.condition]))
     flow = load(a.flow)
@@ -64,6 +66,7 @@ def sample(a: argparse.Namespace) -> int:
 
 
 def info(a: argparse.Namespace) -> int:
+    """Print what a file says about its flow, as text or JSON."""
     arrays = read_arrays(a.flow)
     flow = unpack(arrays, a.flow)
     about = json.loads(str(arrays["about"]))
@@ -110,6 +113,7 @@ def info(a: argparse.Namespace) -> int:
 
 
 def verify(a: argparse.Namespace) -> int:
+    """Print the certificate of a flow on a table; the exit status is 1 if a check fails."""
     flow = load(a.flow)
     rows = read_rows(flow, a.table, a.columns, a.condition).finite()
     if not len(rows.x):
@@ -123,6 +127,7 @@ def verify(a: argparse.Namespace) -> int:
 
 
 def plot(a: argparse.Namespace) -> int:
+    """Draw a picture of a flow."""
     plotting.check_picture(a.output)
     keep_inputs(a.output, a.flow, *([] if a.table is None else [a.table]))
     flow = load(a.flow)
@@ -142,6 +147,7 @@ def plot(a: argparse.Namespace) -> int:
 
 
 def _rows_to_draw(flow: NormalizingFlow, a: argparse.Namespace) -> Rows:
+    """The finite rows of the table, of which there must be one."""
     rows = read_rows(flow, a.table, a.columns, a.condition, a.weights)
     kept = rows.finite()
     if not len(kept.x):
@@ -162,6 +168,7 @@ def _values(flow: NormalizingFlow, a: argparse.Namespace) -> np.ndarray | None:
 
 
 def _corner(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
+    """Draw a corner plot of samples, beside the rows of the table if there is one."""
     named, rng = "samples of the flow", np.random.default_rng(a.seed)
     if a.table is None:
         n = a.n or MOST_SAMPLES
@@ -177,6 +184,7 @@ def _corner(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
 
 
 def _density(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
+    """Draw the density of a flow of one or two columns."""
     if flow.input_dim > 2:
         raise TableError(f"--kind density draws flows of one or two columns, this one has {flow.input_dim}: --kind corner")
     draw = plotting.density_1d if flow.input_dim == 1 else plotting.density_2d
@@ -197,5 +205,6 @@ def _latent(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
 
 
 def demo(a: argparse.Namespace) -> int:
+    """Run the demonstration."""
     demonstration.demo(a.output, seed=a.seed, quick=a.quick)
     return 0

@@ -25,12 +25,14 @@ def warn_user(message: str) -> None:
 
 
 def as_int(value: object, name: str, low: int = 1) -> int:
+    """A whole number of at least `low`, after a check."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
         raise ValueError(f"{name} must be a whole number of at least {low}, got {value!r}")
     return int(value)
 
 
 def as_positive(value: Any, name: str, *, zero: bool = False) -> float:
+    """A finite number above 0, or of at least 0 with `zero`, after a check."""
     ok = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not ok or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         raise ValueError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {value!r}")
@@ -38,6 +40,7 @@ def as_positive(value: Any, name: str, *, zero: bool = False) -> float:
 
 
 def as_choice(value: object, name: str, choices: Sequence[str]) -> str:
+    """One of the choices, after a check."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
@@ -62,6 +65,7 @@ def as_shape(value: object, name: str) -> tuple[int, ...]:
 
 
 def as_dtype(value: Any) -> np.dtype:
+    """float32 or float64, after a check."""
     try:
         dtype: np.dtype | None = np.dtype(value)
     except TypeError:

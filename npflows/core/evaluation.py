@@ -76,9 +76,9 @@ def transport(
     condition : ndarray (n, condition_dim), optional
     inverse : bool
     y, log_det, log_prob : bool
-        What is wanted.
+        Which results are wanted.
     bijection : Bijection, optional
-        What comes before the program.
+        The map before the program.
 
     Returns
     -------

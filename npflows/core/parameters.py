@@ -22,7 +22,7 @@ class Parameter:
     ----------
     name : str
     value : ndarray
-        What it starts as.
+        The first values.
     free : ndarray of bool or bool, optional
         Which entries are parameters; the others keep their value for good (and must be 0 where a mask put them).
         None: all of them.
@@ -33,6 +33,7 @@ class Parameter:
     free: np.ndarray | bool | None = None
 
     def free_mask(self) -> np.ndarray:
+        """Which entries are free, as an array of the value's shape."""
         free = True if self.free is None else self.free
         return np.broadcast_to(np.asarray(free, bool), self.value.shape)
 

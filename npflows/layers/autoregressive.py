@@ -22,8 +22,8 @@ from npflows.transformers.scalar_maps import first_parameters
 class Autoregressive(Layer, abstract=True):
     """A masked autoregressive layer of any scalar map; `MAFLayer` and `IAFLayer` are the affine ones.
 
-    `forward` takes the direction in which the network's input is known, unless `inverted`.  Values that the network takes
-    for circular, in their order, are on circles: the interval [-bound, bound] whose ends are the same point.
+    `forward` is the direction in which the network's input is known, or the other one if `inverted`.  A value whose feature
+    has two rows in the network, cosine and sine, is on a circle: the interval [-bound, bound], whose ends are one point.
     """
 
     def __init__(

@@ -106,14 +106,23 @@ class Layer(Runnable, Configured, abstract=True):
         return [(self, 0)]
 
     initialized: bool | None = None
-    """Whether `initialize` has set the layer from data; None where nothing is set from data."""
+    """Whether `initialize` has set the layer from data; None for a layer that takes nothing from data."""
 
     def initialize(self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None) -> None:
-        """Set what is set from data, once, from rows x that enter the layer, their weights and their condition."""
+        """Set the parameters that start from data (those of `ActNormLayer` do), at the first call only.
+
+        Parameters
+        ----------
+        x : array_like (n, input_dim)
+            Rows that enter the layer.
+        sample_weight : array_like (n,), optional
+            Their weights.
+        condition : array_like (n, condition_dim), optional
+            Their conditions.
+        """
 
     def spec(self, link: Any) -> list[int]:
-        """With `kernels`: the integers that these read, sizes, offsets, indices, addresses (from `link`) of further
-        kernels."""
+        """The integers that `kernels` read: sizes, offsets, indices, and the addresses of further kernels, from `link`."""
         return []
 
     @property

@@ -54,21 +54,26 @@ class Standardize(Layer):
 
     @property
     def loc(self) -> NDArray[np.float64]:
+        """Location of each column, a copy."""
         return self.table[0].copy()
 
     @property
     def scale(self) -> NDArray[np.float64]:
+        """Scale of each column, a copy."""
         return self.table[1].copy()
 
     def keep_circles(self, circles: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The same circles, whose columns must have location 0 and scale 1."""
         self._circles = circles
         self.set(self.loc, self.scale)
         return circles
 
     def state(self) -> State:
+        """The parameters, of which there are none, and the table of locations and scales."""
         return State(self.parameters.theta, self.table)
 
     def program(self) -> Program:
+        """A program without operations that standardizes."""
         return Program((), self.input_dim, self.input_dim, standardized=True)
 
 

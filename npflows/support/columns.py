@@ -61,24 +61,30 @@ class Positive(Column):
         self.lower = _finite(lower, "lower")
 
     def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        """t = log(x - lower), and log dt/dx = -t."""
         t = np.log(x - self.lower)
         return t, -t
 
     def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        """x = lower + exp(t), kept above lower and finite, and log dx/dt = t."""
         with np.errstate(over="ignore"):
             x = self.lower + np.exp(t)
         return np.clip(x, np.nextafter(self.lower, np.inf), np.finfo(np.float64).max), t
 
     def bend(self, x: np.ndarray) -> np.ndarray:
+        """d log(dt/dx) / dx = -1 / (x - lower)."""
         return -1 / (x - self.lower)
 
     def bend_back(self, t: np.ndarray) -> float:
+        """d log(dx/dt) / dt = 1."""
         return 1.0
 
     def contains(self, x: np.ndarray) -> np.ndarray:
+        """Whether values are finite and above `lower`."""
         return np.isfinite(x) & (x > self.lower)
 
     def middle(self) -> float:
+        """lower + 1."""
         return self.lower + 1.0
 
 
@@ -89,10 +95,12 @@ class Interval(Column):
         self.low, self.high = _ends(low, high)
 
     def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        """t = log((x - low) / (high - x)), and log dt/dx = log((high - low) / ((x - low) (high - x)))."""
         below, above = np.log(x - self.low), np.log(self.high - x)
         return below - above, math.log(self.high - self.low) - below - above
 
     def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        """x = low + (high - low) expit(t), kept inside, and log dx/dt."""
         width = self.high - self.low
         from_low, from_high = self.low + width * expit(t), self.high - width * expit(-t)  # each exact near its own end
         x = np.where(t < 0, from_low, from_high)
@@ -100,15 +108,19 @@ class Interval(Column):
         return x, math.log(width) + log_expit(t) + log_expit(-t)
 
     def bend(self, x: np.ndarray) -> np.ndarray:
+        """d log(dt/dx) / dx = 1 / (high - x) - 1 / (x - low)."""
         return 1 / (self.high - x) - 1 / (x - self.low)
 
     def bend_back(self, t: np.ndarray) -> np.ndarray:
+        """d log(dx/dt) / dt = -tanh(t / 2)."""
         return -np.tanh(0.5 * t)
 
     def contains(self, x: np.ndarray) -> np.ndarray:
+        """Whether values are strictly between the ends."""
         return (x > self.low) & (x < self.high)
 
     def middle(self) -> float:
+        """(low + high) / 2."""
         return 0.5 * (self.low + self.high)
 
 
@@ -126,14 +138,17 @@ class Periodic(Column):
         return np.where(wrapped >= self.high, self.low, wrapped)
 
     def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
+        """t in [-bound, bound), in proportion to the wrapped x, and log dt/dx = log(2 bound / (high - low))."""
         width = self.high - self.low
         return bound * (2 * (self.wrap(x) - self.low) / width - 1), math.log(2 * bound / width)
 
     def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
+        """x in [low, high), in proportion to t, and log dx/dt = log((high - low) / (2 bound))."""
         width = self.high - self.low
         return self.wrap(self.low + width * (t + bound) / (2 * bound)), math.log(width / (2 * bound))
 
     def middle(self) -> float:
+        """(low + high) / 2."""
         return 0.5 * (self.low + self.high)
 
 
@@ -150,18 +165,23 @@ class Integer(Interval):
         self._cells = Interval(self.low, self.high + 1)
 
     def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        """t and log dt/dx of the interval of length 1 above each number, in which x lies."""
         return self._cells.to_unconstrained(x, bound)
 
     def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        """x in [low, high + 1) and log dx/dt."""
         return self._cells.from_unconstrained(t, bound)
 
     def bend(self, x: np.ndarray) -> np.ndarray:
+        """d log(dt/dx) / dx in the interval from low to high + 1."""
         return self._cells.bend(x)
 
     def contains(self, x: np.ndarray) -> np.ndarray:
+        """Whether values are strictly between low and high + 1."""
         return self._cells.contains(x)
 
     def middle(self) -> float:
+        """The middle of the interval from low to high + 1."""
         return self._cells.middle()
 
 
@@ -215,12 +235,14 @@ def as_columns(given: SupportLike | None, n: int, names: Sequence[str] | None = 
 
 
 def _finite(value: object, name: str) -> float:
+    """A finite number as float, after a check."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
     return float(value)
 
 
 def _ends(low: object, high: object) -> tuple[float, float]:
+    """Two finite numbers in rising order, after a check."""
     a, b = _finite(low, "low"), _finite(high, "high")
     if not a < b:
         raise ValueError(f"low must be below high, got {low!r} and {high!r}")

@@ -30,7 +30,7 @@ def maf():
 
 
 def alone(code, **variables):
-    """What a fresh interpreter prints."""
+    """The output of a fresh interpreter."""
     environment = {**os.environ, "PYTHONPATH": ROOT, **variables}
     process = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, timeout=300)
     assert process.returncode == 0, process.stderr

@@ -1,4 +1,4 @@
-"""What the kernels are made of: matrix products, activations, calls by address."""
+"""The parts of kernels: matrix products, activations, calls by address."""
 
 import itertools
 
@@ -69,7 +69,7 @@ def test_outer_product_of_any_size_is_right_and_touches_nothing_else(dtype):
 
 @both_dtypes
 def test_product_of_one_lane_reads_nothing_beyond_its_operands(dtype):
-    """What lies behind them is often another's, and may be NaN."""
+    """The memory behind them is often another's, and may hold NaN."""
     rng = np.random.default_rng(3)
     for m, k in itertools.product([1, 4, 16, 21], [1, 3, 8, 15, 16, 17, 33]):
         a, b, bias = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k + 20, 1)).astype(dtype), np.ones(m, dtype)

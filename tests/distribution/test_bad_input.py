@@ -122,7 +122,7 @@ def test_nan_and_infinity_are_named_by_row_and_column():
 
 
 class Frame:
-    """What a data frame with a nullable column is to NumPy."""
+    """A data frame with a nullable column, as NumPy sees it."""
 
     def __init__(self, values, na):
         self.values, self.na = values, na

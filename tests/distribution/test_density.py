@@ -68,7 +68,7 @@ class Grid:
         return np.exp(log_prob) * self.volume
 
     def tolerance(self):
-        """What the grid itself is off by: the density's jumps are its coarsest part."""
+        """The error of the grid itself, whose coarsest part is the jumps of the density."""
         return 1e-6 if self.flow.base.support is None else {1: 2e-4, 2: 3e-3}[self.flow.input_dim]
 
 

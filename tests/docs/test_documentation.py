@@ -1,4 +1,4 @@
-"""What README.md and the pages of docs say is there: every block of code, every command, every name, every file."""
+"""All that README.md and the pages of docs name is there: every block of code, every command, every name, every file."""
 
 import importlib
 import importlib.util
@@ -21,7 +21,7 @@ TESTS = "\n".join(
 )
 NUMBER = re.compile(r"[-+]?\d[\d,_]*(\.\d*)?(e[-+]?\d+)?")
 SAID = "missing entries|entries are missing"
-"""What `fit` says of missing entries, with which a page means to deal."""
+"""The warnings of `fit` about missing entries, with which a page means to deal."""
 
 
 def module_from(path):
@@ -48,7 +48,7 @@ def quicker(arguments):
 
 
 def shape(printed):
-    """What was printed with its numbers left out: lines, words, and where numbers are."""
+    """A printed text without its numbers: lines, words, and where numbers are."""
     return [NUMBER.sub("#", line).replace(" ", "") for line in printed.splitlines()]
 
 

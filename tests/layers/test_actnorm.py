@@ -161,7 +161,7 @@ def test_until_it_is_initialized_it_is_the_identity(model):
 
 
 def entering(flow, x):
-    """What enters each ActNorm layer, layer by layer, by the layers' own public methods."""
+    """The rows that enter each ActNorm layer, layer by layer, by the layers' own public methods."""
     rows = x
     for layer in flow.flow_layers:
         if isinstance(layer, ActNormLayer):

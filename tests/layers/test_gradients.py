@@ -151,7 +151,7 @@ def test_nll_and_grad_is_what_an_optimizer_needs(name):
 
 @pytest.mark.parametrize("name", [name for name in MODELS if fresh(name).condition_dim == 0])
 def test_gradient_of_a_sample_goes_through_the_inverse(name):
-    """What variational inference needs: the gradient of a loss of samples, from inverse_vjp."""
+    """The gradient of a loss of samples, which variational inference needs, from inverse_vjp."""
     flow = build(name)
     z = flow.base.sample(20, 0)
 

@@ -72,7 +72,7 @@ def test_settings_of_one_size_hold_for_all_sizes():
 
 
 def hidden_values(coupling, x, condition):
-    """What follows each normalization of a coupling's network, (n, height, width, channels) at images x."""
+    """The values after each normalization of a coupling's network, (n, height, width, channels) at images x."""
     params = {name.removeprefix("network."): value.astype(float) for name, value in coupling.named_params().items()}
     h, i = x[..., : x.shape[-1] // 2], 0
     while f"logs_{i}" in params:

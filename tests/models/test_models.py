@@ -1,4 +1,4 @@
-"""What every flow does beyond mapping samples: densities of anything, any number of threads and rows, parameters."""
+"""Every flow does more than map samples: densities of anything, any number of threads and rows, parameters."""
 
 import inspect
 import itertools

@@ -1,4 +1,4 @@
-"""What the tests of pictures look at."""
+"""The pictures that the tests look at."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ def visible(figure):
 
 
 def uniform_pit(d, n=2000, power=1.0, weights=None):
-    """What `npflows.diagnostics.pit` would give."""
+    """A result like that of `npflows.diagnostics.pit`."""
     u = np.random.default_rng(0).uniform(size=(n, d)) ** power
     return SimpleNamespace(u=u, weights=weights, statistic=np.arange(d) / 100, p_value=np.linspace(0.2, 0.9, d))
 

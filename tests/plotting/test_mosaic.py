@@ -11,7 +11,7 @@ matplotlib = pytest.importorskip("matplotlib")
 
 
 def shown(figure):
-    """What the only axes of a figure show: colors and opacity (height, width, 4)."""
+    """The image in the only axes of a figure: colors and opacity (height, width, 4)."""
     return np.asarray(figure.axes[0].images[0].get_array())
 
 

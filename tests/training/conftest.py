@@ -1,4 +1,4 @@
-"""What the tests of training share."""
+"""The fixtures that the tests of training share."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the target of `fit_variational` may return, and which mistakes in it are found."""
+"""The forms that the target of `fit_variational` may return, and the mistakes in it that are found."""
 
 import numpy as np
 import pytest

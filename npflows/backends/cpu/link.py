@@ -23,8 +23,15 @@ Function = Callable[..., Any]
 
 
 class Scratch(NamedTuple):
-    """Rows of scratch memory (values for each sample): what the forward kernels leave for the vjp kernels, and what any
-    kernel may use."""
+    """Rows of scratch memory, values for each sample.
+
+    Attributes
+    ----------
+    work : int
+        Rows that the forward kernels leave for the vjp kernels.
+    temp : int
+        Rows that any kernel may use.
+    """
 
     work: int = 0
     temp: int = 0
@@ -37,13 +44,13 @@ class LayerKernels:
     Attributes
     ----------
     functions : callable
-        From the operation to forward, inverse, forward_vjp and inverse_vjp.
+        Takes the operation; returns its kernels forward, inverse, forward_vjp and inverse_vjp.
     pack : callable
-        From the operation and a `Link` to the spec.
+        Takes the operation and a `Link`; returns the spec, a list of integers.
     scratch : callable
-        From the operation to its `Scratch`.
+        Takes the operation; returns its `Scratch`.
     one_lane : callable
-        From the operation to whether the first two also work on a block of one lane.
+        Takes the operation; returns whether forward and inverse also work on a block of one lane.
     """
 
     functions: Callable[[Any], tuple[Function, ...]]
@@ -54,8 +61,18 @@ class LayerKernels:
 
 @dataclass(frozen=True)
 class NetworkKernels:
-    """The kernels of a network, each with its kind (compiler/calls.py), by their roles: "forward", "vjp" and, for masked
-    networks, "sequential_step", "sequential_step_vjp" and "weights_vjp"."""
+    """The kernels of a network.
+
+    Attributes
+    ----------
+    roles : dict
+        By role the kernel and its kind (compiler/calls.py): "forward", "vjp" and, for masked networks, "sequential_step",
+        "sequential_step_vjp" and "weights_vjp".
+    pack, scratch : callable
+        As in `LayerKernels`.
+    one_lane : bool
+        Whether the forward kernels also work on a block of one lane.
+    """
 
     roles: dict[str, tuple[Function, str]]
     pack: Callable[[Any, Link], list[int]]
@@ -65,8 +82,16 @@ class NetworkKernels:
 
 @dataclass(frozen=True)
 class MapKernels:
-    """The kernels of a scalar map by their roles: "forward", "inverse", "vjp" and "solve", what an inverse's gradient
-    needs; and the spec for all values, or for the k-th alone."""
+    """The kernels of a scalar map.
+
+    Attributes
+    ----------
+    roles : callable
+        Takes the operation; returns by role its kernels "forward", "inverse", "vjp" and "solve", which divides a gradient
+        by dy/dx for the gradient of an inverse.
+    pack : callable
+        Takes the operation and None or k; returns the spec of the map for all values, or for the k-th alone.
+    """
 
     roles: Callable[[Any], dict[str, Function]]
     pack: Callable[[Any, int | None], list[int]]
@@ -74,7 +99,15 @@ class MapKernels:
 
 @dataclass(frozen=True)
 class BaseKernels:
-    """The kernels of a base distribution: log_prob and its vjp."""
+    """The kernels of a base distribution.
+
+    Attributes
+    ----------
+    functions : callable
+        Takes the operation; returns its kernels log_prob and log_prob_vjp.
+    pack : callable
+        Takes the operation and a `Link`; returns the spec, which is empty by default.
+    """
 
     functions: Callable[[Any], tuple[Function, ...]]
     pack: Callable[[Any, Link], list[int]] = lambda operation, link: []

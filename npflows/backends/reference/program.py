@@ -36,7 +36,7 @@ class Trace(NamedTuple):
     condition : ndarray (n, condition_dim)
         The standardized condition, which enters the embedding.
     context : ndarray (n, width)
-        What the layers see of it.
+        The values of it that the layers see.
     """
 
     entering: list[NDArray]

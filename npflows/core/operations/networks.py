@@ -78,14 +78,18 @@ class Made(_Dense):
 
     @cached_property
     def degrees(self) -> list[NDArray]:
-        """Of the input's rows (their positions), of each hidden layer's units, of the output's rows."""
+        """The degrees of all rows, one array for the input, for each hidden layer and for the output.
+
+        A weight is free where the degree of its column is at most that of its row.  An input row has the position of its
+        feature as degree, an output row that position less 1: it sees the features before its own.
+        """
         n = self.n_features
         lowest = 0 if self.condition_dim or n == 1 else 1
         positions = np.arange(1, n + 1)
         return [
             np.repeat(positions, self.feature_rows),
             *(lowest + np.arange(h) * (n - lowest) // h for h in self.hidden),
-            np.repeat(positions, self.multiplier) - 1,  # the strict output, said as <=
+            np.repeat(positions, self.multiplier) - 1,  # the outputs see positions below their own
         ]
 
     def mask(self, layer: int) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ LEAK = 0.01
 
 @kernel
 def relu(h, before):
+    """max(h, 0)."""
     h = flat(h)
     zero = h.dtype.type(0)
     for i in range(h.size):
@@ -26,6 +27,7 @@ def relu(h, before):
 
 @kernel
 def relu_vjp(h, before, dh):
+    """dh where h > 0, else 0."""
     h, dh = flat(h), flat(dh)
     zero = h.dtype.type(0)
     for i in range(h.size):
@@ -34,6 +36,7 @@ def relu_vjp(h, before, dh):
 
 @kernel
 def tanh(h, before):
+    """tanh(h)."""
     h = flat(h)
     for i in range(h.size):
         h[i] = vecmath.tanh(h[i])
@@ -41,6 +44,7 @@ def tanh(h, before):
 
 @kernel
 def tanh_vjp(h, before, dh):
+    """dh (1 - h^2), h = tanh(before)."""
     h, dh = flat(h), flat(dh)
     one = h.dtype.type(1)
     for i in range(h.size):
@@ -58,6 +62,7 @@ def silu(h, before):
 
 @kernel
 def silu_vjp(h, before, dh):
+    """dh (s + before s (1 - s)), s = sigmoid(before)."""
     h, before, dh = flat(h), flat(before), flat(dh)
     one = h.dtype.type(1)
     for i in range(h.size):
@@ -67,6 +72,7 @@ def silu_vjp(h, before, dh):
 
 @kernel
 def elu(h, before):
+    """h where h > 0, else exp(h) - 1."""
     h = flat(h)
     zero = h.dtype.type(0)
     for i in range(h.size):
@@ -75,6 +81,7 @@ def elu(h, before):
 
 @kernel
 def elu_vjp(h, before, dh):
+    """dh where h > 0, else dh (h + 1)."""
     h, dh = flat(h), flat(dh)
     zero, one = h.dtype.type(0), h.dtype.type(1)
     for i in range(h.size):
@@ -83,6 +90,7 @@ def elu_vjp(h, before, dh):
 
 @kernel
 def leaky_relu(h, before):
+    """h where h >= 0, else LEAK h."""
     h = flat(h)
     zero, leak = h.dtype.type(0), h.dtype.type(LEAK)
     for i in range(h.size):
@@ -91,6 +99,7 @@ def leaky_relu(h, before):
 
 @kernel
 def leaky_relu_vjp(h, before, dh):
+    """dh where h > 0, else LEAK dh."""
     h, dh = flat(h), flat(dh)
     zero, one, leak = h.dtype.type(0), h.dtype.type(1), h.dtype.type(LEAK)
     for i in range(h.size):

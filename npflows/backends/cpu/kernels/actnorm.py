@@ -48,6 +48,7 @@ def inverse(spec, theta, context, key, first, block, log_det, work, temp):
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """dx = exp(logs) dy; dlogs = sum(dy y) + pixels sum(dlog_det), dbias = sum(dx)."""
     n, rows = spec[0], dblock.shape[0]
     dlog = total(dlog_det) * (rows // n)
     for i in range(n):
@@ -64,6 +65,7 @@ def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
 
 @kernel
 def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """dy = exp(-logs) dx; dlogs = -sum(dy y) - pixels sum(dlog_det), dbias = -sum(dx)."""
     n, rows = spec[0], dblock.shape[0]
     dlog = total(dlog_det) * (rows // n)
     for i in range(n):

@@ -18,6 +18,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 @inlined(distinct=True)
 def add(buffer, gradient):
+    """gradient += buffer."""
     for i in range(gradient.size):
         gradient[i] += buffer[i]
 
@@ -51,6 +52,8 @@ def combine(scratch, counter, buffers, free, gradient, squares):
 
 @inlined(distinct=True)
 def update_piece(theta, gradient, free, m, v, clip, rate, decay, correct_1, correct_2):
+    """One step on a piece, with g = clip gradient: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, and where free
+    theta -= rate (correct_1 m / (sqrt(correct_2 v) + epsilon) + decay theta)."""
     real = theta.dtype.type
     b1, b2, a1, a2 = real(BETA_1), real(BETA_2), real(1 - BETA_1), real(1 - BETA_2)
     c, c1, c2, epsilon, zero = real(clip), real(rate * correct_1), real(correct_2), real(EPSILON), real(0)

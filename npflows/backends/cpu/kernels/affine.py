@@ -64,6 +64,7 @@ def gain_of(spec, theta, i):
 
 @inlined(distinct=True)
 def apply_row(x, shift, scale, log_det, gain, limit):
+    """x = x * exp(s) + t for one value, s = gain * scale clamped; log_det += s."""
     for t in range(x.size):
         s = clamp(gain * scale[t], limit)
         x[t] = x[t] * vecmath.exp(s) + shift[t]
@@ -72,6 +73,7 @@ def apply_row(x, shift, scale, log_det, gain, limit):
 
 @inlined(distinct=True)
 def undo_row(x, shift, scale, log_det, gain, limit):
+    """x = (x - t) * exp(-s) for one value, s = gain * scale clamped; log_det -= s."""
     for t in range(x.size):
         s = clamp(gain * scale[t], limit)
         x[t] = (x[t] - shift[t]) * vecmath.exp(-s)
@@ -96,6 +98,7 @@ def undo(spec, theta, x, raw, log_det):
 
 @inlined(distinct=True)
 def apply_row_vjp(x, shift, scale, dx, dlog_det, ds, gain, limit):
+    """dx = dy exp(s), dt = dy (left in `shift`), ds = dx x + dlog_det, or 0 where s is clamped."""
     zero = x.dtype.type(0)
     for t in range(x.size):
         dy, s = dx[t], gain * scale[t]
@@ -106,6 +109,7 @@ def apply_row_vjp(x, shift, scale, dx, dlog_det, ds, gain, limit):
 
 @inlined(distinct=True)
 def undo_row_vjp(x, shift, scale, dx, dlog_det, ds, gain, limit):
+    """dx = dy exp(-s), dt = -dx (left in `shift`), ds = -dx (x - t) - dlog_det, or 0 where s is clamped."""
     zero = x.dtype.type(0)
     for t in range(x.size):
         s = gain * scale[t]
@@ -184,6 +188,7 @@ SCALE_FIRST = {"forward": apply, "inverse": undo, "vjp": apply_vjp, "solve": app
 
 
 def pack(operation: operations.Affine, value: int | None) -> list[int]:
+    """Pack the spec of the map; where each value has a gain of its own, their number is one that no index reaches."""
     return [operations.SCALE_ACTIVATIONS.index(operation.scale_activation), operation.n_gains or 1 << 40]
 
 

@@ -78,6 +78,7 @@ def add_seen(spec, seen, through, k, target):
 
 @inlined
 def network_part(spec, theta):
+    """The network's spec and its parameters."""
     return spec[spec[NETWORK_SPEC] : spec[MAP_SPEC]], theta[: spec[NETWORK_THETA]]
 
 
@@ -96,6 +97,7 @@ def map_of_value(spec, theta, k):
 
 @kernel
 def forward(spec, theta, context, key, first, block, log_det, work, temp):
+    """y_k = f(x_k; network(x_1 .. x_{k-1})) for all k at once, in the order."""
     x, seen, raw, network_work = parts(spec, work)
     inner, weights = network_part(spec, theta)
     y = temp[: spec[DIM]]
@@ -111,6 +113,7 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
 
 @kernel
 def inverse(spec, theta, context, key, first, block, log_det, work, temp):
+    """x_k = f^-1(y_k; network(x_1 .. x_{k-1})), one k after the other, in the order."""
     x, seen, raw, network_work = parts(spec, work)
     inner, weights = network_part(spec, theta)
     m = spec[MULTIPLIER]
@@ -129,6 +132,7 @@ def inverse(spec, theta, context, key, first, block, log_det, work, temp):
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """dx = the gradient through each map itself, plus that through the network, draw^T d network / dx."""
     x, seen, raw, network_work = parts(spec, work)
     inner, weights = network_part(spec, theta)
     n, end = spec[DIM], spec[DIM] + spec[N_SEEN]
@@ -179,6 +183,7 @@ def seen_from(operation: operations.Autoregressive) -> int:
 
 
 def pack(operation: operations.Autoregressive, link: Link) -> list[int]:
+    """Pack the spec of the layer: header, order, places, network, scalar map."""
     network, scalar_map, n = operation.conditioner, operation.transformer, operation.dim
     inner, map_specs = link.pack(network), pack_map(scalar_map)
     network_spec = HEADER + 3 * n + 1
@@ -217,12 +222,14 @@ def pack(operation: operations.Autoregressive, link: Link) -> list[int]:
 
 
 def rows(operation: operations.Autoregressive) -> Scratch:
+    """Scratch of the layer and of its network."""
     network, n, multiplier = operation.conditioner, operation.dim, operation.transformer.multiplier
     work, temp = scratch(network)
     return Scratch(seen_from(operation) + network.n_in + n * multiplier + work, n + network.n_in + 3 + temp)
 
 
 def functions(operation: operations.Autoregressive) -> tuple:
+    """The four kernels; `inverted` exchanges the directions."""
     if operation.inverted:
         return inverse, forward, inverse_vjp, forward_vjp
     return forward, inverse, forward_vjp, inverse_vjp

@@ -100,6 +100,7 @@ def invert(matrix, n, inverse, scratch):
 
 @inlined
 def sum_of_diagonal(theta, n):
+    """The trace of an (n, n) matrix: log |det| of factors whose diagonal is in logarithms."""
     result = 0.0
     for i in range(n):
         result += theta[i * n + i]
@@ -174,6 +175,7 @@ def add_parameter_gradient(spec, theta, dmatrix, inverse, dlog, dtheta, upper):
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """dx = W^T dy and dL/dW = dy x^T, summed over the pixels."""
     n, pixels = spec[N], dblock.shape[0] // spec[N]
     matrix, inverse, dmatrix, dy = parts(spec, temp)
     assemble(spec, theta, matrix, inverse, dmatrix, True, False)
@@ -209,6 +211,7 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
 
 
 def pack(operation: operations.Conv1x1, link: Link) -> list[int]:
+    """Pack the spec of the convolution."""
     return [
         operation.channels,
         operations.PARAMETERIZATIONS.index(operation.parameterization),
@@ -218,6 +221,7 @@ def pack(operation: operations.Conv1x1, link: Link) -> list[int]:
 
 
 def rows(operation: operations.Conv1x1) -> Scratch:
+    """Scratch: the values that enter; three (n, n) matrices and the values of a pixel."""
     n = operation.channels
     return Scratch(operation.dim, 3 * -(-n * n // LANE_MULTIPLE) + n)
 

@@ -242,6 +242,7 @@ def slot_rows(operation: operations.ConvNet) -> int:
 
 
 def rows(operation: operations.ConvNet) -> Scratch:
+    """Scratch of the network: planes of the input and of hidden values; of the output, two gradients, and weights."""
     channels, plane = operation.channels, (operation.height + 2) * (operation.width + 2)
     n_hidden = sum(channels[1:-1])
     weights = [math.prod(shape) for name, shape in operation.shapes.items() if name.startswith("weight")]
@@ -261,6 +262,7 @@ def in_planes(operation: operations.ConvNet, places: tuple[int, ...]) -> list[in
 
 
 def pack(operation: operations.ConvNet, link: Link) -> list[int]:
+    """Pack the spec of the network: header, a record for each convolution, places, tables of offsets."""
     channels, height, width = operation.channels, operation.height, operation.width
     sizes, keeps, places = operation.kernel_sizes, keeps_input(operation), operation.offsets
     n, plane = len(sizes), (height + 2) * (width + 2)

@@ -50,6 +50,7 @@ def first_pixel(width, lanes):
 
 @inlined
 def plane_size(height, width, lanes):
+    """Entries of a plane with its border."""
     return (height + 2) * (width + 2) * lanes
 
 

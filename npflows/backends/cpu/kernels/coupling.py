@@ -26,6 +26,7 @@ def n_features(spec):
 
 @inlined
 def start_of_moved(spec):
+    """The place in the spec where the indices of the moved values begin."""
     return HEADER + spec[N_LINE] + spec[N_CIRCLE]
 
 
@@ -83,6 +84,7 @@ def condition_map(spec, theta, context, key, first, block, work, temp):
 
 @kernel
 def forward(spec, theta, context, key, first, block, log_det, work, temp):
+    """y_moved = f(x_moved; network(x_kept)), y_kept = x_kept."""
     condition_map(spec, theta, context, key, first, block, work, temp)
     _, moved, raw, _ = parts(spec, work)
     y = temp[: spec[N_MOVED]]
@@ -94,6 +96,7 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
 
 @kernel
 def inverse(spec, theta, context, key, first, block, log_det, work, temp):
+    """x_moved = f^-1(y_moved; network(y_kept)), x_kept = y_kept."""
     condition_map(spec, theta, context, key, first, block, work, temp)
     _, moved, raw, _ = parts(spec, work)
     gather(block, spec, start_of_moved(spec), moved)
@@ -103,6 +106,7 @@ def inverse(spec, theta, context, key, first, block, log_det, work, temp):
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """dx_moved = dy_moved df/dx, dx_kept = dy_kept + draw^T d network / dx_kept; draw = dL/d(the map's parameters)."""
     kept, moved, raw, network_work = parts(spec, work)
     a, b = spec[N_MOVED], spec[N_MOVED] + n_features(spec)
     dmoved, dkept = temp[:a], temp[a:b]
@@ -145,6 +149,7 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
 
 
 def pack(operation: operations.Coupling, link: Link) -> list[int]:
+    """Pack the spec of the layer: header, indices, network, scalar map."""
     network, scalar_map = operation.conditioner, operation.transformer
     n_kept, n_moved = len(operation.kept), len(operation.moved)
     network_spec = HEADER + n_kept + n_moved
@@ -172,6 +177,7 @@ def pack(operation: operations.Coupling, link: Link) -> list[int]:
 
 
 def rows(operation: operations.Coupling) -> Scratch:
+    """Scratch of the layer and of its network."""
     network, n_moved, multiplier = operation.conditioner, len(operation.moved), operation.transformer.multiplier
     work, temp = scratch(network)
     return Scratch(network.n_in + n_moved * (1 + multiplier) + work, network.n_in + 2 * n_moved + 1 + temp)

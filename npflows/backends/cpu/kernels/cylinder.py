@@ -24,6 +24,7 @@ def log_prob(spec, theta, z, log_prob):
 
 @kernel
 def log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
+    """dz = -dlog_prob z on the line, 0 on a circle."""
     for d in range(z.shape[0]):
         for t in range(z.shape[1]):
             z[d, t] = z.dtype.type(0) if spec[d] else -dlog_prob[t] * z[d, t]

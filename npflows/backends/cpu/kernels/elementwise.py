@@ -23,6 +23,7 @@ def parts(spec, work):
 
 @kernel
 def forward(spec, theta, context, key, first, block, log_det, work, temp):
+    """y_k = f(x_k; raw_k)."""
     x, raw = parts(spec, work)
     fill_rows(theta, raw)
     copy(block, x)
@@ -31,6 +32,7 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
 
 @kernel
 def inverse(spec, theta, context, key, first, block, log_det, work, temp):
+    """x_k = f^-1(y_k; raw_k)."""
     x, raw = parts(spec, work)
     fill_rows(theta, raw)
     call(spec[MAP_INVERSE], (spec[HEADER:], theta[raw.shape[0] :], block, raw, log_det))
@@ -39,6 +41,7 @@ def inverse(spec, theta, context, key, first, block, log_det, work, temp):
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """dx_k = dy_k df/dx + dlog_det d(log df/dx)/dx; draw_k is summed over the lanes."""
     x, raw = parts(spec, work)
     own = raw.shape[0]
     call(spec[MAP_VJP], (spec[HEADER:], theta[own:], x, raw, dblock, dlog_det, dtheta[own:]))
@@ -67,6 +70,7 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
 
 
 def pack(operation: operations.Elementwise, link: Link) -> list[int]:
+    """Pack the spec of the layer: header, scalar map."""
     scalar_map = operation.transformer
     return [
         operation.dim,

@@ -23,6 +23,7 @@ def log_diagonal(spec, theta):
 
 @inlined
 def multiply_upper(spec, theta, block):
+    """block = U block."""
     n = spec[0]
     for i in range(n):
         scale_row(block, i, vecmath.exp(theta[i * n + i]))
@@ -32,6 +33,7 @@ def multiply_upper(spec, theta, block):
 
 @inlined
 def solve_upper(spec, theta, block):
+    """block = U^-1 block."""
     n = spec[0]
     for i in range(n - 1, -1, -1):
         for j in range(i + 1, n):
@@ -41,6 +43,7 @@ def solve_upper(spec, theta, block):
 
 @inlined
 def multiply_lower(spec, theta, block):
+    """block = L block."""
     n = spec[0]
     for i in range(n - 1, -1, -1):
         for j in range(i):
@@ -49,6 +52,7 @@ def multiply_lower(spec, theta, block):
 
 @inlined
 def solve_lower(spec, theta, block):
+    """block = L^-1 block."""
     n = spec[0]
     for i in range(n):
         for j in range(i):
@@ -107,6 +111,7 @@ def add_parameter_gradient(spec, theta, permuted, upper, dy, du, dlog_det, dthet
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """du = L^T dy and dx = P^T U^T du."""
     n = spec[0]
     permuted, upper = parts(spec, work)
     du = temp[:n]

@@ -187,6 +187,7 @@ def column_panels(operation: operations.Made, layer: int) -> list[tuple[int, int
 
 
 def pack(operation: operations.Made, link: Link) -> list[int]:
+    """Pack the spec of the network: its panels of weights that are free, and the units that each feature unlocks."""
     n, layers = operation.n_features, range(len(operation.hidden) + 1)
     return pack_network(
         operation,

@@ -27,12 +27,14 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
 
 
 def pack(operation: operations.MadeOutputs, link: Link) -> list[int]:
+    """Pack the spec of the outputs: header, order, network."""
     network = operation.conditioner
     head = [network.n_features, network.multiplier, link.network(network, "forward", forward)]
     return [*head, *operation.order, *link.pack(network)]
 
 
 def rows(operation: operations.MadeOutputs) -> Scratch:
+    """Scratch: the input in order, the outputs, and the network's."""
     work, temp = scratch(operation.conditioner)
     return Scratch(operation.conditioner.n_features + operation.dim + work, temp)
 

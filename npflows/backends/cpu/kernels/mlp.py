@@ -153,6 +153,7 @@ def activation_vjp(spec, key, first, layer, r0, r1, below, work, temp):
 
 @inlined
 def backpropagate(spec, theta, key, first, dout, dx, work, temp):
+    """Gradients of the hidden layers, left in temp, and dx: dh_{l-1} = f'(W_l^T dh_l), the last layer first."""
     last = spec[N_DENSE] - 1
     d = dout
     for layer in range(last, -1, -1):
@@ -267,11 +268,13 @@ def keeps_input(operation: Any) -> bool:
 
 
 def rows(operation: Any) -> Scratch:
+    """Scratch of the network: hidden values, twice where the input of activations is kept too; and their gradients."""
     n_hidden = sum(operation.hidden)
     return Scratch(n_hidden * (2 if keeps_input(operation) else 1), n_hidden)
 
 
 def pack(operation: operations.Mlp, link: Link) -> list[int]:
+    """Pack the spec of the network: one panel of all weights for each layer."""
     layers = list(zip(operation.widths[:-1], operation.widths[1:]))
     return pack_network(
         operation,

@@ -26,6 +26,7 @@ def log_prob(spec, theta, z, log_prob):
 
 @kernel
 def log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
+    """dz = -dlog_prob (z - loc) / scale^2."""
     n = z.shape[0]
     for d in range(n):
         loc, precision = theta[d], z.dtype.type(1) / (theta[n + d] * theta[n + d])
@@ -47,6 +48,7 @@ def learned_log_prob(spec, theta, z, log_prob):
 
 @kernel(reassociate=True)
 def learned_log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
+    """With q = (z - loc) / scale: dz = -dlog_prob q / scale = -dloc, dlog(scale) = dlog_prob (q^2 - 1)."""
     n, one = z.shape[0], z.dtype.type(1)
     for d in range(n):
         loc, inverse = theta[d], vecmath.exp(-theta[n + d])

@@ -30,16 +30,19 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
 
 @kernel
 def inverse(spec, theta, context, key, first, block, log_det, work, temp):
+    """x[order[k]] = y[k]."""
     unpermute(spec, block, temp)
 
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """dx[order[k]] = dy[k]."""
     unpermute(spec, dblock, temp)
 
 
 @kernel
 def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """dy[k] = dx[order[k]]."""
     permute(spec, dblock, temp)
 
 

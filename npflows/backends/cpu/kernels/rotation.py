@@ -28,16 +28,19 @@ def rotate(spec, theta, block, sign):
 
 @kernel
 def forward(spec, theta, context, key, first, block, log_det, work, temp):
+    """y = x + angle, around the circle."""
     rotate(spec, theta, block, block.dtype.type(1))
 
 
 @kernel
 def inverse(spec, theta, context, key, first, block, log_det, work, temp):
+    """x = y - angle, around the circle."""
     rotate(spec, theta, block, block.dtype.type(-1))
 
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """dx = dy and dangle = sum(dy)."""
     if dtheta.size > 0:
         for k in range(spec[0]):
             dtheta[k] += total(dblock[spec[2 + k]])
@@ -45,6 +48,7 @@ def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
 
 @kernel
 def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """dy = dx and dangle = -sum(dx)."""
     if dtheta.size > 0:
         for k in range(spec[0]):
             dtheta[k] -= total(dblock[spec[2 + k]])

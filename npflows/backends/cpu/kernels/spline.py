@@ -148,6 +148,7 @@ def sizes(spec, least, raw):
 
 @inlined
 def new_scratch(raw):
+    """Scratch (SCRATCH, lanes), in which the row ONES is 1."""
     scratch = np.empty((SCRATCH, raw.shape[1]), raw.dtype)
     for t in range(raw.shape[1]):
         scratch[ONES, t] = 1
@@ -156,6 +157,7 @@ def new_scratch(raw):
 
 @kernel
 def forward(spec, theta, x, raw, log_det):
+    """y = f(x) and log_det += log dy/dx; raw parameters become constrained ones."""
     scratch = new_scratch(raw)
     constrain(spec, raw, scratch)
     evaluate(spec, x, raw, log_det, scratch)
@@ -183,6 +185,7 @@ def forward_of_one(spec, theta, x, raw, log_det):
 
 @kernel
 def inverse(spec, theta, x, raw, log_det):
+    """x = f^-1(y) and log_det -= log dy/dx; raw parameters become constrained ones."""
     scratch = new_scratch(raw)
     constrain(spec, raw, scratch)
     evaluate_inverse(spec, x, raw, log_det, scratch)
@@ -190,6 +193,7 @@ def inverse(spec, theta, x, raw, log_det):
 
 @inlined
 def evaluate_inverse(spec, x, raw, log_det, scratch):
+    """x = f^-1(x) in place, for constrained parameters."""
     for i in range(x.shape[0]):
         find_bin(spec, x[i], True, raw, i, scratch)
         spline_lanes.inverse(x[i], log_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
@@ -264,10 +268,12 @@ def constrained(spec, x, raw, log_det):
 
 @kernel
 def constrained_inverse(spec, x, raw, log_det):
+    """The same for the inverse."""
     evaluate_inverse(spec, x, raw, log_det, new_scratch(raw))
 
 
 def pack(operation: operations.Spline, value: int | None) -> list[int]:
+    """Pack the spec of the map; a single flag stands for values that are all on circles, or all on the line."""
     flags = [int(flag) for flag in operation.circular]
     if value is not None:
         flags = [flags[min(value, len(flags) - 1)]]

@@ -37,6 +37,7 @@ def log_gamma_ratio(v):
 
 @inlined
 def degrees(log_df):
+    """The degrees of freedom, from their logarithm within its bounds."""
     return math.exp(min(max(np.float64(log_df), SMALLEST), LARGEST))
 
 
@@ -55,6 +56,7 @@ def log_prob(spec, theta, z, log_prob):
 
 @kernel
 def log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
+    """dz = -dlog_prob (v + 1) z / (v + z^2), and the derivative by log v."""
     for d in range(z.shape[0]):
         v = degrees(theta[d])
         constant = 0.5 * (digamma(0.5 * (v + 1)) - digamma(0.5 * v) - 1.0 / v)

@@ -42,6 +42,7 @@ class Emit:
         self.vector = ir.VectorType(self.real, self.width)
 
     def number(self, i: int) -> Any:
+        """An int64 constant."""
         return ir.Constant(ir.IntType(64), i)
 
     def pointer(self, i: int) -> Any:
@@ -56,6 +57,7 @@ class Emit:
         return pointer
 
     def load(self, pointer: Any, vector: Any = None) -> Any:
+        """The vector at a place, as if aligned to one entry."""
         place = self.builder.bitcast(pointer, (vector or self.vector).as_pointer())
         return self.builder.load(place, align=self.itemsize)
 
@@ -76,19 +78,24 @@ class Emit:
         return self.builder.call(function, [place, ir.Constant(ir.IntType(32), self.itemsize), mask, self.zeros()])
 
     def store(self, value: Any, pointer: Any) -> None:
+        """Store a vector at a place, as if aligned to one entry."""
         self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=self.itemsize)
 
     def zeros(self) -> Any:
+        """The vector of zeros."""
         return ir.Constant(self.vector, [0.0] * self.width)
 
     def variables(self, rows: int, columns: int) -> list[list[Any]]:
+        """Vectors on the stack, for (rows, columns) of a tile."""
         return [[cgutils.alloca_once(self.builder, self.vector) for _ in range(columns)] for _ in range(rows)]
 
     def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
+        """The chosen lanes of two vectors, counted through both."""
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
         return self.builder.shuffle_vector(a, b, mask)
 
     def splat(self, value: Any) -> Any:
+        """The vector that has a number in each lane."""
         undefined = ir.Constant(self.vector, ir.Undefined)
         lane = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
         return self.shuffle(lane, undefined, [0] * self.width)

@@ -26,6 +26,7 @@ def log_prob(spec, theta, z, log_prob):
 
 @kernel
 def log_prob_vjp(spec, theta, z, dlog_prob, dtheta):
+    """dz = 0."""
     z[:, :] = 0
 
 

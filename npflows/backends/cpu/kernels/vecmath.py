@@ -83,6 +83,7 @@ def _build(
 
     @inlined
     def exp(x):
+        """e^x."""
         bits, _, p = reduce(min(max(x, lowest), highest))  # in this order of arguments NaN survives
         first = bits >> unsigned(1)  # 2**n in two factors, as it may be no normal number
         second = bits - first
@@ -90,6 +91,7 @@ def _build(
 
     @inlined
     def expm1(x):
+        """e^x - 1."""
         bits, n, p = reduce(min(max(x, -saturated), highest))
         scale = unsigned((bits - bias_and_one) << mantissa).view(real)  # 2**(n - 1), as 2**n may overflow
         y = p * scale + (scale - half)
@@ -105,6 +107,7 @@ def _build(
 
     @inlined
     def log(x):
+        """log(x); -inf at 0, NaN below."""
         denormal = x < smallest_normal
         bits = unsigned(real(x * shift if denormal else x).view(unsigned) + to_root_half)
         n = unsigned((bits >> mantissa) | shift_bits).view(real) - (denormal_offset if denormal else normal_offset)
@@ -115,18 +118,21 @@ def _build(
 
     @inlined
     def log1p(x):
+        """log(1 + x)."""
         u = one + x
         lost = (x - (u - one)) / u  # NaN for -1 and inf
         return log(u) + (zero if math.isnan(lost) else lost)
 
     @inlined
     def tanh(x):
+        """tanh(x)."""
         t = expm1(min(two * abs(x), saturated))
         y = t / (t + two)
         return -y if x < zero else y
 
     @inlined
     def softplus(x):
+        """log(1 + e^x)."""
         e = exp(-abs(x))
         large = e > root_two_less_one
         y = log1p_reduced(half * e - half if large else e)
@@ -134,6 +140,7 @@ def _build(
 
     @inlined
     def sigmoid(x):
+        """1 / (1 + e^-x)."""
         e = exp(-abs(x))
         return (one if x > zero else e) / (one + e)
 
@@ -153,12 +160,14 @@ def _build(
 
     @inlined
     def sinpi(x):
+        """sin(pi x)."""
         r = turns(x)
         y = sine_of_half_turn((one if r > zero else -one) - r if abs(r) > half else r)
         return -y if x < zero else y
 
     @inlined
     def cospi(x):
+        """cos(pi x)."""
         return sine_of_half_turn(half - abs(turns(x)))
 
     return SimpleNamespace(exp=exp, expm1=expm1, log=log, log1p=log1p, tanh=tanh, softplus=softplus, sigmoid=sigmoid,
