@@ -20,7 +20,7 @@ import numpy as np
 
 import npflows
 from npflows.backends.cpu.kernels.tiles import VECTOR_BYTES
-from npflows.training.likelihood import Trainer
+from npflows.training.likelihood import LikelihoodTrainer
 from npflows.training.rows import Rows
 from npflows.training.schedules import Schedule
 
@@ -99,8 +99,9 @@ class TrainStep:
         buffer, rng = flow.parameters, np.random.default_rng(3)
         optimizer = flow.executable().optimizer(buffer.theta, buffer.free, 0.0, clip_norm)
         rows = Rows(make_data(n, flow.input_dim, flow.dtype.name) if x is None else x, np.arange(n))
-        self.trainer = Trainer(flow, rows, None, batch_size=batch_size, schedule=Schedule("constant", 1e-3, 1, 0, 1),
-                               optimizer=optimizer, ema=None, rng=rng)  # fmt: skip
+        schedule = Schedule("constant", 1e-3, 1, 0, 1)
+        self.trainer = LikelihoodTrainer(flow, rows, None, batch_size=batch_size, schedule=schedule, optimizer=optimizer,
+                                         ema=None, rng=rng)  # fmt: skip
         self._batches = itertools.cycle(np.array_split(rng.permutation(n), n_batches))
 
     def __call__(self, rows: np.ndarray | None = None) -> None:

@@ -26,6 +26,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 0.03
+Found = dict[str, tuple[str, list[float]]]
+"""Unit and values of each row."""
 
 
 class Tree:
@@ -39,18 +41,16 @@ class Tree:
         self.work: list[str] = self.read()
 
     def read(self) -> Any:
-        """The next answer of the process."""
+        """The next line that the process prints."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.process.args} ended with status {self.process.wait()}")
-        return json.loads(line)
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        raise SystemExit(f"{self.process.args} ended with status {self.process.wait()}")
 
     def ask(self, what: str) -> Any:
         """Give the process its turn, and return its answer."""
         assert self.process.stdin is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
+        print(what, file=self.process.stdin, flush=True)
         return self.read()
 
 
@@ -62,10 +62,9 @@ def serve(root: str, rounds: str, word: str) -> None:
     import npflows
     from benchmarks import speed_table
 
-    if not Path(npflows.__file__).is_relative_to(root):
-        raise SystemExit(f"expected npflows of {root}, found {npflows.__file__}")
+    assert Path(npflows.__file__).is_relative_to(root), npflows.__file__
     npflows.set_num_threads(speed_table.THREADS)
-    measure = speed_table.interleaved
+    interleaved = speed_table.interleaved
 
     def in_turns(work: Mapping[Any, Any], rounds: int, at_least: float) -> dict[Any, np.ndarray]:
         """`interleaved`, where the input says whose turn it is; what is not asked for stays NaN."""
@@ -74,7 +73,7 @@ def serve(root: str, rounds: str, word: str) -> None:
         print(json.dumps([name for name in names if word in name]), file=say)
         while (line := sys.stdin.readline().rstrip("\n")) != "rows":
             name = names[line]
-            seconds[name][done[name]] = measure({name: work[name]}, 1, at_least)[name][0]
+            seconds[name][done[name]] = interleaved({name: work[name]}, 1, at_least)[name][0]
             done[name] += 1
             print("null", file=say)
         return seconds
@@ -85,12 +84,12 @@ def serve(root: str, rounds: str, word: str) -> None:
     measured = {row.work: (row.unit, row.values.tolist()) for row in rows if np.isfinite(row.values).all()}
     print(json.dumps(measured), file=say)
     while sys.stdin.readline():
-        rows = speed_table.in_own_processes(1, 1)
-        print(json.dumps({row.work: (row.unit, row.values.tolist()) for row in rows}), file=say)
+        fresh = {row.work: (row.unit, row.values.tolist()) for row in speed_table.in_own_processes(1, 1)}
+        print(json.dumps(fresh), file=say)
 
 
-def measured(trees: list[Tree], rounds: int, fresh_rounds: int) -> list[dict[str, tuple[str, list[float]]]]:
-    """Unit and values of each row, for each tree."""
+def measure(trees: list[Tree], rounds: int, fresh_rounds: int) -> list[Found]:
+    """The rows of each tree, from turns that alternate."""
     names = dict.fromkeys(name for tree in trees for name in tree.work)
     for i in range(rounds):
         for j, name in enumerate(names):
@@ -107,7 +106,7 @@ def measured(trees: list[Tree], rounds: int, fresh_rounds: int) -> list[dict[str
     return found
 
 
-def report(this: dict[str, tuple[str, list[float]]], other: dict[str, tuple[str, list[float]]], commit: str) -> int:
+def report(this: Found, other: Found, commit: str) -> int:
     """Print the table and what is beyond the limit; the number of rows where this tree is the slower one."""
     from benchmarks.speed_table import in_unit, table
 
@@ -117,8 +116,7 @@ def report(this: dict[str, tuple[str, list[float]]], other: dict[str, tuple[str,
         low, ratio, high = np.percentile(a / b, [25, 50, 75])
         lines.append([row, *(in_unit(float(np.median(values)), unit) for values in (a, b)), f"{ratio:.3f}",
                       f"{low:.3f} to {high:.3f}"])  # fmt: skip
-        slower += [row] if ratio > 1 + LIMIT else []
-        faster += [row] if ratio < 1 - LIMIT else []
+        (slower if ratio > 1 else faster).extend([row] if abs(ratio - 1) > LIMIT else [])
     print(table(["row", "this", commit, "ratio", "quartiles"], lines))
     for what, rows in ((f"over {LIMIT:.0%} more", slower), (f"over {LIMIT:.0%} less", faster), ("in one tree only", alone)):
         print(f"\n{what}: {len(rows)} rows", *rows, sep="\n- ")
@@ -142,7 +140,7 @@ def main() -> None:
             trees.append(Tree(root, str(Path(folder, name)), given.rounds, given.only))
             stack.callback(trees[-1].process.wait)
             stack.callback(trees[-1].process.stdin.close)
-        found = measured(trees, given.rounds, 0 if given.only else max(3, given.rounds // 5))
+        found = measure(trees, given.rounds, 0 if given.only else max(3, given.rounds // 5))
     sys.path[0] = str(ROOT)
     sys.exit(report(*found, given.commit) > 0)
 

@@ -112,7 +112,7 @@ class Own(OwnMap):
 
 
 def nanoseconds(seconds: Mapping[Any, np.ndarray], lanes: int) -> dict[str, np.ndarray]:
-    """The time of each kernel for a value in each round, from the seconds of `Own.work`, less its copies at their best."""
+    """Nanoseconds of each kernel for a value in each round, from seconds of `Own.work`, less its copies at their best."""
     return {
         name: (seconds[name, True] - seconds[name, False].min()) / (D * lanes) * 1e9
         for name in (FORWARD, INVERSE, VJP)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from npflows import MAF, __version__, get_num_threads, load, plotting
+from npflows.core.optional import scipy
 from npflows.data import load_galaxies
 
 PICTURE = "npflows_demo.png"
@@ -36,7 +37,7 @@ def demo(picture: str | os.PathLike[str] | None = None, *, seed: int = 0, quick:
     Raises
     ------
     ImportError
-        If matplotlib is missing and a picture was asked for.
+        If SciPy is missing, or matplotlib and a picture was asked for.
     OSError, ValueError
         If the picture can't be written there; checked before anything else.
     """
@@ -50,6 +51,7 @@ def demo(picture: str | os.PathLike[str] | None = None, *, seed: int = 0, quick:
     print(f"{len(train):,} rows to train on, {len(validation):,} to validate, {len(test):,} held out; "
           f"{get_num_threads()} threads")  # fmt: skip
 
+    scores = _classical(train, test)
     flow = MAF(x.shape[1], num_layers=8, hidden_dims=(64, 64), activation="tanh", rng=seed)
     flow.columns = columns
     print(f"\nfitting a masked autoregressive flow, {flow.num_layers} layers, {flow.num_params:,} parameters", flush=True)
@@ -58,7 +60,7 @@ def demo(picture: str | os.PathLike[str] | None = None, *, seed: int = 0, quick:
                                       learning_rate=7e-3, patience=None, rng=seed))  # fmt: skip
     print(f"  {'trained for ' + str(len(flow.history['epoch'])) + ' epochs':36}{seconds:6.1f} s")
 
-    scores = {**_classical(train, test), "normalizing flow (npflows MAF)": float(flow.log_prob(test).mean())}
+    scores["normalizing flow (npflows MAF)"] = float(flow.log_prob(test).mean())
     print("\nmean log-likelihood of a held-out galaxy, in nats: higher is better")
     for name, score in scores.items():
         print(f"  {name:36}{score:6.2f}")
@@ -111,8 +113,7 @@ def _drawing(picture: str | os.PathLike[str] | None) -> Callable[[np.ndarray, np
 
 def _classical(train: np.ndarray, test: np.ndarray) -> dict[str, float]:
     """Mean log-likelihood of `test` under a Gaussian and a kernel density estimate of `train`."""
-    from scipy import stats
-
+    stats = scipy("stats", "npflows demo")
     train, test = train.astype(np.float64), test.astype(np.float64)
     gaussian = stats.multivariate_normal(train.mean(axis=0), np.cov(train.T))
     return {

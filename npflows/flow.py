@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, DTypeLike
 from npflows.base.base import Base
 from npflows.core.checks import SeedLike, as_dtype, as_int, as_rng, as_shape, as_widths
 from npflows.core.registry import construct
-from npflows.distribution.options import FlowOptions
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import VerificationReport
 from npflows.files.configuration import ModelConfiguration, configuration_of
@@ -110,8 +109,7 @@ class NormalizingFlow(TransformedDistribution):
         embedding = None
         if self.embedding_dims:
             width = as_int(condition_dim, "condition_dim (with embedding_dims)")
-            options: dict[str, Any] = self._embedding_arguments if isinstance(self, FlowOptions) else {}
-            embedding = Embedding(width, self.embedding_dims, dtype=as_dtype(dtype), rng=as_rng(rng), **options)
+            embedding = Embedding(width, self.embedding_dims, dtype=as_dtype(dtype), rng=as_rng(rng))
         shape = given[0].sample_shape if input_shape is None else as_shape(input_shape, "input_shape")
         super().__init__(given, shape, base_distribution, as_dtype(dtype), embedding, support=support, columns=columns)
         if self._needs_condition and not self.condition_dim:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from scipy.special import log_softmax
 
 from npflows.base import Base
 from npflows.core.checks import as_choice, as_positive, as_weights
@@ -22,6 +21,7 @@ from npflows.support.columns import SupportLike
 from npflows.training.missing import MissingLike, as_missing, is_nan
 
 try:
+    from scipy.special import log_softmax  # comes with scikit-learn
     from sklearn.base import BaseEstimator, ClassifierMixin, DensityMixin, OutlierMixin
     from sklearn.utils import check_random_state
     from sklearn.utils.multiclass import check_classification_targets

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from npflows.core.backend import require_training
+from npflows.core.backend import require_training, select
 from npflows.core.checks import as_choice, as_dtype
 from npflows.flow import NormalizingFlow
 from npflows.models.table import MODELS
@@ -53,7 +53,6 @@ def warmup(models: Iterable[str] | str | None = None, dtype: DTypeLike = "float3
         Where NumPy alone evaluates flows, and nothing is compiled.
     """
     require_training()
-    from npflows.backends.cpu.compiler.jit import DISABLED, cache_directory  # which imports Numba
 
     names = list(MODELS) if models is None else [models] if isinstance(models, str) else list(models)
     chosen = {as_choice(name, "models", list(MODELS)): MODELS[name] for name in names}
@@ -62,7 +61,7 @@ def warmup(models: Iterable[str] | str | None = None, dtype: DTypeLike = "float3
         started = time.perf_counter()
         _use(model.build(**model.small, hidden_dims=(8, 8), condition_dim=1, dtype=real, rng=0), model.for_tables)
         seconds[name] = time.perf_counter() - started
-    return Warmed(seconds, None if DISABLED else cache_directory())
+    return Warmed(seconds, select().cache_folder())
 
 
 def _use(flow: NormalizingFlow, real_valued: bool) -> None:

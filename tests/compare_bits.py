@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from pins import same_bits
+from pins import same_array
 
 TREE = Path(__file__).resolve().parents[1]
 PINS = Path(__file__).with_name("pins.py")
@@ -90,7 +90,7 @@ def report(before: dict[str, np.ndarray], now: dict[str, np.ndarray]) -> bool:
     rows = [
         (*key.split(" | "), difference(before.get(key), now.get(key)))
         for key in keys
-        if key not in before or key not in now or not same_bits(before[key], now[key])
+        if key not in before or key not in now or not same_array(before[key], now[key])
     ]
     if rows:
         rows.insert(0, ("entry", "dtype", "quantity", "largest difference"))

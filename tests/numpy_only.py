@@ -16,8 +16,10 @@ import make_golden
 import numpy as np
 
 import npflows
+from npflows import diagnostics
 
 ABSENT = ("numba", "llvmlite", "scipy")
+NEEDS_SCIPY = " needs SciPy: pip install scipy"
 
 
 def differences(name: str) -> tuple[float, float]:
@@ -42,6 +44,41 @@ def refusal(call: Callable[[], Any]) -> str:
     return "it was not refused"
 
 
+def works() -> dict[str, bool]:
+    """Whether what needs more than values and samples, but not SciPy, is right."""
+    flow, uniform = (npflows.load(make_golden.FOLDER / f"{name}.npz") for name in ("maf", "spline_uniform"))
+    point = np.full((1, uniform.latent_dim), 0.3)
+    x = uniform.from_unit_cube(point)
+    density = uniform.marginal([0, 1], x, rng=0).density
+    return {
+        "verify": flow.verify(flow.sample(200, 1), rng=0).passed,
+        "marginal of every column": bool(np.allclose(density, np.exp(uniform.log_prob(x)), rtol=1e-5)),
+        "from_unit_cube of a uniform base": bool(np.allclose(uniform.to_unit_cube(x), point, rtol=1e-5)),
+    }
+
+
+def refusals() -> list[tuple[str, Callable[[], Any], str]]:
+    """What does not work, a call of it, and words of the sentence with which it is refused."""
+    flow = npflows.load(make_golden.FOLDER / "maf.npz")
+    table = np.random.default_rng(0).normal(size=(100, 3))
+    return [
+        ("fit", lambda: flow.fit(table), "pip install numba scipy"),
+        ("fit_variational", lambda: flow.fit_variational(lambda x: (x.sum(1), x)), "pip install numba scipy"),
+        ("npflows.extend", lambda: importlib.import_module("npflows.extend"), "npflows.extend needs Numba"),
+        ("npflows.sklearn", lambda: importlib.import_module("npflows.sklearn"), "pip install 'npflows[sklearn]'"),
+        ("to_unit_cube", lambda: flow.to_unit_cube(table), NEEDS_SCIPY),
+        ("from_unit_cube", lambda: flow.from_unit_cube(np.full((1, 3), 0.5)), NEEDS_SCIPY),
+        ("mode", flow.mode, NEEDS_SCIPY),
+        ("marginal", lambda: flow.marginal(0), NEEDS_SCIPY),
+        ("conditional", lambda: flow.conditional(0, {1: 0.5}), NEEDS_SCIPY),
+        ("pit", lambda: diagnostics.pit(flow, table), NEEDS_SCIPY),
+        ("coverage", lambda: diagnostics.coverage(flow, table), NEEDS_SCIPY),
+        ("sbc_ranks", lambda: diagnostics.sbc_ranks(flow, table), NEEDS_SCIPY),
+        ("tarp_coverage", lambda: diagnostics.tarp_coverage(flow, table), NEEDS_SCIPY),
+        ("memorization", lambda: diagnostics.memorization(flow, table, table), NEEDS_SCIPY),
+    ]
+
+
 def main() -> int:
     """Check everything and return the exit status."""
     wrong = []
@@ -52,14 +89,11 @@ def main() -> int:
         print(f"{name}: {off:.2f} of the allowed difference, samples {of_samples:.1e}")
         if not (off <= 1 and of_samples == 0):
             wrong.append(f"{name} is off")
-    flow = npflows.load(make_golden.FOLDER / "maf.npz")
-    table = np.random.default_rng(0).normal(size=(100, 3))
-    for what, call, words in (
-        ("fit", lambda: flow.fit(table), "pip install numba scipy"),
-        ("fit_variational", lambda: flow.fit_variational(lambda x: (x.sum(1), x)), "pip install numba scipy"),
-        ("npflows.extend", lambda: importlib.import_module("npflows.extend"), "npflows.extend needs Numba"),
-        ("to_unit_cube", lambda: flow.to_unit_cube(table), "pip install scipy"),
-    ):
+    for what, right in works().items():
+        print(f"{what}: {'works' if right else 'is wrong'}")
+        if not right:
+            wrong.append(f"{what} is wrong")
+    for what, call, words in refusals():
         said = refusal(call)
         print(f"{what}: {said}")
         if words not in said:

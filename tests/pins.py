@@ -141,7 +141,7 @@ def of_model(make: Callable[[], Any]) -> Values:
     return values
 
 
-def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+def same_array(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays are the same in type, shape and every bit."""
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
@@ -178,7 +178,7 @@ def dump(tree: Path, only: str = "") -> Values:
         values = kind(make)
         npflows.set_num_threads(2)
         for quantity, again in kind(make).items():
-            if not same_bits(np.asarray(values[quantity]), np.asarray(again)):
+            if not same_array(np.asarray(values[quantity]), np.asarray(again)):
                 raise SystemExit(f"{name}, {dtype}: {quantity} depends on the number of threads")
         results |= {f"{name} | {dtype} | {quantity}": np.asarray(value) for quantity, value in values.items()}
         print(f"{time.monotonic() - started:5.0f} s  {i + 1}/{len(entries)}  {name}, {dtype}", file=sys.stderr, flush=True)

@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
 
-from npflows.core.backend import register_backend
+from npflows.core.backend import Backend, register_backend
+
+MODULES = {"cpu": "npflows.backends.cpu.backend", "reference": "npflows.backends.reference"}
+"""The module that holds each backend, as `BACKEND`."""
 
 
 def _obstacle() -> str | None:
     """Why the compiled backend can't be used, if it can't."""
     wanted = os.environ.get("NPFLOWS_BACKEND", "cpu")
-    if wanted not in ("cpu", "reference"):
-        raise ValueError(f"NPFLOWS_BACKEND must be 'cpu' or 'reference', got {wanted!r}")
+    if wanted not in MODULES:
+        raise ValueError(f"NPFLOWS_BACKEND must be {' or '.join(map(repr, MODULES))}, got {wanted!r}")
     if wanted == "reference":
         return "NPFLOWS_BACKEND=reference"
     try:
@@ -26,6 +30,10 @@ def _obstacle() -> str | None:
     return None
 
 
+def _load(name: str) -> Backend:
+    return importlib.import_module(MODULES[name]).BACKEND
+
+
 _reason = _obstacle()
 if _reason is not None:
     print(
@@ -33,4 +41,5 @@ if _reason is not None:
         f"fast, pip install numba scipy",
         file=sys.stderr,
     )
-register_backend(importlib.import_module(f"npflows.backends.{'cpu.backend' if _reason is None else 'reference'}").BACKEND)
+for _name in MODULES if _reason is None else ["reference"]:
+    register_backend(_name, functools.partial(_load, _name))

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import evaluation
-from npflows.core.backend import Executable, State, select
 from npflows.core.checks import SeedLike, as_dtype, as_int, as_positive, as_rng, as_rows
 from npflows.core.configured import Configured
 from npflows.core.operations import Custom, Operation, Placed, Program
-from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized
+from npflows.core.parameters import Parameter, ParameterBuffer
+from npflows.core.runnable import Runnable
 
 
-class Base(Parametrized, Configured, abstract=True):
+class Base(Runnable, Configured, abstract=True):
     """A distribution of independent columns, each located around a center.
 
     To make one of your own, subclass it, hand its parameters to the constructor, set `kernels` to two functions decorated
@@ -39,11 +39,14 @@ class Base(Parametrized, Configured, abstract=True):
     def __init__(self, dim: int, parameters: list[Parameter], *, dtype: DTypeLike = "float32") -> None:
         self.dim = as_int(dim, "dim")
         self.parameters = ParameterBuffer(parameters, as_dtype(dtype))
-        self._executable: Executable | None = None
 
     def operation(self) -> Operation:
         """The description of the distribution that backends run."""
         return Custom(type(self).__name__, self.dim, tuple(self.kernels), lambda link: self.spec(), self.theta_size)
+
+    def program(self) -> Program:
+        """The distribution alone as a program."""
+        return Program((), self.dim, self.dim, base=Placed(self.operation(), 0))
 
     def spec(self) -> list[int]:
         """The integers that the kernels read."""
@@ -93,11 +96,7 @@ class Base(Parametrized, Configured, abstract=True):
         temperature = as_positive(temperature, "temperature")
         if temperature != 1:
             rows = np.where(self.tempered, self.center + (rows - self.center) / temperature, rows)
-        if self._executable is None:
-            program = Program((), self.dim, self.dim, base=Placed(self.operation(), 0))
-            self._executable = select().compile(program, self.dtype)
-        result = evaluation.transport(self._executable, State(self.parameters.theta), rows, None, y=False, log_det=False,
-                                         log_prob=True)  # fmt: skip
+        result = evaluation.transport(self.executable(), self.state(), rows, None, y=False, log_det=False, log_prob=True)
         values = result.log_prob - int(self.tempered.sum()) * math.log(temperature)
         return values[0] if single else values
 
@@ -116,6 +115,3 @@ class Base(Parametrized, Configured, abstract=True):
         if array.shape not in ((), (self.dim,)) or not np.isfinite(array).all():
             raise ValueError(f"{name} must be a finite number or {self.dim} of them, got {value!r}")
         return np.broadcast_to(array, (self.dim,)).copy()
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_executable": None}

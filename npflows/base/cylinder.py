@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.checks import as_int, as_positive
+from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
-from npflows.core.special import scipy_function
 
 
 class Cylinder(Base):
@@ -45,12 +45,10 @@ class Cylinder(Base):
         return z
 
     def cdf(self, z: ArrayLike) -> NDArray[np.float64]:
-        ndtr = scipy_function("ndtr")
-
+        ndtr = scipy("special", "the cumulative distribution of Cylinder").ndtr
         on_circle = lambda z: np.clip((z + self.bound) / (2 * self.bound), 0.0, 1.0)  # noqa: E731
         return self._by_column(lambda z: np.where(self.periodic, on_circle(z), ndtr(z)), z, "z")
 
     def ppf(self, u: ArrayLike) -> NDArray[np.float64]:
-        ndtri = scipy_function("ndtri")
-
+        ndtri = scipy("special", "the quantile function of Cylinder").ndtri
         return self._by_column(lambda u: np.where(self.periodic, self.bound * (2 * u - 1), ndtri(u)), u, "u")

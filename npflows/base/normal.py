@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.checks import as_int
+from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
-from npflows.core.special import scipy_function
 
 
 class Normal(Base):
@@ -61,13 +61,11 @@ class Normal(Base):
         return np.exp(views["log_scale"].astype(np.float64)) if self.learnable else views["scale"].astype(np.float64)
 
     def cdf(self, z: ArrayLike) -> NDArray[np.float64]:
-        ndtr = scipy_function("ndtr")
-
+        ndtr = scipy("special", "the cumulative distribution of Normal").ndtr
         return self._by_column(lambda z: ndtr((z - self.center) / self._scale), z, "z")
 
     def ppf(self, u: ArrayLike) -> NDArray[np.float64]:
-        ndtri = scipy_function("ndtri")
-
+        ndtri = scipy("special", "the quantile function of Normal").ndtri
         return self._by_column(lambda u: self.center + self._scale * ndtri(u), u, "u")
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.checks import as_int
+from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
-from npflows.core.special import scipy_function
 
 FARTHEST = 1e150
 """The largest quantile: the square of a larger one is out of range."""
@@ -20,18 +20,16 @@ SMALLEST, LARGEST = math.log(0.1), math.log(1e6)
 
 
 def density(v: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
-    gammaln = scipy_function("gammaln")
-
+    gammaln = scipy("special", "the density of StudentT").gammaln
     constant = gammaln(0.5 * (v + 1)) - gammaln(0.5 * v) - 0.5 * np.log(math.pi * v)
     return np.exp(constant - 0.5 * (v + 1) * np.log1p(t * t / v))
 
 
 def lower_half(v: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cumulative distribution at t <= 0; near 0 the distance from 1/2 is computed by itself, which stdtr does not."""
-    betainc, stdtr = scipy_function("betainc"), scipy_function("stdtr")
-
-    near = 0.5 - 0.5 * betainc(0.5, 0.5 * v, t * t / (v + t * t))
-    return np.where(t > -1, near, stdtr(v, t))
+    special = scipy("special", "the cumulative distribution of StudentT")
+    near = 0.5 - 0.5 * special.betainc(0.5, 0.5 * v, t * t / (v + t * t))
+    return np.where(t > -1, near, special.stdtr(v, t))
 
 
 def lower_quantile(v: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -40,11 +38,11 @@ def lower_quantile(v: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np
     In the utmost tail, where SciPy's has no right digit, by p ~ constant |t|^-v; else SciPy's, which has 8 digits in some
     releases, and one step of Newton's method.
     """
-    gammaln, stdtrit = scipy_function("gammaln"), scipy_function("stdtrit")
-
+    special = scipy("special", "the quantile function of StudentT")
+    gammaln = special.gammaln
     log_constant = gammaln(0.5 * (v + 1)) - gammaln(0.5 * v) - 0.5 * math.log(math.pi) + (0.5 * v - 1) * np.log(v)
     utmost = -np.exp(np.minimum((log_constant - np.log(p)) / v, math.log(FARTHEST)))
-    t = np.where(utmost < -1e8 * np.sqrt(v), utmost, -np.abs(stdtrit(v, p)))
+    t = np.where(utmost < -1e8 * np.sqrt(v), utmost, -np.abs(special.stdtrit(v, p)))
     step = (lower_half(v, t) - p) / density(v, t)
     t = np.where(np.abs(step) < 1e-6 * (1 - t), t - step, t)
     return np.where(p == 0, -np.inf, np.where(p == 0.5, 0.0, np.minimum(t, 0.0)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -179,13 +181,30 @@ class Backend(Protocol):
         y (n, d) and the log-determinant (n,)."""
         ...
 
+    def cache_folder(self) -> Path | None:
+        """The folder in which compiled code is kept; None where nothing is compiled, or nothing can be written."""
+        ...
 
-_backends: dict[str, Backend] = {}
+
+_loaders: dict[str, Callable[[], Backend]] = {}
+_loaded: dict[str, Backend] = {}
 
 
-def register_backend(backend: Backend) -> None:
-    """Make a backend known; the first one is used for everything that names none."""
-    _backends.setdefault(backend.name, backend)
+def register_backend(name: str, load: Callable[[], Backend]) -> None:
+    """Make a backend known by its name; the first one runs everything that names none.
+
+    Parameters
+    ----------
+    name : str
+    load : callable
+        Gives the backend; called when it is first wanted.
+    """
+    _loaders.setdefault(name, load)
+
+
+def available_backends() -> tuple[str, ...]:
+    """The names of the backends that can run here; the first one is the default."""
+    return tuple(_loaders)
 
 
 def select(name: str | None = None) -> Backend:
@@ -197,10 +216,12 @@ def select(name: str | None = None) -> Backend:
         If there is no such backend here.
     """
     if name is None:
-        return next(iter(_backends.values()))
-    if name not in _backends:
-        raise ValueError(f"there is no backend {name!r} here: expected {' or '.join(map(repr, _backends))}")
-    return _backends[name]
+        name = next(iter(_loaders))
+    if name not in _loaders:
+        raise ValueError(f"there is no backend {name!r} here: expected {' or '.join(map(repr, _loaders))}")
+    if name not in _loaded:
+        _loaded[name] = _loaders[name]()
+    return _loaded[name]
 
 
 def require_training() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -37,20 +36,3 @@ def _expit(t: np.ndarray) -> np.ndarray:
 
 def _log_expit(t: np.ndarray) -> np.ndarray:
     return np.minimum(t, 0.0) - np.log1p(np.exp(-np.abs(t)))
-
-
-def scipy_function(name: str) -> Callable[..., Any]:
-    """A function of scipy.special that has no NumPy form here.
-
-    Raises
-    ------
-    ImportError
-        If SciPy can't be imported.
-    """
-    try:
-        from scipy import special
-    except ImportError:
-        raise ImportError(
-            f"cumulative distributions and quantiles, the unit cube for instance, need {name} of SciPy: pip install scipy"
-        ) from None
-    return getattr(special, name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_int, as_rng, as_rows
+from npflows.core.optional import scipy
 from npflows.diagnostics.common import pieces, rows_of, samples_of_each
 from npflows.diagnostics.latent import ks_uniform
 from npflows.distribution.transformed import TransformedDistribution
@@ -79,6 +81,7 @@ def sbc_ranks(
         Of the histogram; must divide n_samples + 1.  By default as many as that allows, up to 32 and so that each holds 10
         rows or more.
     """
+    stats = scipy("stats", "diagnostics.sbc_ranks")
     rows, context = rows_of(flow, x, condition)
     n, rng = as_int(n_samples, "n_samples"), as_rng(rng)
     (m, d), possible = rows.shape, n + 1
@@ -96,19 +99,17 @@ def sbc_ranks(
         samples, true = samples_of_each(flow, context, part, n, rng), rows[part, None]
         ties = (samples == true).sum(axis=1)
         ranks[part] = (samples < true).sum(axis=1) + rng.integers(0, ties + 1)
-    return _histogram(ranks, n, bins)
+    return _histogram(ranks, n, bins, stats)
 
 
-def _histogram(ranks: np.ndarray, n_samples: int, bins: int) -> SBC:
-    from scipy.stats import binom, chi2
-
+def _histogram(ranks: np.ndarray, n_samples: int, bins: int, stats: ModuleType) -> SBC:
     m = len(ranks)
     place = ranks * bins // (n_samples + 1)
     counts = np.stack([np.bincount(column, minlength=bins) for column in place.T])
     expected = m / bins
     chi_squared = ((counts - expected) ** 2).sum(axis=1) / expected
-    band = tuple(int(v) for v in binom.ppf([(1 - BAND) / 2, (1 + BAND) / 2], m, 1 / bins))
-    return SBC(ranks, n_samples, counts, expected, (band[0], band[1]), chi_squared, chi2.sf(chi_squared, bins - 1))
+    band = tuple(int(v) for v in stats.binom.ppf([(1 - BAND) / 2, (1 + BAND) / 2], m, 1 / bins))
+    return SBC(ranks, n_samples, counts, expected, (band[0], band[1]), chi_squared, stats.chi2.sf(chi_squared, bins - 1))
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ def tarp_coverage(
     n_bootstrap : int
         Repetitions for its error.
     """
+    scipy("stats", "diagnostics.tarp_coverage")  # before anything is sampled
     rows, context = rows_of(flow, x, condition)
     n, rng = as_int(n_samples, "n_samples"), as_rng(rng)
     n_levels, n_bootstrap = as_int(n_levels, "n_levels", 2), as_int(n_bootstrap, "n_bootstrap", 2)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import as_weights
+from npflows.core.optional import scipy
 from npflows.diagnostics.common import effective_size, rows_of
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -88,8 +89,7 @@ def latent_probabilities(flow: TransformedDistribution, x: np.ndarray, condition
 
 def ks_uniform(u: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
     """Kolmogorov-Smirnov distance of u (n,) from the uniform distribution, and its p-value."""
-    from scipy.stats import kstwo
-
+    kstwo = scipy("stats", "a Kolmogorov-Smirnov test").kstwo
     order, n = np.argsort(u), len(u)
     share = np.full(n, 1 / n) if weights is None else weights[order] / weights.sum()
     after = np.cumsum(share)
@@ -153,9 +153,7 @@ def coverage(
     sample_weight : array_like (n,), optional
         Not negative.
     """
-    from scipy.special import ndtri
-    from scipy.stats import chi2
-
+    ndtri, chi2 = scipy("special", "diagnostics.coverage").ndtri, scipy("stats", "diagnostics.coverage").chi2
     rows, context = rows_of(flow, x, condition)
     weights = as_weights(sample_weight, len(rows))
     share = np.asarray(levels, np.float64)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_int, as_rng
+from npflows.core.optional import scipy
 from npflows.diagnostics.common import rows_of
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -81,8 +82,7 @@ def memorization(
         Rows of either that are used at most.
     rng : int, numpy.random.Generator or None
     """
-    from scipy.spatial import cKDTree
-
+    cKDTree = scipy("spatial", "diagnostics.memorization").cKDTree
     rng, n, max_rows = as_rng(rng), as_int(n_samples, "n_samples"), as_int(max_rows, "max_rows", 2)
     parts = []
     for rows, condition, name in ((train, train_condition, "train"), (held_out, held_out_condition, "held_out")):

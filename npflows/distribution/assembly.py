@@ -24,6 +24,7 @@ from npflows.distribution.verification import VerificationReport
 from npflows.layers.layer import Layer
 from npflows.layers.standardize import Standardize
 from npflows.networks.embedding import Embedding
+from npflows.support.cells import CellBijection
 from npflows.support.columns import Column, Real, SupportLike, as_columns
 from npflows.support.pixels import Pixels
 from npflows.support.table import Support
@@ -83,7 +84,7 @@ class Assembly(Parametrized, Configured, abstract=True):
         self.condition_dim = width if embedding is None else embedding.condition_dim
         self.conditioning = Conditioning(self.condition_dim, embedding)
         names = as_names(columns, dim, "columns", "a sample")
-        bijection: Support | None
+        bijection: CellBijection | None
         if isinstance(support, Pixels):
             self.support: list[Column] | None = list(support.columns)
             bijection, self.base = support, as_base(base, dim, dtype)

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 from npflows.base.base import Base
-from npflows.core.checks import as_widths
+from npflows.core.checks import as_dtype, as_widths
+from npflows.networks.embedding import Embedding
 from npflows.networks.options import DenseOptions, NetworkOptions
 from npflows.support.columns import SupportLike
 
@@ -39,10 +43,13 @@ class FlowOptions(NetworkOptions):
         seen = self.embedding_dims[-1] if self.embedding_dims else self.condition_dim
         return {**super()._network_arguments, "condition_dim": seen}
 
-    @property
-    def _embedding_arguments(self) -> dict[str, Any]:
-        """The keyword arguments that the embedding has in common with the other networks."""
-        return {name: value for name, value in self._network_arguments.items() if name in ("activation", "dropout")}
+    def _assembly_arguments(self, dtype: DTypeLike, rng: np.random.Generator) -> dict[str, Any]:
+        """The keyword arguments of `npflows.distribution.assembly.Assembly` with these options."""
+        embedding, checked = None, as_dtype(dtype)
+        if self.embedding_dims:
+            shared = {name: value for name, value in self._network_arguments.items() if name in ("activation", "dropout")}
+            embedding = Embedding(self.condition_dim, self.embedding_dims, dtype=checked, rng=rng, **shared)
+        return {"base": self.base_distribution, "dtype": checked, "embedding": embedding}
 
 
 @dataclass(kw_only=True, repr=False, eq=False)

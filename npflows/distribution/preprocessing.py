@@ -9,8 +9,8 @@ import numpy as np
 from npflows.core.checks import SeedLike, as_int, as_names, as_rng
 from npflows.core.evaluation import Unconstrained
 from npflows.layers.standardize import Standardize
+from npflows.support.cells import EDGE, CellBijection
 from npflows.support.pixels import Pixels
-from npflows.support.table import EDGE, Support
 
 
 class Preprocessing:
@@ -20,10 +20,13 @@ class Preprocessing:
     `cells`), `bijection` takes the values to the whole line, and `standardization` is the affine map from there, the first
     layer of every flow.  Samples come back by the inverse of these, and `round`.
 
+    `to_unconstrained` and `from_unconstrained` go to the line and back.  `bijection` and `standardization.table` are what
+    `npflows.core.evaluation` and backends take: these apply both chunk by chunk, so that no table is copied whole.
+
     Parameters
     ----------
     standardization : Standardize
-    bijection : Support, optional
+    bijection : CellBijection, optional
         None where every column is the whole line already.
     names : sequence of str, optional
         Names of the columns.
@@ -33,9 +36,11 @@ class Preprocessing:
     standardization : Standardize
     is_standardized : bool
         Whether location and scale have been set from data, so that no later fit sets them.
-    bijection : Support or None
+    bijection : CellBijection or None
     periodic, integer : ndarray of bool (d,)
         The columns on circles, and those of whole numbers.
+    has_support : bool
+        Whether some column is not the whole line.
     has_integers : bool
         Whether there are any of the latter.
     is_image : bool
@@ -45,7 +50,7 @@ class Preprocessing:
     """
 
     def __init__(
-        self, standardization: Standardize, bijection: Support | None = None, names: Sequence[str] | None = None
+        self, standardization: Standardize, bijection: CellBijection | None = None, names: Sequence[str] | None = None
     ) -> None:
         n = standardization.input_dim
         self.standardization, self.is_standardized = standardization, False
@@ -54,7 +59,7 @@ class Preprocessing:
         self.bound = 1.0
         if bijection is not None:
             self.periodic, self.integer, self.bound = bijection.periodic, bijection.integer, bijection.bound
-        self.has_integers = bool(self.integer.any())
+        self.has_support, self.has_integers = bijection is not None, bool(self.integer.any())
         self._whole = bijection if self.has_integers else None
         self.is_image = isinstance(bijection, Pixels)
         self._names = as_names(names, n, "columns", "a sample")
@@ -79,6 +84,10 @@ class Preprocessing:
         dtype = None if self.bijection is None else self.bijection.dtype
         return None if dtype is None else dtype.str
 
+    def mark_standardized(self, done: bool = True) -> None:
+        """Say whether location and scale have been set from data, so that no later fit sets them."""
+        self.is_standardized = done
+
     def remember(self, dtype: np.dtype) -> None:
         """Take note of the dtype of the training data, which images of whole numbers that are sampled have too."""
         if self.bijection is not None:
@@ -87,7 +96,7 @@ class Preprocessing:
     def forget(self) -> None:
         """Undo everything that was set from data."""
         self.standardization.set(0.0, 1.0)
-        self.is_standardized = False
+        self.mark_standardized(False)
         if self.bijection is not None:
             self.bijection.forget()
 
@@ -122,6 +131,12 @@ class Preprocessing:
         if self.bijection is None:
             return Unconstrained(x, np.zeros(len(x)), np.ones(len(x), bool))
         return self.bijection.to_unconstrained(x)
+
+    def from_unconstrained(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows from the line, whole numbers somewhere in their cells (see `round`), with log |det dx/dt|."""
+        if self.bijection is None:
+            return t, np.zeros(len(t))
+        return self.bijection.from_unconstrained(t)
 
     def on_line(self, x: np.ndarray, place: float = 0.5) -> np.ndarray:
         """Rows on the line, whole numbers from one place, between 0 and 1, of their cells."""

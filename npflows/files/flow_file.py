@@ -156,7 +156,7 @@ def set_state(flow: TransformedDistribution, about: dict[str, Any], arrays: dict
     condition = arrays.get("standardize_condition", np.zeros((2, 0)))
     if condition.shape[1]:
         flow.standardize_condition(*condition)
-    flow.preprocessing.is_standardized = bool(about.get("standardized", False))
+    flow.preprocessing.mark_standardized(bool(about.get("standardized", False)))
     flow.effective_rows = about.get("effective_rows")
     if about.get("pixel_dtype") is not None:
         flow.preprocessing.remember(np.dtype(about["pixel_dtype"]))

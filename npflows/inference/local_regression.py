@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+
+from npflows.core.optional import scipy
 
 WIDTH = math.sqrt(12)
 """Side of a box around samples in whitened coordinates: a uniform distribution on it has their variance."""
@@ -31,14 +35,16 @@ class LocalRegression:
     """
 
     def __init__(self, samples: np.ndarray, fixed: np.ndarray, count: int, constant: np.ndarray) -> None:
-        from scipy.spatial import cKDTree
-
         self.fixed, self.free, self.count = fixed, np.setdiff1d(np.arange(samples.shape[1]), fixed), count
         self._varies = ~constant[self.free]
         low, middle, high = np.quantile(samples[:, fixed], (0.25, 0.5, 0.75), axis=0)
         reach = 3 * np.where(high > low, high - low, np.inf)
         self.root = cholesky(np.clip(samples[:, fixed], middle - reach, middle + reach))
-        self.samples, self._tree = samples, cKDTree(self.whiten(samples[:, fixed]))
+        self.samples = samples
+
+    @cached_property
+    def _tree(self) -> Any:
+        return tree_of(self.whiten(self.samples[:, self.fixed]))
 
     def whiten(self, a: np.ndarray) -> np.ndarray:
         """Divide fixed columns a (n, k) by the root of their covariance."""
@@ -102,3 +108,8 @@ def cholesky(x: np.ndarray) -> np.ndarray:
     scale = np.sqrt(np.diag(covariance))
     scale = np.where(scale > 0, scale, 1.0)
     return scale[:, None] * np.linalg.cholesky(covariance / (scale[:, None] * scale) + 1e-9 * np.eye(len(scale)))
+
+
+def tree_of(points: np.ndarray) -> Any:
+    """A tree in which neighbors among points (n, k) are found."""
+    return scipy("spatial", "a marginal or conditional density").cKDTree(points)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npflows.inference.local_regression import WIDTH, LocalFit, LocalRegression
+from npflows.inference.local_regression import WIDTH, LocalFit, LocalRegression, tree_of
 
 LATTICE = 4
 """Points of the lattice through each sample at which the density is evaluated."""
@@ -54,10 +54,8 @@ def marginal_importance(
     log_integral, error : ndarray (G,)
         The logarithms of the integrals and their relative standard errors.
     """
-    from scipy.spatial import cKDTree
-
     a, k = samples[:, regression.fixed], len(regression.fixed)
-    tree, steps = cKDTree(regression.whiten(a)), lattice(k)[1:]
+    tree, steps = tree_of(regression.whiten(a)), lattice(k)[1:]
     found, error = np.full(len(points), -math.inf), np.zeros(len(points))
     for g, point in enumerate(points):
         fit = regression.at(point)

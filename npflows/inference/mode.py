@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_condition, as_int, as_rng, as_rows
+from npflows.core.optional import scipy
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.unconstrained import UnconstrainedDensity
 
@@ -42,8 +43,7 @@ def mode(
     Mode
         x (input_dim,) and log_prob, which is no less than at any start or any sample that was drawn.
     """
-    from scipy.optimize import minimize
-
+    minimize = scipy("optimize", "flow.mode").minimize
     density = UnconstrainedDensity(flow, as_condition(condition, 1, flow.condition_dim), cut=False)
     every = np.arange(flow.latent_dim)
     samples, log_p = flow.sample_and_log_prob(CANDIDATES, as_rng(rng), condition=density.condition)

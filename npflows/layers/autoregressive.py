@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from npflows.core import operations
-from npflows.core.checks import SeedLike, as_choice, as_int, as_order, as_rng, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_rng
 from npflows.core.operations import SCALE_ACTIVATIONS
 from npflows.core.parameters import prefixed
 from npflows.layers.layer import Layer
 from npflows.networks import mlp
 from npflows.networks.made import masked, warn_of_lost_dependence
-from npflows.networks.options import DenseOptions
+from npflows.networks.options import MaskedOptions
 from npflows.transformers.scalar_maps import first_parameters
 
 
@@ -48,31 +47,18 @@ class Autoregressive(Layer, abstract=True):
 
 
 @dataclass(repr=False, eq=False)
-class MaskedLayer(Autoregressive, DenseOptions, abstract=True):
+class MaskedLayer(Autoregressive, MaskedOptions, abstract=True):
     """An autoregressive layer with a masked network of given hidden layers.
 
     Parameters
     ----------
-    input_dim : int
-        Number of features, at least 1.
-    hidden_dims : sequence of int
-        Units of the masked network's hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
-    order : array_like of int, optional
-        order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
+    input_dim, hidden_dims, order
+        See `npflows.networks.options.MaskedOptions`.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`.
     residual_blocks, dropout
         See `npflows.networks.options.DenseOptions`.
     """
-
-    input_dim: int
-    hidden_dims: Sequence[int] = (128, 128)
-    order: ArrayLike | None = None
-
-    def __post_init__(self, *init_only: Any) -> None:
-        super().__post_init__(*init_only)
-        self.input_dim, self.hidden_dims = as_int(self.input_dim, "input_dim"), as_widths(self.hidden_dims)
-        self.order = np.arange(self.input_dim) if self.order is None else as_order(self.order, self.input_dim)
 
     def _network(self, multiplier: int, circular: NDArray[np.bool_] | None = None) -> operations.Made:
         """The network with `multiplier` outputs for each feature."""
@@ -104,12 +90,8 @@ class MAFLayer(_AffineAutoregressive):
 
     Parameters
     ----------
-    input_dim : int
-        Number of features, at least 1.
-    hidden_dims : sequence of int
-        Units of the masked network's hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
-    order : array_like of int, optional
-        order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
+    input_dim, hidden_dims, order
+        See `npflows.networks.options.MaskedOptions`.
     scale_activation : {"tanh_gain", "tanh", "none"}
         How log_scale is bounded, so that a network that extrapolates gives no absurd density; see `CouplingLayer`.
     activation, condition_dim, dtype, rng

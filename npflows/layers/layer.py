@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import evaluation
-from npflows.core.backend import Cotangents, Executable, State, select
+from npflows.core.backend import Cotangents
 from npflows.core.checks import as_condition, as_dtype, as_rows, as_vector
 from npflows.core.configured import Configured
 from npflows.core.operations import Custom, Operation, Placed, Program
-from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized
+from npflows.core.parameters import Parameter, ParameterBuffer
+from npflows.core.runnable import Runnable
 
 
-class Layer(Parametrized, Configured, abstract=True):
+class Layer(Runnable, Configured, abstract=True):
     """An invertible map with hand-derived gradients in both directions.
 
     `forward` goes from data to latent.  A layer works alone, on its own parameters; inside a flow it works on its part of
@@ -60,7 +61,6 @@ class Layer(Parametrized, Configured, abstract=True):
         self.input_dim, self.condition_dim = input_dim, condition_dim
         self.work_rows, self.temp_rows = work_rows, temp_rows
         self.parameters = ParameterBuffer(parameters, as_dtype(dtype))
-        self._executable: Executable | None = None
 
     def operation(self) -> Operation:
         """The description of the map that backends run."""
@@ -165,20 +165,10 @@ class Layer(Parametrized, Configured, abstract=True):
         """Gradients of a scalar L through `inverse` at y, from dL/dx (n, d) and dL/dlog_det (n,)."""
         return self._pullback(y, dx, dlog_det, condition, inverse=True)
 
-    def state(self) -> State:
-        """The parameters that the layer's program reads."""
-        return State(self.parameters.theta)
-
     def program(self) -> Program:
         """The layer alone, or its parts one by one, as a program."""
         placed = tuple(Placed(leaf.operation(), offset) for leaf, offset in self.leaves())
         return Program(placed, self.input_dim, self.input_dim, condition_dim=self.condition_dim)
-
-    def executable(self) -> Executable:
-        """The layer's program, ready to run."""
-        if self._executable is None:
-            self._executable = select().compile(self.program(), self.dtype)
-        return self._executable
 
     def _transport(
         self, x: ArrayLike, condition: ArrayLike | None, inverse: bool
@@ -211,6 +201,3 @@ class Layer(Parametrized, Configured, abstract=True):
         """The shapes of what enters and of what leaves."""
         shapes = self.sample_shape, self.result_shape
         return shapes[::-1] if inverse else shapes
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_executable": None}

@@ -4,38 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import operations
-from npflows.core.backend import Executable, State, select
 from npflows.core.checks import SeedLike, as_condition, as_dtype, as_int, as_order, as_rng, as_rows, as_widths
 from npflows.core.configured import Configured
 from npflows.core.evaluation import transport
-from npflows.core.parameters import ParameterBuffer, Parametrized
+from npflows.core.parameters import ParameterBuffer
+from npflows.core.runnable import Runnable
 from npflows.networks.made import masked, warn_of_lost_dependence
 from npflows.networks.mlp import first_parameters
 from npflows.networks.options import DenseOptions
 
 
 @dataclass(repr=False, eq=False)
-class MADE(Parametrized, Configured, DenseOptions):
+class MADE(Runnable, Configured, DenseOptions):
     """Masked autoencoder: output arrays whose column d depends only on the features before d in the order.
 
     The output layer starts at zero.
 
     Parameters
     ----------
-    input_dim : int
-        Number of features, at least 1.
-    hidden_dims : sequence of int
-        Units of the hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
+    input_dim, hidden_dims, order
+        See `npflows.networks.options.MaskedOptions`.
     output_multiplier : int
         How many arrays it gives.
-    order : array_like of int, optional
-        order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`.
     residual_blocks, dropout
@@ -57,28 +52,20 @@ class MADE(Parametrized, Configured, DenseOptions):
         warn_of_lost_dependence(network, order)
         self._operation = operations.MadeOutputs(tuple(order.tolist()), network)
         self.parameters = ParameterBuffer(first_parameters(network, as_rng(rng)), as_dtype(dtype))
-        self._executable: Executable | None = None
 
     def operation(self) -> operations.MadeOutputs:
         """The description of the outputs that backends run."""
         return self._operation
 
-    def executable(self) -> Executable:
-        """Its program, ready to run."""
-        if self._executable is None:
-            n_outputs = self.input_dim * self.output_multiplier
-            placed = operations.Placed(self.operation(), 0)
-            program = operations.Program((placed,), self.input_dim, n_outputs, condition_dim=self.condition_dim)
-            self._executable = select().compile(program, self.dtype)
-        return self._executable
+    def program(self) -> operations.Program:
+        """The network alone as a program."""
+        n_outputs, placed = self.input_dim * self.output_multiplier, operations.Placed(self.operation(), 0)
+        return operations.Program((placed,), self.input_dim, n_outputs, condition_dim=self.condition_dim)
 
     def __call__(self, x: ArrayLike, condition: ArrayLike | None = None) -> tuple[NDArray, ...]:
         """`output_multiplier` arrays (n, input_dim) for x (n, input_dim)."""
         rows, single = as_rows(x, (self.input_dim,), "x")
         context = as_condition(condition, len(rows), self.condition_dim)
-        y = transport(self.executable(), State(self.parameters.theta), rows, context, log_det=False).y
+        y = transport(self.executable(), self.state(), rows, context, log_det=False).y
         outputs = y.reshape(len(rows), self.output_multiplier, self.input_dim)
         return tuple(outputs[0, j] if single else outputs[:, j] for j in range(self.output_multiplier))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_executable": None}

@@ -67,9 +67,8 @@ class SplineCouplingLayer(CircularSplineOptions, MaskCoupling):
         Units of the network's hidden layers.
     num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative
         See `npflows.transformers.options.SplineOptions`.
-    circular : array_like of bool (input_dim,), optional
-        Which values are on a circle: the interval [-tail_bound, tail_bound], whose ends are the same point.  Their splines
-        have the same slope at both ends, and the network sees their cosine and sine.
+    circular
+        See `npflows.layers.spline.CircularSplineOptions`.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`.
     residual_blocks, dropout
@@ -94,14 +93,12 @@ class SplineAutoregressiveLayer(CircularSplineOptions, MaskedLayer):
 
     Parameters
     ----------
-    input_dim : int
-        Number of features, at least 1.
-    hidden_dims : sequence of int
-        Units of the masked network's hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
-    order : array_like of int, optional
-        order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
-    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, circular
-        As in `SplineCouplingLayer`.
+    input_dim, hidden_dims, order
+        See `npflows.networks.options.MaskedOptions`.
+    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative
+        See `npflows.transformers.options.SplineOptions`.
+    circular
+        See `npflows.layers.spline.CircularSplineOptions`.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`.
     residual_blocks, dropout
@@ -132,8 +129,10 @@ class SplineLayer(CircularSplineOptions, _OfColumns):
     ----------
     input_dim : int
         Number of columns.
-    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative, circular
-        As in `SplineCouplingLayer`.
+    num_bins, tail_bound, min_bin_width, min_bin_height, min_derivative
+        See `npflows.transformers.options.SplineOptions`.
+    circular
+        See `npflows.layers.spline.CircularSplineOptions`.
     dtype : {"float32", "float64"}
         The compute dtype.
     """

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from npflows.base import Normal
 from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, as_rows, as_shape, as_widths
 from npflows.core.operations import PARAMETERIZATIONS, SCALE_ACTIVATIONS
+from npflows.distribution.assembly import Assembly
 from npflows.distribution.options import FlowOptions
 from npflows.flow import NormalizingFlow
 from npflows.layers.coupling import NETWORKS
@@ -100,19 +101,11 @@ class Glow(NormalizingFlow, FlowOptions):
                 f"images or take fewer scales"
             )
         self.image_shape = shape
-        given = base = self.base_distribution
-        if self.split_prior == "learned" and given == "normal":
-            base = Normal(math.prod(shape), learnable=True, dtype=dtype)
-        super().__init__(
-            self._layers(dtype, generator),
-            base,
-            condition_dim=self.condition_dim,
-            embedding_dims=self.embedding_dims,
-            support=None if self.levels is None else Pixels(math.prod(shape), self.levels, self.alpha),
-            dtype=dtype,
-            rng=generator,
-        )
-        self.base_distribution = given
+        layers, shared = self._layers(dtype, generator), self._assembly_arguments(dtype, generator)
+        if self.split_prior == "learned" and self.base_distribution == "normal":
+            shared["base"] = Normal(math.prod(shape), learnable=True, dtype=dtype)
+        pixels = None if self.levels is None else Pixels(math.prod(shape), self.levels, self.alpha)
+        Assembly.__init__(self, layers, shape, support=pixels, **shared)
 
     def _layers(self, dtype: DTypeLike, rng: np.random.Generator) -> list[Layer]:
         """The scales one after the other."""

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_choice, as_int, as_order, as_rng, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS
+from npflows.distribution.assembly import Assembly
 from npflows.distribution.options import TableOptions
 from npflows.flow import NormalizingFlow
 from npflows.layers.actnorm import normalized
@@ -58,16 +59,9 @@ class _AutoregressiveFlow(NormalizingFlow, TableOptions):
         orders = self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, self.orders, generator)
         network = {**self._network_arguments, "dtype": dtype, "rng": generator}
         layers = [self._layer(n, self.hidden_dims, order, self.scale_activation, **network) for order in orders]
-        super().__init__(
-            normalized(layers) if self.actnorm else layers,
-            self.base_distribution,
-            condition_dim=self.condition_dim,
-            embedding_dims=self.embedding_dims,
-            support=support,
-            columns=columns,
-            dtype=dtype,
-            rng=generator,
-        )
+        given = normalized(layers) if self.actnorm else layers
+        shared = self._assembly_arguments(dtype, generator)
+        Assembly.__init__(self, given, (n,), support=support, columns=columns, **shared)
 
 
 class MAF(_AutoregressiveFlow):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import as_choice, as_int, as_order, as_rng, as_widths
+from npflows.distribution.assembly import Assembly
 from npflows.distribution.options import TableOptions
 from npflows.flow import NormalizingFlow
 from npflows.layers.actnorm import normalized
@@ -110,16 +111,8 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
                 mask = 1 - mask[order] if self.linear == "reverse" and i else alternating
                 layer = SplineCouplingLayer(mask, self.hidden_dims, **spline, **network)
             layers += normalized([layer]) if self.actnorm else [layer]
-        super().__init__(
-            layers,
-            self.base_distribution,
-            condition_dim=self.condition_dim,
-            embedding_dims=self.embedding_dims,
-            support=support,
-            columns=columns,
-            dtype=dtype,
-            rng=generator,
-        )
+        shared = self._assembly_arguments(dtype, generator)
+        Assembly.__init__(self, layers, (n,), support=support, columns=columns, **shared)
 
     def _orders(self, n: int, rng: np.random.Generator) -> list[list[int]]:
         """The permutation before each layer."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from npflows.core.checks import as_choice, as_int, as_rng, as_shape, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS
+from npflows.distribution.assembly import Assembly
 from npflows.distribution.options import TableOptions
 from npflows.flow import NormalizingFlow
 from npflows.layers.actnorm import normalized
@@ -113,17 +114,8 @@ class RealNVP(NormalizingFlow, TableOptions):
         ]
         if self.actnorm:
             layers = normalized(layers, shape if self.network == "conv" else None)
-        super().__init__(
-            layers,
-            self.base_distribution,
-            condition_dim=self.condition_dim,
-            embedding_dims=self.embedding_dims,
-            support=support,
-            columns=columns,
-            input_shape=shape,
-            dtype=dtype,
-            rng=generator,
-        )
+        shared = self._assembly_arguments(dtype, generator)
+        Assembly.__init__(self, layers, shape, support=support, columns=columns, **shared)
 
     @property
     def arguments(self) -> dict[str, Any]:

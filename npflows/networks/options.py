@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
 from typing import Any
 
-from npflows.core.checks import SeedLike, as_choice, as_int, as_positive
+import numpy as np
+from numpy.typing import ArrayLike
+
+from npflows.core.checks import SeedLike, as_choice, as_int, as_order, as_positive, as_widths
 from npflows.core.operations import ACTIVATIONS
 from npflows.core.options import DtypeOptions
 
@@ -66,3 +70,27 @@ class DenseOptions(NetworkOptions):
     @property
     def _network_arguments(self) -> dict[str, Any]:
         return {**super()._network_arguments, "residual_blocks": self.residual_blocks, "dropout": self.dropout}
+
+
+@dataclass(repr=False, eq=False)
+class MaskedOptions(DenseOptions):
+    """Arguments of everything that has one masked network, beside those of `DenseOptions`.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of features, at least 1.
+    hidden_dims : sequence of int
+        Units of the masked network's hidden layers; input_dim - 1 or more in each, or a warning says what is lost.
+    order : array_like of int, optional
+        order[k] is the feature that comes k-th; 0, 1, 2, ... by default.
+    """
+
+    input_dim: int
+    hidden_dims: Sequence[int] = (128, 128)
+    order: ArrayLike | None = None
+
+    def __post_init__(self, *init_only: Any) -> None:
+        super().__post_init__(*init_only)
+        self.input_dim, self.hidden_dims = as_int(self.input_dim, "input_dim"), as_widths(self.hidden_dims)
+        self.order = np.arange(self.input_dim) if self.order is None else as_order(self.order, self.input_dim)

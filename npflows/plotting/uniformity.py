@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npflows.core.checks import as_int
+from npflows.core.optional import scipy
 from npflows.core.statistics import effective_sample_size
 from npflows.plotting.style import (
     ACCENT,
@@ -227,15 +228,14 @@ def _explain(ax: Axes) -> None:
 
 def _worm(ax: Axes, u: np.ndarray, weights: np.ndarray | None, effective: float) -> None:
     """Draw a worm plot: quantiles of u on a normal scale minus the expected ones, on their band."""
-    from scipy.special import ndtr, ndtri
-    from scipy.stats import beta
-
+    special, beta = scipy("special", "plotting.latent"), scipy("stats", "plotting.latent").beta
+    ndtri = special.ndtri
     order = np.argsort(u)
     share = np.arange(1, len(u) + 1) if weights is None else np.cumsum(weights[order]) / weights.sum() * effective
     share = (share if weights is None else share - 0.5 * share[0]) / (effective + 1)
     share = np.clip(share, 1e-300, 1 - 1e-16)
     first, last = ndtri(share[[0, -1]])
-    at = ndtr(np.linspace(first, last, QUANTILES))
+    at = special.ndtr(np.linspace(first, last, QUANTILES))
     chosen = np.unique(np.clip(np.searchsorted(share, at), 0, len(u) - 1))
     wanted = ndtri(share[chosen])
     smallest = np.finfo(np.float64).tiny
@@ -256,16 +256,13 @@ def _extent(ax: Axes) -> float:
 
 def _content(u: np.ndarray) -> np.ndarray:
     """The probability (n,) of the ball that reaches to each row, after each column is made normal."""
-    from scipy.special import ndtri
-    from scipy.stats import chi2
-
+    ndtri, chi2 = scipy("special", "plotting.latent").ndtri, scipy("stats", "plotting.latent").chi2
     return chi2.cdf((ndtri(np.clip(u, 1e-300, 1 - 1e-16)) ** 2).sum(axis=1), u.shape[1])
 
 
 def _binomial(n: float, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The band that holds `BAND` of the fractions observed in n rows where the expected one is `share`."""
-    from scipy.stats import binom
-
+    binom = scipy("stats", "the expected band of a picture").binom
     rows = max(1, round(n))
     low, high = (binom.ppf(end, rows, share) / rows for end in TAILS)
     return np.where(share > 0, low, 0.0), np.where(share < 1, high, 1.0)

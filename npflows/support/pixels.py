@@ -10,11 +10,11 @@ import numpy as np
 from npflows.core.checks import as_int, as_positive
 from npflows.core.evaluation import Unconstrained
 from npflows.core.special import expit, log_expit
+from npflows.support.cells import EDGE, CellBijection, with_unknown
 from npflows.support.columns import Integer
-from npflows.support.table import EDGE, Support
 
 
-class Pixels(Support):
+class Pixels(CellBijection):
     """Pixels 0, 1, ..., levels - 1, dequantized by uniform noise (Theis et al. 2016, arXiv:1511.01844).
 
     With `alpha` a value x of `levels` becomes logit(alpha + (1 - 2 alpha) x / levels) (Dinh et al. 2017, arXiv:1605.08803,
@@ -30,12 +30,9 @@ class Pixels(Support):
         Above 0 and below 0.5.
     """
 
-    bound = 1.0
-
     def __init__(self, dim: int, levels: int, alpha: float | None = None) -> None:
-        self.dim, self.levels, self.alpha = dim, levels, alpha
-        self.columns = [Integer(0, levels - 1)] * dim
-        self.integer, self.periodic = np.ones(dim, bool), np.zeros(dim, bool)
+        super().__init__([Integer(0, levels - 1)] * dim)
+        self.levels, self.alpha = levels, alpha
         self.forget()
 
     def to_unconstrained(self, x: np.ndarray) -> Unconstrained:
@@ -45,9 +42,7 @@ class Pixels(Support):
         inside = np.all(ok | np.isnan(t), axis=1)
         if not inside.all():
             t = np.where(ok | np.isnan(t), t, 0.5 * self.levels)
-            unknown = np.isnan(t).any(axis=1)
-            t[unknown & ~inside] = np.nan
-            inside |= unknown
+            inside = with_unknown(t, inside)
         if self.alpha is None:
             return Unconstrained(t, np.zeros(len(t)), inside)
         u = self._share(t)
@@ -84,21 +79,6 @@ class Pixels(Support):
             return np.array(dx)
         p = expit(t)
         return dx * (self.levels / (1 - 2 * self.alpha)) * p * (1 - p) + dlog_det[:, None] * (1 - 2 * p)
-
-    def dequantize(self, x: np.ndarray, place: np.ndarray | float = 0.5) -> np.ndarray:
-        """Whole numbers at a place of their cells, from 0 to 1.  A value that is no whole number becomes
-        infinite, which is outside."""
-        values = np.array(x, np.float64)
-        return np.where(np.isfinite(values) & (values != np.floor(values)), np.inf, values + place)
-
-    def scatter(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Whole numbers at a random place of their cells, each for itself."""
-        return self.dequantize(x, rng.uniform(EDGE, 1 - EDGE, x.shape))
-
-    def places(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """n places in a cell (n, dim), one in each n-th part of every pixel's cell."""
-        strata = rng.permuted(np.tile(np.arange(n), (self.dim, 1)), axis=1).T
-        return np.clip((strata + rng.random(strata.shape)) / n, EDGE, 1 - EDGE)
 
     def cells(self, x: np.ndarray, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """n copies of images at random places of their cells, which differ from image to image, so that errors average out,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from npflows.core.evaluation import Unconstrained
+from npflows.support.cells import CellBijection, with_unknown
 from npflows.support.columns import Column, Real
 
-EDGE = 1e-6
-"""Whole numbers are not placed closer than this to the ends of their cells."""
 
-
-class Support:
+class Support(CellBijection):
     """The columns of a table.
 
     Parameters
@@ -29,27 +27,9 @@ class Support:
         The columns on circles, and those of whole numbers.
     """
 
-    dtype: np.dtype | None = None
-    """The dtype of samples where it is not float64."""
-
     def __init__(self, columns: Sequence[Column], bound: float = 1.0) -> None:
-        self.columns, self.bound = list(columns), bound
+        super().__init__(columns, bound)
         self.moved = [d for d, column in enumerate(self.columns) if not isinstance(column, Real)]
-        self.periodic = np.array([column.is_periodic for column in self.columns])
-        self.integer = np.array([column.is_integer for column in self.columns])
-
-    def check(self, x: np.ndarray, name: str) -> None:
-        """Refuse values that no sample can have.  Rows outside the support are let through; their density is 0."""
-
-    def remember(self, dtype: np.dtype) -> None:
-        """Take note of the dtype of the training data, which samples of `Pixels` have too."""
-
-    def forget(self) -> None:
-        """Undo `remember`."""
-
-    @property
-    def has_integers(self) -> bool:
-        return bool(self.integer.any())
 
     def to_unconstrained(self, x: np.ndarray) -> Unconstrained:
         """From the user's values (n, d), whole numbers placed in their cells, to the line."""
@@ -64,11 +44,7 @@ class Support:
             with np.errstate(all="ignore"):
                 t[:, d], more = column.to_unconstrained(t[:, d], self.bound)
                 log_det += more
-        if not inside.all():
-            unknown = np.isnan(t).any(axis=1)
-            t[unknown & ~inside] = np.nan
-            inside |= unknown
-        return Unconstrained(t, log_det, inside)
+        return Unconstrained(t, log_det, with_unknown(t, inside))
 
     def from_unconstrained(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From the line to the user's values, whole numbers somewhere in their cells, with log |det dx/dt|."""
@@ -98,29 +74,6 @@ class Support:
                 log_slope = self.columns[d].from_unconstrained(t[:, d], self.bound)[1]
                 dt[:, d] = dx[:, d] * np.exp(log_slope) + dlog_det * self.columns[d].bend_back(t[:, d])
         return dt
-
-    def dequantize(self, x: np.ndarray, place: np.ndarray | float = 0.5) -> np.ndarray:
-        """Whole numbers at a place of their cells, from 0 to 1.  A value that is no whole number becomes
-        infinite, which is outside."""
-        if not self.has_integers:
-            return x
-        values = np.array(x, np.float64)
-        cells = values[:, self.integer]
-        values[:, self.integer] = np.where(np.isfinite(cells) & (cells != np.floor(cells)), np.inf, cells + place)
-        return values
-
-    def scatter(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Whole numbers at a random place of their cells, each for itself."""
-        return self.dequantize(x, rng.uniform(EDGE, 1 - EDGE, (len(x), int(self.integer.sum()))))
-
-    def places(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """n places in a cell (n, integer columns), one in each n-th part of every column's cell."""
-        strata = rng.permuted(np.tile(np.arange(n), (int(self.integer.sum()), 1)), axis=1).T
-        return np.clip((strata + rng.random(strata.shape)) / n, EDGE, 1 - EDGE)
-
-    def cells(self, x: np.ndarray, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """n copies of rows with whole numbers at random places of their cells, the same whatever rows are beside a row."""
-        return (self.dequantize(x, place) for place in self.places(n, rng))
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """The whole number of each cell, in place."""

@@ -47,7 +47,7 @@ def as_training_rows(
     rows = Rows(table, used, weights, context)
     if missing is not None:
         rows = missing.apply(rows, name)
-    if flow.preprocessing.bijection is not None:
+    if flow.preprocessing.has_support:
         _check_support(flow, rows, name)
     valid = np.concatenate(
         [

@@ -14,11 +14,11 @@ from npflows.training import checkpoint as checkpoints
 from npflows.training.data import as_training_rows, split
 from npflows.training.imputation import filled
 from npflows.training.initialization import set_from_data
-from npflows.training.likelihood import Trainer
+from npflows.training.likelihood import LikelihoodTrainer
 from npflows.training.loop import run_rounds
 from npflows.training.missing import MissingLike, as_missing
-from npflows.training.options import Options
 from npflows.training.rows import Rows
+from npflows.training.settings import TrainingSettings
 
 ROWS_PER_COLUMN = 10
 """Rows that a table should at least be worth for each of its columns."""
@@ -129,9 +129,9 @@ def fit(
     max_epochs, batch_size = as_int(max_epochs, "max_epochs", 0), as_int(batch_size, "batch_size")
     as_choice(on_invalid, "on_invalid", ("raise", "drop"))
     declared = as_missing(flow, missing, on_missing)
-    options = Options(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
+    settings = TrainingSettings(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
-    saved = checkpoints.read(options.checkpoint) if options.resume and options.checkpoint is not None else None
+    saved = checkpoints.read(settings.checkpoint) if settings.resume and settings.checkpoint is not None else None
     validation: Rows | None
     rows = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared)
     if validation_data is not None:
@@ -143,11 +143,11 @@ def fit(
     elif saved is not None:
         train, validation = saved.rows(rows)
     else:
-        train, validation = split(rows, validation_fraction, options.rng)
+        train, validation = split(rows, validation_fraction, settings.rng)
     train, validation = filled(flow, train, validation)
 
     def begin() -> None:
-        set_from_data(flow, train, validation, standardize, options.rng)
+        set_from_data(flow, train, validation, standardize, settings.rng)
         flow.effective_rows = train.effective
         if flow.effective_rows < min(ROWS_PER_COLUMN * flow.latent_dim, len(train) / 2):
             warn_user(
@@ -156,10 +156,10 @@ def fit(
             )
 
     n_batches = max(1, -(-len(train) // batch_size))
-    trainer = Trainer(
-        flow, train, validation, batch_size=batch_size, **options.for_run(flow, max_epochs * n_batches)
+    trainer = LikelihoodTrainer(
+        flow, train, validation, batch_size=batch_size, **settings.for_run(flow, max_epochs * n_batches)
     )  # fmt: skip
-    run_rounds(trainer, max_epochs, options, begin, saved)
+    run_rounds(trainer, max_epochs, settings, begin, saved)
     lost = sum(math.isinf(loss) for loss in flow.history.get("validation_loss", ()))
     if lost and flow.base.support is not None:
         warn_user(

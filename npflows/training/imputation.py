@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from npflows.core.optional import scipy
 from npflows.core.threads import get_num_threads
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.initialization import moments
@@ -64,13 +65,12 @@ class DonorRows:
 
     def stand_in(self, rows: Rows) -> Rows:
         """The rows with complete ones for those of them that are incomplete."""
-        from scipy.spatial import cKDTree
-
         if rows.missing is None:
             return rows
         mine = np.isin(rows.missing.rows, rows.index)
         if not mine.any():
             return replace(rows, missing=None)
+        spatial = scipy("spatial", 'on_missing="impute"')
         numbers, missing, rng = rows.missing.rows[mine], rows.missing.missing[mine], np.random.default_rng(0)
         blank = replace(rows, index=numbers, missing=MissingEntries(numbers, missing))
         neighbors = np.empty((len(numbers), min(NEIGHBORS, len(self.x))), np.uint16)
@@ -79,7 +79,7 @@ class DonorRows:
         for pattern, group in zip(patterns, groups):
             hidden = np.concatenate([pattern[self._line], pattern[self._circle], pattern[self._circle]])
             seen = np.append(np.flatnonzero(~hidden), np.arange(len(hidden), self._table.shape[1]))
-            tree = cKDTree(self._table[:, seen], balanced_tree=False)
+            tree = spatial.cKDTree(self._table[:, seen], balanced_tree=False)
             for start in range(0, len(group), PIECE):
                 part = group[start : start + PIECE]
                 x, _, condition = blank.take(part)

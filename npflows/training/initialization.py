@@ -48,7 +48,7 @@ def standardize_once(flow: TransformedDistribution, train: Rows, validation: Row
             rows = train.normalized()
             loc, scale = moments(lambda: ((c, weight) for _, weight, c in rows.pieces() if c is not None), len(rows))
             flow.standardize_condition(loc, np.where(scale == 0, 1.0, scale))
-        flow.preprocessing.is_standardized = True
+        flow.preprocessing.mark_standardized()
 
 
 def _pending(flow: TransformedDistribution) -> list[Layer]:

@@ -13,7 +13,7 @@ from npflows.training.rows import Rows
 from npflows.training.run import Run
 
 
-class Trainer(Run):
+class LikelihoodTrainer(Run):
     """The loss of a batch is the (weighted) mean negative log-likelihood of its rows.
 
     Parameters

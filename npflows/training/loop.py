@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 
 from npflows.training import checkpoint
-from npflows.training.options import Options
 from npflows.training.run import Run
+from npflows.training.settings import TrainingSettings
 
 
 def run_rounds(
-    run: Run, max_rounds: int, options: Options, begin: Callable[[], None], saved: checkpoint.Saved | None = None
+    run: Run, max_rounds: int, settings: TrainingSettings, begin: Callable[[], None], saved: checkpoint.Saved | None = None
 ) -> None:  # fmt: skip
     """Go through the rounds of a run and leave the best parameters in its flow, however it ends.
 
@@ -20,13 +20,13 @@ def run_rounds(
     run : Run
     max_rounds : int
         Rounds at most, those of a saved run included.
-    options : Options
+    settings : TrainingSettings
     begin : callable
         Sets from data what is to be set before the first round; not called where a saved run goes on.
     saved : Saved, optional
         The run to take up.
     """
-    flow, progress = run.flow, options.progress
+    flow, progress = run.flow, settings.progress
     if saved is not None:
         saved.restore(run)
     else:
@@ -35,16 +35,16 @@ def run_rounds(
         run.begin()
     progress.begin(max_rounds, run.unit, run.round)
     try:
-        while run.round < max_rounds and not (options.is_time_up or run.is_stuck):
+        while run.round < max_rounds and not (settings.is_time_up or run.is_stuck):
             run.round += 1
             started = time.perf_counter()
             record = {run.unit: run.round, **run.run_round(), "seconds": time.perf_counter() - started}
             for name, value in record.items():
                 flow.history.setdefault(name, []).append(value)
             progress.update(run.line(record))
-            if options.checkpoint is not None:
-                checkpoint.write(run, options.checkpoint)
-            wants_end = [callback(flow, record) is True for callback in options.callbacks]  # every one is called
+            if settings.checkpoint is not None:
+                checkpoint.write(run, settings.checkpoint)
+            wants_end = [callback(flow, record) is True for callback in settings.callbacks]  # every one is called
             if any(wants_end):
                 break
     finally:

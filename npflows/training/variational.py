@@ -14,8 +14,8 @@ from npflows.core.statistics import effective_sample_size
 from npflows.distribution.transformed import Flow, TransformedDistribution
 from npflows.training import checkpoint as checkpoints
 from npflows.training.loop import run_rounds
-from npflows.training.options import Options
 from npflows.training.run import Run
+from npflows.training.settings import TrainingSettings
 from npflows.training.target import Target, check_target
 
 ROUNDS = 100
@@ -72,7 +72,7 @@ class VariationalTrainer(Run):
 
     def _take_over(self) -> None:
         """Mark the flow as learned from this target."""
-        self.flow.preprocessing.is_standardized = True  # a later fit goes on from what is learned here
+        self.flow.preprocessing.mark_standardized()  # a later fit goes on from what is learned here
         for layer in self.flow.data_dependent_layers:
             layer.initialized = True
         self.flow.target = self.target
@@ -272,10 +272,10 @@ def fit_variational(
     if flow.condition_dim:
         raise ValueError("fit_variational takes flows without a condition; this one has condition_dim="
                          f"{flow.condition_dim}")  # fmt: skip
-    options = Options(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
+    settings = TrainingSettings(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
-    saved = checkpoints.read(options.checkpoint) if options.resume and options.checkpoint is not None else None
-    noise = flow.base.sample(validation_size, options.rng)
+    saved = checkpoints.read(settings.checkpoint) if settings.resume and settings.checkpoint is not None else None
+    noise = flow.base.sample(validation_size, settings.rng)
     check_target(flow, log_density_and_grad)
     free = flow.parameters.free.copy()
     free[flow.base_part] = False  # nor does weight decay move them
@@ -288,7 +288,7 @@ def fit_variational(
         tempering_steps=round(tempering * max_steps),
         sticking=bool(sticking_the_landing),
         noise=noise,
-        **options.for_run(flow, max_steps, free),
+        **settings.for_run(flow, max_steps, free),
     )
-    run_rounds(trainer, -(-max_steps // steps_per_round), options, lambda: None, saved)
+    run_rounds(trainer, -(-max_steps // steps_per_round), settings, lambda: None, saved)
     return flow

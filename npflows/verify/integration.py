@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npflows.core.special import expit, log_expit
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.verify.space import Axes, Columns, Space
 
@@ -163,8 +164,6 @@ class Mixture:
     """
 
     def __init__(self, samples: np.ndarray, rng: np.random.Generator, inflation: float = 1.1) -> None:
-        from scipy.special import gammaln, logsumexp
-
         n, d = samples.shape
         self.loc, self.scale = samples.mean(axis=0), np.maximum(samples.std(axis=0), 1e-300)
         self.degrees = d + 5.0
@@ -174,7 +173,7 @@ class Mixture:
         for step in range(EM_STEPS if k > 1 else 1):
             if step:
                 log_p = self._log_normal(y)
-                share = np.exp(log_p - logsumexp(log_p, axis=1, keepdims=True))
+                share = np.exp(log_p - np.logaddexp.reduce(log_p, axis=1, keepdims=True))
             count = share.sum(axis=0) + 1e-6
             self.weight, self.mean = count / count.sum(), share.T @ y / count[:, None]
             self.factor = np.empty((k, d, d))
@@ -185,7 +184,7 @@ class Mixture:
             self.whiten = np.linalg.inv(self.factor)
         self.factor, self.whiten = self.factor * inflation, self.whiten / inflation
         v = self.degrees
-        self.constant = float(gammaln((v + d) / 2) - gammaln(v / 2) - d / 2 * math.log(math.pi * v))
+        self.constant = math.lgamma((v + d) / 2) - math.lgamma(v / 2) - d / 2 * math.log(math.pi * v)
 
     def _squares(self, y: np.ndarray) -> np.ndarray:
         """Squared distances (n, k) from each mean, in the component's own units."""
@@ -199,11 +198,9 @@ class Mixture:
 
     def log_density(self, x: np.ndarray) -> np.ndarray:
         """log q (n,) of x (n, d)."""
-        from scipy.special import logsumexp
-
         v, d = self.degrees, x.shape[1]
         terms = self._log_weights() - (v + d) / 2 * np.log1p(self._squares((x - self.loc) / self.scale) / v)
-        return logsumexp(terms, axis=1) + self.constant - np.log(self.scale).sum()
+        return np.logaddexp.reduce(terms, axis=1) + self.constant - np.log(self.scale).sum()
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n samples (n, d)."""
@@ -249,7 +246,6 @@ def bridge(
         With its standard error, which is infinite where the two distributions do not overlap; the note has what
         importance sampling from the proposal alone gives, and its standard error, as far as that is to be trusted.
     """
-    from scipy.special import expit, log_expit, logsumexp
 
     def log_ratio(t: np.ndarray) -> np.ndarray:
         x, log_slope = space.from_unconstrained(t)
@@ -270,7 +266,7 @@ def bridge(
         return nothing
 
     def balance(log_value: float) -> float:
-        return float(logsumexp(log_expit(b - log_value)) - logsumexp(log_expit(log_value - a)))
+        return float(np.logaddexp.reduce(log_expit(b - log_value)) - np.logaddexp.reduce(log_expit(log_value - a)))
 
     low, high = finite.min() - 30.0, finite.max() + 30.0
     if not balance(low) > 0 > balance(high):

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from npflows.core.special import expit, log_expit
 from npflows.distribution.transformed import TransformedDistribution
 
 
@@ -48,8 +49,6 @@ class Space:
 
     def from_unconstrained(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The way back: x (n, d) and log |dx/dt| (n,)."""
-        from scipy.special import expit, log_expit
-
         x, log_slope = t.copy(), np.zeros(len(t))
         for j, (low, high) in enumerate(zip(self.low, self.high)):
             v = t[:, j]

@@ -23,7 +23,7 @@ from npflows.backends.reference import BACKEND as REFERENCE
 from npflows.core import backend as backends
 from npflows.core import evaluation
 
-BACKENDS = {name: backend for name, backend in backends._backends.items() if backend is not REFERENCE}
+BACKENDS = {name: backends.select(name) for name in backends.available_backends() if name != "reference"}
 for_every_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
 
 ROUNDING = {"float32": 5e-5, "float64": 1e-12}

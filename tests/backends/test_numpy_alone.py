@@ -45,8 +45,24 @@ def test_one_note_says_so(alone):
 
 def test_what_does_not_work_is_refused_in_a_sentence(alone):
     for sentence in (f"fit: {REFUSED}\n", f"fit_variational: {REFUSED}\n", "npflows.extend: npflows.extend needs Numba",
-                     "to_unit_cube: cumulative distributions and quantiles"):  # fmt: skip
+                     "npflows.sklearn: npflows.sklearn needs scikit-learn"):  # fmt: skip
         assert sentence in alone.stdout
+
+
+@pytest.mark.parametrize(("what", "purpose"), {
+    "to_unit_cube": "the cumulative distribution of Normal", "from_unit_cube": "the quantile function of Normal",
+    "mode": "flow.mode", "marginal": "a marginal or conditional density",
+    "conditional": "a marginal or conditional density", "pit": "the cumulative distribution of Normal",
+    "coverage": "diagnostics.coverage", "sbc_ranks": "diagnostics.sbc_ranks",
+    "tarp_coverage": "diagnostics.tarp_coverage", "memorization": "diagnostics.memorization",
+}.items())  # fmt: skip
+def test_what_needs_scipy_says_so(alone, what, purpose):
+    assert f"\n{what}: {purpose} needs SciPy: pip install scipy\n" in alone.stdout
+
+
+@pytest.mark.parametrize("what", ["verify", "marginal of every column", "from_unit_cube of a uniform base"])
+def test_what_works_without_scipy(alone, what):
+    assert f"\n{what}: works\n" in alone.stdout
 
 
 def test_a_difference_is_found_and_told_by_the_status():

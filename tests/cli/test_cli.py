@@ -10,7 +10,7 @@ from command_cases import fails
 import npflows
 from npflows.cli import main
 from npflows.files.tables import read_table, write_table
-from npflows.training.likelihood import Trainer
+from npflows.training.likelihood import LikelihoodTrainer
 
 NAMES = ["mass", "radius, km", "age"]
 SMALL = ["--epochs", "2", "--hidden", "8", "--layers", "1", "--threads", "1"]
@@ -264,7 +264,7 @@ def test_a_wrong_declaration_of_what_is_missing_is_told(given, message, table, t
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_in_one_line(argv, message, table, flow_file, rows, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Trainer, "run_round", lambda trainer: pytest.fail("trained before it was found out"))
+    monkeypatch.setattr(LikelihoodTrainer, "run_round", lambda trainer: pytest.fail("trained before it was found out"))
     places = {
         "table": table,
         "flow": flow_file,
@@ -287,8 +287,8 @@ def test_what_is_wrong_is_told_in_one_line(argv, message, table, flow_file, rows
 
 
 def epochs_then(error, count):
-    """A stand-in for Trainer.run_round that raises after `count` epochs."""
-    run_round = Trainer.run_round
+    """A stand-in for LikelihoodTrainer.run_round that raises after `count` epochs."""
+    run_round = LikelihoodTrainer.run_round
 
     def run(trainer):
         if trainer.round > count:
@@ -300,7 +300,7 @@ def epochs_then(error, count):
 
 def test_ctrl_c_keeps_the_best_so_far(table, tmp_path, capsys, monkeypatch):
     out = tmp_path / "flow.npz"
-    monkeypatch.setattr(Trainer, "run_round", epochs_then(KeyboardInterrupt(), 1))
+    monkeypatch.setattr(LikelihoodTrainer, "run_round", epochs_then(KeyboardInterrupt(), 1))
     assert main(["fit", table, "-o", str(out), *SMALL]) == 130
     assert "interrupted after epoch 1; the best so far is in" in capsys.readouterr().err
     flow = npflows.load(out)
@@ -311,7 +311,7 @@ def test_ctrl_c_keeps_the_best_so_far(table, tmp_path, capsys, monkeypatch):
 def test_ctrl_c_before_there_is_anything_leaves_the_old_file(table, tmp_path, capsys, monkeypatch):
     out = tmp_path / "flow.npz"
     out.write_bytes(b"old")
-    monkeypatch.setattr(Trainer, "run_round", epochs_then(KeyboardInterrupt(), 0))
+    monkeypatch.setattr(LikelihoodTrainer, "run_round", epochs_then(KeyboardInterrupt(), 0))
     assert main(["fit", table, "-o", str(out), *SMALL]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert out.read_bytes() == b"old"
@@ -322,7 +322,7 @@ def test_ctrl_c_before_there_is_anything_leaves_the_old_file(table, tmp_path, ca
 
 def test_a_training_that_fails_keeps_the_best_so_far(table, tmp_path, capsys, monkeypatch):
     out = tmp_path / "flow.npz"
-    monkeypatch.setattr(Trainer, "run_round", epochs_then(npflows.TrainingError("epoch 2: no good"), 1))
+    monkeypatch.setattr(LikelihoodTrainer, "run_round", epochs_then(npflows.TrainingError("epoch 2: no good"), 1))
     said = fails(capsys, "fit", table, "-o", str(out), *SMALL)
     assert f"epoch 2: no good (the best so far is in {out})" in said
     assert npflows.load(out).columns == NAMES

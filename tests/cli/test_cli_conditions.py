@@ -11,7 +11,7 @@ import npflows
 from npflows import support
 from npflows.cli import main
 from npflows.files.tables import TableError, read_table, write_table
-from npflows.training.likelihood import Trainer
+from npflows.training.likelihood import LikelihoodTrainer
 
 NAMES = ["time", "flux", "band, no.", "mass"]
 SMALL = ["--epochs", "2", "--hidden", "8", "--layers", "1", "--threads", "1"]
@@ -176,7 +176,7 @@ def test_circles_choose_what_keeps_them(files, rows, tmp_path, capsys):
     ],
 )
 def test_a_support_that_does_not_fit_is_told_in_one_line(text, message, files, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Trainer, "run_round", lambda trainer: pytest.fail("trained before it was found out"))
+    monkeypatch.setattr(LikelihoodTrainer, "run_round", lambda trainer: pytest.fail("trained before it was found out"))
     where = tmp_path / "support.json"
     where.write_text(text)
     out = str(tmp_path / "flow.npz")
@@ -240,7 +240,7 @@ def test_what_is_wrong_is_told_in_one_line(argv, message, files, rows, tmp_path,
         pytest.importorskip("matplotlib")
     if argv[0] == "verify":
         pytest.importorskip("npflows.verify")
-    monkeypatch.setattr(Trainer, "run_round", lambda trainer: pytest.fail("trained before it was found out"))
+    monkeypatch.setattr(LikelihoodTrainer, "run_round", lambda trainer: pytest.fail("trained before it was found out"))
     places = {
         **files,
         "out": tmp_path / "out.npz",

@@ -21,7 +21,10 @@ def mixed(**options):
 def test_without_a_support_nothing_is_done_to_rows():
     steps = npflows.MAF(3, 1, (4,), rng=0).preprocessing
     rng = np.random.default_rng(0)
-    assert steps.bijection is None
+    assert not steps.has_support
+    back, log_det = steps.from_unconstrained(X)
+    assert back is X
+    assert not log_det.any()
     assert not any([steps.has_integers, steps.is_image, *steps.periodic, *steps.integer])
     assert all(step is X for step in (steps.center(X), steps.scatter(X, rng), steps.on_line(X), steps.round(X)))
     assert next(iter(steps.cells(X, 8, 0))) is X
@@ -41,6 +44,18 @@ def test_whole_numbers_are_placed_in_their_cells_and_come_back():
     low, high = steps.ends_on_line(X)
     assert (low[:, 2] < steps.on_line(X)[:, 2]).all()
     assert (high[:, 2] > steps.on_line(X)[:, 2]).all()
+
+
+def test_rows_go_to_the_line_and_back():
+    steps = mixed().preprocessing
+    assert steps.has_support
+    placed = steps.center(X)
+    t, log_det, inside = steps.to_unconstrained(placed)
+    assert inside.all()
+    back, more = steps.from_unconstrained(t)
+    np.testing.assert_allclose(back, placed, rtol=1e-12)
+    np.testing.assert_allclose(more, -log_det, rtol=1e-10, atol=1e-12)
+    np.testing.assert_array_equal(steps.round(back)[:, 2], X[:, 2])
 
 
 def test_rows_outside_are_counted_by_column():

@@ -117,8 +117,8 @@ NAMES = sorted({re.sub(r"=|\(.*\)", "", name) for row in ROWS for name in re.fin
 
 
 def exists(name):
-    """Whether a name is a variable of the environment, a module, in one, a method of a flow, or a parameter of one or of
-    its methods."""
+    """Whether a name is an environment variable, a module, in one, a method of a flow, or a parameter of one or of its
+    methods."""
     if name.startswith("NPFLOWS_"):
         return any(name in path.read_text(encoding="utf-8") for path in (ROOT / "npflows").rglob("*.py"))
     if name.startswith("npflows."):

@@ -120,7 +120,7 @@ def test_conditions_follow_their_rows_through_shuffling():
     assert flow.history["validation_loss"][0] == pytest.approx(-flow.log_prob(held_out, c_held_out).mean(), abs=0.02)
 
 
-class Split(fit_module.Trainer):
+class Split(fit_module.LikelihoodTrainer):
     """Keeps what a run trained and validated on."""
 
     def __init__(self, flow, train, validation, **options):
@@ -129,7 +129,7 @@ class Split(fit_module.Trainer):
 
 
 def test_validation_fraction_is_the_share_held_out(monkeypatch):
-    monkeypatch.setattr(fit_module, "Trainer", Split)
+    monkeypatch.setattr(fit_module, "LikelihoodTrainer", Split)
     fitted(maf(), TABLE, max_epochs=1, validation_fraction=0.2)
     assert (len(Split.train_rows), len(Split.validation_rows)) == (480, 120)
     np.testing.assert_array_equal(np.sort(np.concatenate([Split.train_rows, Split.validation_rows])), np.arange(600))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
+from npflows.backends.cpu.compiler.jit import DISABLED, cache_directory
 from npflows.backends.cpu.kernels import spline
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS
 from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, Link, pack_map, scratch
@@ -47,6 +50,10 @@ class CpuBackend:
         function = spline.constrained_inverse if inverse else spline.constrained
         function(np.array(pack_map(operation), np.int64), block, rows, log_det)
         return np.ascontiguousarray(block.T), log_det
+
+    def cache_folder(self) -> Path | None:
+        """The folder in which kernels are kept; None where nothing can be written, or nothing is compiled."""
+        return None if DISABLED else cache_directory()
 
 
 BACKEND = CpuBackend()

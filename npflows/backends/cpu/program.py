@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.backends.cpu import driver, kernels
+from npflows.backends.cpu import driver, kernels  # noqa: F401 the kernels enter themselves in KERNELS
 from npflows.backends.cpu.adam import Adam
 from npflows.backends.cpu.compiler.calls import address
 from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, BaseKernels, LayerKernels, Link, Scratch, scratch
 from npflows.backends.cpu.threads import pool as threads
-from npflows.core import operations
 from npflows.core.backend import Result, State
 from npflows.core.operations import Placed, Program
 
@@ -34,21 +33,6 @@ BUFFER_BYTES = 1 << 26
 """Memory for gradient buffers, about."""
 KEEP_BYTES = 1 << 27
 """Memory of a thread for what layers keep for their gradients; those with the most are run again where it does not do."""
-
-TABLE = kernels.__all__
-"""The files whose kernels are linked here."""
-
-
-def _custom_scratch(operation: operations.Custom) -> Scratch:
-    return Scratch(operation.work_rows, operation.temp_rows)
-
-
-KERNELS[operations.Custom] = LayerKernels(
-    lambda operation: operation.kernels,
-    lambda operation, link: operation.spec(link),
-    _custom_scratch,
-    lambda operation: operation.one_lane,
-)
 
 
 class CompiledProgram:
@@ -71,11 +55,13 @@ class CompiledProgram:
             max((size.work + size.temp for size in sizes), default=0) * BLOCKS[1] * self.dtype.itemsize > WIDE_BYTES
         )
         self._has_one_lane = all(KERNELS[type(layer)].one_lane(layer) for layer in layers)
-        self._again = self._run_again(layers, sizes)
+        self.recomputed = self._choose_recomputed(layers, sizes)
         embedding = Scratch() if program.embedding is None else scratch(program.embedding.operation)
         self._temp_rows = max((size.temp for size in (*sizes, embedding)), default=0)
         self._context_rows = program.condition_dim if program.embedding is None else program.embedding.operation.n_out
-        self._kept_rows = sum(layer.dim if again else size.work for layer, size, again in zip(layers, sizes, self._again))
+        self._kept_rows = sum(
+            layer.dim if again else size.work for layer, size, again in zip(layers, sizes, self.recomputed)
+        )
         self._embedding_rows = embedding.work
         self._scratch_rows = self._rows_of_scratch(sizes)
         self.chunk_rows = min(CHUNK, max(1, CHUNK_VALUES // max(self._dims) // BLOCKS[0]) * BLOCKS[0])
@@ -100,7 +86,7 @@ class CompiledProgram:
         """Adam for a parameter vector; see `npflows.core.backend.Executable`."""
         return Adam(theta, free, weight_decay, clip_norm)
 
-    def _run_again(self, layers: Sequence[Any], sizes: Sequence[Scratch]) -> list[bool]:
+    def _choose_recomputed(self, layers: Sequence[Any], sizes: Sequence[Scratch]) -> list[bool]:
         """Which layers are run again on the way back, from their inputs, instead of keeping their work: those with the
         most work, as many as it takes for the rest to fit."""
         again = [False] * len(layers)
@@ -121,7 +107,7 @@ class CompiledProgram:
         samples, embedding = max(self._dims) + self._context_rows, self._embedding_rows
         if self.program.embedding is not None:
             samples += self.condition_dim
-        back = 2 * samples + 1 + self._temp_rows + self._kept_rows + embedding + (shared if any(self._again) else 0)
+        back = 2 * samples + 1 + self._temp_rows + self._kept_rows + embedding + (shared if any(self.recomputed) else 0)
         return samples + self._temp_rows + max(shared, embedding), back
 
     def _scratch(self, n: int, gradient: bool) -> int:
@@ -150,7 +136,7 @@ class CompiledProgram:
         specs: list[int] = []
         position = driver.HEADER + driver.RECORD * len(program.layers)
         work, shared = 0, self._kept_rows
-        triples = list(zip(program.layers, map(scratch, (layer.operation for layer in program.layers)), self._again))
+        triples = list(zip(program.layers, map(scratch, (layer.operation for layer in program.layers)), self.recomputed))
         for (layer, offset), size, again in reversed(triples) if inverse else triples:
             table: LayerKernels = KERNELS[type(layer)]
             functions = tuple(table.functions(layer)[1::2] if inverse else table.functions(layer)[::2])[: 1 + gradient]

@@ -21,7 +21,7 @@ from npflows.core.operations.layers import (
     Rotation,
 )
 from npflows.core.operations.networks import ACTIVATIONS, ConvNet, Made, Mlp, Network
-from npflows.core.operations.operation import Operation, Shapes, prefixed
+from npflows.core.operations.operation import Operation, Shapes, prefixed_shapes
 from npflows.core.operations.program import Custom, Placed, Program
 from npflows.core.operations.scalar_maps import SCALE_ACTIVATIONS, Additive, Affine, ScalarMap, Spline
 
@@ -55,5 +55,5 @@ __all__ = [
     "Spline",
     "StudentT",
     "Uniform",
-    "prefixed",
+    "prefixed_shapes",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from npflows.core.operations.networks import ConvNet, Made, Mlp
-from npflows.core.operations.operation import Operation, Shapes, prefixed
+from npflows.core.operations.operation import Operation, Shapes, prefixed_shapes
 from npflows.core.operations.scalar_maps import Affine, ScalarMap, Spline
 
 PARAMETERIZATIONS = ("plu", "full")
@@ -32,7 +32,7 @@ class Coupling(Operation):
 
     @property
     def shapes(self) -> Shapes:
-        return prefixed("network.", self.conditioner.shapes) | self.transformer.shapes(len(self.moved))
+        return prefixed_shapes("network.", self.conditioner.shapes) | self.transformer.shapes(len(self.moved))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Autoregressive(Operation):
 
     @property
     def shapes(self) -> Shapes:
-        return prefixed("network.", self.conditioner.shapes) | self.transformer.shapes(self.dim)
+        return prefixed_shapes("network.", self.conditioner.shapes) | self.transformer.shapes(self.dim)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,6 @@ class Operation:
                 for (name, shape), start in zip(self.shapes.items(), self.offsets.values())}  # fmt: skip
 
 
-def prefixed(prefix: str, shapes: Shapes) -> Shapes:
+def prefixed_shapes(prefix: str, shapes: Shapes) -> Shapes:
     """The same shapes, each name with a prefix."""
     return {prefix + name: shape for name, shape in shapes.items()}

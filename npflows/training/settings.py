@@ -18,7 +18,7 @@ from npflows.training.progress import Progress
 from npflows.training.schedules import SCHEDULES, Schedule
 
 
-class Options:
+class TrainingSettings:
     """The keyword arguments that `fit` and `fit_variational` have in common; `npflows.training.fit.fit` explains them."""
 
     def __init__(
