@@ -58,7 +58,7 @@ def works() -> dict[str, bool]:
 
 
 def refusals() -> list[tuple[str, Callable[[], Any], str]]:
-    """What does not work, a call of it, and words of the sentence with which it is refused."""
+    """The names of functions that do not work, a call of each, and words of the sentence with which it is refused."""
     flow = npflows.load(make_golden.FOLDER / "maf.npz")
     table = np.random.default_rng(0).normal(size=(100, 3))
     return [

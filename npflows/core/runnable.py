@@ -1,4 +1,4 @@
-"""What has parameters and a program that backends run."""
+"""Base class of all that has parameters and a program that backends run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every bijection in front of a flow does with whole numbers, which stand for intervals of length 1: their cells."""
+"""Cells of whole numbers: the intervals of length 1 that they stand for in every bijection in front of a flow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What needs SciPy says so in a sentence where SciPy is missing."""
+"""Functions that need SciPy say so in a sentence where SciPy is missing."""
 
 import re
 import sys
