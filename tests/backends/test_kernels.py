@@ -13,7 +13,7 @@ from npflows.backends.cpu.compiler.calls import address, call
 from npflows.backends.cpu.compiler.jit import DISABLED, inlined, kernel
 from npflows.backends.cpu.kernels import activations, matmul
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
-from npflows.backends.cpu.link import Link
+from npflows.backends.cpu.link import ONE_LANE_TWINS, Link
 
 
 def inside_a_larger_one(rng, rows, columns, dtype):
@@ -28,6 +28,11 @@ def inside_a_larger_one(rng, rows, columns, dtype):
 def block(rng, rows, lanes, dtype):
     """A block with a few rows more, of small whole numbers."""
     return rng.integers(-8, 9, (rows + 3, lanes)).astype(dtype)
+
+
+def product_of(lanes):
+    """The kernel of products of blocks with so many lanes."""
+    return ONE_LANE_TWINS.get(matmul.product, matmul.product) if lanes == 1 else matmul.product
 
 
 HEIGHTS = [1, 2, 3, 5, 6, 7, 8, 11, 17, 24]
@@ -50,7 +55,7 @@ def test_product_of_any_size_is_right_and_touches_nothing_else(start, transposed
         if start != FROM_RESULT:
             c[:m] = np.nan  # what it held must not matter
         steps = (1, lda) if transposed else (lda, 1)
-        matmul.product(a, *steps, b, c, m, k, start, bias)
+        product_of(n)(a, *steps, b, c, m, k, start, bias)
         np.testing.assert_array_equal(c, expected)
 
 
@@ -75,7 +80,7 @@ def test_product_of_one_lane_reads_nothing_beyond_its_operands(dtype):
         a, b, bias = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k + 20, 1)).astype(dtype), np.ones(m, dtype)
         b[k:] = np.nan
         c = np.empty((m, 1), dtype)
-        matmul.product(a.ravel(), k, 1, b, c, m, k, FROM_BIAS, bias)
+        product_of(1)(a.ravel(), k, 1, b, c, m, k, FROM_BIAS, bias)
         np.testing.assert_allclose(c, a @ b[:k] + 1, rtol=100 * np.finfo(dtype).eps, atol=100 * np.finfo(dtype).eps)
 
 
@@ -98,7 +103,7 @@ def test_result_of_a_sample_does_not_depend_on_how_many_there_are(dtype):
     results = []
     for n in [1, *LANES]:
         c = np.empty((19, n), dtype)
-        matmul.product(a, 300, 1, np.repeat(column, n, axis=1), c, 19, 300, FROM_BIAS, bias)
+        product_of(n)(a, 300, 1, np.repeat(column, n, axis=1), c, 19, 300, FROM_BIAS, bias)
         results.append(c)
     np.testing.assert_array_equal(np.concatenate(results, axis=1), np.repeat(results[0], 1 + sum(LANES), axis=1))
 
