@@ -36,9 +36,11 @@ def _load(name: str) -> Backend:
 
 _reason = _obstacle()
 if _reason is not None:
+    _chosen = os.environ.get("NPFLOWS_BACKEND") == "reference"
+    _remedy = "leave NPFLOWS_BACKEND unset" if _chosen else "pip install numba scipy"
     print(
         f"npflows: {_reason}: flows are evaluated by NumPy alone, which is slower, and can't be fitted; to fit and to be "
-        f"fast, pip install numba scipy",
+        f"fast, {_remedy}",
         file=sys.stderr,
     )
 for _name in MODULES if _reason is None else ["reference"]:
