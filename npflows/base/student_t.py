@@ -15,8 +15,6 @@ from npflows.core.parameters import Parameter
 
 FARTHEST = 1e150
 """The largest quantile: the square of a larger one is out of range."""
-SMALLEST, LARGEST = math.log(0.1), math.log(1e6)
-"""Bounds of the logarithm of the degrees of freedom: heavier tails have no use, lighter ones are normal."""
 
 
 def density(v: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -77,7 +75,7 @@ class StudentT(Base):
     @property
     def degrees_of_freedom(self) -> NDArray[np.float64]:
         """The present degrees of freedom (dim,)."""
-        return np.exp(np.clip(self.parameters.views()["log_df"].astype(np.float64), SMALLEST, LARGEST))
+        return np.exp(np.clip(self.parameters.views()["log_df"].astype(np.float64), *operations.StudentT.log_df_bounds))
 
     def __repr__(self) -> str:
         fixed = "" if self.learnable else ", learnable=False"

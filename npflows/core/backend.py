@@ -72,6 +72,10 @@ class Cotangents(NamedTuple):
     condition: NDArray | None
 
 
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+"""What every optimizer takes for Adam: the decay of its two moments, and what keeps it from dividing by 0."""
+
+
 class Outcome(NamedTuple):
     """The outcome of an optimizer's step."""
 

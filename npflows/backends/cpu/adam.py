@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from npflows.backends.cpu.kernels.adam import BETA_1, BETA_2, PIECE, combine, update
+from npflows.backends.cpu.kernels.adam import PIECE, combine, update
 from npflows.backends.cpu.threads import pool as threads
-from npflows.core.backend import Outcome
+from npflows.core.backend import BETA_1, BETA_2, Outcome
 
 
 class Adam:

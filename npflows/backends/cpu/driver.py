@@ -15,6 +15,7 @@ from npflows.backends.cpu.compiler.calls import borrow, call, carve, fetch_add
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels.blocks import copy
 from npflows.backends.cpu.link import LANE_MULTIPLE
+from npflows.core.operations import EMBEDDING_LAYER
 
 # header
 (N_LAYERS, IN_ROWS, OUT_ROWS, BLOCK_ROWS, CONDITION_ROWS, CONTEXT_ROWS, TEMP_ROWS, STANDARDIZATION,
@@ -60,10 +61,6 @@ def load_cotangent(X, a, width, affine, wanted, dx):
 def layer_key(key, layer):
     """A key of each layer's own from that of the step; 0 stays 0."""
     return key * 1024 + layer if key > 0 else 0
-
-
-EMBEDDING_LAYER = 1023
-"""The number of the embedding among the layers, for the keys of random masks."""
 
 
 @inlined

@@ -8,9 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.core.backend import Outcome
-
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+from npflows.core.backend import BETA_1, BETA_2, EPSILON, Outcome
 
 
 class Adam:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from npflows.core.operations import Cylinder, Normal, StudentT, Uniform
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-SMALLEST, LARGEST = math.log(0.1), math.log(1e6)
-"""Bounds of the logarithm of the degrees of freedom."""
+SMALLEST, LARGEST = StudentT.log_df_bounds
 
 
 class BaseGradients(NamedTuple):

@@ -13,14 +13,12 @@ from npflows.backends.reference.common import Given
 from npflows.backends.reference.layers import forward, forward_vjp, inverse, inverse_vjp
 from npflows.backends.reference.networks import network, network_vjp
 from npflows.core.backend import Result, State
-from npflows.core.operations import ConvNet, Custom, Network, Placed, Program
+from npflows.core.operations import EMBEDDING_LAYER, ConvNet, Custom, Network, Placed, Program
 
 CHUNK = 4096
 """Samples that one call takes at most."""
 CHUNK_VALUES = 1 << 24
 """Intermediate values of all samples of a call, about."""
-EMBEDDING_LAYER = 1023
-"""The number of the embedding among the layers, for the keys of random masks."""
 
 
 class Trace(NamedTuple):

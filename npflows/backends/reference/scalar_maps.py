@@ -16,8 +16,7 @@ from npflows.core.operations import Additive, Affine
 
 LIMIT = 708.0
 """The largest log-scale: its exponential neither overflows nor vanishes."""
-OFFSET = 2.0
-"""The number that is added before a sigmoid, so that the scale starts near 1."""
+OFFSET = Affine.sigmoid_offset
 
 
 class MapGradients(NamedTuple):

@@ -22,11 +22,12 @@ from npflows.core.operations.layers import (
 )
 from npflows.core.operations.networks import ACTIVATIONS, ConvNet, Made, Mlp, Network
 from npflows.core.operations.operation import Operation, Shapes, prefixed_shapes
-from npflows.core.operations.program import Custom, Placed, Program
+from npflows.core.operations.program import EMBEDDING_LAYER, Custom, Placed, Program
 from npflows.core.operations.scalar_maps import SCALE_ACTIVATIONS, Additive, Affine, ScalarMap, Spline
 
 __all__ = [
     "ACTIVATIONS",
+    "EMBEDDING_LAYER",
     "PARAMETERIZATIONS",
     "SCALE_ACTIVATIONS",
     "ActNorm",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from npflows.core.operations.operation import Operation, Shapes
@@ -21,9 +22,11 @@ class Normal(Operation):
 
 @dataclass(frozen=True)
 class StudentT(Operation):
-    """Student's t columns; what is stored is the logarithm of the degrees of freedom, which lie in [0.1, 1e6]."""
+    """Student's t columns; what is stored is the logarithm of the degrees of freedom, which lie in [0.1, 1e6]: heavier
+    tails have no use, lighter ones are normal."""
 
     dim: int
+    log_df_bounds = math.log(0.1), math.log(1e6)
 
     @property
     def shapes(self) -> Shapes:

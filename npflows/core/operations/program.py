@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from npflows.core.operations.operation import Operation
 
+EMBEDDING_LAYER = 1023
+"""The number of the embedding among the layers, for the keys of random masks."""
+
 
 @dataclass(frozen=True)
 class Custom(Operation):

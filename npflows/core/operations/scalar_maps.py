@@ -23,6 +23,7 @@ class Affine:
     shift_first: bool = False
     n_gains: int | None = None
     multiplier = 2
+    sigmoid_offset = 2.0
 
     @property
     def theta_per_value(self) -> int:

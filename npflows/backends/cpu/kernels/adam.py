@@ -10,10 +10,10 @@ import numpy as np
 
 from npflows.backends.cpu.compiler.calls import fetch_add
 from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.core.backend import BETA_1, BETA_2, EPSILON
 
 PIECE = 1 << 16
 """Parameters that a thread takes at a time."""
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
 @inlined(distinct=True)

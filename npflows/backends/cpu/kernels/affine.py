@@ -20,8 +20,7 @@ from npflows.core import operations
 
 NONE, TANH, TANH_GAIN, SIGMOID = map(operations.SCALE_ACTIVATIONS.index, ("none", "tanh", "tanh_gain", "sigmoid"))
 MULTIPLIER = operations.Affine.multiplier
-OFFSET = 2.0
-"""The number that is added before a sigmoid, so that it starts near 1."""
+OFFSET = operations.Affine.sigmoid_offset
 # spec: the activation, and how many gains there are, which the values take in turn
 ACTIVATION, N_GAINS = range(2)
 

@@ -11,8 +11,7 @@ from npflows.backends.cpu.kernels import vecmath
 from npflows.backends.cpu.link import KERNELS, BaseKernels
 from npflows.core import operations
 
-SMALLEST, LARGEST = math.log(0.1), math.log(1e6)
-"""Bounds of the logarithm of the degrees of freedom: heavier tails have no use, lighter ones are normal."""
+SMALLEST, LARGEST = operations.StudentT.log_df_bounds
 
 
 @inlined
