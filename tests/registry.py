@@ -18,6 +18,7 @@ from npflows import (
     GlowBlock,
     IAFLayer,
     InvertibleConv1x1,
+    LogTails,
     LULinear,
     MAFLayer,
     NeuralSplineFlow,
@@ -80,6 +81,7 @@ LAYERS = {
         1, (8,), None, 3, 6.0, circular=[True], activation="tanh", condition_dim=1, **o
     ),
     "rotation": lambda **o: Rotation([0, 1, 1, 0], 6.0, **o),
+    "log tails": lambda dtype, rng: LogTails(4, 0.7, dtype=dtype),
     "ActNorm": lambda dtype, rng: ActNormLayer(4, dtype=dtype),
     "ActNorm, images": lambda dtype, rng: ActNormLayer(3, image_size=(2, 4), dtype=dtype),
     "1x1 convolution": lambda **o: InvertibleConv1x1(5, **o),

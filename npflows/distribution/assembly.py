@@ -63,6 +63,8 @@ class Assembly(Parametrized, Configured, abstract=True):
     """
 
     _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng", "columns"})
+    arguments_of_older_files: ClassVar[dict[str, Any]] = {}
+    """The values of arguments that files from before there was such an argument do not hold."""
     parameter_aliases: ClassVar[dict[str, str]] = {}
     """Names that a configuration may use for parameters, and the names that the constructor has for them."""
 
@@ -270,9 +272,11 @@ def _chained(layers: Sequence[Layer], shape: tuple[int, ...], dtype: np.dtype) -
         if i and isinstance(layer, Standardize):
             raise ValueError(f"{name}: Standardize can only be the first layer, as it works in the user's units")
         try:
-            copies.append(copy.deepcopy(layer).for_shape(onward))
+            copies.append(copy.deepcopy(layer).for_shape(shape if layer.takes_all_values else onward))
         except ValueError as error:
             raise ValueError(f"{name} {error}") from None
+        if layer.takes_all_values:
+            continue
         given, onward = onward, copies[-1].onward_shape
         if len(onward) == 1 and math.prod(onward) == math.prod(given):
             onward = given  # a layer of vectors leaves the shape of images as it is

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from npflows.base.base import Base
-from npflows.core.checks import as_dtype, as_widths
+from npflows.core.checks import as_dtype, as_positive, as_widths
+from npflows.layers.layer import Layer
+from npflows.layers.log_tails import LogTails
 from npflows.networks.embedding import Embedding
 from npflows.networks.options import DenseOptions, NetworkOptions
 from npflows.support.columns import SupportLike
@@ -27,21 +29,34 @@ class FlowOptions(NetworkOptions):
     embedding_dims : sequence of int
         Where given, a dense network with these hidden units, the last its output, is trained between the condition and
         the layers.
+    log_tails : float or None
+        Latent values beyond this, counted in standard deviations, are drawn in by a logarithm (`LogTails`), so that
+        a single sample far out gets a low density and not an absurd one; None for no such layer.  It needs the base
+        distribution "normal"; others have tails or bounds of their own, and get none.
     """
+
+    arguments_of_older_files: ClassVar[dict[str, Any]] = {"log_tails": None}
 
     base_distribution: str | Base = "normal"
     embedding_dims: Sequence[int] = ()
+    log_tails: float | None = 5.0
 
     def __post_init__(self, *init_only: Any) -> None:
         super().__post_init__(*init_only)
         self.embedding_dims = as_widths(self.embedding_dims, "embedding_dims")
         if self.embedding_dims and not self.condition_dim:
             raise ValueError(f"embedding_dims={self.embedding_dims} embed a condition, and condition_dim is 0")
+        self.log_tails = None if self.log_tails is None else as_positive(self.log_tails, "log_tails")
 
     @property
     def _network_arguments(self) -> dict[str, Any]:
         seen = self.embedding_dims[-1] if self.embedding_dims else self.condition_dim
         return {**super()._network_arguments, "condition_dim": seen}
+
+    def _with_tails(self, layers: Sequence[Layer], dim: int, dtype: DTypeLike) -> list[Layer]:
+        """The layers, with `LogTails` for all `dim` latent values after them where these options want it."""
+        wanted = self.log_tails is not None and self.base_distribution == "normal"
+        return [*layers, *([LogTails(dim, self.log_tails, dtype=dtype)] if wanted else [])]
 
     def _assembly_arguments(self, dtype: DTypeLike, rng: np.random.Generator) -> dict[str, Any]:
         """The keyword arguments of `npflows.distribution.assembly.Assembly` with these options."""

@@ -122,6 +122,7 @@ def unpack(arrays: dict[str, np.ndarray], where: str, dtype: DTypeLike | None = 
     known = known_classes(classes)
     if not isinstance(name, str) or name not in known_classes(classes, TransformedDistribution):
         raise FlowFileError(f"{where} holds a {name}, which is no flow known here: pass load(..., classes=[{name}])")
+    config = {**known[name].arguments_of_older_files, **config}
     try:
         flow = construct(known[name], config, _NoDraws(np.random.PCG64(0)), known)
     except Exception as error:  # the constructor of any class, given anything

@@ -10,6 +10,7 @@ from npflows.layers.glow import AffineCouplingLayer, GlowBlock
 from npflows.layers.image import ImageLayer
 from npflows.layers.layer import Layer
 from npflows.layers.linear import LULinear
+from npflows.layers.log_tails import LogTails
 from npflows.layers.made import MADE
 from npflows.layers.multiscale import Split, Squeeze
 from npflows.layers.permutation import Permutation
@@ -32,6 +33,7 @@ __all__ = [
     "InvertibleConv1x1",
     "LULinear",
     "Layer",
+    "LogTails",
     "MAFLayer",
     "Permutation",
     "Rotation",

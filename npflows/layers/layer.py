@@ -44,6 +44,8 @@ class Layer(Runnable, Configured, abstract=True):
     kernels: Sequence[Callable]
     """Of a layer of your own: forward, inverse, forward_vjp, inverse_vjp; see `npflows.extend`.  An attribute of the class
     or a property, as compiled functions can't be pickled."""
+    takes_all_values: bool = False
+    """Whether it takes all values of a sample in a flow, those included that a `Split` before it leaves behind."""
     one_lane: bool = True
     """Whether the kernels also work on a block of one lane, which a single sample is carried in; else lanes come in
     sixteens."""

@@ -44,7 +44,7 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         See `npflows.networks.options.NetworkOptions`.
     residual_blocks, dropout
         See `npflows.networks.options.DenseOptions`.
-    base_distribution, embedding_dims
+    base_distribution, embedding_dims, log_tails
         See `npflows.distribution.options.FlowOptions`.
     support, columns
         See `npflows.distribution.options.TableOptions`.
@@ -66,6 +66,7 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         actnorm: bool = False,
         base_distribution: str | Base = "normal",
         embedding_dims: Sequence[int] = (),
+        log_tails: float | None = 5.0,
         support: SupportLike | None = None,
         columns: Sequence[str] | None = None,
         dtype: DTypeLike = "float32",
@@ -86,6 +87,7 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
             base_distribution=base_distribution,
             condition_dim=as_int(condition_dim, "condition_dim"),
             embedding_dims=embedding_dims,
+            log_tails=log_tails,
             support=support,
             columns=columns,
             dtype=dtype,

@@ -54,7 +54,7 @@ class Glow(NormalizingFlow, FlowOptions):
         See `InvertibleConv1x1`.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`; `rng` also draws the 1x1 convolutions.
-    base_distribution, embedding_dims
+    base_distribution, embedding_dims, log_tails
         See `npflows.distribution.options.FlowOptions`.
 
     Raises
@@ -134,7 +134,7 @@ class Glow(NormalizingFlow, FlowOptions):
                 split = {"condition_dim": network["condition_dim"], "dtype": dtype}
                 layers.append(Split(channels, self.split_prior, image_size=(height, width), **split))
                 channels //= 2
-        return layers
+        return self._with_tails(layers, math.prod(self.image_shape), dtype)
 
     def interpolate(
         self, image_a: ArrayLike, image_b: ArrayLike, steps: int = 8, *, condition: ArrayLike | None = None

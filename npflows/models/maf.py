@@ -59,7 +59,7 @@ class _AutoregressiveFlow(NormalizingFlow, TableOptions):
         orders = self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, self.orders, generator)
         network = {**self._network_arguments, "dtype": dtype, "rng": generator}
         layers = [self._layer(n, self.hidden_dims, order, self.scale_activation, **network) for order in orders]
-        given = normalized(layers) if self.actnorm else layers
+        given = self._with_tails(normalized(layers) if self.actnorm else layers, n, dtype)
         shared = self._assembly_arguments(dtype, generator)
         Assembly.__init__(self, given, (n,), support=support, columns=columns, **shared)
 
@@ -87,7 +87,7 @@ class MAF(_AutoregressiveFlow):
         See `npflows.networks.options.NetworkOptions`.
     residual_blocks, dropout
         See `npflows.networks.options.DenseOptions`.
-    base_distribution, embedding_dims
+    base_distribution, embedding_dims, log_tails
         See `npflows.distribution.options.FlowOptions`.
     actnorm, support, columns
         See `npflows.distribution.options.TableOptions`.
@@ -102,7 +102,7 @@ class IAF(_AutoregressiveFlow):
     Parameters
     ----------
     input_dim, num_layers, hidden_dims, reverse_ordering, orders, scale_activation, activation, residual_blocks, dropout,
-    actnorm, base_distribution, condition_dim, embedding_dims, support, columns, dtype, rng
+    actnorm, base_distribution, condition_dim, embedding_dims, log_tails, support, columns, dtype, rng
         As in `MAF`.
     """
 

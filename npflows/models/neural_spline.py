@@ -53,7 +53,7 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
         See `npflows.networks.options.NetworkOptions`; `rng` also draws the permutations.
     residual_blocks, dropout
         See `npflows.networks.options.DenseOptions`.
-    base_distribution, embedding_dims
+    base_distribution, embedding_dims, log_tails
         See `npflows.distribution.options.FlowOptions`.
     actnorm, support, columns
         See `npflows.distribution.options.TableOptions`.
@@ -111,6 +111,7 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
                 mask = 1 - mask[order] if self.linear == "reverse" and i else alternating
                 layer = SplineCouplingLayer(mask, self.hidden_dims, **spline, **network)
             layers += normalized([layer]) if self.actnorm else [layer]
+        layers = self._with_tails(layers, n, dtype)
         shared = self._assembly_arguments(dtype, generator)
         Assembly.__init__(self, layers, (n,), support=support, columns=columns, **shared)
 

@@ -72,7 +72,7 @@ class RealNVP(NormalizingFlow, TableOptions):
         See `npflows.networks.options.NetworkOptions`.
     residual_blocks, dropout
         See `npflows.networks.options.DenseOptions`.
-    base_distribution, embedding_dims
+    base_distribution, embedding_dims, log_tails
         See `npflows.distribution.options.FlowOptions`.
     support, columns
         See `npflows.distribution.options.TableOptions`.
@@ -114,6 +114,7 @@ class RealNVP(NormalizingFlow, TableOptions):
         ]
         if self.actnorm:
             layers = normalized(layers, shape if self.network == "conv" else None)
+        layers = self._with_tails(layers, math.prod(shape), dtype)
         shared = self._assembly_arguments(dtype, generator)
         Assembly.__init__(self, layers, shape, support=support, columns=columns, **shared)
 

@@ -11,6 +11,7 @@ from npflows.layers import (
     Coupling,
     Elementwise,
     InvertibleConv1x1,
+    LogTails,
     Permutation,
     Rotation,
     Standardize,
@@ -36,7 +37,7 @@ def promised_dependence(layer: Layer) -> np.ndarray | None:
     if isinstance(layer, InvertibleConv1x1):
         pixel = np.arange(n) // layer.num_channels
         return pixel[:, None] == pixel
-    if isinstance(layer, (Standardize, ActNormLayer, Elementwise, Rotation)):
+    if isinstance(layer, (Standardize, ActNormLayer, Elementwise, LogTails, Rotation)):
         return np.eye(n, dtype=bool)
     return None
 

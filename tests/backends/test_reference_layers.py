@@ -14,6 +14,7 @@ from npflows.core.operations import (
     ConvNet,
     Coupling,
     Elementwise,
+    LogTails,
     LULinear,
     Made,
     MadeOutputs,
@@ -53,6 +54,7 @@ def coupling_of_images(scalar_map, hidden=(3, 4), **options):
 LAYERS = {
     "permutation": Permutation((2, 0, 3, 1)),
     "rotation": Rotation(4, (1, 2), 3.0),
+    "log tails": LogTails(4, (0, 1, 3), 0.7),
     "ActNorm": ActNorm(6, 3),
     "1x1 convolution": Conv1x1(6, 3, "plu"),
     "1x1 convolution, full": Conv1x1(6, 3, "full"),

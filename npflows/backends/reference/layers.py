@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.backends.reference.common import Given, Gradients, packed
-from npflows.core.operations import ActNorm, Conv1x1, LULinear, Permutation, Rotation
+from npflows.core.operations import ActNorm, Conv1x1, LogTails, LULinear, Permutation, Rotation
 
 
 @singledispatch
@@ -120,6 +120,54 @@ def _rotated(operation: Rotation, values: NDArray, angles: NDArray) -> NDArray:
     turned = values[:, list(operation.places)] + angles
     result[:, list(operation.places)] = turned - around * np.floor(turned / around + 0.5)
     return result
+
+
+# Tails that are drawn in by a logarithm
+
+
+@forward.register
+def _(operation: LogTails, theta: NDArray, x: NDArray, given: Given) -> tuple[NDArray, NDArray]:
+    """y = sign(x) (bound + v) with v = arsinh(|x| - bound), where |x| is larger; log |dy/dx| = -log cosh(v)."""
+    beyond = _beyond(operation, x)
+    v = np.arcsinh(beyond)
+    return np.where(beyond > 0, np.sign(x) * (operation.bound + v), x), -_log_cosh(v).sum(axis=1)
+
+
+@inverse.register
+def _(operation: LogTails, theta: NDArray, y: NDArray, given: Given) -> tuple[NDArray, NDArray]:
+    """x = sign(y) (bound + sinh(v)) with v = |y| - bound, where that is positive; log |dx/dy| = log cosh(v)."""
+    v = _beyond(operation, y)
+    return np.where(v > 0, np.sign(y) * (operation.bound + np.sinh(v)), y), _log_cosh(v).sum(axis=1)
+
+
+@forward_vjp.register
+def _(
+    operation: LogTails, theta: NDArray, x: NDArray, dy: NDArray, dlog_det: NDArray, given: Given
+) -> Gradients:  # fmt: skip
+    """dx = (dy - sign(x) tanh(v) dlog_det) / cosh(v)."""
+    v = np.arcsinh(_beyond(operation, x))
+    return _gradients(operation, (dy - np.sign(x) * np.tanh(v) * dlog_det[:, None]) / np.cosh(v), given)
+
+
+@inverse_vjp.register
+def _(
+    operation: LogTails, theta: NDArray, y: NDArray, dx: NDArray, dlog_det: NDArray, given: Given
+) -> Gradients:  # fmt: skip
+    """dy = dx cosh(v) + sign(y) tanh(v) dlog_det."""
+    v = _beyond(operation, y)
+    return _gradients(operation, dx * np.cosh(v) + np.sign(y) * np.tanh(v) * dlog_det[:, None], given)
+
+
+def _beyond(operation: LogTails, values: NDArray) -> NDArray:
+    """How far each value lies beyond the bound, 0 for those inside and those without tails."""
+    beyond = np.zeros_like(values)
+    places = list(operation.places)
+    beyond[:, places] = np.maximum(np.abs(values[:, places]) - operation.bound, 0)
+    return beyond
+
+
+def _log_cosh(v: NDArray) -> NDArray:
+    return v + np.log1p(np.exp(-2 * v)) - np.log(2)
 
 
 # Activation normalization (Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.1)

@@ -115,6 +115,18 @@ class Rotation(Operation):
 
 
 @dataclass(frozen=True)
+class LogTails(Operation):
+    """y = x where |x| <= bound, and sign(x) (bound + arsinh(|x| - bound)) beyond, for the values in `places`; x elsewhere.
+
+    The tails grow like the logarithm; the map has two continuous derivatives.
+    """
+
+    dim: int
+    places: tuple[int, ...]
+    bound: float
+
+
+@dataclass(frozen=True)
 class ActNorm(Operation):
     """y = (x + bias) exp(logs) for each of the channels, which the values take in turn."""
 

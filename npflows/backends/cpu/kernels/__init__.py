@@ -11,6 +11,7 @@ from npflows.backends.cpu.kernels import (  # noqa: F401
     custom,
     cylinder,
     elementwise,
+    log_tails,
     lu_linear,
     made,
     made_outputs,
