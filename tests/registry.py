@@ -122,6 +122,9 @@ LAYERS = {
     "reversal": lambda **o: Permutation(5, **o),
     "random permutation": lambda **o: Permutation(6, "random", **o),
     "given permutation": lambda **o: Permutation(4, [2, 0, 3, 1], **o),
+    "standardize, correlations": lambda dtype, rng: Standardize(
+        3, [5.0, -2.0, 0.0], [2.0, 0.25, 1.0], [[1.0, 0, 0], [-0.6, 0.8, 0], [0.0, 0.8, 0.6]], dtype=dtype
+    ),
     "standardize": lambda dtype, rng: Standardize(3, [5.0, -2.0, 0.0], [2.0, 0.25, 1.0], dtype=dtype),
 }
 
@@ -179,6 +182,17 @@ def _image_layers(dtype, rng):
 def _only_standardize(dtype, rng):
     base = StudentT(2, [3.0, 50.0], learnable=False, dtype=dtype)
     return NormalizingFlow([Standardize(2, [1.0, 2.0], [3.0, 0.1], dtype=dtype)], base, dtype=dtype)
+
+
+def _without_correlations(dtype, rng):
+    factor = np.linalg.cholesky([[1.0, 0.9, -0.3], [0.9, 1.0, -0.5], [-0.3, -0.5, 1.0]])
+    layers = [
+        Standardize(3, [1.0, 2.0, 0.0], [3.0, 0.1, 1.0], factor, dtype=dtype),
+        CouplingLayer([0, 1, 0], (8,), "none", activation="tanh", condition_dim=1, dtype=dtype, rng=rng),
+        LogTails(3, 1.5, dtype=dtype),
+    ]
+    columns = [support.positive(), support.real(), support.interval(-30.0, 60.0)]
+    return NormalizingFlow(layers, support=columns, dtype=dtype)
 
 
 MODELS = {
@@ -266,6 +280,7 @@ MODELS = {
     "flow of image layers": _image_layers,
     "flow of layers": _mixed,
     "flow of Standardize alone": _only_standardize,
+    "flow without correlations": _without_correlations,
 }
 
 ALL = LAYERS | MODELS
@@ -299,7 +314,8 @@ def randomize(obj, seed=2, strength=1.0):
         loc, spread = rng.normal(size=(2, obj.input_dim))
         circles = obj.preprocessing.periodic
         loc, spread = np.where(circles, 0, loc), np.where(circles, 0, spread)
-        obj.standardize.set(obj.standardize.loc + loc, obj.standardize.scale * np.exp(0.3 * spread))
+        factor = obj.standardize.factor
+        obj.standardize.set(obj.standardize.loc + loc, obj.standardize.scale * np.exp(0.3 * spread), factor)
         if obj.condition_dim:
             loc, spread = rng.normal(size=(2, obj.condition_dim))
             obj.standardize_condition(0.3 * loc, np.exp(0.3 * spread))

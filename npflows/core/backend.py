@@ -22,9 +22,12 @@ class State(NamedTuple):
     ----------
     theta : ndarray
         The parameters, in one vector.
-    standardization, condition_standardization : ndarray (3, columns)
-        Location, scale and logarithm of the scale of the float64 affine map from the user's units of samples, and of
-        conditions; without columns there is none.
+    standardization : ndarray (3, columns) or (3 + columns, columns)
+        The float64 affine map from the user's units of samples: location, scale, and the share of each column in the
+        logarithm of the map's determinant, with its sign changed.  Where more rows follow, they are a lower triangular
+        matrix F, and the values (x - location) / scale become y with F y equal to them.  Without columns there is no map.
+    condition_standardization : ndarray (3, columns)
+        The same for conditions, without F.
     """
 
     theta: NDArray

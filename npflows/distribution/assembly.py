@@ -63,8 +63,6 @@ class Assembly(Parametrized, Configured, abstract=True):
     """
 
     _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng", "columns"})
-    arguments_of_older_files: ClassVar[dict[str, Any]] = {}
-    """The values of arguments that files from before there was such an argument do not hold."""
     parameter_aliases: ClassVar[dict[str, str]] = {}
     """Names that a configuration may use for parameters, and the names that the constructor has for them."""
 
@@ -196,7 +194,7 @@ class Assembly(Parametrized, Configured, abstract=True):
         """Everything that the flow has learned: theta, and location and scale of samples and conditions."""
         return {
             "theta": self.parameters.theta,
-            "standardize": np.stack([self.standardize.loc, self.standardize.scale]),
+            "standardize": self.standardize.learned(),
             "standardize_condition": self.conditioning.table[:2],
         }
 

@@ -36,6 +36,7 @@ class FlowOptions(NetworkOptions):
     """
 
     arguments_of_older_files: ClassVar[dict[str, Any]] = {"log_tails": None}
+    """What files from before there was such an argument stand for."""
 
     base_distribution: str | Base = "normal"
     embedding_dims: Sequence[int] = ()
@@ -55,8 +56,9 @@ class FlowOptions(NetworkOptions):
 
     def _with_tails(self, layers: Sequence[Layer], dim: int, dtype: DTypeLike) -> list[Layer]:
         """The layers, with `LogTails` for all `dim` latent values after them where these options want it."""
-        wanted = self.log_tails is not None and self.base_distribution == "normal"
-        return [*layers, *([LogTails(dim, self.log_tails, dtype=dtype)] if wanted else [])]
+        if self.log_tails is None or self.base_distribution != "normal":
+            return list(layers)
+        return [*layers, LogTails(dim, self.log_tails, dtype=dtype)]
 
     def _assembly_arguments(self, dtype: DTypeLike, rng: np.random.Generator) -> dict[str, Any]:
         """The keyword arguments of `npflows.distribution.assembly.Assembly` with these options."""

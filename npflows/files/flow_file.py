@@ -17,6 +17,7 @@ from npflows.core.checks import as_dtype
 from npflows.core.registry import construct, known_classes
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import VerificationReport
+from npflows.layers.standardize import is_learned
 
 FORMAT = 1
 """Version of the file format; older ones stay readable."""
@@ -122,9 +123,10 @@ def unpack(arrays: dict[str, np.ndarray], where: str, dtype: DTypeLike | None = 
     known = known_classes(classes)
     if not isinstance(name, str) or name not in known_classes(classes, TransformedDistribution):
         raise FlowFileError(f"{where} holds a {name}, which is no flow known here: pass load(..., classes=[{name}])")
-    config = {**known[name].arguments_of_older_files, **config}
+    cls: type[TransformedDistribution] = known[name]
+    config = {**getattr(cls, "arguments_of_older_files", {}), **config}
     try:
-        flow = construct(known[name], config, _NoDraws(np.random.PCG64(0)), known)
+        flow = construct(cls, config, _NoDraws(np.random.PCG64(0)), known)
     except Exception as error:  # the constructor of any class, given anything
         raise FlowFileError(f"{where}: {name} can't be made from its configuration: {error}") from None
     wrong = _mismatches(flow, parameters, arrays)
@@ -153,7 +155,7 @@ def _verification(values: Any, where: str) -> VerificationReport:
 
 def set_state(flow: TransformedDistribution, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Set what is set from data, so that it never will be again."""
-    flow.standardize.set(*arrays["standardize"])
+    flow.standardize.set_learned(arrays["standardize"])
     condition = arrays.get("standardize_condition", np.zeros((2, 0)))
     if condition.shape[1]:
         flow.standardize_condition(*condition)
@@ -189,10 +191,10 @@ def _mismatches(flow: TransformedDistribution, have: dict[str, tuple], arrays: d
             wrong.append(f"theta has {n_bad} values that are not finite in {ours.dtype}")
         elif not np.allclose(theta[~free], ours[~free], rtol=1e-6, atol=0):
             wrong.append("theta is not zero where a mask demands it, or a constant differs")
-    if table.shape != (2, flow.latent_dim) or table.dtype.kind != "f":
+    if table.shape not in ((2, flow.latent_dim), (2 + flow.latent_dim, flow.latent_dim)) or table.dtype.kind != "f":
         wrong.append(f"standardize is {table.dtype} {table.shape}, expected (2, {flow.latent_dim}) of floats")
-    elif not np.isfinite(table).all() or (table[1] <= 0).any():
-        wrong.append("standardize holds scales that are not positive, or values that are not finite")
+    elif not is_learned(table, flow.latent_dim):
+        wrong.append("standardize holds scales that are not positive, values that are not finite, or no triangular factor")
     return wrong
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from npflows.core.atomic import atomic_write
 from npflows.files.flow_file import FlowFileError, pack, read_arrays, set_state
+from npflows.layers.standardize import is_learned
 from npflows.training.rows import Rows
 from npflows.training.run import Run
 
@@ -109,8 +110,7 @@ class Saved:
         ]
         for name, widths in (("standardize", {flow.latent_dim}), ("standardize_condition", {0, flow.condition_dim})):
             table = self.standardizations[name]
-            fits = table.dtype == np.float64 and table.shape in {(2, width) for width in widths}
-            if not fits or not (table[1] > 0).all():
+            if table.dtype != np.float64 or not any(is_learned(table, width) for width in widths):
                 wrong.append(f"{name} must be a location and a positive scale for each of {max(widths)} columns")
         if wrong:
             raise FlowFileError(f"{self.where} is damaged:\n  " + "\n  ".join(wrong))
@@ -124,7 +124,7 @@ def _unset(config: dict[str, Any]) -> dict[str, Any]:
     first, *others = config.get("layers") or [None]
     if not isinstance(first, dict) or first.get("class") != "Standardize":
         return config
-    kept = {name: value for name, value in first["config"].items() if name not in ("loc", "scale")}
+    kept = {name: value for name, value in first["config"].items() if name not in ("loc", "scale", "factor")}
     return {**config, "layers": [{**first, "config": kept}, *others]}
 
 

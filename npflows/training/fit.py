@@ -13,7 +13,7 @@ from npflows.distribution.transformed import Flow
 from npflows.training import checkpoint as checkpoints
 from npflows.training.data import as_training_rows, split
 from npflows.training.imputation import filled
-from npflows.training.initialization import set_from_data
+from npflows.training.initialization import as_standardization, set_from_data
 from npflows.training.likelihood import LikelihoodTrainer
 from npflows.training.loop import run_rounds
 from npflows.training.missing import MissingLike, as_missing
@@ -34,7 +34,7 @@ def fit(
     validation_data: ArrayLike | None = None,
     validation_weight: ArrayLike | None = None,
     validation_condition: ArrayLike | None = None,
-    standardize: bool = True,
+    standardize: bool | str = "auto",
     max_epochs: int = 100,
     max_seconds: float | None = None,
     batch_size: int = 256,
@@ -73,8 +73,12 @@ def fit(
         Share of the rows that is held out to choose the best parameters, 0 for none.
     validation_data, validation_weight, validation_condition : array_like, optional
         Rows to validate on instead, with weights and condition of their own.
-    standardize : bool
-        Set the flow's first layer from the training rows, unless an earlier fit has.
+    standardize : {"auto", "diagonal", "full"} or bool
+        Set the flow's first layer from the training rows, unless an earlier fit has.  "diagonal" gives each column its
+        own location and scale; "full" also takes out correlations, by the Cholesky factor of the correlation matrix, in
+        float64, for columns that are neither on a circle nor whole numbers; "auto", or True, does so where a column has
+        less than 1 % of its variance left once the columns before it are known, as thin posteriors have.  False: leave
+        the layer as it is.
     max_epochs : int
         Passes through the training rows at most; the length of the cosine schedule.
     max_seconds : float, optional
@@ -133,6 +137,7 @@ def fit(
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
     saved = checkpoints.read(settings.checkpoint) if settings.resume and settings.checkpoint is not None else None
     validation: Rows | None
+    kind = as_standardization(standardize, flow)
     rows = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared)
     if validation_data is not None:
         validation = as_training_rows(flow, validation_data, validation_weight, validation_condition, on_invalid,
@@ -147,7 +152,7 @@ def fit(
     train, validation = filled(flow, train, validation)
 
     def begin() -> None:
-        set_from_data(flow, train, validation, standardize, settings.rng)
+        set_from_data(flow, train, validation, kind, settings.rng)
         flow.effective_rows = train.effective
         if flow.effective_rows < min(ROWS_PER_COLUMN * flow.latent_dim, len(train) / 2):
             warn_user(

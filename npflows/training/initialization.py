@@ -6,14 +6,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_condition, as_rows, as_weights, warn_user
+from npflows.core.checks import as_choice, as_condition, as_rows, as_weights, warn_user
 from npflows.distribution.transformed import Flow, TransformedDistribution
 from npflows.layers.layer import Layer
 from npflows.support.columns import Column, Interval, Positive, Real
+from npflows.training.correlations import THIN, correlation_factor
 from npflows.training.rows import Rows
 
 MARGIN = 0.05
@@ -22,16 +24,23 @@ INITIAL_ROWS = 10000
 """Rows, drawn at random, that layers are set from at most."""
 INITIAL_VALUES = 1 << 25
 """Values of the layer with the most scratch, for all of these rows together."""
+Standardization = Literal["auto", "diagonal", "full"]
+MOST_MIXED = 256
+"""Columns of a table that is looked at for strong correlations, at most."""
 FAR = 3.0
 """Values so many tail bounds from the center are far outside."""
 
 
 def set_from_data(
-    flow: TransformedDistribution, train: Rows, validation: Rows | None, standardize: bool, rng: np.random.Generator
-) -> None:  # fmt: skip
+    flow: TransformedDistribution,
+    train: Rows,
+    validation: Rows | None,
+    standardize: Standardization | None,
+    rng: np.random.Generator,
+) -> None:
     """Set everything that has not been set from data yet, and warn if splines do not reach the data."""
-    if standardize:
-        standardize_once(flow, train, validation)
+    if standardize is not None:
+        standardize_once(flow, train, validation, standardize)
     flow.preprocessing.remember(train.x.dtype)
     if _pending(flow):
         n_rows = min(INITIAL_ROWS, _most_rows(flow))
@@ -40,15 +49,43 @@ def set_from_data(
     warn_of_tails(flow, train)
 
 
-def standardize_once(flow: TransformedDistribution, train: Rows, validation: Rows | None) -> None:
+def standardize_once(
+    flow: TransformedDistribution, train: Rows, validation: Rows | None, kind: Standardization = "auto"
+) -> None:  # fmt: skip
     """Set the standardization of samples and conditions, unless it is set."""
     if not flow.preprocessing.is_standardized:
-        flow.standardize.set(*standardization(flow, train, validation))
+        loc, scale = standardization(flow, train, validation)
+        flow.standardize.set(loc, scale, _factor(flow, train, loc, scale, kind))
         if train.condition is not None:
             rows = train.normalized()
             loc, scale = moments(lambda: ((c, weight) for _, weight, c in rows.pieces() if c is not None), len(rows))
             flow.standardize_condition(loc, np.where(scale == 0, 1.0, scale))
         flow.preprocessing.mark_standardized()
+
+
+def as_standardization(standardize: object, flow: TransformedDistribution) -> Standardization | None:
+    """The kind of standardization from the argument of `fit`, after a check; None for none."""
+    if isinstance(standardize, (bool, np.bool_)):
+        return "auto" if standardize else None
+    kind = cast(Standardization, as_choice(standardize, "standardize", ("auto", "diagonal", "full")))
+    if kind == "full" and not _can_mix(flow):
+        what = "images" if len(flow.input_shape) > 1 else f"a base with bounds, {flow.base!r}"
+        raise ValueError(f'standardize="full" mixes columns, which does not go with {what}: use "diagonal"')
+    return kind
+
+
+def _can_mix(flow: TransformedDistribution) -> bool:
+    return len(flow.input_shape) == 1 and flow.base.support is None
+
+
+def _factor(
+    flow: TransformedDistribution, rows: Rows, loc: np.ndarray, scale: np.ndarray, kind: Standardization
+) -> np.ndarray | None:
+    """The factor of the columns' correlations, where it is wanted or the table is thin; None for none."""
+    if kind == "diagonal" or not _can_mix(flow) or (kind == "auto" and flow.latent_dim > MOST_MIXED):
+        return None
+    factor, least = correlation_factor(flow, rows, loc, scale)
+    return factor if kind == "full" or least < THIN else None
 
 
 def _pending(flow: TransformedDistribution) -> list[Layer]:
@@ -123,7 +160,7 @@ def warn_of_tails(flow: TransformedDistribution, rows: Rows) -> None:
         return
     low, high, beyond = np.zeros((3, flow.latent_dim))
     for x, _, _ in rows.pieces():
-        values = (flow.preprocessing.on_line(x) - flow.standardize.loc) / flow.standardize.scale
+        values = flow.standardize.forward(flow.preprocessing.on_line(x))[0]
         low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
         beyond += (np.abs(values) > bound).sum(axis=0)
     labels = flow.preprocessing.labels

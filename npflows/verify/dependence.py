@@ -37,6 +37,8 @@ def promised_dependence(layer: Layer) -> np.ndarray | None:
     if isinstance(layer, InvertibleConv1x1):
         pixel = np.arange(n) // layer.num_channels
         return pixel[:, None] == pixel
+    if isinstance(layer, Standardize) and layer.factor is not None:
+        return np.linalg.inv(layer.factor) != 0
     if isinstance(layer, (Standardize, ActNormLayer, Elementwise, LogTails, Rotation)):
         return np.eye(n, dtype=bool)
     return None

@@ -200,9 +200,7 @@ CONDITIONS = {
 @pytest.mark.parametrize("case", CONDITIONS.values(), ids=CONDITIONS)
 def test_fit_initializes_with_the_conditions_of_the_rows(case):
     options, condition = case
-    flow = npflows.MAF(
-        3, 2, (8,), actnorm=True, condition_dim=1, log_tails=None, dtype="float64", rng=1, **options
-    )
+    flow = npflows.MAF(3, 2, (8,), actnorm=True, condition_dim=1, log_tails=None, dtype="float64", rng=1, **options)
     first = flow.flow_layers[2]
     first.params = first.params + np.random.default_rng(3).normal(0, 0.3, first.num_params)
     flow.fit(X, condition=condition, **FIRST)

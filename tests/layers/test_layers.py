@@ -19,7 +19,7 @@ from registry import (
     source,
 )
 
-from npflows import CouplingLayer, LULinear, NormalizingFlow, Permutation, Rotation, Standardize
+from npflows import CouplingLayer, LogTails, LULinear, NormalizingFlow, Permutation, Rotation, Standardize
 from npflows.core import operations
 
 TOLERANCE = {"float32": 5e-5, "float64": 1e-12}
@@ -60,7 +60,7 @@ def dependence_of(operation, direction):
             return pixel[:, None] == pixel
         case operations.LULinear():
             return ~seen
-        case operations.ActNorm() | operations.Elementwise() | operations.Rotation():
+        case operations.ActNorm() | operations.Elementwise() | operations.LogTails() | operations.Rotation():
             return same
     raise NotImplementedError(f"say what {type(operation).__name__} promises")
 
@@ -69,9 +69,13 @@ def dependence(obj, direction):
     """The same for a layer or flow."""
     program = obj.program(with_base=False) if isinstance(obj, NormalizingFlow) else obj.program()
     seen = np.eye(obj.input_dim, dtype=bool)
+    factor = getattr(parts(obj)[0], "factor", None)
+    mixed = seen if factor is None else (np.linalg.inv(factor) if direction == "forward" else factor) != 0
+    if direction == "forward":
+        seen = mixed
     for operation, _ in program.layers if direction == "forward" else program.layers[::-1]:
         seen[: operation.dim] = dependence_of(operation, direction) @ seen[: operation.dim]
-    return seen
+    return mixed @ seen if direction == "inverse" else seen
 
 
 @both_dtypes
@@ -113,7 +117,7 @@ def test_starts_as_the_identity_up_to_what_is_fixed(name, dtype):
     if getattr(obj, "support", None):
         expected_y, expected_log_det, _ = obj.preprocessing.to_unconstrained(x)
     for part in parts(obj):
-        if isinstance(part, (LULinear, Permutation, Rotation, Standardize)):
+        if isinstance(part, (LogTails, LULinear, Permutation, Rotation, Standardize)):
             expected_y, more = Reference(part).forward(expected_y)
             expected_log_det = expected_log_det + more
     y, log_det = obj.forward(x, condition(obj, 20))

@@ -116,4 +116,4 @@ def test_densities_far_outside_are_finite(spline):
     assert np.isfinite(flow.log_prob(x)).all()
     far = flow.log_prob(x.mean(axis=0) + flow.standardize.scale * [[1e3, 0, 0], [0, -1e3, 0], [1e3, -1e3, 1e3]])
     assert np.isfinite(far).all()
-    assert (far < flow.log_prob(x[:3]).min() - 1e3).all()
+    assert (far < flow.log_prob(x[:3]).min() - 30).all()  # the tails of the density fall like exp(-log(x)^2 / 2)

@@ -15,6 +15,17 @@ from npflows.backends.cpu.compiler.calls import borrow, call, carve, fetch_add
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels.blocks import copy
 from npflows.backends.cpu.link import LANE_MULTIPLE
+from npflows.backends.cpu.standardization import (
+    has_factor,
+    load,
+    load_cotangent,
+    load_mixed,
+    load_mixed_cotangent,
+    store,
+    store_cotangent,
+    store_mixed,
+    store_mixed_cotangent,
+)
 from npflows.core.operations import EMBEDDING_LAYER
 
 # header
@@ -33,28 +44,6 @@ FIRST, LAST = 1, 2
 @inlined
 def padded(n):
     return (n + LANE_MULTIPLE - 1) // LANE_MULTIPLE * LANE_MULTIPLE
-
-
-@inlined
-def load(X, a, width, affine, wanted, x):
-    """x (rows, lanes) = X[a : a + width].T, standardized in float64; lanes beyond width repeat the last sample."""
-    for d in range(X.shape[1]):
-        for t in range(x.shape[1]):
-            value = X[a + min(t, width - 1), d]
-            if wanted:
-                value = (value - affine[0, d]) / affine[1, d]
-            x[d, t] = value
-
-
-@inlined
-def load_cotangent(X, a, width, affine, wanted, dx):
-    """The same for cotangents of what `affine` maps to the user's units; zero beyond width."""
-    for d in range(X.shape[1]):
-        for t in range(dx.shape[1]):
-            value = X[a + t, d] if t < width else 0.0
-            if wanted:
-                value = value * affine[1, d]
-            dx[d, t] = value
 
 
 @inlined
@@ -154,15 +143,17 @@ def settle(X, C, a, t, log_prob):
 def transport(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin, block_width, Y, log_det, log_prob):
     """Carry X (n, in_rows) through the program.
 
-    `X_affine` (3, in_rows) and `C_affine` (3, condition_rows) hold location, scale and its logarithm of the affine maps
-    from the user's units, or have no columns; C (n, condition_rows) is the condition, `origin` the number of the first
-    sample, `block_width` the samples of a block (the last may have fewer).  Fills Y (n, out_rows), log_det (n,) and
-    log_prob (n,), each unless it is empty.
+    `X_affine` (3, in_rows) or (3 + in_rows, in_rows) and `C_affine` (3, condition_rows) are the affine maps from the
+    user's units that `npflows.core.backend.State` describes, or have no columns; C (n, condition_rows) is the condition,
+    `origin` the number of the first sample, `block_width` the samples of a block (the last may have fewer).  Fills Y
+    (n, out_rows), log_det (n,) and log_prob (n,), each unless it is empty.
     """
     plan, theta, arena, n = borrow(plan), borrow(theta), borrow(arena), X.shape[0]
     want_y, want_log_det, want_log_prob = Y.shape[0] > 0, log_det.size > 0, log_prob.size > 0
     n_blocks = (n + block_width - 1) // block_width
     row = np.empty(padded(block_width), np.float64)
+    mixed = has_factor(X_affine)
+    unmixed = np.empty((X_affine.shape[1] if mixed else 0, row.size), np.float64)
     while True:
         b = fetch_add(counter, 0, 1)
         if b >= n_blocks:
@@ -182,7 +173,10 @@ def transport(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin
         temp = carve(arena, start, plan[TEMP_ROWS], lanes)
         start += temp.size
         sums = row[:lanes]
-        load(X, a, width, X_affine, plan[STANDARDIZATION] == FIRST, block)
+        if mixed and plan[STANDARDIZATION] == FIRST:
+            load_mixed(X, a, width, X_affine, unmixed[:, :lanes], block)
+        else:
+            load(X, a, width, X_affine, plan[STANDARDIZATION] == FIRST, block)
         load_condition(plan, theta, C, C_affine, a, width, key, origin + a, condition, context,
                        carve(arena, start, plan[EMBEDDING_WORK], lanes), temp)  # fmt: skip
         for t in range(lanes):
@@ -191,13 +185,10 @@ def transport(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin
         if want_log_det:
             for t in range(width):
                 log_det[a + t] = sums[t]
-        if want_y:
-            for d in range(plan[OUT_ROWS]):
-                for t in range(width):
-                    value = np.float64(block[d, t])
-                    if plan[STANDARDIZATION] == LAST:
-                        value = value * X_affine[1, d] + X_affine[0, d]
-                    Y[a + t, d] = value
+        if want_y and mixed and plan[STANDARDIZATION] == LAST:
+            store_mixed(block, a, width, X_affine, Y)
+        elif want_y:
+            store(block, a, width, X_affine, plan[STANDARDIZATION] == LAST, Y)
         if want_log_prob:
             add_base(plan, theta, block, sums)
             for t in range(width):
@@ -217,6 +208,8 @@ def pullback(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin,
     plan, theta, arena, gradients, n = borrow(plan), borrow(theta), borrow(arena), borrow(gradients), X.shape[0]
     n_blocks = (n + block_width - 1) // block_width
     row = np.empty(padded(block_width), np.float64)
+    mixed = has_factor(X_affine)
+    unmixed = np.empty((X_affine.shape[1] if mixed else 0, row.size), np.float64)
     while True:
         g = fetch_add(counter, 0, 1)
         if g >= n_buffers:
@@ -250,7 +243,10 @@ def pullback(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin,
             start += temp.size
             sums = row[:lanes]
 
-            load(X, a, width, X_affine, plan[STANDARDIZATION] == FIRST, block)
+            if mixed and plan[STANDARDIZATION] == FIRST:
+                load_mixed(X, a, width, X_affine, unmixed[:, :lanes], block)
+            else:
+                load(X, a, width, X_affine, plan[STANDARDIZATION] == FIRST, block)
             load_condition(
                 plan,
                 theta,
@@ -281,6 +277,8 @@ def pullback(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin,
                 spec, part = plan[plan[BASE_SPEC] : plan[BASE_SPEC_END]], theta[plan[BASE_THETA] : plan[BASE_THETA_END]]
                 dpart = dtheta[plan[BASE_THETA] : plan[BASE_THETA_END]]
                 call(plan[BASE_VJP], (spec, part, dblock[: plan[OUT_ROWS]], dlog_det, dpart))
+            elif mixed and plan[STANDARDIZATION] == LAST:
+                load_mixed_cotangent(dY, a, width, X_affine, unmixed[:, :lanes], dblock)
             else:
                 load_cotangent(dY, a, width, X_affine, plan[STANDARDIZATION] == LAST, dblock)
 
@@ -307,13 +305,9 @@ def pullback(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin,
                 call(plan[r + VJP], arguments)
             embedding_vjp(plan, theta, key, origin + a, condition, dcontext, dcondition, embedding_work, temp, dtheta)
 
-            if dX.shape[0] > 0:
-                for d in range(plan[IN_ROWS]):
-                    scale = X_affine[1, d] if plan[STANDARDIZATION] == FIRST else 1.0
-                    for t in range(width):
-                        dX[a + t, d] = dblock[d, t] / scale
+            if dX.shape[0] > 0 and mixed and plan[STANDARDIZATION] == FIRST:
+                store_mixed_cotangent(dblock, a, width, X_affine, unmixed, dX)
+            elif dX.shape[0] > 0:
+                store_cotangent(dblock, a, width, X_affine, plan[STANDARDIZATION] == FIRST, dX)
             if dC.shape[0] > 0:
-                for d in range(plan[CONDITION_ROWS]):
-                    scale = C_affine[1, d] if C_affine.shape[1] > 0 else 1.0
-                    for t in range(width):
-                        dC[a + t, d] = dcondition[d, t] / scale
+                store_cotangent(dcondition, a, width, C_affine, C_affine.shape[1] > 0, dC)

@@ -12,6 +12,12 @@ from npflows.backends.reference.adam import Adam
 from npflows.backends.reference.common import Given
 from npflows.backends.reference.layers import forward, forward_vjp, inverse, inverse_vjp
 from npflows.backends.reference.networks import network, network_vjp
+from npflows.backends.reference.standardization import (
+    from_standardized,
+    from_standardized_vjp,
+    standardized,
+    standardized_vjp,
+)
 from npflows.core.backend import Result, State
 from npflows.core.operations import EMBEDDING_LAYER, ConvNet, Custom, Network, Placed, Program
 
@@ -92,8 +98,7 @@ class ReferenceExecutable:
             if out.y.size:
                 y = trace.values[:, : out.y.shape[1]]
                 if program.standardized and inverse:
-                    location, scale, _ = state.standardization
-                    y = y * scale + location
+                    y = from_standardized(state.standardization, y)
                 out.y[:] = y
             if out.log_det.size:
                 out.log_det[:] = trace.log_det
@@ -129,7 +134,8 @@ class ReferenceExecutable:
                 dvalues[:, : self.output_dim] = by_base.z
                 _part(program.base, dtheta)[:] += by_base.theta
             else:
-                dvalues[:, : dy.shape[1]] = dy * state.standardization[1] if program.standardized and inverse else dy
+                mapped = program.standardized and inverse
+                dvalues[:, : dy.shape[1]] = from_standardized_vjp(state.standardization, dy) if mapped else dy
             dcontext = self._run_back(theta, trace, dvalues, dlog, dtheta, inverse, key, origin)
             if program.embedding is not None:
                 given = Given(trace.condition, _layer_key(key, EMBEDDING_LAYER), origin)
@@ -138,8 +144,9 @@ class ReferenceExecutable:
                 dcontext = by_network.x
                 _part(program.embedding, dtheta)[:] += by_network.theta
             if dx.size:
-                scale = state.standardization[1] if program.standardized and not inverse else 1.0
-                dx[:] = dvalues[:, : dx.shape[1]] / scale
+                by_layers = dvalues[:, : dx.shape[1]]
+                mapped = program.standardized and not inverse
+                dx[:] = standardized_vjp(state.standardization, by_layers) if mapped else by_layers
             if dcondition.size:
                 table = state.condition_standardization
                 dcondition[:] = dcontext / table[1] if table.shape[1] else dcontext
@@ -153,8 +160,7 @@ class ReferenceExecutable:
         """All layers, in either direction."""
         program, n = self.program, len(x)
         if program.standardized and not inverted:
-            location, scale, _ = state.standardization
-            x = (x - location) / scale
+            x = standardized(state.standardization, x)
         values = np.zeros((n, max(program.input_dim, program.output_dim)))
         values[:, : x.shape[1]] = x
         log_det = np.zeros(n)
