@@ -245,6 +245,19 @@ MODELS = {
         **o,
         support=[support.periodic(0, 360), support.real(), support.periodic(-1, 1), support.positive()],
     ),
+    "NSF, circles beside a matrix": lambda **o: NeuralSplineFlow(
+        4,
+        2,
+        (12,),
+        4,
+        actnorm=True,
+        activation="silu",
+        **o,
+        support=[support.periodic(0, 360), support.real(), support.periodic(-1, 1), support.positive()],
+    ),
+    "NSF, autoregressive, a circle beside a matrix": lambda **o: NeuralSplineFlow(
+        3, 2, (12,), 4, conditioner="autoregressive", activation="tanh", support={1: support.periodic(0, 360)}, **o
+    ),
     "NSF, a circle": lambda **o: NeuralSplineFlow(1, 2, num_bins=4, support=[support.periodic(0.0, 2.0)], **o),
     "MAF, half-lines and intervals": lambda **o: MAF(
         3, 2, (12,), activation="tanh", support=[support.positive(-1.0), support.interval(2, 5), support.real()], **o

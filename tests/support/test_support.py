@@ -254,28 +254,36 @@ def test_a_wrong_column_is_refused(case):
         make()
 
 
+def turning():
+    """A matrix that is not the identity any more."""
+    layer = npflows.LULinear(2)
+    layer.params = layer.params + 0.1
+    return layer
+
+
 ANGLE = {"support": {1: periodic(0, 360)}, "rng": 0}
 CANNOT = {
     "MAF": (lambda: npflows.MAF(3, **ANGLE), "MAFLayer.* can't keep a value on a circle"),
     "IAF": (lambda: npflows.IAF(3, **ANGLE), "IAFLayer.* can't keep a value on a circle"),
     "RealNVP": (lambda: npflows.RealNVP(3, **ANGLE), "CouplingLayer.* can't keep a value on a circle"),
     "conditional RealNVP": (lambda: npflows.ConditionalRealNVP(3, 1, **ANGLE), "CouplingLayer.* can't keep a value"),
-    "LU": (lambda: NeuralSplineFlow(3, **ANGLE), "linear='lu' can't keep column 1 on a circle: pass linear='permutation'"),
-    "autoregressive splines, LU": (
-        lambda: NeuralSplineFlow(3, conditioner="autoregressive", **ANGLE),
-        "linear='lu' can't keep column 1 on a circle: pass linear='permutation'",
+    "an affine map before its end": (
+        lambda: npflows.NormalizingFlow([npflows.CouplingLayer([1, 0])], support=[periodic(0, 1), real()]),
+        "CouplingLayer.* can't keep a value on a circle .here 0.: use circular splines, permutations and LULinear",
     ),
-    "ActNorm": (
-        lambda: NeuralSplineFlow(3, linear="permutation", actnorm=True, **ANGLE),
-        "actnorm=True can't keep column 1 on a circle: pass actnorm=False",
+    "channels of an image": (
+        lambda: npflows.NormalizingFlow(
+            [npflows.ActNormLayer(1, image_size=(1, 2))], input_shape=(1, 2, 1), support=[periodic(0, 1), real()]
+        ),
+        "ActNormLayer.* can't keep a value on a circle",
+    ),
+    "a matrix that turns it": (
+        lambda: npflows.NormalizingFlow([turning()], support=[periodic(0, 1), real()]),
+        "LULinear.* moves values on circles already: give the flow a layer as it is made",
     ),
     "Student's t": (
         lambda: NeuralSplineFlow(3, linear="permutation", base_distribution="student_t", **ANGLE),
         "base_distribution 'student_t' can't hold values on circles: use 'normal'",
-    ),
-    "layers": (
-        lambda: npflows.NormalizingFlow([npflows.LULinear(2)], support=[periodic(0, 1), real()]),
-        "LULinear.* can't keep a value on a circle .here 0.: use circular splines and permutations",
     ),
     "a spline on the line": (
         lambda: npflows.NormalizingFlow([npflows.SplineLayer(2)], support=[periodic(0, 1), real()]),
