@@ -262,6 +262,18 @@ MODELS = {
     "MAF, half-lines and intervals": lambda **o: MAF(
         3, 2, (12,), activation="tanh", support=[support.positive(-1.0), support.interval(2, 5), support.real()], **o
     ),
+    "MAF, a half-line below and ordered columns": lambda **o: MAF(
+        4, 2, (12,), activation="tanh", support={0: support.below(1.0), (3, 1): support.ordered()}, **o
+    ),
+    "NSF, a simplex and ordered columns between ends": lambda **o: NeuralSplineFlow(
+        5,
+        2,
+        (12,),
+        4,
+        activation="silu",
+        support={(0, 2): support.simplex(10), (4, 1, 3): support.ordered(-2, 5)},
+        **o,
+    ),
     "conditional flow of layers": _conditional,
     "RealNVP, image, convolutions": lambda **o: RealNVP((4, 4, 1), 2, (6, 6), network="conv", activation="silu", **o),
     "RealNVP, image, convolutions, channel-wise": lambda **o: RealNVP(

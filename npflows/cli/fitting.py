@@ -84,7 +84,7 @@ def fit(a: argparse.Namespace) -> int:
     return status
 
 
-def _options(a: argparse.Namespace, columns: dict[int, Column]) -> dict[str, Any]:
+def _options(a: argparse.Namespace, columns: dict[Any, Column]) -> dict[str, Any]:
     """Arguments that depend on the model: the number of layers."""
     if a.model != "spline" and any(column.is_periodic for column in columns.values()):
         raise TableError(f"{a.support} has a periodic column, which only a spline flow can keep: pass --model spline")

@@ -13,7 +13,7 @@ from npflows.base.base import Base
 from npflows.core.checks import as_dtype, as_widths
 from npflows.networks.embedding import Embedding
 from npflows.networks.options import DenseOptions, NetworkOptions
-from npflows.support.columns import SupportLike
+from npflows.support.declaration import SupportLike
 
 
 @dataclass(kw_only=True, repr=False, eq=False)

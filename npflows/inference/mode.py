@@ -46,7 +46,7 @@ def mode(
         x (input_dim,) and log_prob, which is no less than at any start or any sample that was drawn.
     """
     minimize = scipy("optimize", "flow.mode").minimize
-    density = UnconstrainedDensity(flow, as_condition(condition, 1, flow.condition_dim), cut=False)
+    density = UnconstrainedDensity(flow, as_condition(condition, 1, flow.condition_dim), cut=False, joint=True)
     every = np.arange(flow.latent_dim)
     samples, log_p, typical = _candidates(flow, as_rng(rng), density.condition)
     best = [float(log_p[0]), samples[0]]
@@ -62,7 +62,8 @@ def mode(
 
     def loss(y: np.ndarray) -> tuple[float, np.ndarray]:
         """-log p and its gradient at scaled coordinates; a high constant where the flow has no density."""
-        x, log_slope = density.from_unconstrained((middle + scale * y)[None], every)
+        t = (middle + scale * y)[None]
+        x, _ = density.from_unconstrained(t, every)
         x[:, density.integer] = np.round(x[:, density.integer])
         if not density.contains(x).all():
             return 1e3 - best[0], np.zeros(len(y))
@@ -71,7 +72,7 @@ def mode(
             return 1e3 - best[0], np.zeros(len(y))
         if value[0] > best[0]:
             best[:] = float(value[0]), x[0]
-        return -float(value[0]), -scale * np.exp(log_slope[0]) * gradient.reshape(-1)
+        return -float(value[0]), -scale * density.pull_back(t, gradient.reshape(1, -1))[0]
 
     for point in points:
         minimize(loss, (point - middle) / scale, jac=True, method="L-BFGS-B")

@@ -20,7 +20,8 @@ from npflows.layers.permutation import Permutation
 from npflows.layers.rotation import Rotation
 from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
 from npflows.models.realnvp import coupling_mask
-from npflows.support.columns import Column, as_columns
+from npflows.support.columns import Column
+from npflows.support.declaration import as_columns
 
 CONDITIONERS = ("coupling", "autoregressive")
 LINEARS = ("lu", "permutation", "reverse")
