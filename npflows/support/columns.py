@@ -136,7 +136,7 @@ class Interval(Column):
     """Values between `low` and `high`, neither of which is one."""
 
     def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = _ends(low, high)
+        self.low, self.high = _ends(low, high, "; half-lines are positive(lower) and below(upper)")
 
     def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
         """t = log((x - low) / (high - x)), and log dt/dx = log((high - low) / ((x - low) (high - x)))."""
@@ -259,26 +259,16 @@ def integer(low: int, high: int) -> Integer:
     return Integer(low, high)
 
 
-def _finite(value: object, name: str) -> float:
+def _finite(value: object, name: str, hint: str = "") -> float:
     """A finite number as float, after a check."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
+        raise ValueError(f"{name} must be a finite number, got {value!r}{hint}")
     return float(value)
 
 
-def _is_infinite(value: object) -> bool:
-    """Whether an end is missing: None, or infinity."""
-    return value is None or (isinstance(value, (float, np.floating)) and math.isinf(value))
-
-
-def _ends(low: object, high: object) -> tuple[float, float]:
+def _ends(low: object, high: object, hint: str = "") -> tuple[float, float]:
     """Two finite numbers in rising order, after a check."""
-    if _is_infinite(low) or _is_infinite(high):
-        raise ValueError(
-            f"low and high must be finite numbers, got {low!r} and {high!r}; half-lines are positive(lower) and "
-            f"below(upper), and the whole line is real()"
-        )
-    a, b = _finite(low, "low"), _finite(high, "high")
+    a, b = _finite(low, "low", hint), _finite(high, "high", hint)
     if not a < b:
         raise ValueError(f"low must be below high, got {low!r} and {high!r}")
     return a, b

@@ -29,8 +29,9 @@ def infer(x: ArrayLike, columns: Sequence[str] | None = None) -> Inferred:
     """A guess of where each column of a table lives, to look at, correct and pass on as `support=`.
 
     Columns of whole numbers with at most 100 different values are integers in their range; values that come close to 0
-    from above and never reach it, beside others ten times as large, are positive; values within (0, 1) that come close to
-    both ends are an interval.  A circle can't be told from an interval: declare it.
+    from above and never reach it, beside others ten times as large, are positive, and such from below are below 0; values
+    within (0, 1) that come close to both ends are an interval.  A circle can't be told from an interval, and groups of
+    columns are not looked for: declare them.
 
     Parameters
     ----------
