@@ -22,7 +22,7 @@ from npflows.inference.mode import mode
 from npflows.inference.unit_cube import from_unit_cube, to_unit_cube
 from npflows.layers.layer import Layer
 from npflows.networks.embedding import Embedding
-from npflows.support.columns import SupportLike
+from npflows.support.declaration import SupportLike
 from npflows.support.pixels import Pixels
 from npflows.training.fit import fit
 from npflows.training.initialization import initialize
@@ -52,7 +52,8 @@ class NormalizingFlow(TransformedDistribution):
         is trained between the condition and the layers.
     support : sequence or mapping of npflows.support columns, optional
         Where each column lives, all on the whole line by default: `npflows.support.real()`, `positive()`, `interval()`,
-        `periodic()`, `integer()`, one for each column, or by number or name for some.  Samples never leave it.
+        `periodic()`, `integer()`, `below()`, `ordered()`, `simplex()`, one for each column, or by number or name for some.
+        Samples never leave it.
     columns : sequence of str, optional
         Names of the columns.
     input_shape : (int,) or (int, int, int), optional

@@ -17,7 +17,7 @@ from npflows.base import Base
 from npflows.core.checks import as_choice, as_positive, as_weights
 from npflows.flow import NormalizingFlow
 from npflows.models.table import TABLE_MODELS
-from npflows.support.columns import SupportLike
+from npflows.support.declaration import SupportLike
 from npflows.training.missing import MissingLike, as_missing, is_nan
 
 try:

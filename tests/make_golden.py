@@ -75,6 +75,21 @@ FLOWS = {
         support=EVERY_SUPPORT,
         rng=7,
     ),
+    "spline_groups": lambda: npflows.NeuralSplineFlow(
+        6,
+        2,
+        (6,),
+        3,
+        actnorm=True,
+        activation="silu",
+        support={
+            0: support.periodic(0.0, 360.0),
+            1: support.below(2.0),
+            (2, 5): support.simplex(100.0),
+            (4, 3): support.ordered(upper=1.0),
+        },
+        rng=20,
+    ),
     "spline_one_column": lambda: npflows.NeuralSplineFlow(
         1, 2, num_bins=4, base_distribution=npflows.StudentT(1, 4.0), rng=8
     ),
@@ -151,6 +166,11 @@ def table_of(flow, rng):
     for d, column in enumerate(flow.support or []):
         if isinstance(column, support.Positive):
             table[:, d] = column.lower + np.exp(rng.normal(size=100))
+        elif isinstance(column, support.Below):
+            table[:, d] = column.upper - np.exp(rng.normal(size=100))
+        elif isinstance(column, support.Group):
+            if d == column.columns[0]:
+                table[:, column.columns], _ = column.from_unconstrained(rng.normal(size=(100, len(column.columns))))
         elif isinstance(column, support.Integer):
             table[:, d] = rng.integers(column.low, column.high + 1, 100)
         elif isinstance(column, support.Interval | support.Periodic):

@@ -261,9 +261,34 @@ MODELS = {
         **o,
         support=[support.periodic(0, 360), support.real(), support.periodic(-1, 1), support.positive()],
     ),
+    "NSF, circles beside a matrix": lambda **o: NeuralSplineFlow(
+        4,
+        2,
+        (12,),
+        4,
+        actnorm=True,
+        activation="silu",
+        **o,
+        support=[support.periodic(0, 360), support.real(), support.periodic(-1, 1), support.positive()],
+    ),
+    "NSF, autoregressive, a circle beside a matrix": lambda **o: NeuralSplineFlow(
+        3, 2, (12,), 4, conditioner="autoregressive", activation="tanh", support={1: support.periodic(0, 360)}, **o
+    ),
     "NSF, a circle": lambda **o: NeuralSplineFlow(1, 2, num_bins=4, support=[support.periodic(0.0, 2.0)], **o),
     "MAF, half-lines and intervals": lambda **o: MAF(
         3, 2, (12,), activation="tanh", support=[support.positive(-1.0), support.interval(2, 5), support.real()], **o
+    ),
+    "MAF, a half-line below and ordered columns": lambda **o: MAF(
+        4, 2, (12,), activation="tanh", support={0: support.below(1.0), (3, 1): support.ordered()}, **o
+    ),
+    "NSF, a simplex and ordered columns between ends": lambda **o: NeuralSplineFlow(
+        5,
+        2,
+        (12,),
+        4,
+        activation="silu",
+        support={(0, 2): support.simplex(10), (4, 1, 3): support.ordered(-2, 5)},
+        **o,
     ),
     "conditional flow of layers": _conditional,
     "RealNVP, image, convolutions": lambda **o: RealNVP((4, 4, 1), 2, (6, 6), network="conv", activation="silu", **o),

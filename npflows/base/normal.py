@@ -71,5 +71,6 @@ class Normal(Base):
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         z = rng.standard_normal((n, self.dim))
         if not self._is_standard:
-            z = self.center + z * self._scale
+            z *= self._scale
+            z += self.center
         return z

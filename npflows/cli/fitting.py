@@ -84,11 +84,8 @@ def fit(a: argparse.Namespace) -> int:
     return status
 
 
-def _options(a: argparse.Namespace, columns: dict[int, Column]) -> dict[str, Any]:
-    """Arguments that depend on the model: the number of layers, and a permutation that keeps periodic columns."""
-    options: dict[str, Any] = {} if a.layers is None else {TABLE_MODELS[a.model].depth: a.layers}
-    if any(column.is_periodic for column in columns.values()):
-        if a.model != "spline":
-            raise TableError(f"{a.support} has a periodic column, which only a spline flow can keep: pass --model spline")
-        options["linear"] = "permutation"
-    return options
+def _options(a: argparse.Namespace, columns: dict[Any, Column]) -> dict[str, Any]:
+    """Arguments that depend on the model: the number of layers."""
+    if a.model != "spline" and any(column.is_periodic for column in columns.values()):
+        raise TableError(f"{a.support} has a periodic column, which only a spline flow can keep: pass --model spline")
+    return {} if a.layers is None else {TABLE_MODELS[a.model].depth: a.layers}

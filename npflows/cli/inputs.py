@@ -17,12 +17,13 @@ from npflows import NormalizingFlow, support
 from npflows.cli.reports import column_names, condition_names
 from npflows.core.columns import column_number
 from npflows.files.tables import Table, TableError, read_table
-from npflows.support import Column
+from npflows.support import Column, Group
 from npflows.training.missing import Missing
 
 KINDS = {
     kind.__name__: kind
-    for kind in (support.real, support.positive, support.interval, support.periodic, support.integer)
+    for kind in (support.real, support.positive, support.below, support.interval, support.periodic, support.integer,
+                 support.ordered, support.simplex)
 }  # fmt: skip
 
 
@@ -221,14 +222,15 @@ def conditions_to_sample(flow: NormalizingFlow, text: str | None, n: int) -> np.
     return table.x[0] if rows == 1 else table.x
 
 
-def read_support(path: str, names: Sequence[str] | None, n: int) -> dict[int, Column]:
+def read_support(path: str, names: Sequence[str] | None, n: int) -> dict[Any, Column]:
     """Read the support of columns from a JSON file.
 
     The file holds an object from names or numbers of columns to the name of a kind, where it needs no arguments, or to an
     object with `kind` and the arguments of the function of that name in `npflows.support`::
 
-        {"azimuth": {"kind": "periodic", "low": 0, "high": 360}, "mass": "positive"}
+        {"azimuth": {"kind": "periodic", "low": 0, "high": 360}, "mass": "positive", "first, second": "ordered"}
 
+    The columns of a group stand together, with commas between them.
     Columns that are not in it live on the whole line.
     """
     try:
@@ -237,12 +239,22 @@ def read_support(path: str, names: Sequence[str] | None, n: int) -> dict[int, Co
         raise TableError(f"{path} is not JSON ({error})") from None
     if not isinstance(given, dict):
         raise TableError(f'{path} must hold an object like {{"column": {{"kind": "interval", "low": 0, "high": 1}}}}')
-    columns: dict[int, Column] = {}
+    columns: dict[Any, Column] = {}
+    seen: set[int] = set()
     for name, value in given.items():
-        i = column_number(name, n, names, owner=f"{path}: the flow", numerals=True, error=TableError)
-        if i in columns:
+        column = _column(f"{path}, column {name}", value)
+        parts = [name]
+        if isinstance(column, Group) and name not in (names or ()):
+            parts = [part.strip() for part in name.split(",")]
+        numbers = [
+            column_number(part, n, names, owner=f"{path}: the flow", numerals=True, error=TableError) for part in parts
+        ]
+        if seen.intersection(numbers) or len(set(numbers)) < len(numbers):
             raise TableError(f"{path} gives column {name!r} twice")
-        columns[i] = _column(f"{path}, column {name}", value)
+        if isinstance(column, Group) and len(numbers) < 2:
+            raise TableError(f'{path}: {column!r} is of several columns: name them all, as in "a, b", got {name!r}')
+        seen.update(numbers)
+        columns[numbers[0] if len(numbers) == 1 else tuple(numbers)] = column
     return columns
 
 

@@ -85,7 +85,7 @@ class ParameterBuffer:
         self.theta, self.free = np.zeros(size, self.dtype), np.zeros(size, bool)
         for p, view, free in zip(given, self.views().values(), self.views(self.free).values()):
             free[...] = p.free_mask()
-            view[...] = p.value if p.free is None or p.free is False else np.where(free, p.value, 0)
+            np.copyto(view, p.value, where=True if p.free is None or p.free is False else free)
         self.num_free = int(np.count_nonzero(self.free))
 
     def __setstate__(self, state: dict[str, Any]) -> None:

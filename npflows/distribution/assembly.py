@@ -25,7 +25,8 @@ from npflows.layers.layer import Layer
 from npflows.layers.standardize import Standardize
 from npflows.networks.embedding import Embedding
 from npflows.support.cells import CellBijection
-from npflows.support.columns import Column, Real, SupportLike, as_columns
+from npflows.support.columns import Column, Real
+from npflows.support.declaration import SupportLike, as_columns
 from npflows.support.pixels import Pixels
 from npflows.support.table import Support
 

@@ -15,7 +15,7 @@ from npflows.layers.layer import Layer
 from npflows.layers.log_tails import LogTails
 from npflows.networks.embedding import Embedding
 from npflows.networks.options import DenseOptions, NetworkOptions
-from npflows.support.columns import SupportLike
+from npflows.support.declaration import SupportLike
 
 
 @dataclass(kw_only=True, repr=False, eq=False)

@@ -92,7 +92,7 @@ def _covering(column: Column, values: np.ndarray, n: int) -> np.ndarray:
         return np.linspace(column.low, column.high, n)
     low, high = np.quantile(values, (0.001, 0.999))
     low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
-    ends = getattr(column, "low", getattr(column, "lower", -np.inf)), getattr(column, "high", np.inf)
+    ends = column.bounds
     return np.linspace(max(low, np.nextafter(ends[0], np.inf)), min(high, np.nextafter(ends[1], -np.inf)), n)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.core.checks import SeedLike, as_int
+from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.statistics import effective_sample_size, log_mean_exp
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.inference.drawing import draw
 
 PIECE = 65536
 """Samples that are passed to the density at a time."""
@@ -122,5 +123,9 @@ def importance_weights(
     function = flow.target if log_density is None else log_density
     if function is None:
         raise ValueError("importance_weights needs log_density=: this flow has not been fitted by fit_variational")
-    x, log_q = flow.sample_and_log_prob(n, rng)
+    log_q = np.empty(n)
+    for piece in draw(flow, n, as_rng(rng)):
+        if piece.rows.start == 0:
+            x = piece.x if len(piece.x) == n else np.empty((n, *piece.x.shape[1:]), piece.x.dtype)
+        x[piece.rows], log_q[piece.rows] = piece.x, piece.log_prob
     return ImportanceWeights(x, log_density_of(function, x.reshape(n, flow.latent_dim)) - log_q)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.inference.drawing import draw
 from npflows.inference.importance import log_density_of
 
 
@@ -39,7 +40,9 @@ def entropy(
     Estimate
         value and error.
     """
-    _, log_p = flow.sample_and_log_prob(as_int(n_samples, "n_samples", 2), as_rng(rng), condition=condition)
+    log_p = np.empty(as_int(n_samples, "n_samples", 2))
+    for piece in draw(flow, len(log_p), as_rng(rng), condition):
+        log_p[piece.rows] = piece.log_prob
     return _mean(-log_p)
 
 
@@ -81,12 +84,14 @@ def kl_divergence(
             raise ValueError(f"other has {other.latent_dim} columns where this flow has {flow.latent_dim}")
     elif not callable(other):
         raise TypeError(f"other must be a flow or a function from x to its log-density, got {type(other).__name__}")
-    x, log_p = flow.sample_and_log_prob(n, as_rng(rng), condition=condition)
-    rows = x.reshape(n, flow.latent_dim)
-    if isinstance(other, TransformedDistribution):
-        log_q = other.log_prob(rows, condition if other.condition_dim else None)
-    else:
-        log_q = log_density_of(other, rows)
+    log_p, log_q = np.empty(n), np.empty(n)
+    for piece in draw(flow, n, as_rng(rng), condition):
+        x = piece.x.reshape(len(piece.x), flow.latent_dim)
+        log_p[piece.rows] = piece.log_prob
+        if isinstance(other, TransformedDistribution):
+            log_q[piece.rows] = other.log_prob(x, piece.condition if other.condition_dim else None)
+        else:
+            log_q[piece.rows] = log_density_of(other, x)
     if np.isneginf(log_q).any():
         return Estimate(math.inf, math.nan)
     return _mean(log_p - log_q)

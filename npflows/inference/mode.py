@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from npflows.core.checks import SeedLike, as_condition, as_int, as_rng, as_rows
 from npflows.core.optional import scipy
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.inference.drawing import draw
 from npflows.inference.unconstrained import UnconstrainedDensity
 
 CANDIDATES = 1 << 16
@@ -35,7 +36,8 @@ def mode(
     condition : array_like (condition_dim,), optional
         Where the flow takes one.
     starts : int or array_like (m, input_dim)
-        Number of starts, which are the best of 65,536 samples at some distance from each other; or the starts.
+        Number of starts, which are the best of 65,536 samples at some distance from each other; or the starts.  Of wide
+        samples only as many as make about a million values are kept to choose from.
     rng : int, numpy.random.Generator or None
 
     Returns
@@ -44,14 +46,12 @@ def mode(
         x (input_dim,) and log_prob, which is no less than at any start or any sample that was drawn.
     """
     minimize = scipy("optimize", "flow.mode").minimize
-    density = UnconstrainedDensity(flow, as_condition(condition, 1, flow.condition_dim), cut=False)
+    density = UnconstrainedDensity(flow, as_condition(condition, 1, flow.condition_dim), cut=False, joint=True)
     every = np.arange(flow.latent_dim)
-    samples, log_p = flow.sample_and_log_prob(CANDIDATES, as_rng(rng), condition=density.condition)
-    samples = samples.reshape(CANDIDATES, -1)
-    order = np.argsort(-log_p)
-    best = [float(log_p[order[0]]), samples[order[0]]]
-    candidates, *_ = density.to_unconstrained(samples[order], every)
-    low, middle, high = np.quantile(candidates, (0.25, 0.5, 0.75), axis=0)
+    samples, log_p, typical = _candidates(flow, as_rng(rng), density.condition)
+    best = [float(log_p[0]), samples[0]]
+    candidates, *_ = density.to_unconstrained(samples, every)
+    low, middle, high = np.quantile(density.to_unconstrained(typical, every)[0], (0.25, 0.5, 0.75), axis=0)
     scale = np.where(high > low, high - low, 1.0)
     if isinstance(starts, (int, np.integer)):
         points = _apart(candidates / scale, as_int(starts, "starts")) * scale
@@ -62,7 +62,8 @@ def mode(
 
     def loss(y: np.ndarray) -> tuple[float, np.ndarray]:
         """-log p and its gradient at scaled coordinates; a high constant where the flow has no density."""
-        x, log_slope = density.from_unconstrained((middle + scale * y)[None], every)
+        t = (middle + scale * y)[None]
+        x, _ = density.from_unconstrained(t, every)
         x[:, density.integer] = np.round(x[:, density.integer])
         if not density.contains(x).all():
             return 1e3 - best[0], np.zeros(len(y))
@@ -71,7 +72,7 @@ def mode(
             return 1e3 - best[0], np.zeros(len(y))
         if value[0] > best[0]:
             best[:] = float(value[0]), x[0]
-        return -float(value[0]), -scale * np.exp(log_slope[0]) * gradient.reshape(-1)
+        return -float(value[0]), -scale * density.pull_back(t, gradient.reshape(1, -1))[0]
 
     for point in points:
         minimize(loss, (point - middle) / scale, jac=True, method="L-BFGS-B")
@@ -81,6 +82,24 @@ def mode(
             jac = method == "L-BFGS-B"
             minimize(loss if jac else lambda y: loss(y)[0], start, jac=jac, method=method)
     return Mode(best[1].reshape(flow.input_shape), best[0])
+
+
+def _candidates(
+    flow: TransformedDistribution, rng: np.random.Generator, condition: NDArray[Any] | None
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any]]:
+    """The samples (m, d) of highest density among many, from the highest down, and their log-densities (m,): as many as a
+    piece has.  Last, the samples of the first piece, which are like all others."""
+    kept: tuple[NDArray[Any], NDArray[np.float64]] | None = None
+    for piece in draw(flow, CANDIDATES, rng, condition):
+        x, log_p = piece.x.reshape(len(piece.x), -1), piece.log_prob
+        if kept is None:
+            typical, most = x, len(x)
+        else:
+            x, log_p = np.concatenate([kept[0], x]), np.concatenate([kept[1], log_p])
+        order = np.argsort(-log_p)[:most]
+        kept = x[order], log_p[order]
+    assert kept is not None
+    return *kept, typical
 
 
 def _apart(points: np.ndarray, n: int) -> np.ndarray:

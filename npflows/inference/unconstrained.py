@@ -8,6 +8,7 @@ import numpy as np
 
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.support import Column, Interval, Periodic, Real
+from npflows.support.groups import groups_of
 
 
 class UnconstrainedDensity:
@@ -23,6 +24,9 @@ class UnconstrainedDensity:
         Where the flow takes one.
     cut : bool
         Whether periodic columns are cut open.
+    joint : bool
+        Whether groups of columns are mapped as such, so that no coordinates are outside of them.  Then all columns are
+        mapped together; else a column of a group is mapped as if it were alone.
 
     Attributes
     ----------
@@ -34,11 +38,18 @@ class UnconstrainedDensity:
         The bijection to the real line of each column; None where the column stays what it is.
     """
 
-    def __init__(self, flow: TransformedDistribution, condition: np.ndarray | None, cut: bool = True) -> None:
+    def __init__(self, flow: TransformedDistribution, condition: np.ndarray | None, cut: bool = True, joint: bool = False
+    ) -> None:  # fmt: skip
         self.flow, self.condition = flow, condition
-        self.columns: list[Column] = list(flow.support or [Real()] * flow.latent_dim)
+        given: list[Column] = list(flow.support or [Real()] * flow.latent_dim)
+        self.columns: list[Column] = [column.alone for column in given]
+        self._groups = groups_of(given)
+        self._joint = self._groups if joint else []
         self.integer = np.array([column.is_integer for column in self.columns])
         self.bijections = [_bijection(column, cut) for column in self.columns]
+        for _, where in self._joint:
+            for d in where:
+                self.bijections[d] = None
 
     def to_unconstrained(self, x: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Map values of some columns.
@@ -67,6 +78,10 @@ class UnconstrainedDensity:
                 ok = bijection.contains(t[:, i])
                 t[:, i], log_slope[:, i] = bijection.to_unconstrained(np.where(ok, t[:, i], bijection.middle()), 1.0)
                 inside &= ok
+        for group, where in self._joint:
+            values, ok = group.guarded(t[:, where])
+            t[:, where], log_slope[:, where[0]] = group.to_unconstrained(values)
+            inside &= ok
         return t, log_slope, inside
 
     def from_unconstrained(self, t: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,13 +93,24 @@ class UnconstrainedDensity:
                 x[:, i], log_slope[:, i] = bijection.from_unconstrained(t[:, i], 1.0)
             elif isinstance(column, Periodic):
                 x[:, i] = column.wrap(t[:, i])
+        for group, where in self._joint:
+            x[:, where], log_slope[:, where[0]] = group.from_unconstrained(t[:, where])
         return x, log_slope
+
+    def pull_back(self, t: np.ndarray, dx: np.ndarray) -> np.ndarray:
+        """The gradient with respect to coordinates t (n, d) of all columns, from that with respect to x."""
+        dt = dx * np.exp(self.from_unconstrained(t, np.arange(t.shape[1]))[1])
+        for group, where in self._joint:
+            dt[:, where] = group.from_unconstrained_vjp(t[:, where], dx[:, where], np.zeros(len(t)))
+        return dt
 
     def contains(self, x: np.ndarray) -> np.ndarray:
         """Whether rows x (n, d) in the units of the data lie in the support, integers at whole numbers."""
         inside = np.ones(len(x), bool)
         for column, values in zip(self.columns, x.T):
             inside &= column.contains(values + 0.5 if column.is_integer else values)  # the middle of the integer's cell
+        for group, where in self._groups:
+            inside &= group.contains(x[:, where])
         return inside
 
     def log_prob(self, t: np.ndarray) -> np.ndarray:

@@ -49,6 +49,13 @@ class ActNormLayer(ImageLayer):
         parameters = [Parameter("logs", np.zeros(n)), Parameter("bias", np.zeros(n))]
         super().__init__(dim, parameters, dtype=dtype)
 
+    def keep_circles(self, circles: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Bias and scale act on the other values alone; those of circles are fixed at 0 and 1."""
+        if self.image_size is not None:
+            return super().keep_circles(circles)
+        self._fix_at_zero({"bias": circles, "logs": circles})
+        return circles
+
     def operation(self) -> operations.ActNorm:
         return operations.ActNorm(self.input_dim, self.num_channels)
 
@@ -71,8 +78,8 @@ class ActNormLayer(ImageLayer):
         shape = self._for(x, False).sample_shape
         rows, weight, _ = initial_rows(self, shape, x, sample_weight, condition)
         values = np.moveaxis(rows.reshape(len(rows), -1, self.num_channels), 2, 1)
-        views = self.parameters.views()
-        views["bias"][:], views["logs"][:] = normalization(values, weight)
+        for first, (name, view) in zip(normalization(values, weight)[::-1], self.parameters.views().items()):
+            np.copyto(view, first, where=self.parameters.views(self.parameters.free)[name])
         self.initialized = True
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -143,9 +144,28 @@ class Layer(Runnable, Configured, abstract=True):
         if circles.any():
             where = ", ".join(map(str, np.flatnonzero(circles)))
             raise ValueError(
-                f"{self!r} can't keep a value on a circle (here {where}): use circular splines and permutations"
+                f"{self!r} can't keep a value on a circle (here {where}): use circular splines, permutations and LULinear"
             )
         return circles
+
+    def _fix_at_zero(self, fixed: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Take entries of some parameters, which are 0, for constants from now on.
+
+        Raises
+        ------
+        ValueError
+            If one of them is not 0.
+        """
+        views = self.parameters.views()
+        if any(views[name][where].any() for name, where in fixed.items()):
+            raise ValueError(f"{self!r} moves values on circles already: give the flow a layer as it is made")
+        self.parameters = ParameterBuffer(
+            [
+                replace(p, value=views[p.name], free=p.free_mask() & ~fixed[p.name]) if p.name in fixed else p
+                for p in self.parameters.entries
+            ],
+            self.dtype,
+        )
 
     def forward(self, x: ArrayLike, condition: ArrayLike | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Data to latent: y (n, d) and log |det dy/dx| (n,), for x (n, d)."""

@@ -10,7 +10,7 @@ from npflows.base.base import Base
 from npflows.core.checks import SeedLike, as_int
 from npflows.flow import NormalizingFlow
 from npflows.models.realnvp import RealNVP
-from npflows.support.columns import SupportLike
+from npflows.support.declaration import SupportLike
 
 
 class ConditionalNormalizingFlow(NormalizingFlow):

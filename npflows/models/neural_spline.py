@@ -20,7 +20,8 @@ from npflows.layers.permutation import Permutation
 from npflows.layers.rotation import Rotation
 from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
 from npflows.models.realnvp import coupling_mask
-from npflows.support.columns import Column, as_columns
+from npflows.support.columns import Column
+from npflows.support.declaration import as_columns
 
 CONDITIONERS = ("coupling", "autoregressive")
 LINEARS = ("lu", "permutation", "reverse")
@@ -45,8 +46,8 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
         One half of the values conditions the splines of the other, or each value is conditioned on those before it.
     linear : {"lu", "permutation", "reverse"}
         The layer that mixes the values before each spline layer: a learned matrix by its LU factors after a random
-        permutation, that permutation alone, or a reversal.  With periodic columns a `Rotation` comes after it, and "lu" is
-        refused.
+        permutation, that permutation alone, or a reversal.  The matrix leaves periodic columns as they are; a `Rotation`
+        of these comes after it.
     orders : sequence of array_like, optional
         The permutation before each layer instead of one from `rng`.
     activation, condition_dim, dtype, rng
@@ -80,7 +81,7 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
         self.conditioner = as_choice(self.conditioner, "conditioner", CONDITIONERS)
         self.linear = as_choice(self.linear, "linear", LINEARS)
         orders = self.orders = self._orders(n, generator)
-        circles = self._circles(n, as_columns(support, n, columns))
+        circles = _circles(as_columns(support, n, columns), n)
         spline: dict[str, Any] = {
             "num_bins": self.num_bins,
             "tail_bound": self.tail_bound,
@@ -125,12 +126,7 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
             raise ValueError(f"orders must hold one order for each of the {self.num_layers} layers, got {len(self.orders)}")
         return [as_order(order, n, "orders").tolist() for order in self.orders]
 
-    def _circles(self, n: int, columns: Sequence[Column] | None) -> NDArray[np.bool_]:
-        """Which columns are on circles, after checking that what lies between the splines can keep them."""
-        circles = np.zeros(n, bool) if columns is None else np.array([column.is_periodic for column in columns])
-        which = ", ".join(map(str, np.flatnonzero(circles)))
-        if circles.any() and n > 1 and self.linear == "lu":
-            raise ValueError(f"linear='lu' can't keep column {which} on a circle: pass linear='permutation'")
-        if circles.any() and self.actnorm:
-            raise ValueError(f"actnorm=True can't keep column {which} on a circle: pass actnorm=False")
-        return circles
+
+def _circles(columns: Sequence[Column] | None, n: int) -> NDArray[np.bool_]:
+    """Which of the n columns are on circles."""
+    return np.zeros(n, bool) if columns is None else np.array([column.is_periodic for column in columns])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,21 +47,28 @@ def masked(
                    condition_dim=condition_dim)  # fmt: skip
 
 
-def dependence(network: Made) -> NDArray[np.bool_]:
-    """Which output position (row) sees which feature position (column), both from 0."""
-    seen = np.eye(network.n_in, dtype=bool)
-    for layer in range(len(network.widths) - 1):
-        seen = (network.mask(layer).astype(int) @ seen) > 0
-    return seen[:: network.multiplier, network.entered[:-1]]
+def reach(network: Made) -> NDArray[np.int64]:
+    """How many features, the first ones in order, the outputs of each position see (n_features,).
+
+    An output that sees a unit sees all that the unit sees, and a unit of a higher degree sees no less, so that the unit of
+    the highest degree allowed in each layer leads to everything.
+    """
+    seen = np.arange(network.n_features)
+    for degrees in reversed(network.degrees[1:-1]):
+        allowed = np.searchsorted(degrees, seen, side="right")  # degrees rise
+        seen = np.where(allowed > 0, degrees[allowed - 1], 0)
+    return seen
 
 
 def warn_of_lost_dependence(network: Made, order: NDArray[np.int64]) -> None:
     """Warn if too few hidden units leave some output without a feature that it should see."""
-    lost = np.argwhere(np.tril(~dependence(network), -1))
-    if len(lost):
-        pairs = ", ".join(f"{order[p]} on {order[q]}" for p, q in lost[:5]) + (", ..." if len(lost) > 5 else "")
+    seen = reach(network)
+    n_lost = int((np.arange(len(seen)) - seen).sum())
+    if n_lost:
+        lost = itertools.islice(((p, q) for p, first in enumerate(seen) for q in range(first, p)), 5)
+        pairs = ", ".join(f"{order[p]} on {order[q]}" for p, q in lost) + (", ..." if n_lost > 5 else "")
         needed = network.n_features - (0 if network.condition_dim else 1)
         warn_user(
-            f"hidden_dims={network.hidden} is too narrow for {network.n_features} features: {len(lost)} dependences are "
+            f"hidden_dims={network.hidden} is too narrow for {network.n_features} features: {n_lost} dependences are "
             f"lost (feature {pairs}); use at least {needed} units in every hidden layer"
         )

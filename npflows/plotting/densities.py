@@ -251,7 +251,7 @@ def _limits(
             raise ValueError("no sample of the flow is finite: pass ranges=")
     limits = middle(x)
     for i, column in enumerate(flow.support or []):
-        low, high = getattr(column, "low", getattr(column, "lower", -np.inf)), getattr(column, "high", np.inf)
+        low, high = column.bounds
         if getattr(column, "is_integer", False):
             low, high = low - 0.5, high + 0.5
             limits[i] = (low, high) if high - low <= 40 else np.clip(limits[i], low, high)

@@ -1,4 +1,4 @@
-"""Columns: the whole line, half-lines, intervals, circles, whole numbers, and the maps from there to the line.
+"""Single columns: the whole line, half-lines, intervals, circles, whole numbers, and the maps from there to the line.
 
 The logarithm for half-lines, the logit for intervals, a rotation-invariant interval for circles (Rezende et al. 2020,
 arXiv:2002.02428).  Whole numbers are the intervals of length 1 above them.
@@ -7,12 +7,9 @@ arXiv:2002.02428).  Whole numbers are the intervals of length 1 above them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from npflows.core.columns import column_number
 from npflows.core.configured import Configured
 from npflows.core.special import expit, log_expit
 
@@ -46,6 +43,19 @@ class Column(Configured, abstract=True):
     def middle(self) -> float:
         """Some value inside."""
         return 0.0
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The ends between which values lie, infinite where there are none."""
+        low, high = (getattr(self, name, None) for name in ("low", "high"))
+        low = getattr(self, "lower", None) if low is None else low
+        high = getattr(self, "upper", None) if high is None else high
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+    @property
+    def alone(self) -> Column:
+        """Where the values live if nothing is known of other columns."""
+        return self
 
 
 class Real(Column):
@@ -88,11 +98,45 @@ class Positive(Column):
         return self.lower + 1.0
 
 
+class Below(Column):
+    """Values below `upper`."""
+
+    def __init__(self, upper: float = 0.0) -> None:
+        self.upper = _finite(upper, "upper")
+
+    def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        """t = -log(upper - x), and log dt/dx = t."""
+        t = -np.log(self.upper - x)
+        return t, t
+
+    def from_unconstrained(self, t: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+        """x = upper - exp(-t), kept below upper and finite, and log dx/dt = -t."""
+        with np.errstate(over="ignore"):
+            x = self.upper - np.exp(-t)
+        return np.clip(x, np.finfo(np.float64).min, np.nextafter(self.upper, -np.inf)), -t
+
+    def bend(self, x: np.ndarray) -> np.ndarray:
+        """d log(dt/dx) / dx = 1 / (upper - x)."""
+        return 1 / (self.upper - x)
+
+    def bend_back(self, t: np.ndarray) -> float:
+        """d log(dx/dt) / dt = -1."""
+        return -1.0
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        """Whether values are finite and below `upper`."""
+        return np.isfinite(x) & (x < self.upper)
+
+    def middle(self) -> float:
+        """upper - 1."""
+        return self.upper - 1.0
+
+
 class Interval(Column):
     """Values between `low` and `high`, neither of which is one."""
 
     def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = _ends(low, high)
+        self.low, self.high = _ends(low, high, "; half-lines are positive(lower) and below(upper)")
 
     def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
         """t = log((x - low) / (high - x)), and log dt/dx = log((high - low) / ((x - low) (high - x)))."""
@@ -185,10 +229,6 @@ class Integer(Interval):
         return self._cells.middle()
 
 
-SupportLike = Sequence[Column] | Mapping[Any, Column]
-"""Where columns live: one for each, or by number or name for some."""
-
-
 def real() -> Real:
     """The whole line."""
     return Real()
@@ -197,6 +237,11 @@ def real() -> Real:
 def positive(lower: float = 0.0) -> Positive:
     """Values above `lower`."""
     return Positive(lower)
+
+
+def below(upper: float = 0.0) -> Below:
+    """Values below `upper`."""
+    return Below(upper)
 
 
 def interval(low: float, high: float) -> Interval:
@@ -214,36 +259,16 @@ def integer(low: int, high: int) -> Integer:
     return Integer(low, high)
 
 
-def as_columns(given: SupportLike | None, n: int, names: Sequence[str] | None = None) -> list[Column] | None:
-    """One `Column` for each of n, from a list, or a mapping by index or name that leaves the others on the line."""
-    if given is None:
-        return None
-    if isinstance(given, Mapping):
-        columns: list[Column] = [Real() for _ in range(n)]
-        for key, column in given.items():
-            columns[column_number(key, n, names, owner="support", naming="pass columns= to name them")] = column
-    elif isinstance(given, Sequence) and not isinstance(given, str):
-        columns = list(given)
-    else:
-        raise TypeError(f"support must be a list of npflows.support columns or a mapping to them, got {given!r}")
-    if len(columns) != n or not all(isinstance(column, Column) for column in columns):
-        raise ValueError(
-            f"support must hold one of npflows.support.real(), positive(), interval(), periodic(), integer() for each of "
-            f"the {n} columns, got {given!r}"
-        )
-    return columns
-
-
-def _finite(value: object, name: str) -> float:
+def _finite(value: object, name: str, hint: str = "") -> float:
     """A finite number as float, after a check."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
+        raise ValueError(f"{name} must be a finite number, got {value!r}{hint}")
     return float(value)
 
 
-def _ends(low: object, high: object) -> tuple[float, float]:
+def _ends(low: object, high: object, hint: str = "") -> tuple[float, float]:
     """Two finite numbers in rising order, after a check."""
-    a, b = _finite(low, "low"), _finite(high, "high")
+    a, b = _finite(low, "low", hint), _finite(high, "high", hint)
     if not a < b:
         raise ValueError(f"low must be below high, got {low!r} and {high!r}")
     return a, b

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_numeric
-from npflows.support.columns import Column, Integer, Interval, Positive, Real
+from npflows.support.columns import Below, Column, Integer, Interval, Positive, Real
 
 
 class Inferred(list):
@@ -29,8 +29,9 @@ def infer(x: ArrayLike, columns: Sequence[str] | None = None) -> Inferred:
     """A guess of where each column of a table lives, to look at, correct and pass on as `support=`.
 
     Columns of whole numbers with at most 100 different values are integers in their range; values that come close to 0
-    from above and never reach it, beside others ten times as large, are positive; values within (0, 1) that come close to
-    both ends are an interval.  A circle can't be told from an interval: declare it.
+    from above and never reach it, beside others ten times as large, are positive, and such from below are below 0; values
+    within (0, 1) that come close to both ends are an interval.  A circle can't be told from an interval, and groups of
+    columns are not looked for: declare them.
 
     Parameters
     ----------
@@ -59,6 +60,14 @@ def _guess(values: np.ndarray) -> tuple[Column, str]:
         return Integer(int(low), int(high)), f"whole numbers, {len(different)} different"
     if low > 0 and high < 1 and low < 0.05 and high > 0.95:
         return Interval(0.0, 1.0), f"between 0 and 1: {low:.3g} to {high:.3g}"
-    if low > 0 and high > 10 * np.median(values) and low < 0.1 * np.median(values):
+    if _spans_scales(values):
         return Positive(), f"above 0, of very different sizes: {low:.3g} to {high:.3g}"
+    if _spans_scales(-values):
+        return Below(), f"below 0, of very different sizes: {low:.3g} to {high:.3g}"
     return Real(), f"{low:.3g} to {high:.3g}"
+
+
+def _spans_scales(values: np.ndarray) -> bool:
+    """Whether values are all above 0, some of them near it and others far."""
+    middle = np.median(values)
+    return bool(values.min() > 0 and values.max() > 10 * middle and values.min() < 0.1 * middle)

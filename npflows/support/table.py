@@ -1,4 +1,4 @@
-"""The bijection of a table, column by column, from the user's values to numbers on the line, in float64."""
+"""The bijection of a table, by columns and groups of them, from the user's values to numbers on the line, in float64."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from npflows.core.evaluation import Unconstrained
 from npflows.support.cells import CellBijection, with_unknown
 from npflows.support.columns import Column, Real
+from npflows.support.groups import Group, groups_of
 
 
 class Support(CellBijection):
@@ -25,11 +26,14 @@ class Support(CellBijection):
     columns : list of Column
     periodic, integer : ndarray of bool (d,)
         The columns on circles, and those of whole numbers.
+    groups : list of (Group, list of int)
+        The groups and the numbers of their columns.
     """
 
     def __init__(self, columns: Sequence[Column], bound: float = 1.0) -> None:
         super().__init__(columns, bound)
-        self.moved = [d for d, column in enumerate(self.columns) if not isinstance(column, Real)]
+        self.moved = [d for d, column in enumerate(self.columns) if not isinstance(column, (Real, Group))]
+        self.groups = groups_of(self.columns)
 
     def to_unconstrained(self, x: np.ndarray) -> Unconstrained:
         """From the user's values (n, d), whole numbers placed in their cells, to the line."""
@@ -44,6 +48,12 @@ class Support(CellBijection):
             with np.errstate(all="ignore"):
                 t[:, d], more = column.to_unconstrained(t[:, d], self.bound)
                 log_det += more
+        for group, where in self.groups:
+            values, ok = group.guarded(t[:, where])
+            inside &= ok
+            with np.errstate(all="ignore"):
+                t[:, where], more = group.to_unconstrained(values, self.bound)
+                log_det += more
         return Unconstrained(t, log_det, with_unknown(t, inside))
 
     def from_unconstrained(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +62,10 @@ class Support(CellBijection):
         for d in self.moved:
             with np.errstate(all="ignore"):
                 x[:, d], more = self.columns[d].from_unconstrained(t[:, d], self.bound)
+                log_det += more
+        for group, where in self.groups:
+            with np.errstate(all="ignore"):
+                x[:, where], more = group.from_unconstrained(t[:, where], self.bound)
                 log_det += more
         return x, log_det
 
@@ -64,6 +78,10 @@ class Support(CellBijection):
             with np.errstate(all="ignore"):
                 log_slope = column.to_unconstrained(value, self.bound)[1]
                 dx[:, d] = dt[:, d] * np.exp(log_slope) + dlog_det * column.bend(value)
+        for group, where in self.groups:
+            values, _ = group.guarded(x[:, where].astype(np.float64))
+            with np.errstate(all="ignore"):
+                dx[:, where] = group.to_unconstrained_vjp(values, dt[:, where], dlog_det)
         return dx
 
     def from_unconstrained_vjp(self, t: np.ndarray, dx: np.ndarray, dlog_det: np.ndarray) -> np.ndarray:
@@ -73,6 +91,9 @@ class Support(CellBijection):
             with np.errstate(all="ignore"):
                 log_slope = self.columns[d].from_unconstrained(t[:, d], self.bound)[1]
                 dt[:, d] = dx[:, d] * np.exp(log_slope) + dlog_det * self.columns[d].bend_back(t[:, d])
+        for group, where in self.groups:
+            with np.errstate(all="ignore"):
+                dt[:, where] = group.from_unconstrained_vjp(t[:, where], dx[:, where], dlog_det)
         return dt
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
@@ -91,4 +112,9 @@ class Support(CellBijection):
             ok |= ~np.isfinite(values)
             if not ok.all():
                 counts[d] = int((~ok).sum())
+        for group, where in self.groups:
+            values = x[:, where].astype(np.float64)
+            ok = group.contains(values) | ~np.isfinite(values).all(axis=1)
+            if not ok.all():
+                counts |= dict.fromkeys(where, int((~ok).sum()))
         return counts

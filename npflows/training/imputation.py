@@ -14,6 +14,7 @@ import numpy as np
 from npflows.core.optional import scipy
 from npflows.core.threads import get_num_threads
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.support.groups import groups_of
 from npflows.training.initialization import moments
 from npflows.training.missing import NEIGHBORS
 from npflows.training.rows import PIECE, Donors, MissingEntries, Rows
@@ -70,6 +71,7 @@ class DonorRows:
         mine = np.isin(rows.missing.rows, rows.index)
         if not mine.any():
             return replace(rows, missing=None)
+        _refuse_parts_of_groups(self.flow, rows.missing.missing[mine])
         spatial = scipy("spatial", 'on_missing="impute"')
         numbers, missing, rng = rows.missing.rows[mine], rows.missing.missing[mine], np.random.default_rng(0)
         blank = replace(rows, index=numbers, missing=MissingEntries(numbers, missing))
@@ -88,6 +90,18 @@ class DonorRows:
                 neighbors[part] = tree.query(table[:, seen], k, eps=SLACK, workers=get_num_threads())[1]
         place = rng.random(len(numbers))
         return replace(rows, missing=MissingEntries(numbers, missing, Donors(self.x, self.weight, neighbors, place)))
+
+
+def _refuse_parts_of_groups(flow: TransformedDistribution, missing: np.ndarray) -> None:
+    """Refuse rows that lack some columns of a group but not all: what another row has there need not fit theirs."""
+    for group, where in groups_of(flow.support or ()):
+        lacking = missing[:, where]
+        n = int((lacking.any(axis=1) & ~lacking.all(axis=1)).sum())
+        if n:
+            raise ValueError(
+                f"{n} rows have missing entries in some columns of {group!r}, but not in all of them, and can't be filled: "
+                f"leave these rows out"
+            )
 
 
 def filled(flow: TransformedDistribution, train: Rows, validation: Rows | None) -> tuple[Rows, Rows | None]:

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 from npflows.core.checks import as_choice, as_condition, as_rows, as_weights, warn_user
 from npflows.distribution.transformed import Flow, TransformedDistribution
 from npflows.layers.layer import Layer
-from npflows.support.columns import Column, Interval, Positive, Real
+from npflows.support.columns import Below, Column, Interval, Positive, Real
+from npflows.support.groups import Group
 from npflows.training.correlations import THIN, correlation_factor
 from npflows.training.rows import Rows
 
@@ -184,6 +185,13 @@ def _remedy(column: Column, farthest: float) -> str:
             f"its logarithm goes far down, as values come near {column.lower:g}: raise tail_bound, or lower the lower end "
             f"of positive({column.lower:g}), or take base_distribution='student_t'"
         )
+    if isinstance(column, Below) and farthest > 0:
+        return (
+            f"its logarithm goes far, as values come near {column.upper:g}: raise tail_bound, or raise the end of "
+            f"below({column.upper:g}), or take base_distribution='student_t'"
+        )
+    if isinstance(column, Group):
+        return f"values come very near an edge of {column!r}: raise tail_bound, or take base_distribution='student_t'"
     if column.is_integer:
         return "most values are at one end of its range: raise tail_bound, or narrow the range"
     if isinstance(column, Interval):

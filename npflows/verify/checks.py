@@ -269,7 +269,7 @@ class _Verification:
             x, c = self.x[rows], None if self.condition is None else self.condition[rows]
             log_det = exact.forward(x, c)[1]
             line = self.columns.line
-            unit = column_scale(line.to_unconstrained(self.x), self.scale) * line.slope(x)
+            unit = column_scale(line.to_unconstrained(self.x), self.scale) * self.columns.slope(x)
             found = [log_abs_det(exact.forward, x, c, step * unit, self.columns.latent_period) for step in STEPS[dtype]]
             errors = np.nan_to_num(np.abs(np.array(found) - log_det), nan=np.inf).min(axis=0)
             known = errors[np.isfinite(errors)]

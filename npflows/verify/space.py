@@ -8,6 +8,8 @@ import numpy as np
 
 from npflows.core.special import expit, log_expit
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.support import Real
+from npflows.support.groups import groups_of
 
 
 class Space:
@@ -114,22 +116,34 @@ class Columns:
         Of the columns that lie on circles, on either side; infinite for the others.
     whole : ndarray of bool (d,)
         Which columns hold whole numbers.
+    groups : list of (Group, list of int)
+        The groups and the numbers of their columns.
     """
 
     def __init__(self, flow: TransformedDistribution) -> None:
         d = flow.latent_dim
-        columns = list(getattr(flow, "support", None) or [None] * d)
-        low = [getattr(column, "low", getattr(column, "lower", -np.inf)) for column in columns]
-        high = [getattr(column, "high", np.inf) for column in columns]
-        circle = np.array([getattr(column, "is_periodic", False) for column in columns])
+        columns = list(flow.support or [Real()] * d)
+        low, high = np.array([column.bounds for column in columns], np.float64).T
+        circle = np.array([column.is_periodic for column in columns])
         latent_circle = np.broadcast_to(getattr(flow.base, "periodic", False), (d,))
-        self.space = Space(np.array(low, np.float64), np.array(high, np.float64))
+        self.space = Space(low, high)
         self.line = Space(np.where(circle, -np.inf, self.space.low), np.where(circle, np.inf, self.space.high))
         self.period = np.where(circle, self.space.high - self.space.low, np.inf)
         self.latent_period = np.where(latent_circle, 2 * float(getattr(flow.base, "bound", np.inf)), np.inf)
-        self.whole = np.array([getattr(column, "is_integer", False) for column in columns])
+        self.whole = np.array([column.is_integer for column in columns])
+        self.groups = groups_of(columns)
 
     def outside(self, x: np.ndarray) -> np.ndarray:
         """Which rows (n,) have a value where its column can't have any."""
         room = self.line.room(x)
-        return np.any(np.where(self.whole, (room < 0) | (x != np.floor(x)), room <= 0), axis=1)
+        outside = np.any(np.where(self.whole, (room < 0) | (x != np.floor(x)), room <= 0), axis=1)
+        for group, where in self.groups:
+            outside |= (group.room(x[:, where]) <= 0).any(axis=1)
+        return outside
+
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        """The slope of each value (n, d) as of `line`, or its room in a group where that is less."""
+        slope = self.line.slope(x)
+        for group, where in self.groups:
+            slope[:, where] = np.minimum(slope[:, where], group.room(x[:, where]))
+        return slope

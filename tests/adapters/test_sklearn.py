@@ -27,7 +27,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from npflows.models.table import TABLE_MODELS
 from npflows.sklearn import COMMON, SPECIFIC, TRAINING, FlowClassifier, FlowDensity, FlowOutlierDetector, distinct
-from npflows.support import positive, real
+from npflows.support import ordered, positive, real
 
 ESTIMATORS = [FlowDensity, FlowClassifier, FlowOutlierDetector]
 
@@ -349,3 +349,12 @@ def test_npflows_alone_does_not_import_scikit_learn():
     code = "import sys, npflows; print('sklearn' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_a_group_of_columns_survives_a_clone():
+    """scikit-learn copies the entries of a list one by one."""
+    x = np.sort(np.random.default_rng(0).normal(size=(200, 2)), axis=1)
+    for support in ([ordered(), ordered()], {(0, 1): ordered()}):
+        fitted = clone(small(FlowDensity, support=support)).fit(x)
+        samples = fitted.sample(100)
+        assert (samples[:, 0] < samples[:, 1]).all()

@@ -160,7 +160,8 @@ def test_circles_choose_what_keeps_them(files, rows, tmp_path, capsys):
         ('{"flux": "real", "1": "real"}', "gives column '1' twice"),
         (
             '{"flux": "half"}',
-            'column flux: the kind must be one of real, positive, interval, periodic, integer, got "half"',
+            "column flux: the kind must be one of real, positive, below, interval, periodic, integer, ordered, simplex, "
+            'got "half"',
         ),
         ('{"flux": 3}', "the kind must be one of"),
         ('{"flux": {"kind": ["real"]}}', "the kind must be one of"),
@@ -172,6 +173,12 @@ def test_circles_choose_what_keeps_them(files, rows, tmp_path, capsys):
         ('{"flux": {"kind": "integer", "low": "a", "high": 1}}', "column flux: "),
         ('{"flux": {"kind": "integer", "low": 0, "high": Infinity}}', "column flux: "),
         ('{"flux": {"kind": "integer", "low": 0, "high": NaN}}', "column flux: "),
+        ('{"flux": "ordered"}', "Ordered() is of several columns: name them all, as in \"a, b\", got 'flux'"),
+        ('{"flux, tim": "ordered"}', "the flow has no column 'tim'; did you mean 'time'?"),
+        ('{"flux, 0": "ordered", "time": "real"}', "gives column 'time' twice"),
+        ('{"flux, flux": "ordered"}', "gives column 'flux, flux' twice"),
+        ('{"flux,time": {"kind": "simplex", "total": 0}}', "total must be a finite number above 0, got 0"),
+        ('{"flux,time": {"kind": "simplex", "total": 1e-9}}', "Simplex(columns=[1, 0], total=1e-09)"),
         ('{"flux": "positive"}', "x has values outside their support"),
     ],
 )

@@ -273,7 +273,7 @@ def test_a_golden_file_is_read_and_computes_the_same(name):
     values = make_golden.expected(flow, inputs)
     assert make_golden.deviation(values, wanted) < make_golden.TOLERANCE[flow.dtype.name]
     assert flow.dtype == ("float64" if name.endswith("float64") else "float32")
-    assert flow.columns == (list("abcde"[: flow.input_dim]) if len(flow.input_shape) == 1 else None)
+    assert flow.columns == (list("abcdef"[: flow.input_dim]) if len(flow.input_shape) == 1 else None)
     assert flow.condition_columns == (list("ABCDE"[: flow.condition_dim]) or None)
     assert flow.history["epoch"] == [1, 2]
     context = condition(flow, 200)

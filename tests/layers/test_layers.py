@@ -37,8 +37,8 @@ def jacobians(obj, direction, n):
     return jacobian(lambda ends: getattr(obj, direction)(ends, repeated)[0], x)
 
 
-def dependence_of(operation, direction):
-    """Which result (row) of one operation depends on which input (column)."""
+def dependence_of(operation, direction, free):
+    """Which result (row) of one operation depends on which input (column), where so many of its parameters are free."""
     n = operation.dim
     same, seen = np.eye(n, dtype=bool), np.zeros((n, n), bool)
     match operation:
@@ -58,8 +58,10 @@ def dependence_of(operation, direction):
         case operations.Conv1x1(channels=channels):
             pixel = np.arange(n) // channels
             return pixel[:, None] == pixel
-        case operations.LULinear():
-            return ~seen
+        case operations.LULinear(order=order):
+            mixed = same | free[: n * n].reshape(n, n)  # what is not free is the identity
+            there = mixed @ same[np.array(order)]
+            return there if direction == "forward" else there.T
         case operations.ActNorm() | operations.Elementwise() | operations.LogTails() | operations.Rotation():
             return same
     raise NotImplementedError(f"say what {type(operation).__name__} promises")
@@ -73,8 +75,9 @@ def dependence(obj, direction):
     mixed = seen if factor is None else (np.linalg.inv(factor) if direction == "forward" else factor) != 0
     if direction == "forward":
         seen = mixed
-    for operation, _ in program.layers if direction == "forward" else program.layers[::-1]:
-        seen[: operation.dim] = dependence_of(operation, direction) @ seen[: operation.dim]
+    for operation, start in program.layers if direction == "forward" else program.layers[::-1]:
+        free = obj.parameters.free[start : start + operation.size]
+        seen[: operation.dim] = dependence_of(operation, direction, free) @ seen[: operation.dim]
     return mixed @ seen if direction == "inverse" else seen
 
 

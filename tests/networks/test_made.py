@@ -11,6 +11,7 @@ from registry import both_dtypes, randomize
 from npflows import IAF, MADE, MAF, IAFLayer, MAFLayer
 from npflows.backends.reference.common import Given
 from npflows.backends.reference.layers import forward
+from npflows.networks.made import masked, reach
 
 FORMS = {
     "one hidden layer": lambda **o: MADE(4, (12,), activation="tanh", **o),
@@ -110,6 +111,28 @@ def test_too_few_hidden_units_warn_of_exactly_what_is_lost(hidden_dims, conditio
     assert f"{len(every)} dependences are lost" in message
     assert named == every if len(every) <= 5 else named < every
     assert f"at least {5 if condition_dim else 4} units" in message
+
+
+def seen_by_products(network):
+    """Which output position sees which feature position, from the product of all masks."""
+    seen = np.eye(network.n_in, dtype=bool)
+    for layer in range(len(network.widths) - 1):
+        seen = (network.mask(layer).astype(int) @ seen) > 0
+    return seen[:: network.multiplier, network.entered[:-1]]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_how_far_outputs_reach_is_what_the_product_of_the_masks_says(seed):
+    rng = np.random.default_rng(seed)
+    n, depth = int(rng.integers(1, 13)), int(rng.integers(0, 4))
+    network = masked(n, rng.integers(1, 18, depth).tolist(), int(rng.integers(1, 4)), circular=rng.random(n) < 0.3,
+                     condition_dim=int(rng.integers(0, 2)))  # fmt: skip
+    np.testing.assert_array_equal(seen_by_products(network), np.arange(n) < reach(network)[:, None])
+
+
+def test_a_network_of_a_thousand_features_says_what_it_lost():
+    with pytest.warns(UserWarning, match=r"too narrow for 1000 features: 500 .*feature 1 on 0, 3 on 2, .*, 9 on 8, \.\.\."):
+        MADE(1000, (500, 999), condition_dim=1)
 
 
 @pytest.mark.parametrize("make", [MADE, MAFLayer, IAFLayer, MAF, IAF])

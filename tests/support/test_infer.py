@@ -18,6 +18,7 @@ RAW = {
     "flag": RNG.integers(0, 2, 500),
     "probability": RNG.beta(0.5, 0.5, 500),
     "flux": np.exp(2 * RNG.normal(size=500)),
+    "log-likelihood": -np.exp(2 * RNG.normal(size=500)),
     "redshift": RNG.normal(3.0, 0.5, 500),
     "angle": RNG.uniform(0, 360, 500),
     "number": np.arange(500) + 0.0,
@@ -34,6 +35,7 @@ def test_infer_guesses_and_says_why():
         "flag": "Integer(low=0, high=1)",
         "probability": "Interval(low=0.0, high=1.0)",
         "flux": "Positive()",
+        "log-likelihood": "Below()",
         "redshift": "Real()",
         "angle": "Real()",  # a circle can't be told from an interval
         "number": "Real()",
@@ -44,7 +46,7 @@ def test_infer_guesses_and_says_why():
     assert len(lines) == len(RAW)
     assert all(line.startswith(f"{name}: {kind}") for line, (name, kind) in zip(lines, kinds.items()))
     assert "whole numbers, 2 different" in lines[1]
-    assert "no finite value" in lines[8]
+    assert "no finite value" in lines[9]
     assert repr(infer(TABLE)).startswith("column 0: ")
 
 

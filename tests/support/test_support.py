@@ -13,7 +13,7 @@ from support_cases import EVERY, NAMES, TABLE, alone, mixed, strong
 
 import npflows
 from npflows import NeuralSplineFlow
-from npflows.support import infer, integer, interval, periodic, positive, real
+from npflows.support import below, infer, integer, interval, periodic, positive, real
 
 
 def logit_normal(low, high):
@@ -35,11 +35,18 @@ LOGNORMAL, CIRCLE = scipy.stats.lognorm(1, loc=2.0), scipy.stats.uniform(-1.0, 4
 AT_FIRST = {
     "real": (real(), scipy.stats.norm.logpdf, scipy.stats.norm.cdf, [-7.0, 0.0, 0.3, 5.5]),
     "half-line": (positive(2.0), LOGNORMAL.logpdf, LOGNORMAL.cdf, [2.0001, 2.5, 3.0, 40.0]),
+    "half-line below": (
+        below(2.0),
+        lambda x: LOGNORMAL.logpdf(4 - np.asarray(x)),
+        lambda x: LOGNORMAL.sf(4 - np.asarray(x)),
+        [1.9999, 1.5, 1.0, -36.0],
+    ),
     "interval": (interval(-1.0, 3.0), *logit_normal(-1.0, 3.0), [-0.9999, 0.0, 1.0, 2.9]),
     "circle": (periodic(-1.0, 3.0), CIRCLE.logpdf, CIRCLE.cdf, [-1.0, 0.0, 1.7, 2.9999]),
 }
 OUTSIDE = {
     "half-line": [2.0, 1.999999, -3.0, -1e300],
+    "half-line below": [2.0, 2.000001, 7.0, 1e300],
     "interval": [-1.0, 3.0, -1.5, 3.0000001, 1e300, -1e300],
     "whole numbers": [-3.0, 4.0, 0.5, 2.9999999, -2.0000001, 1e300, -1e300],
 }
@@ -82,6 +89,8 @@ def test_just_inside_the_support_the_log_density_is_finite():
     inside = {
         positive(2.0): np.nextafter(2.0, 3.0),
         positive(): 5e-324,
+        below(2.0): np.nextafter(2.0, 0.0),
+        below(): -5e-324,
         interval(-1.0, 3.0): np.nextafter(3.0, 0.0),
         interval(0.0, 1.0): 5e-324,
         integer(-2, 3): 3.0,
@@ -94,7 +103,7 @@ def test_just_inside_the_support_the_log_density_is_finite():
             assert np.isfinite(gradient).all(), (column, dtype)
 
 
-@pytest.mark.parametrize("column", EVERY, ids=repr)
+@pytest.mark.parametrize("column", [*EVERY, below(2.0)], ids=repr)
 def test_nan_stays_nan(column):
     log_prob, gradient = alone(column).log_prob_and_grad([[np.nan], [column.middle() // 1]])
     np.testing.assert_array_equal(np.isnan(log_prob), [True, False])
@@ -128,7 +137,15 @@ def test_no_sample_leaves_the_support(dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_absurd_latent_values_stay_in_the_support_too(dtype):
     z = np.array([[v] for v in (-1e30, -800.0, -40.0, 40.0, 800.0, 1e30)])
-    for column in (positive(2.0), positive(), interval(-1.0, 3.0), interval(1e6, 1e6 + 1e-3), integer(-2, 3)):
+    for column in (
+        positive(2.0),
+        positive(),
+        below(2.0),
+        below(),
+        interval(-1.0, 3.0),
+        interval(1e6, 1e6 + 1e-3),
+        integer(-2, 3),
+    ):
         x, _ = alone(column, dtype=dtype).inverse(z)
         assert np.isfinite(alone(column, dtype=dtype).log_prob(x)).all()
         assert column.contains(x + 0.5 if column.is_integer else x).all(), column
@@ -235,6 +252,9 @@ def test_names_need_columns():
 
 COLUMNS = {
     "infinite lower": (lambda: positive(math.inf), "lower must be a finite number, got inf"),
+    "infinite upper": (lambda: below(math.inf), "upper must be a finite number, got inf"),
+    "no lower end": (lambda: interval(-math.inf, 25.3), r"got -inf; half-lines are positive\(lower\) and below\(upper"),
+    "no upper end": (lambda: interval(0, None), r"high must be .*, got None; half-lines are positive\(lower\) and below"),
     "word": (lambda: positive("0"), "lower must be a finite number, got '0'"),
     "nothing": (lambda: interval(None, 1), "low must be a finite number, got None"),
     "empty": (lambda: interval(1, 1), "low must be below high, got 1 and 1"),
@@ -254,28 +274,36 @@ def test_a_wrong_column_is_refused(case):
         make()
 
 
+def turning():
+    """A matrix that is not the identity any more."""
+    layer = npflows.LULinear(2)
+    layer.params = layer.params + 0.1
+    return layer
+
+
 ANGLE = {"support": {1: periodic(0, 360)}, "rng": 0}
 CANNOT = {
     "MAF": (lambda: npflows.MAF(3, **ANGLE), "MAFLayer.* can't keep a value on a circle"),
     "IAF": (lambda: npflows.IAF(3, **ANGLE), "IAFLayer.* can't keep a value on a circle"),
     "RealNVP": (lambda: npflows.RealNVP(3, **ANGLE), "CouplingLayer.* can't keep a value on a circle"),
     "conditional RealNVP": (lambda: npflows.ConditionalRealNVP(3, 1, **ANGLE), "CouplingLayer.* can't keep a value"),
-    "LU": (lambda: NeuralSplineFlow(3, **ANGLE), "linear='lu' can't keep column 1 on a circle: pass linear='permutation'"),
-    "autoregressive splines, LU": (
-        lambda: NeuralSplineFlow(3, conditioner="autoregressive", **ANGLE),
-        "linear='lu' can't keep column 1 on a circle: pass linear='permutation'",
+    "an affine map before its end": (
+        lambda: npflows.NormalizingFlow([npflows.CouplingLayer([1, 0])], support=[periodic(0, 1), real()]),
+        "CouplingLayer.* can't keep a value on a circle .here 0.: use circular splines, permutations and LULinear",
     ),
-    "ActNorm": (
-        lambda: NeuralSplineFlow(3, linear="permutation", actnorm=True, **ANGLE),
-        "actnorm=True can't keep column 1 on a circle: pass actnorm=False",
+    "channels of an image": (
+        lambda: npflows.NormalizingFlow(
+            [npflows.ActNormLayer(1, image_size=(1, 2))], input_shape=(1, 2, 1), support=[periodic(0, 1), real()]
+        ),
+        "ActNormLayer.* can't keep a value on a circle",
+    ),
+    "a matrix that turns it": (
+        lambda: npflows.NormalizingFlow([turning()], support=[periodic(0, 1), real()]),
+        "LULinear.* moves values on circles already: give the flow a layer as it is made",
     ),
     "Student's t": (
         lambda: NeuralSplineFlow(3, linear="permutation", base_distribution="student_t", **ANGLE),
         "base_distribution 'student_t' can't hold values on circles: use 'normal'",
-    ),
-    "layers": (
-        lambda: npflows.NormalizingFlow([npflows.LULinear(2)], support=[periodic(0, 1), real()]),
-        "LULinear.* can't keep a value on a circle .here 0.: use circular splines and permutations",
     ),
     "a spline on the line": (
         lambda: npflows.NormalizingFlow([npflows.SplineLayer(2)], support=[periodic(0, 1), real()]),

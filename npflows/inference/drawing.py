@@ -1,0 +1,54 @@
+"""Samples of a flow piece by piece, for questions whose answer needs few of them, or none, when it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npflows.core.checks import as_condition
+from npflows.distribution.transformed import TransformedDistribution
+
+PIECE_VALUES = 1 << 20
+"""Values that the samples of a piece have, about."""
+LEAST_ROWS = 256
+"""Samples that a piece has at least, where there are so many."""
+
+
+class Drawn(NamedTuple):
+    """A piece of the samples.
+
+    Attributes
+    ----------
+    rows : slice
+        Which of all samples they are.
+    x : ndarray (m, *input_shape)
+    log_prob : ndarray (m,)
+        Their log-density.
+    condition : ndarray (m, condition_dim) or None
+        Their conditions.
+    """
+
+    rows: slice
+    x: NDArray[Any]
+    log_prob: NDArray[np.float64]
+    condition: NDArray[Any] | None
+
+
+def rows_at_once(dim: int) -> int:
+    """How many samples of `dim` values are drawn, or kept, at a time."""
+    return max(LEAST_ROWS, PIECE_VALUES // dim // LEAST_ROWS * LEAST_ROWS)
+
+
+def draw(
+    flow: TransformedDistribution, n: int, rng: np.random.Generator, condition: ArrayLike | None = None
+) -> Iterator[Drawn]:
+    """Draw n samples with their log-densities, piece by piece; one condition for all or one for each."""
+    context, step = as_condition(condition, n, flow.condition_dim), rows_at_once(flow.latent_dim)
+    for start in range(0, n, step):
+        rows = slice(start, min(start + step, n))
+        part = None if context is None else context[rows]
+        x, log_prob = flow.sample_and_log_prob(rows.stop - start, rng, condition=part)
+        yield Drawn(rows, x, log_prob, part)
