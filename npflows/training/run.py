@@ -42,6 +42,8 @@ class Run:
 
     unit: ClassVar[str]
     """The name of a round."""
+    may_change: ClassVar[frozenset[str]] = frozenset({"max_epochs", "max_steps", "patience", "learning_rate"})
+    """Names of the options that a run may go on with other values of."""
     numbers: ClassVar[tuple[str, ...]] = (
         "best_loss", "best_round", "round", "step", "waited", "bad_in_row", "recoveries", "averaged"
     )  # fmt: skip
@@ -94,6 +96,10 @@ class Run:
     def advice(self) -> str:
         """The advice for the case that steps keep failing."""
         raise NotImplementedError
+
+    def messages(self) -> list[str]:
+        """What a user should know about a run that is over."""
+        return []
 
     def take_step(self, n: int, loss: float, rate: float) -> tuple[bool, float]:
         """A step along the gradient in `buffers[n]`: whether it was taken, and the gradient's norm."""
@@ -155,7 +161,7 @@ class Run:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The settings that a run that continues this one must have in common with it."""
+        """The settings that a run that continues this one must have in common with it, but for `may_change`."""
         return {
             "learning_rate": self.schedule.peak,
             "schedule": self.schedule.kind,
