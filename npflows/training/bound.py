@@ -14,8 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-SPREADS = 20.0
-"""The bound's distance from the median loss, in spreads: clean rows are hardly ever farther than 6."""
+SPREADS = 50.0
+"""The bound's distance from the median loss, in spreads: rows that such a flow can learn are hardly ever farther."""
+FEWEST_SPREADS, PER_ROW = 8.0, 0.1
+"""Where few rows are judged by, it is nearer, so that none of them decides: so many spreads for each, but the first number
+at least."""
 UPPER = 0.9
 """The quantile whose distance from the median is the spread."""
 DOMINANT = 0.1
@@ -31,22 +34,29 @@ class LossBound(NamedTuple):
     ----------
     typical, most : float
         The median of the losses at first, and the bound; infinite where there is none.
+    spread : float
+        What nine in ten losses are above the median at most.
     """
 
     typical: float = 0.0
     most: float = math.inf
+    spread: float = math.inf
 
     @classmethod
-    def of(cls, losses: NDArray[np.float64], weight: NDArray[np.float64] | None, n_columns: int) -> LossBound:
-        """From losses (n,) with weights, at least one.  The spread is at least the square root of `n_columns`, which is
-        about what the losses under a flow that fits have."""
+    def of(
+        cls, losses: NDArray[np.float64], weight: NDArray[np.float64] | None, n_columns: int, *, judging: bool
+    ) -> LossBound:
+        """From losses (n,) with weights, at least one, of rows that are trained on or judged by.  The spread is at least the
+        square root of `n_columns`, which is about what the losses under a flow that fits have."""
         order = np.argsort(losses, kind="stable")  # NaN comes last
         reached = np.arange(1, len(losses) + 1.0) if weight is None else np.cumsum(weight[order])
         places = np.searchsorted(reached, np.array([0.5, UPPER]) * reached[-1] * (1 - 1e-12))
         typical, upper = losses[order[np.minimum(places, len(losses) - 1)]]
         if not (math.isfinite(typical) and math.isfinite(upper)):
             return cls()
-        return cls(float(typical), float(typical + SPREADS * max(upper - typical, math.sqrt(n_columns))))
+        spread = float(max(upper - typical, math.sqrt(n_columns)))
+        spreads = min(SPREADS, max(FEWEST_SPREADS, PER_ROW * len(losses))) if judging else SPREADS
+        return cls(float(typical), float(typical) + spreads * spread, spread)
 
     def far(self, losses: NDArray[np.float64]) -> NDArray[np.intp]:
         """The places of losses beyond the bound, or not a number."""
@@ -59,7 +69,7 @@ class LossBound(NamedTuple):
     @property
     def notable(self) -> float:
         """The excess of a mean that is worth a word."""
-        return DOMINANT * (self.most - self.typical) / SPREADS
+        return DOMINANT * self.spread
 
 
 @dataclass
@@ -96,7 +106,6 @@ class FarRows:
         which = ", ".join(f"{number} ({loss:.3g})" for number, loss in worst[:NAMED])
         which += f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
         return (
-            f"{len(worst)} of {n} rows of {name} have most of the {kind} loss, which is {mean:.4g}: row {which}, where half "
-            f"of the rows began below {bound.typical:.3g}; {consequence}. Look at them: if they are fill values or errors, "
-            f"pass missing= or leave them out"
+            f"{len(worst)} of {n} {name} have most of the {kind} loss, {mean:.4g}: row {which}, where the median began at "
+            f"{bound.typical:.3g}; {consequence}.  Look at them: fill values are for missing=, errors to be left out"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,14 @@ import numpy as np
 from npflows.core.atomic import atomic_write
 from npflows.core.checks import warn_user
 from npflows.files.flow_file import FlowFileError, pack, read_arrays, set_state
+from npflows.training.bound import LossBound
 from npflows.training.rows import Rows
 from npflows.training.run import Run
 
 _PREFIX = "run_"
-_NO_BOUNDS = {"train_typical": 0.0, "train_most": math.inf, "validation_typical": 0.0, "validation_most": math.inf}
+_NO_BOUNDS = {
+    f"{name}_{part}": value for name in ("train_bound", "validation_bound") for part, value in LossBound()._asdict().items()
+}
 """The bounds of losses in files from before there were any."""
 
 

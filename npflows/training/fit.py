@@ -69,9 +69,10 @@ def fit(
     all columns are whole numbers by their support, or pixels; if no column has more than 20 values and a distinct row
     stands for 10 or more on average; or if most rows that have equals also have neighbors, as on a grid that rows fill.
 
-    A row whose loss is far beyond those of others, 20 times as far from the median as nine in ten are before the first
-    step, weighs no more in a gradient than one at this bound, and counts as the bound where the best epoch is chosen, or
-    `patience` and the schedule ask for improvement.  A warning names such rows where they matter.
+    A row whose loss is far beyond those of others, 50 times as far from the median as nine in ten are before the first
+    step, weighs no more in a gradient than one at this bound.  A validation row counts as the bound at most where the best
+    epoch is chosen, or `patience` and the schedule ask for improvement; below 500 rows it is nearer, at a tenth of their
+    number, 8 at least.  A warning names such rows where they matter.
 
     Parameters
     ----------

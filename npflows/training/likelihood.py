@@ -15,6 +15,7 @@ from npflows.training.bound import FarRows, LossBound
 from npflows.training.rows import Rows
 from npflows.training.run import Run
 
+BOUNDS = ("train_bound", "validation_bound")
 BOUND_ROWS = 2048
 """Training rows that the bound of their losses is set from, at most."""
 Losses = tuple[np.ndarray, np.ndarray | None]
@@ -63,11 +64,11 @@ class LikelihoodTrainer(Run):
     def begin(self) -> None:
         super().begin()
         few = np.unique(np.linspace(0, len(self.train) - 1, BOUND_ROWS).astype(np.intp))
-        self.train_bound = self._bound(list(self._losses(self.theta, self.train.part(few))))
+        self.train_bound = self._bound(list(self._losses(self.theta, self.train.part(few))), judging=False)
         if self.validation is None:
             return
         losses = list(self._losses(self.theta, self.validation))
-        self.validation_bound = self._bound(losses)
+        self.validation_bound = self._bound(losses, judging=True)
         self.best_loss = self._mean(losses, self.validation)[1]
         if math.isnan(self.best_loss):
             self.best_loss = math.inf
@@ -80,10 +81,10 @@ class LikelihoodTrainer(Run):
             log_prob = self.flow.transport(x, condition, theta, y=False, log_det=False, log_prob=True).log_prob
             yield -log_prob, weight
 
-    def _bound(self, losses: list[Losses]) -> LossBound:
+    def _bound(self, losses: list[Losses], *, judging: bool) -> LossBound:
         weights = [weight for _, weight in losses if weight is not None]
         every = np.concatenate([piece for piece, _ in losses])
-        return LossBound.of(every, np.concatenate(weights) if weights else None, self.flow.latent_dim)
+        return LossBound.of(every, np.concatenate(weights) if weights else None, self.flow.latent_dim, judging=judging)
 
     def _mean(self, losses: Iterable[Losses], rows: Rows) -> tuple[float, float, FarRows]:
         """The mean loss of the validation rows, the same with none counted beyond the bound, and the rows that are."""
@@ -161,23 +162,23 @@ class LikelihoodTrainer(Run):
 
     def messages(self) -> list[str]:
         """What a user should know about the rows on which the result depends."""
-        judged = self._best if self.best_round else self._now
+        judged, bounds = self._best if self.best_round else self._now, (self.train_bound, self.validation_bound)
+        lost = any(not math.isfinite(loss) for loss in judged.train_far.losses.values())
+        consequence = f"in a gradient each of them weighs no more than a row at {bounds[0].most:.3g}"
+        consequence += ", and steps without a finite loss are not taken" if lost else ""
         messages = [
             judged.train_far.message(
-                "x", "training", judged.train_loss, len(self.train), self.train_bound,
-                "in a gradient each of them weighs no more than a row at the bound of "
-                f"{self.train_bound.most:.3g}, and steps without a finite loss are skipped",
+                "training rows of x", "training", judged.train_loss, len(self.train), bounds[0], consequence
             )
-        ]  # fmt: skip
+        ]
         if self.validation is not None:
-            name = "x" if self.validation.x is self.train.x else "validation_data"
+            rows = "validation rows of x" if self.validation.x is self.train.x else "rows of validation_data"
+            consequence = f"each of them counts as {bounds[1].most:.3g} where the best epoch is chosen"
             messages.append(
                 judged.validation_far.message(
-                    f"{name} that validate" if name == "x" else name, "validation", judged.validation_loss,
-                    len(self.validation), self.validation_bound,
-                    f"the choice of the best epoch counts each of them as {self.validation_bound.most:.3g}",
+                    rows, "validation", judged.validation_loss, len(self.validation), bounds[1], consequence
                 )
-            )  # fmt: skip
+            )
         return [message for message in messages if message is not None]
 
     def line(self, record: dict[str, float]) -> str:
@@ -207,11 +208,11 @@ class LikelihoodTrainer(Run):
         """Everything that changes, with the rows and bounds, which are chosen before."""
         arrays, numbers = super().state()
         rows = np.zeros(0, np.int64) if self.validation is None else self.validation.index
-        numbers.update(train_typical=self.train_bound.typical, train_most=self.train_bound.most,
-                       validation_typical=self.validation_bound.typical, validation_most=self.validation_bound.most)  # fmt: skip
+        for name in BOUNDS:
+            numbers.update({f"{name}_{part}": value for part, value in getattr(self, name)._asdict().items()})
         return {**arrays, "train": self.train.index, "validation": rows}, numbers
 
     def restore(self, arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
         super().restore(arrays, numbers)
-        self.train_bound = LossBound(numbers["train_typical"], numbers["train_most"])
-        self.validation_bound = LossBound(numbers["validation_typical"], numbers["validation_most"])
+        for name in BOUNDS:
+            setattr(self, name, LossBound(*(numbers[f"{name}_{part}"] for part in LossBound._fields)))
