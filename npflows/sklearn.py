@@ -173,7 +173,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
 
     The result depends on the distinct rows and their total weights alone: an integer weight is the same as repeating a
     row, weight 0 the same as leaving it out, the order of the rows does not matter, and no row is both trained on and
-    validated with, but for tables on a grid whose cells hold many rows (see `NormalizingFlow.fit`), which are split by rows.
+    validated with.  Tables on a grid whose cells hold many rows are split by rows, for all that: see `NormalizingFlow.fit`.
 
     Parameters
     ----------

@@ -162,8 +162,9 @@ class TransformedDistribution(Assembly, abstract=True):
     ) -> tuple[float, NDArray[np.float64]]:
         """Mean negative log-likelihood of x and its gradient (num_params,) in the order of `params`.
 
-        With weights (n,), or `log_weight`, their logarithms, it is the weighted mean.  Made for optimizers: assign `params`, return this.  Whole numbers are placed
-        at random in their cells, the same way each time, which gives a bound from above.
+        With weights (n,), or `log_weight`, their logarithms, it is the weighted mean.  Made for optimizers: assign
+        `params`, return this.  Whole numbers are placed at random in their cells, the same way each time, which gives a
+        bound from above.
         """
         rows, context, _ = self._given(x, condition)
         if not len(rows):

@@ -1,7 +1,7 @@
 """How much a single row may count, so that no choice hangs on a few rows that are far from all others.
 
-The mean of negative log-likelihoods is at the mercy of one fill value.  Losses are therefore compared with a bound, which is
-set once, from the losses before the first step, and the same for all epochs.  Only losses beyond it are touched: where
+The mean of negative log-likelihoods is at the mercy of one fill value.  Losses are therefore compared with a bound, which
+is set once, from the losses before the first step, and the same for all epochs.  Only losses beyond it are touched: where
 there are none, every number is that of the plain mean.
 """
 
@@ -23,6 +23,8 @@ UPPER = 0.9
 """The quantile whose distance from the median is the spread."""
 DOMINANT = 0.1
 """Rows dominate a mean if their excess over the bound raises it by this share of a spread."""
+FEW = 0.1
+"""More rows than this share are no longer a few, and more likely what a step too far has done."""
 NAMED = 5
 """Rows that a message names at most."""
 
@@ -46,8 +48,10 @@ class LossBound(NamedTuple):
     def of(
         cls, losses: NDArray[np.float64], weight: NDArray[np.float64] | None, n_columns: int, *, judging: bool
     ) -> LossBound:
-        """From losses (n,) with weights, at least one, of rows that are trained on or judged by.  The spread is at least the
-        square root of `n_columns`, which is about what the losses under a flow that fits have."""
+        """From losses (n,) with weights, at least one, of rows that are trained on or judged by.
+
+        The spread is at least the square root of `n_columns`, which is about what losses under a flow that fits have.
+        """
         order = np.argsort(losses, kind="stable")  # NaN comes last
         reached = np.arange(1, len(losses) + 1.0) if weight is None else np.cumsum(weight[order])
         places = np.searchsorted(reached, np.array([0.5, UPPER]) * reached[-1] * (1 - 1e-12))
@@ -97,15 +101,16 @@ class FarRows:
         self.excess += float(beyond[np.isfinite(beyond)].sum())
         return float(beyond.sum())
 
-    def message(self, name: str, kind: str, mean: float, n: int, bound: LossBound, consequence: str) -> str | None:
-        """A sentence for the user; None where the rows hardly matter for the mean of n rows."""
+    def message(self, rows: str, kind: str, n: int, bound: LossBound, consequence: str) -> str | None:
+        """A sentence for the user; None where the rows are many, or hardly matter for the mean of n rows."""
         lost = sum(not math.isfinite(loss) for loss in self.losses.values())
-        if not lost and not self.excess > bound.notable * n:
+        if len(self.losses) > max(1, FEW * n) or (not lost and not self.excess > bound.notable * n):
             return None
         worst = sorted(self.losses.items(), key=lambda item: (-item[1] if math.isfinite(item[1]) else -math.inf, item[0]))
         which = ", ".join(f"{number} ({loss:.3g})" for number, loss in worst[:NAMED])
         which += f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
+        does = f"raise it by {self.excess / n:.3g}" + (f", and {lost} of them make it infinite" if lost else "")
         return (
-            f"{len(worst)} of {n} {name} have most of the {kind} loss, {mean:.4g}: row {which}, where the median began at "
+            f"{len(worst)} of {n} {rows} dominate the {kind} loss; they {does}: row {which}, where the median began at "
             f"{bound.typical:.3g}; {consequence}.  Look at them: fill values are for missing=, errors to be left out"
         )

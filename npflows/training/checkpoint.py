@@ -103,8 +103,8 @@ class Saved:
         if changed - run.may_change:
             raise FlowFileError(
                 f"{self.where} belongs to another run:\n  " + "\n  ".join(wrong) + "\na run can go on with another "
-                f"{', '.join(sorted(run.may_change & set(ours)))} alone; for all else, fit npflows.load({self.where!r}), which "
-                f"has its best parameters"
+                f"{', '.join(sorted(run.may_change & set(ours)))} alone; for all else, begin a new one with "
+                f"npflows.load({self.where!r}), which has its best parameters"
             )
         if self.numbers.get("round", 0) > 0:
             self._check_length(run, ours)
@@ -137,8 +137,8 @@ class Saved:
         run.restore(self.arrays, self.numbers)
         if changed and run.is_stuck:
             warn_user(
-                f"{self.where}: {run.waited} {run.unit}s without improvement had ended the run, and nothing is trained now: "
-                f"give a larger patience, or None"
+                f"{self.where}: the run had ended after {run.waited} {run.unit}s without improvement, and nothing is "
+                f"trained now: give a larger patience, or None"
             )
 
     def _check_length(self, run: Run, options: dict[str, Any]) -> None:

@@ -126,9 +126,9 @@ def fit(
         Written after each epoch.
     resume : bool
         Continue from `checkpoint` if that file exists, with the same bits as without an interruption.  A larger
-        `max_epochs` makes a run longer, a finished one too: with a constant or plateau schedule to the bits of a long run in
-        one go, and the cosine schedule goes on as that of the new length.  `patience` and `learning_rate` may also be
-        others than before; everything else must be the same.
+        `max_epochs` makes a run longer, a finished one too: with a constant or plateau schedule to the bits of a long run
+        in one go, and the cosine schedule goes on as that of the new length, so that the rate rises again.  `patience` and
+        `learning_rate` may also be others than before; everything else must be the same.
     rng : int, numpy.random.Generator or None
         Splits and shuffles.  The same seed gives the same bits for any number of threads.
     progress : bool or "auto"

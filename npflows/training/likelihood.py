@@ -24,10 +24,8 @@ Losses = tuple[np.ndarray, np.ndarray | None]
 
 @dataclass
 class Judgment:
-    """The losses of an epoch, and the rows that are beyond the bounds."""
+    """The rows that are beyond the bounds in an epoch."""
 
-    train_loss: float = math.nan
-    validation_loss: float = math.nan
     train_far: FarRows = field(default_factory=FarRows)
     validation_far: FarRows = field(default_factory=FarRows)
 
@@ -123,7 +121,6 @@ class LikelihoodTrainer(Run):
         if self.validation is not None:
             losses = self._losses(self.kept, self.validation)
             validation_loss, clipped_loss, self._now.validation_far = self._mean(losses, self.validation)
-        self._now.train_loss, self._now.validation_loss = train_loss, validation_loss
         self.judge(clipped_loss, n_taken > 0)
         return {
             "train_loss": train_loss,
@@ -162,23 +159,18 @@ class LikelihoodTrainer(Run):
 
     def messages(self) -> list[str]:
         """What a user should know about the rows on which the result depends."""
+        if self._must_stay_inside:
+            return []
         judged, bounds = self._best if self.best_round else self._now, (self.train_bound, self.validation_bound)
         lost = any(not math.isfinite(loss) for loss in judged.train_far.losses.values())
         consequence = f"in a gradient each of them weighs no more than a row at {bounds[0].most:.3g}"
         consequence += ", and steps without a finite loss are not taken" if lost else ""
-        messages = [
-            judged.train_far.message(
-                "training rows of x", "training", judged.train_loss, len(self.train), bounds[0], consequence
-            )
-        ]
+        messages = [judged.train_far.message("training rows of x", "training", len(self.train), bounds[0], consequence)]
         if self.validation is not None:
             rows = "validation rows of x" if self.validation.x is self.train.x else "rows of validation_data"
             consequence = f"each of them counts as {bounds[1].most:.3g} where the best epoch is chosen"
-            messages.append(
-                judged.validation_far.message(
-                    rows, "validation", judged.validation_loss, len(self.validation), bounds[1], consequence
-                )
-            )
+            n = len(self.validation)
+            messages.append(judged.validation_far.message(rows, "validation", n, bounds[1], consequence))
         return [message for message in messages if message is not None]
 
     def line(self, record: dict[str, float]) -> str:

@@ -53,8 +53,8 @@ def run_rounds(
         progress.close()
     if run.round and not run.best_round:
         warn_user(
-            f"no {run.unit} was better than the parameters that the run began with, and these are kept: lower learning_rate, "
-            f"or look for rows or values that are unlike all others"
+            f"no {run.unit} was better than the parameters that the run began with, and these are kept: lower "
+            f"learning_rate, or look for what is unlike the rest of the data"
         )
     for message in run.messages():
         warn_user(message)

@@ -244,8 +244,9 @@ def fit_variational(
         Leave the score out of the gradient: its mean is 0, and without it the gradient's noise vanishes as the flow
         approaches the target (Roeder et al. 2017, arXiv:1703.09194, equation 6).
     tempering : float
-        Share of the steps, those of the first call where a run is made longer, 0 to 1, during which the target is base^(1 - t) target^t with t rising from 0 to 1, so that
-        the flow has not settled on one mode when the others appear.  The base is taken in the units of x.
+        Share of the steps, 0 to 1, during which the target is base^(1 - t) target^t with t rising from 0 to 1, so that
+        the flow has not settled on one mode when the others appear.  The base is taken in the units of x.  A run that is
+        made longer with `resume` tempers as long as it was to at first.
     validation_size : int
         Samples that judge the parameters after each round; their noise is the same each time.  With 0 the round's own
         samples do.
