@@ -55,7 +55,7 @@ class LossBound(NamedTuple):
         order = np.argsort(losses, kind="stable")  # NaN comes last
         reached = np.arange(1, len(losses) + 1.0) if weight is None else np.cumsum(weight[order])
         places = np.searchsorted(reached, np.array([0.5, UPPER]) * reached[-1] * (1 - 1e-12))
-        typical, upper = losses[order[np.minimum(places, len(losses) - 1)]]
+        typical, upper = losses[order[np.minimum(places, max(0, len(losses) - 2))]]  # a single row sets no bound
         if not (math.isfinite(typical) and math.isfinite(upper)):
             return cls()
         spread = float(max(upper - typical, math.sqrt(n_columns)))
