@@ -19,6 +19,8 @@ from npflows.flow import NormalizingFlow
 from npflows.models.table import TABLE_MODELS
 from npflows.support.declaration import SupportLike
 from npflows.training.missing import MissingLike, as_missing, is_nan
+from npflows.training.repeats import as_many_rows, distinct_rows
+from npflows.training.rows import Rows
 
 try:
     from scipy.special import log_softmax  # comes with scikit-learn
@@ -124,7 +126,8 @@ class _FlowEstimator(BaseEstimator):
         rng = _generator(self.random_state)
         flow = self._make_flow(rows.shape[1], 0 if condition is None else condition.shape[1], rng)
         options = {name: getattr(self, name) for name in TRAINING}
-        self.flow_ = flow.fit(rows, sample_weight=weight, condition=condition, rng=rng, **options)
+        given = as_many_rows(flow, Rows(rows, np.arange(len(rows)), weight, condition))
+        self.flow_ = flow.fit(given.x, sample_weight=given.weight, condition=given.condition, rng=rng, **options)
         self.n_iter_ = len(flow.history.get("epoch", ()))
 
     def _training_data(self, X: ArrayLike, y: ArrayLike = "no_validation") -> Any:
@@ -170,7 +173,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
 
     The result depends on the distinct rows and their total weights alone: an integer weight is the same as repeating a
     row, weight 0 the same as leaving it out, the order of the rows does not matter, and no row is both trained on and
-    validated with.
+    validated with.  Tables on a grid whose cells hold many rows are split by rows, for all that: see `NormalizingFlow.fit`.
 
     Parameters
     ----------
@@ -373,15 +376,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
 def distinct(table: np.ndarray, sample_weight: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
     """The distinct rows, sorted, and the total weight of each; rows of weight 0 are left out."""
     weight = as_weights(None if sample_weight is None else np.asarray(sample_weight), len(table))
-    if weight is None:
-        weight = np.ones(len(table))
-    used = weight > 0
-    table, weight = table[used], weight[used]
-    order = np.lexsort(table.T[::-1])
-    rows, nan = table[order], np.isnan(table[order])
-    same = ((rows[1:] == rows[:-1]) | (nan[1:] & nan[:-1])).all(axis=1)
-    place = np.append(0, np.cumsum(~same))
-    return rows[np.append(True, ~same)], np.bincount(place, weight[order])
+    return distinct_rows(table, np.ones(len(table)) if weight is None else weight)
 
 
 def _generator(random_state: int | np.random.RandomState | None) -> np.random.Generator:

@@ -13,6 +13,10 @@ from npflows import Normal, NormalizingFlow, StudentT, Uniform
 from npflows.backends.reference import BACKEND as REFERENCE
 from npflows.core import evaluation
 
+COPIES_TOLD = pytest.mark.filterwarnings("ignore:.*rows equal rows before them:UserWarning")
+SHARED_TOLD = pytest.mark.filterwarnings("ignore:.*are also rows of x:UserWarning")
+NOTHING_GAINED = pytest.mark.filterwarnings("ignore:no (epoch|round) was better:UserWarning")
+"""Marks of tests that repeat rows, validate with rows that they train on, or train to no avail, and mean to."""
 SHORT = {"max_epochs": 4, "batch_size": 64, "rng": 2, "progress": False}
 COPIES = {
     "save and load": lambda flow, path: (flow.save(path), npflows.load(path))[1],

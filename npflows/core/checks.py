@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from npflows.core.statistics import within_range
+
 SeedLike = int | np.integer | np.random.Generator | None
 """A seed, a generator, or None for a new one: the type of every `rng`."""
 _PACKAGE = __name__.partition(".")[0]
@@ -174,18 +176,48 @@ def as_vector(values: ArrayLike, n: int, name: str) -> NDArray[np.float64]:
     return array
 
 
-def as_weights(values: ArrayLike | None, n: int, name: str = "sample_weight") -> NDArray[np.float64] | None:
-    """Non-negative weights that are not all zero."""
+def as_weights(
+    values: ArrayLike | None, n: int, name: str = "sample_weight", logarithms: ArrayLike | None = None
+) -> NDArray[np.float64] | None:
+    """Non-negative weights that are not all zero, given as they are or as their logarithms.
+
+    Only their ratios mean anything: logarithms give weights of at most 1, and weights near an end of the range of floats
+    are multiplied by a power of 2, so that no sum of them or of their squares leaves it.
+    """
+    if logarithms is not None:
+        return _from_logarithms(values, logarithms, n, name)
     if values is None:
         return None
     if np.ndim(values) == 0:
         raise ValueError(f"{name} must have length {n}, one for each row, got a single number")
     weights = as_vector(values, n, name)
     if (weights < 0).any():
-        raise ValueError(f"{name} must not be negative; entry {int(np.argmax(weights < 0))} is {weights.min():g}")
+        first = int(np.argmax(weights < 0))
+        raise ValueError(
+            f"{name} must not be negative; entry {first} is {weights[first]:g}, and {(weights < 0).sum()} of {n} are "
+            f"negative: a density can't be fitted to less than no rows, so leave these out or set them to 0"
+        )
     if n and not weights.any():
         raise ValueError(f"{name} must not be all zero")
-    return weights
+    return within_range(weights)
+
+
+def _from_logarithms(values: ArrayLike | None, logarithms: ArrayLike, n: int, name: str) -> NDArray[np.float64]:
+    log_name = name.replace("validation_weight", "validation_log_weight").replace("sample_weight", "log_weight")
+    if values is not None:
+        raise ValueError(f"give {name} or {log_name}, not both")
+    logs = as_numeric(logarithms, log_name).astype(np.float64)
+    if logs.shape != (n,):
+        raise ValueError(f"{log_name} must have length {n}, one for each row, got shape {logs.shape}")
+    wrong = np.isnan(logs) | (logs == math.inf)
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise ValueError(f"{log_name} must be finite, or -inf for a weight of 0; entry {first} is {logs[first]}")
+    highest = logs.max(initial=-math.inf)
+    if n and highest == -math.inf:
+        raise ValueError(f"{log_name} must not be -inf for all rows: no row would have any weight")
+    with np.errstate(under="ignore"):
+        return np.exp(logs - highest)
 
 
 def as_condition(condition: ArrayLike | None, n: int, dim: int) -> np.ndarray | None:

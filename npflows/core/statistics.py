@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
+
+LARGEST_EXPONENT = 400
+"""Weights between 2^-400 and 2^400 can be squared and added up."""
 
 
 def effective_sample_size(weights: np.ndarray, *, log: bool = False) -> float:
@@ -26,9 +30,21 @@ def effective_sample_size(weights: np.ndarray, *, log: bool = False) -> float:
         highest = weights.max(initial=-math.inf)
         if not math.isfinite(highest):
             return 0.0 if highest < 0 else math.nan
-        weights = np.exp(weights - highest)
+        with np.errstate(under="ignore"):
+            weights = np.exp(weights - highest)
+    weights = within_range(weights)
     squares = (weights**2).sum()
     return float(weights.sum() ** 2 / squares) if squares != 0 else 0.0
+
+
+def within_range(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights (n,) whose sum and squares stay within the range of floats: multiplied by a power of 2 where they might not,
+    so that their ratios are the same to the bit."""
+    exponent = int(np.frexp(weights.max(initial=0.0))[1])
+    if abs(exponent) <= LARGEST_EXPONENT:
+        return weights
+    with np.errstate(under="ignore"):
+        return np.ldexp(weights, -exponent)
 
 
 def log_mean_exp(values: np.ndarray) -> np.ndarray:

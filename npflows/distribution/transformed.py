@@ -153,18 +153,24 @@ class TransformedDistribution(Assembly, abstract=True):
         return (log_prob[0] if single else log_prob), self._shaped(dx, single)
 
     def nll_and_grad(
-        self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None
-    ) -> tuple[float, NDArray[np.float64]]:  # fmt: skip
+        self,
+        x: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        condition: ArrayLike | None = None,
+        *,
+        log_weight: ArrayLike | None = None,
+    ) -> tuple[float, NDArray[np.float64]]:
         """Mean negative log-likelihood of x and its gradient (num_params,) in the order of `params`.
 
-        With weights it is the weighted mean.  Made for optimizers: assign `params`, return this.  Whole numbers are placed
-        at random in their cells, the same way each time, which gives a bound from above.
+        With weights (n,), or `log_weight`, their logarithms, it is the weighted mean.  Made for optimizers: assign
+        `params`, return this.  Whole numbers are placed at random in their cells, the same way each time, which gives a
+        bound from above.
         """
         rows, context, _ = self._given(x, condition)
         if not len(rows):
             raise ValueError("x must have at least one row")
         rows = self.preprocessing.scatter(rows, np.random.default_rng(0))
-        weights = as_weights(sample_weight, len(rows))
+        weights = as_weights(sample_weight, len(rows), logarithms=log_weight)
         if weights is None:
             weights = np.full(len(rows), 1 / len(rows))
         weights = weights / weights.sum()

@@ -11,12 +11,18 @@ from typing import Any
 import numpy as np
 
 from npflows.core.atomic import atomic_write
+from npflows.core.checks import warn_user
 from npflows.files.flow_file import FlowFileError, pack, read_arrays, set_state
 from npflows.layers.standardize import is_learned
+from npflows.training.bound import LossBound
 from npflows.training.rows import Rows
 from npflows.training.run import Run
 
 _PREFIX = "run_"
+_NO_BOUNDS = {
+    f"{name}_{part}": value for name in ("train_bound", "validation_bound") for part, value in LossBound()._asdict().items()
+}
+"""The bounds of losses in files from before there were any."""
 
 
 def _json(value: Any) -> Any:
@@ -62,6 +68,11 @@ class Saved:
     arrays: dict[str, np.ndarray]
     standardizations: dict[str, np.ndarray]
 
+    def merged_or_not(self, every: Rows, merged: Rows) -> Rows:
+        """The merged rows, or all of them where the run is from before equal rows were merged."""
+        trained = self.arrays.get("train", np.zeros(0))
+        return merged if np.isin(trained, merged.index).all() else every
+
     def rows(self, rows: Rows) -> tuple[Rows, Rows | None]:
         """The split of the run."""
         parts = [self.arrays.get(name, np.zeros(0)) for name in ("train", "validation")]
@@ -89,8 +100,15 @@ class Saved:
             for name, value in ours.items()
             if theirs.get(name) != value
         ]
-        if wrong:
-            raise FlowFileError(f"{self.where} belongs to another run:\n  " + "\n  ".join(wrong))
+        changed = {name for name, value in ours.items() if theirs.get(name) != value}
+        if changed - run.may_change:
+            raise FlowFileError(
+                f"{self.where} belongs to another run:\n  " + "\n  ".join(wrong) + "\na run can go on with another "
+                f"{', '.join(sorted(run.may_change & set(ours)))} alone; for all else, begin a new one with "
+                f"npflows.load({self.where!r}), which has its best parameters"
+            )
+        if self.numbers.get("round", 0) > 0:
+            self._check_length(run, ours)
         expected, numbers = run.state()
         found = {name: _describe(self.arrays.get(name)) for name in expected}
         wrong = [
@@ -117,6 +135,18 @@ class Saved:
         set_state(flow, self.about, self.standardizations)
         flow.history = {name: list(values) for name, values in self.about["history"].items()}
         run.restore(self.arrays, self.numbers)
+        if changed and run.is_stuck:
+            warn_user(
+                f"{self.where}: the run had ended after {run.waited} {run.unit}s without improvement, and nothing is "
+                f"trained now: give a larger patience, or None"
+            )
+
+    def _check_length(self, run: Run, options: dict[str, Any]) -> None:
+        """Refuse to go on to an end that has been passed."""
+        for name, done in (("max_epochs", self.numbers.get("round")), ("max_steps", self.numbers.get("step"))):
+            if name in options and isinstance(done, int) and options[name] < done:
+                raise FlowFileError(f"{self.where} has {done} {name[4:]} behind it: give {name} of at least that, got "
+                                    f"{options[name]}")  # fmt: skip
 
 
 def _unset(config: dict[str, Any]) -> dict[str, Any]:
@@ -145,9 +175,15 @@ def read(path: str | os.PathLike[str]) -> Saved | None:
             {name[len(_PREFIX) :]: array for name, array in content.items() if name.startswith(_PREFIX)},
             {name: content[name] for name in ("standardize", "standardize_condition")},
         )
+        later = {"averaged": saved.numbers.get("step"), "planned_steps": saved.numbers["options"].get("max_steps", 0)}
+        saved.numbers = {**later, **_NO_BOUNDS, **saved.numbers}  # what older files lack
+        history = saved.about["history"]
+        if "validation_loss" in history and "clipped_loss" not in history:
+            held_out = len(saved.arrays.get("validation", ())) > 0
+            history["clipped_loss"] = list(history["validation_loss" if held_out else "train_loss"])
         parts = (saved.about["class"], dict(saved.about["config"]), saved.about["standardized"], saved.about["history"])
         if not parts[3] or not isinstance(saved.numbers["options"], dict):
             raise ValueError("it records no round")
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise FlowFileError(f"{where} is not a checkpoint, or damaged ({error!r})") from None
     return saved

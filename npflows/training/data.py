@@ -35,13 +35,14 @@ def as_training_rows(
     on_invalid: str,
     name: str,
     missing: Missing | None = None,
+    log_weight: ArrayLike | None = None,
 ) -> Rows:
     """The valid rows of a table, after every check; where entries are missing, nothing stands in for them yet."""
     table = as_table(flow, x, name)
     n = len(table)
     if n < table.shape[1] and len(flow.input_shape) == 1:
         warn_user(f"{name} has {n} rows and {table.shape[1]} columns, more columns than rows: is it transposed?")
-    weights = as_weights(weight, n, "sample_weight" if name == "x" else "validation_weight")
+    weights = as_weights(weight, n, "sample_weight" if name == "x" else "validation_weight", log_weight)
     context = as_condition(condition, n, flow.condition_dim)
     used = np.arange(n) if weights is None else np.flatnonzero(weights)  # no weight, no influence
     rows = Rows(table, used, weights, context)

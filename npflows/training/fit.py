@@ -17,6 +17,7 @@ from npflows.training.initialization import as_standardization, set_from_data
 from npflows.training.likelihood import LikelihoodTrainer
 from npflows.training.loop import run_rounds
 from npflows.training.missing import MissingLike, as_missing
+from npflows.training.repeats import row_keys, warn_of_shared, without_copies
 from npflows.training.rows import Rows
 from npflows.training.settings import TrainingSettings
 
@@ -29,10 +30,12 @@ def fit(
     x: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
+    log_weight: ArrayLike | None = None,
     condition: ArrayLike | None = None,
     validation_fraction: float = 0.1,
     validation_data: ArrayLike | None = None,
     validation_weight: ArrayLike | None = None,
+    validation_log_weight: ArrayLike | None = None,
     validation_condition: ArrayLike | None = None,
     standardize: bool | str = "auto",
     max_epochs: int = 100,
@@ -57,22 +60,34 @@ def fit(
     """Fit the flow to a table by maximum likelihood, and return it.
 
     However it ends, by itself, by an error or by Ctrl-C, the flow holds the best parameters so far, and `flow.history`
-    what each epoch gave: epoch, train_loss, validation_loss (mean negative log-likelihoods), learning_rate,
-    gradient_norm (of the last step), skipped_steps, seconds.  `flow.effective_rows` says how many rows of equal weight the
-    training rows are worth.  A second fit continues from the present parameters.
+    what each epoch gave: epoch, train_loss, validation_loss (mean negative log-likelihoods), clipped_loss (what chooses the
+    best epoch), learning_rate, gradient_norm (of the last step), skipped_steps, seconds.  `flow.effective_rows` says how
+    many rows of equal weight the distinct training rows are worth.  A second fit continues from the present parameters.
+
+    Rows that equal others, condition included, are merged into one with their total weight, so that none is both trained
+    on and validated with.  They are left as they are, and split like all others, where equal rows are to be expected: if
+    all columns are whole numbers by their support, or pixels; if no column has more than 20 values and a distinct row
+    stands for 10 or more on average; or if most rows that have equals also have neighbors, as on a grid that rows fill.
+
+    A row whose loss is far beyond those of others, 50 times as far from the median as nine in ten are before the first
+    step, weighs no more in a gradient than one at this bound.  A validation row counts as the bound at most where the best
+    epoch is chosen, or `patience` and the schedule ask for improvement; below 500 rows it is nearer, at a tenth of their
+    number, 8 at least.  A warning names such rows where they matter.
 
     Parameters
     ----------
     x : array_like (n, input_dim)
         The table; any layout or numeric dtype, memory-mapped ones included.
     sample_weight : array_like (n,), optional
-        Non-negative weights of the rows.
+        Non-negative weights of the rows; only their ratios matter.
+    log_weight : array_like (n,), optional
+        Their logarithms instead, of any size, -inf for a weight of 0: what importance and nested sampling give.
     condition : array_like (n, condition_dim), optional
         Where the flow takes one.
     validation_fraction : float
         Share of the rows that is held out to choose the best parameters, 0 for none.
-    validation_data, validation_weight, validation_condition : array_like, optional
-        Rows to validate on instead, with weights and condition of their own.
+    validation_data, validation_weight, validation_log_weight, validation_condition : array_like, optional
+        Rows to validate on instead, with weights, or their logarithms, and condition of their own.
     standardize : {"auto", "diagonal", "full"} or bool
         Set the flow's first layer from the training rows, unless an earlier fit has.  "diagonal" gives each column its
         own location and scale; "full" also takes out correlations, by the Cholesky factor of the correlation matrix, in
@@ -98,7 +113,8 @@ def fit(
     patience : int or None
         Stop after so many epochs without improvement.
     ema : float, optional
-        Decay, for instance 0.999, of a moving average of the parameters to keep instead of the last ones.
+        Decay, for instance 0.999, of a moving average of the parameters to keep instead of the last ones.  After t steps
+        it is (1 + t) / (10 + t) at most, so that short runs forget their first parameters too.
     on_invalid : {"raise", "drop"}
         Whether rows that have NaN or infinite values are an error or are left out.
     missing : float, "nan", sequence of them or mapping, optional
@@ -113,8 +129,10 @@ def fit(
     checkpoint : path-like, optional
         Written after each epoch.
     resume : bool
-        Continue from `checkpoint` if that file exists, with the same bits as without an interruption; everything else
-        must be given as before.
+        Continue from `checkpoint` if that file exists, with the same bits as without an interruption.  A larger
+        `max_epochs` makes a run longer, a finished one too: with a constant or plateau schedule to the bits of a long run
+        in one go, and the cosine schedule goes on as that of the new length, so that the rate rises again.  `patience` and
+        `learning_rate` may also be others than before; everything else must be the same.
     rng : int, numpy.random.Generator or None
         Splits and shuffles.  The same seed gives the same bits for any number of threads.
     progress : bool or "auto"
@@ -138,13 +156,19 @@ def fit(
     saved = checkpoints.read(settings.checkpoint) if settings.resume and settings.checkpoint is not None else None
     validation: Rows | None
     kind = as_standardization(standardize, flow)
-    rows = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared)
+    every = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared, log_weight)
+    keys = row_keys(every)
+    rows = without_copies(flow, every, keys, "x")
+    if saved is not None:
+        rows = saved.merged_or_not(every, rows)
     if validation_data is not None:
         validation = as_training_rows(flow, validation_data, validation_weight, validation_condition, on_invalid,
-                                      "validation_data", declared)  # fmt: skip
+                                      "validation_data", declared, validation_log_weight)  # fmt: skip
+        warn_of_shared(flow, every, keys, validation, "validation_data")
         train = rows
-    elif validation_weight is not None or validation_condition is not None:
-        raise ValueError("validation_weight and validation_condition belong to validation_data, which is missing")
+    elif any(given is not None for given in (validation_weight, validation_log_weight, validation_condition)):
+        raise ValueError("validation_weight, validation_log_weight and validation_condition belong to validation_data, "
+                         "which is missing")  # fmt: skip
     elif saved is not None:
         train, validation = saved.rows(rows)
     else:

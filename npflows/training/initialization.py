@@ -99,7 +99,12 @@ def _most_rows(flow: TransformedDistribution) -> int:
 
 
 def initialize(
-    flow: Flow, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None
+    flow: Flow,
+    x: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    condition: ArrayLike | None = None,
+    *,
+    log_weight: ArrayLike | None = None,
 ) -> Flow:
     """Set the standardization, if it is not set, and each `ActNormLayer` that is not initialized yet from the
     values that enter it when x enters the flow; returns the flow.
@@ -113,9 +118,12 @@ def initialize(
     sample_weight : array_like (n,), optional
     condition : array_like, optional
         See `forward`.
+    log_weight : array_like (n,), optional
+        Logarithms of the weights, instead of `sample_weight`.
     """
     rows, _ = as_rows(x, flow.input_shape, "x")
-    weight, context = as_weights(sample_weight, len(rows)), as_condition(condition, len(rows), flow.condition_dim)
+    weight = as_weights(sample_weight, len(rows), logarithms=log_weight)
+    context = as_condition(condition, len(rows), flow.condition_dim)
     if not len(rows) or not np.isfinite(rows).all():
         raise ValueError("initialize needs at least one row, and finite values only")
     used = np.arange(len(rows)) if weight is None else np.flatnonzero(weight)

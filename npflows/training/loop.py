@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from npflows.core.checks import warn_user
 from npflows.training import checkpoint
 from npflows.training.run import Run
 from npflows.training.settings import TrainingSettings
@@ -50,3 +51,10 @@ def run_rounds(
     finally:
         run.finish()
         progress.close()
+    if run.round and not run.best_round:
+        warn_user(
+            f"no {run.unit} was better than the parameters that the run began with, and these are kept: lower "
+            f"learning_rate, or look for what is unlike the rest of the data"
+        )
+    for message in run.messages():
+        warn_user(message)

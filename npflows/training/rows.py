@@ -155,7 +155,8 @@ class Rows:
         mean = self.weight[self.index].mean()
         if mean <= 0:
             raise ValueError("all rows on one side of the validation split have weight 0; give validation_data instead")
-        return replace(self, weight=self.weight / mean)
+        with np.errstate(over="ignore", under="ignore"):  # of rows that are not meant
+            return replace(self, weight=self.weight / mean)
 
 
 def _crc(array: np.ndarray, total: int) -> int:

@@ -32,7 +32,8 @@ class Run:
     schedule : Schedule
     optimizer : Optimizer
     ema : float or None
-        Decay of a moving average of the parameters, which then is what is judged and kept.
+        Decay of a moving average of the parameters, which then is what is judged and kept; while it is young, after t
+        steps, the decay is (1 + t) / (10 + t) at most, so that the first parameters are soon forgotten.
     rng : numpy.random.Generator
         Draws everything that the run draws.
     patience : int or None
@@ -41,8 +42,10 @@ class Run:
 
     unit: ClassVar[str]
     """The name of a round."""
+    may_change: ClassVar[frozenset[str]] = frozenset({"max_epochs", "max_steps", "patience", "learning_rate"})
+    """Names of the options that a run may go on with other values of."""
     numbers: ClassVar[tuple[str, ...]] = (
-        "best_loss", "best_round", "round", "step", "waited", "bad_in_row", "recoveries"
+        "best_loss", "best_round", "round", "step", "waited", "bad_in_row", "recoveries", "averaged"
     )  # fmt: skip
     """Names of the attributes that change during a run and are numbers."""
 
@@ -62,7 +65,7 @@ class Run:
         self.theta = flow.parameters.theta
         self.average, self.best = self.theta.copy(), self.theta.copy()
         self.best_loss, self.best_round = math.inf, 0
-        self.round, self.step, self.waited, self.bad_in_row, self.recoveries = 0, 0, 0, 0, 0
+        self.round, self.step, self.waited, self.bad_in_row, self.recoveries, self.averaged = 0, 0, 0, 0, 0, 0
         program = flow.executable()
         counts = {n: program.buffer_count(n, self.theta.nbytes) for n in batch_sizes}
         memory = np.zeros((max(counts.values()), self.theta.size), self.theta.dtype)
@@ -94,6 +97,10 @@ class Run:
         """The advice for the case that steps keep failing."""
         raise NotImplementedError
 
+    def messages(self) -> list[str]:
+        """What a user should know about a run that is over."""
+        return []
+
     def take_step(self, n: int, loss: float, rate: float) -> tuple[bool, float]:
         """A step along the gradient in `buffers[n]`: whether it was taken, and the gradient's norm."""
         taken, norm = False, math.nan
@@ -105,9 +112,16 @@ class Run:
             return False, norm
         self.bad_in_row = 0
         if self.ema is not None:
-            self.average *= self.theta.dtype.type(self.ema)
-            self.average += self.theta.dtype.type(1 - self.ema) * self.theta
+            self._average_in(self.ema)
         return True, norm
+
+    def _average_in(self, decay: float) -> None:
+        """Move the average toward the present parameters; what is not free stays as it is, to the bit."""
+        self.averaged += 1
+        share = 1 - min(decay, (1 + self.averaged) / (10 + self.averaged))
+        toward = self.theta - self.average
+        toward *= self.theta.dtype.type(share)
+        np.add(self.average, toward, out=self.average, where=self.optimizer.free)
 
     def judge(self, loss: float, stepped: bool) -> None:
         """At the end of a round: keep the parameters if their loss is the lowest so far."""
@@ -138,7 +152,7 @@ class Run:
         self.bad_in_row = 0
         self.schedule.factor *= 0.5
         self.theta[:] = self.best
-        self.average[:] = self.best
+        self.average[:], self.averaged = self.best, 0
         self.optimizer.forget()
 
     def finish(self) -> None:
@@ -147,7 +161,7 @@ class Run:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The settings that a run that continues this one must have in common with it."""
+        """The settings that a run that continues this one must have in common with it, but for `may_change`."""
         return {
             "learning_rate": self.schedule.peak,
             "schedule": self.schedule.kind,

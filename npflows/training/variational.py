@@ -32,6 +32,8 @@ class VariationalTrainer(Run):
     target : callable
         x (n, d) to log p (n,) and its gradient (n, d).
     batch_size, max_steps, steps_per_round : int
+    planned_steps : int
+        What `max_steps` was when the run began.
     tempering_steps : int
         Steps over which the exponent of the target rises from 0 to 1.
     sticking : bool
@@ -43,6 +45,7 @@ class VariationalTrainer(Run):
     """
 
     unit = "round"
+    numbers = (*Run.numbers, "planned_steps")
 
     def __init__(
         self,
@@ -51,13 +54,14 @@ class VariationalTrainer(Run):
         *,
         batch_size: int,
         max_steps: int,
+        planned_steps: int,
         steps_per_round: int,
         tempering_steps: int,
         sticking: bool,
         noise: np.ndarray,
         **options: Any,
     ) -> None:
-        self.target, self.batch_size, self.max_steps = target, batch_size, max_steps
+        self.target, self.batch_size, self.max_steps, self.planned_steps = target, batch_size, max_steps, planned_steps
         self.steps_per_round, self.tempering_steps, self.sticking = steps_per_round, tempering_steps, sticking
         self.noise = noise
         self._trouble = ""
@@ -241,12 +245,13 @@ def fit_variational(
         approaches the target (Roeder et al. 2017, arXiv:1703.09194, equation 6).
     tempering : float
         Share of the steps, 0 to 1, during which the target is base^(1 - t) target^t with t rising from 0 to 1, so that
-        the flow has not settled on one mode when the others appear.  The base is taken in the units of x.
+        the flow has not settled on one mode when the others appear.  The base is taken in the units of x.  A run that is
+        made longer with `resume` tempers as long as it was to at first.
     validation_size : int
         Samples that judge the parameters after each round; their noise is the same each time.  With 0 the round's own
         samples do.
     steps_per_round : int, optional
-        By default a hundredth of `max_steps`.
+        By default a hundredth of `max_steps`; a run that is made longer with `resume` keeps its rounds.
     learning_rate, schedule, warmup_steps, weight_decay, clip_norm, ema, checkpoint, resume, rng, progress, callbacks
         As in `fit`, with rounds for epochs.
     patience : int, optional
@@ -261,9 +266,8 @@ def fit_variational(
     """
     max_steps, batch_size = as_int(max_steps, "max_steps", 0), as_int(batch_size, "batch_size")
     validation_size = as_int(validation_size, "validation_size", 0)
-    if steps_per_round is None:
-        steps_per_round = max(1, max_steps // ROUNDS)
-    steps_per_round = as_int(steps_per_round, "steps_per_round")
+    if steps_per_round is not None:
+        steps_per_round = as_int(steps_per_round, "steps_per_round")
     tempering = as_positive(tempering, "tempering", zero=True)
     if tempering > 1:
         raise ValueError(f"tempering is a share of the steps, between 0 and 1, got {tempering!r}")
@@ -275,6 +279,9 @@ def fit_variational(
     settings = TrainingSettings(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
     saved = checkpoints.read(settings.checkpoint) if settings.resume and settings.checkpoint is not None else None
+    planned = max_steps if saved is None else saved.numbers["planned_steps"] or max_steps  # of rounds and tempering
+    if steps_per_round is None:
+        steps_per_round = max(1, planned // ROUNDS)
     noise = flow.base.sample(validation_size, settings.rng)
     check_target(flow, log_density_and_grad)
     free = flow.parameters.free.copy()
@@ -284,11 +291,13 @@ def fit_variational(
         log_density_and_grad,
         batch_size=batch_size,
         max_steps=max_steps,
+        planned_steps=planned,
         steps_per_round=steps_per_round,
-        tempering_steps=round(tempering * max_steps),
+        tempering_steps=round(tempering * planned),
         sticking=bool(sticking_the_landing),
         noise=noise,
         **settings.for_run(flow, max_steps, free),
     )
-    run_rounds(trainer, -(-max_steps // steps_per_round), settings, lambda: None, saved)
+    done = (0, 0) if saved is None else (saved.numbers.get("round", 0), saved.numbers.get("step", 0))
+    run_rounds(trainer, done[0] - (done[1] - max_steps) // steps_per_round, settings, lambda: None, saved)
     return flow

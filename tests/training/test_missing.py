@@ -3,7 +3,7 @@
 import helpers
 import numpy as np
 import pytest
-from helpers import fitted
+from helpers import COPIES_TOLD, NOTHING_GAINED, SHARED_TOLD, fitted
 
 import npflows
 from npflows import MAF, NeuralSplineFlow
@@ -12,6 +12,8 @@ from npflows.training import imputation
 from npflows.training.data import as_training_rows
 from npflows.training.imputation import filled
 from npflows.training.missing import as_missing
+
+pytestmark = [COPIES_TOLD, SHARED_TOLD, NOTHING_GAINED]
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 3)) @ [[1.0, 0.8, 0.0], [0.0, 0.6, 0.5], [0.0, 0.0, 0.8]]

@@ -95,7 +95,7 @@ OTHERS = {
         {"max_steps": 70, "batch_size": 65, "steps_per_round": 11, "tempering": 0.5, "sticking_the_landing": False,
          "learning_rate": 0.5, "ema": 0.9, "patience": 3},
         ["max_steps is 70, the file has 60", "batch_size is 65, the file has 64", "steps_per_round is 11, the file has 10",
-         "tempering_steps is 35, the file has 0", "sticking_the_landing is False, the file has True",
+         "tempering_steps is 30, the file has 0", "sticking_the_landing is False, the file has True",
          "learning_rate is 0.5, the file has 0.01", "ema is 0.9, the file has None", "patience is 3, the file has None"],
     ),
 }  # fmt: skip

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers import refused, same_bits
+from helpers import NOTHING_GAINED, refused, same_bits
 from targets import SHORT, banana, realnvp, short_run, slope, two_modes, value
 
 import npflows
 from npflows import TrainingError
+
+pytestmark = [NOTHING_GAINED]
 
 TARGETS = {
     "no function": ("banana", TypeError, r"log_density_and_grad must be a function of x \(n, 2\), got 'banana'"),
@@ -168,7 +170,7 @@ def test_a_wrong_gradient_is_a_warning_that_says_where(name):
     with pytest.warns(UserWarning, match=message) as caught:
         realnvp().fit_variational(lambda x: (value(x), WRONG_GRADIENTS[name](x)), **{**SHORT, "max_steps": 1})
     assert caught[0].filename == __file__
-    assert len(caught) == 1
+    assert sum("does not seem" in str(warning.message) for warning in caught) == 1
 
 
 def funnel(x):

@@ -7,12 +7,13 @@ import pickle
 import helpers
 import numpy as np
 import pytest
-from helpers import fitted
+from helpers import COPIES_TOLD, NOTHING_GAINED, SHARED_TOLD, fitted
 
 import npflows
 from npflows import MAF, ConditionalRealNVP, NeuralSplineFlow, RealNVP
 from npflows.support import interval, periodic, positive
 
+pytestmark = [COPIES_TOLD, SHARED_TOLD, NOTHING_GAINED]
 RNG = np.random.default_rng(0)
 X, C = RNG.uniform(0.1, 0.9, (2, 80, 2))
 TWICE = RNG.random(80) < 0.4
@@ -107,6 +108,8 @@ def test_effective_rows_says_what_the_weights_are_worth():
     weight = np.where(np.arange(80) < 50, 1e-200, 0.0)
     assert fitted(maf(), X, sample_weight=weight, validation_fraction=0.0).effective_rows == pytest.approx(50)
     assert fitted(maf(), X, validation_data=X[:7]).effective_rows == 80
+    repeated = fitted(maf(), X[AGAIN], validation_fraction=0.0).effective_rows
+    assert repeated == pytest.approx(WEIGHT.sum() ** 2 / (WEIGHT**2).sum(), rel=1e-12)
     assert flow.reset(0).effective_rows is None
 
 
@@ -146,3 +149,62 @@ def test_effective_rows_is_there_after_a_resume(tmp_path):
     first = fitted(maf(), X, **options, callbacks=lambda flow, record: record["epoch"] == 1)
     second = fitted(maf(), X, **options, resume=True)
     assert first.effective_rows == second.effective_rows == npflows.load(options["checkpoint"]).effective_rows
+
+
+LOG_WEIGHT = -0.5 * ((3 * (X - 0.5)) ** 2).sum(axis=1)
+
+
+def test_logarithms_of_weights_are_as_good_as_weights():
+    options = {"max_epochs": 3, "validation_data": X[:9]}
+    log_weight = np.where(np.arange(80) < 5, -np.inf, LOG_WEIGHT)
+    flows = [
+        fitted(maf(), X, **options, **given)
+        for given in (
+            {"log_weight": log_weight, "validation_log_weight": LOG_WEIGHT[:9]},
+            {"log_weight": log_weight + 4000, "validation_log_weight": LOG_WEIGHT[:9] - 9000},
+            {"sample_weight": np.exp(log_weight), "validation_weight": np.exp(LOG_WEIGHT[:9])},
+        )
+    ]
+    for flow in flows[1:]:
+        np.testing.assert_allclose(flow.params, flows[0].params, rtol=1e-4, atol=1e-6)
+        assert flow.effective_rows == pytest.approx(flows[0].effective_rows)
+    losses = [flow.nll_and_grad(X, **given)[0] for flow in flows[:1]
+              for given in ({"log_weight": LOG_WEIGHT - 5000}, {"sample_weight": np.exp(LOG_WEIGHT)})]  # fmt: skip
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    tables = [MAF(2, 2, (8,), actnorm=True, rng=0).initialize(X, **given)
+              for given in ({"log_weight": LOG_WEIGHT + 3000}, {"sample_weight": np.exp(LOG_WEIGHT)})]  # fmt: skip
+    np.testing.assert_allclose(tables[0].standardize.table, tables[1].standardize.table, rtol=1e-12)
+
+
+@pytest.mark.parametrize("exponent", [1020, 900, 500, -500, -900, -960])
+def test_weights_near_the_ends_of_the_range_of_floats_are_weights(exponent):
+    weights = np.exp(LOG_WEIGHT), np.ldexp(np.exp(LOG_WEIGHT), exponent)
+    with np.errstate(all="raise", under="ignore"):
+        flows = [fitted(maf(), X, sample_weight=weight) for weight in weights]
+        losses = [flows[0].nll_and_grad(X, weight)[0] for weight in weights]
+    np.testing.assert_array_equal(flows[0].params, flows[1].params)
+    assert flows[0].effective_rows == flows[1].effective_rows
+    assert losses[0] == losses[1]
+
+
+def test_equal_rows_of_huge_weights_add_up():
+    same = [fitted(maf(), X[AGAIN], sample_weight=np.full(len(AGAIN), w)).effective_rows for w in (1.0, 1e308)]
+    assert same[0] == same[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"log_weight": np.zeros(80), "sample_weight": WEIGHT}, "give sample_weight or log_weight, not both"),
+        ({"log_weight": np.zeros(79)}, r"log_weight must have length 80, one for each row, got shape \(79,\)"),
+        ({"log_weight": np.full(80, np.nan)}, "log_weight must be finite, or -inf for a weight of 0; entry 0 is nan"),
+        ({"log_weight": np.append(np.zeros(79), np.inf)}, "entry 79 is inf"),
+        ({"log_weight": np.full(80, -np.inf)}, "log_weight must not be -inf for all rows"),
+        ({"validation_data": X[:2], "validation_log_weight": [np.nan, 0.0]}, "validation_log_weight must be finite"),
+        ({"validation_log_weight": np.zeros(80)}, "validation_log_weight and validation_condition belong to"),
+        ({"sample_weight": np.append(WEIGHT[:79], -2.0)}, "must not be negative; entry 79 is -2, and 1 of 80 are"),
+    ],
+)
+def test_bad_logarithms_and_negative_weights_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        fitted(maf(), X, **options)
