@@ -270,6 +270,8 @@ class TransformedDistribution(Assembly, abstract=True):
         state = "the identity"
         if (loc != 0).any() or (scale != 1).any():
             state = f"loc {_brief(loc)}, scale {_brief(scale)}"
+        if self.robust_columns:
+            state += f"; robust: {', '.join(self.robust_columns)}"
         lines.append(f"  0  Standardize ({state})")
         lines += [f"  {i}  {layer!r}" for i, layer in enumerate(self.flow_layers) if i]
         return "\n".join([*lines, f"  base  {self.base!r}"])

@@ -58,7 +58,8 @@ class ActNormLayer(ImageLayer):
         Parameters
         ----------
         x : array_like (n, num_channels) or (n, height, width, num_channels)
-            Finite values that enter the layer, at least one row.  A channel that is constant keeps its scale.
+            Finite values that enter the layer, at least one row.  A channel that is constant keeps its scale; where a few
+            values would decide mean and variance, they are those of the others.
         sample_weight : array_like (n,), optional
         condition : None
             The layer takes none.
@@ -72,7 +73,7 @@ class ActNormLayer(ImageLayer):
         rows, weight, _ = initial_rows(self, shape, x, sample_weight, condition)
         values = np.moveaxis(rows.reshape(len(rows), -1, self.num_channels), 2, 1)
         views = self.parameters.views()
-        views["bias"][:], views["logs"][:] = normalization(values, weight)
+        views["bias"][:], views["logs"][:] = normalization(values, weight, self.dtype)
         self.initialized = True
 
 
