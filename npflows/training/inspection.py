@@ -78,7 +78,8 @@ def inspect_table(flow: TransformedDistribution, rows: Rows) -> None:
     if flow.preprocessing.is_image or len(rows) < FEWEST_ROWS:
         return
     if rows.missing is not None:
-        rows = replace(rows, missing=MissingEntries(rows.missing.rows, rows.missing.missing))  # NaN where entries are missing
+        unfilled = MissingEntries(rows.missing.rows, rows.missing.missing)
+        rows = replace(rows, missing=unfilled)  # NaN where entries are missing
     x, weight, condition = rows.take(sample_places(len(rows), flow.latent_dim))
     if len(flow.input_shape) == 3:
         pixels = x.reshape(-1, flow.input_shape[2])
@@ -171,24 +172,23 @@ def _dependent(
     names += [flow.preprocessing.labels[d] for d in used]
     complete = ~np.isnan(x[:, used]).any(axis=1)
     most = max(4 * ROWS_PER_COLUMN * width, MOST_PRODUCTS // width**2)
-    chosen = np.flatnonzero(complete)[:most]
+    chosen = np.flatnonzero(complete)[:: max(1, complete.sum() // most)]
+    if len(chosen) < ROWS_PER_COLUMN * width:
+        return {}
     columns = [] if condition is None else list(condition[chosen].T)
     columns += list(x[np.ix_(chosen, used)].T)
     table = np.column_stack(columns).astype(np.float64)
+    unit = np.abs(table).max(axis=0, initial=0.0)
+    unit = np.where(unit > 0, unit, 1.0)
+    near = _near(table / unit)
+    table = table[near] / unit
     if len(table) < ROWS_PER_COLUMN * width:
         return {}
-    with np.errstate(all="ignore"):
-        _, scale, _, _ = robust_location_scale(table, None, table.mean(axis=0), table.std(axis=0))
-        loc = np.median(table, axis=0)
-        near = (np.abs(table - loc) <= FAR * scale).all(axis=1)
-        steps = _rounding(columns, np.append(np.zeros(width - len(used)), np.array(grids)[used]), near)
-        table = table[near] - loc
-        scale = table.std(axis=0)
-        table = (table - table.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
-        rounding = steps / np.where(scale > 0, scale, 1.0)
-    varied = scale > 0
-    if len(table) < ROWS_PER_COLUMN * width or not np.isfinite(table).all():
-        return {}
+    steps = _rounding(columns, np.append(np.zeros(width - len(used)), np.array(grids)[used]), near) / unit
+    scale = table.std(axis=0)
+    varied = table.min(axis=0) < table.max(axis=0)
+    scale = np.where(varied & (scale > 0), scale, 1.0)
+    table, rounding = (table - table.mean(axis=0)) / scale, steps / scale
     triangle = np.linalg.qr(table, mode="r") / np.sqrt(len(table))
     kept: list[int] = []
     found: dict[str, str] = {}
@@ -203,6 +203,12 @@ def _dependent(
                 continue
         kept.append(int(j))
     return found
+
+
+def _near(table: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The rows that are far from the others in no column."""
+    _, scale, _, _ = robust_location_scale(table, None, table.mean(axis=0), table.std(axis=0))
+    return np.all(np.abs(table - np.median(table, axis=0)) <= FAR * scale, axis=1)
 
 
 def _in_words(others: Sequence[str]) -> str:
@@ -222,7 +228,8 @@ def _rounding(columns: Sequence[np.ndarray], grids: np.ndarray, near: np.ndarray
         if values.dtype.kind != "f":
             steps[j] = GRID_STEPS
             continue
-        single = values.astype(np.float32)
+        with np.errstate(over="ignore", under="ignore"):
+            single = values.astype(np.float32)
         dtype = single.dtype if (single == values).all() else values.dtype
         largest = np.abs(values).max(initial=0).astype(dtype)
         steps[j] = np.hypot(FLOAT_STEPS * float(np.spacing(largest)), GRID_STEPS * grids[j])

@@ -105,7 +105,7 @@ def location_scale(rows: Rows, values: Values, channels: int | None = None) -> L
 
 
 def of_channels(loc: np.ndarray, scale: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (channels,) of each channel of images, of all pixels together, from those of each value."""
+    """Mean and standard deviation of each channel of images, all pixels together, from those of each value."""
     means, variances = loc.reshape(-1, channels), scale.reshape(-1, channels) ** 2
     mean = means.mean(axis=0)
     return mean, np.sqrt((variances + (means - mean) ** 2).mean(axis=0))

@@ -57,10 +57,7 @@ def standardization(flow: TransformedDistribution, rows: Rows, validation: Rows 
     circles = preprocessing.periodic[:width]
     scale = np.where(found.scale == 0, _cell_scale(flow, rows)[:width], found.scale)
     if ((scale == 0) & ~circles).any():
-        warn_user(
-            f"x is constant in {_named(labels, (scale == 0) & ~circles)} in all training rows and has no density there; "
-            f"standardized by 1: drop it"
-        )
+        _warn_of_constant(labels, (scale == 0) & ~circles)
     on_line = np.array([isinstance(column, Real) for column in flow.support]) if flow.support else np.ones(width, bool)
     _warn_of_rounding("x", labels, found, rows.x.dtype, on_line[:width] & ~circles)
     robust = found.is_robust & ~circles
@@ -86,8 +83,8 @@ def _of_conditions(flow: TransformedDistribution, rows: Rows) -> tuple[np.ndarra
     constant = (found.scale == 0) | (steps <= NO_STEPS)
     if constant.any():
         warn_user(
-            f"the condition is constant in {_named(labels, constant)} in all training rows, which say nothing about other "
-            f"values of it: drop it, or train on several"
+            f"{_named(labels, constant)} of the condition has one value in the training rows, which say nothing about any "
+            f"other: drop it, or train on several"
         )
     _warn_of_rounding("the condition", labels, found, dtype, ~constant)
     robust = found.is_robust & ~constant
@@ -98,7 +95,7 @@ def _of_conditions(flow: TransformedDistribution, rows: Rows) -> tuple[np.ndarra
 
 
 def _between(
-    flow: TransformedDistribution, rows: Rows, validation: Rows | None, support: tuple[float, float]
+    flow: TransformedDistribution, rows: Rows, validation: Rows | None, support: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Location and scale that put all rows inside a bounded base's support."""
     preprocessing, labels = flow.preprocessing, flow.preprocessing.labels
@@ -107,10 +104,7 @@ def _between(
         lower, upper = preprocessing.ends_on_line(x)
         low, high = np.minimum(low, lower.min(axis=0)), np.maximum(high, upper.max(axis=0))
     if (high <= low).any():
-        warn_user(
-            f"x is constant in {_named(labels, high <= low)} in all training rows and has no density there; standardized "
-            f"by 1: drop it"
-        )
+        _warn_of_constant(labels, high <= low)
     found = location_scale(rows, lambda x, condition: preprocessing.on_line(x))
     lost = (high - low > WIDE * found.scale) & (found.scale > 0) & ~preprocessing.periodic
     if lost.any():
@@ -132,11 +126,19 @@ def _cell_scale(flow: TransformedDistribution, rows: Rows) -> np.ndarray:
     return np.where(flow.preprocessing.integer, (quarters[1] - quarters[0]) / math.sqrt(3), 0.0)
 
 
+def _warn_of_constant(labels: Sequence[str], which: np.ndarray) -> None:
+    verb, it = ("are", "them") if which.sum() > 1 else ("is", "it")
+    warn_user(
+        f"{_named(labels, which)} of x {verb} constant in the training rows, with no density, and standardized by 1: "
+        f"drop {it}"
+    )
+
+
 def _warn_of_few(
     name: str, labels: Sequence[str], which: NDArray[np.bool_], rows: Rows, values: Values, found: LocationScale
 ) -> None:
     """Say which columns have values far from all others, how many, and what they are."""
-    columns, width = np.flatnonzero(which), len(found.loc)
+    columns, width = [int(d) for d in np.flatnonzero(which)], len(found.loc)
     total, far, same = 0, np.zeros(width, int), np.zeros(width, int)
     farthest, shared, distance = np.zeros((3, width))
     for x, _, condition in rows.pieces():
@@ -154,9 +156,10 @@ def _warn_of_few(
     parts = []
     for d in columns:
         if same[d]:
-            parts.append(f"{labels[d]} ({same[d]} of {total} are {shared[d]:g}: if it stands for what is missing, pass missing=)")
+            text = f"{same[d]} of {total} are {shared[d]:g}: if it stands for what is missing, pass missing="
         else:
-            parts.append(f"{labels[d]} ({far[d]} of {total} beyond {FAR:g} of these scales, the farthest is {farthest[d]:.3g})")
+            text = f"{far[d]} of {total} beyond {FAR:g} of these scales, the farthest is {farthest[d]:.3g}"
+        parts.append(f"{labels[d]} ({text})")
     warn_user(
         f"the standard deviation of {name} would come from a few values far from all others, so that location and scale "
         f"are those of the others: {', '.join(parts)}; remove such rows, or transform the column"
@@ -168,6 +171,7 @@ def _steps(found: LocationScale, dtype: np.dtype) -> np.ndarray:
     if dtype.kind != "f":
         return np.full(len(found.scale), np.inf)
     largest = np.maximum(np.abs(found.low), np.abs(found.high))
+    largest = np.where(found.is_robust, np.abs(found.loc) + found.scale, largest)
     return found.scale / np.abs(np.spacing(largest.astype(dtype)).astype(np.float64))
 
 
@@ -184,7 +188,7 @@ def _warn_of_rounding(
 
 
 def _named(labels: Sequence[str], which: np.ndarray) -> str:
-    return ", ".join(labels[d] for d in np.flatnonzero(which))
+    return ", ".join(label for label, named in zip(labels, which) if named)
 
 
 def _numbered(n: int) -> list[str]:

@@ -203,7 +203,8 @@ def test_the_standardization_of_conditions_is_weighted_set_once_and_forgotten_by
 
 def test_a_constant_condition_is_no_trouble():
     c = np.column_stack([C[:, 0], np.full(40, 7.0)])
-    flow = fitted(conditional(), X, condition=c)
+    with pytest.warns(UserWarning, match="column 1 of the condition has one value"):
+        flow = fitted(conditional(), X, condition=c)
     assert np.isfinite(flow.log_prob(X, c)).all()
     assert np.isfinite(flow.log_prob(X, [0.0, 8.0])).all()
 
@@ -354,7 +355,8 @@ def test_a_flow_learns_what_each_class_looks_like():
 
 def test_a_class_that_no_training_row_has_is_no_trouble():
     labels = RNG.integers(0, 2, 40)
-    flow = fitted(MAF(2, 1, (8,), condition_dim=3, rng=0), X, condition=one_hot(labels, 3))
+    with pytest.warns(UserWarning, match="column 2 of the condition has one value"):
+        flow = fitted(MAF(2, 1, (8,), condition_dim=3, rng=0), X, condition=one_hot(labels, 3))
     assert np.isfinite(flow.log_prob(X, one_hot(2, 3))).all()
 
 
