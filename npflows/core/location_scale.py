@@ -17,9 +17,8 @@ TAIL = 0.01
 LARGEST_TAIL = 0.1
 SENTINEL_ROWS = 3
 """Rows that share an extreme value, at least, where it stands for something else than a number."""
-SENTINEL_GAP = 2.0
-"""It is farther from all other values than these are wide, so many times."""
-MOST_SENTINELS = 4
+SENTINEL_GAP = 10.0
+"""It is farther from the narrowest half of the rows than this is wide, so many times."""
 FEWEST_VALUES = 10
 """Values that are left without those, at least."""
 SAMPLE_ROWS, SAMPLE_VALUES = 20000, 1 << 21
@@ -35,7 +34,7 @@ class RobustScale(NamedTuple):
     is_robust : ndarray of bool (d,)
         Where they differ from mean and standard deviation, which few rows would have decided.
     sentinel : ndarray (d,)
-        There, the value far from all others that several rows share, NaN where there is none.
+        There, a value far from most others that several rows share, NaN where there is none.
     """
 
     loc: NDArray[np.float64]
@@ -55,8 +54,8 @@ def robust_location_scale(
 ) -> RobustScale:
     """Mean and standard deviation, replaced in columns where they come from a few rows.
 
-    The bulk of a column is its central 98 % of the weight, without sentinels: extreme values that several rows share and
-    that are far from all others.  Where the standard deviation is more than `DOMINATED` times that of a normal
+    The bulk of a column is its central 98 % of the weight, without sentinels: values that several rows share, far from the
+    narrowest half of the rows.  Where the standard deviation is more than `DOMINATED` times that of a normal
     distribution with this central range, location and scale are those of the rows without sentinels; the median and
     the central range, unless mean and standard deviation of these are fine.
 
@@ -101,22 +100,26 @@ def _bulk(values: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[flo
 def _without_sentinels(
     values: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Sorted values and weights without sentinels, which have less than half of the weight, and the first of these."""
-    kept, kept_weight, sentinel, half = values, weight, np.nan, 0.5 * weight.sum()
-    for _ in range(MOST_SENTINELS):
-        ends = []
-        for value, before in ((kept[0], True), (kept[-1], False)):
-            start, stop = np.searchsorted(kept, value), np.searchsorted(kept, value, "right")
-            rest = slice(stop, None) if before else slice(0, start)
-            if stop - start < SENTINEL_ROWS or len(kept[rest]) < FEWEST_VALUES or kept_weight[rest].sum() <= half:
-                continue
-            low, high = weighted_quantiles(kept[rest], kept_weight[rest], (TAIL, 1 - TAIL))
-            gap = kept[rest][0] - value if before else value - kept[rest][-1]
-            if high > low and gap > SENTINEL_GAP * (high - low):
-                ends.append((gap, value, rest))
-        if not ends:
-            break
-        _, value, rest = max(ends, key=lambda end: end[0])
-        kept, kept_weight = kept[rest], kept_weight[rest]
-        sentinel = value if np.isnan(sentinel) else sentinel
-    return kept, kept_weight, float(sentinel)
+    """Sorted values and weights without sentinels, and the one of these that has the most rows.
+
+    They are far from the shortest interval that has half of the weight, in terms of its width, or of the gaps beside it
+    where it has none.
+    """
+    total = weight.cumsum()
+    stops = np.minimum(np.searchsorted(total, total - weight + 0.5 * total[-1]), len(values) - 1)
+    widths = values[stops] - values
+    widths[total - weight > 0.5 * total[-1]] = np.inf
+    start = int(np.argmin(widths))
+    low, high = values[start], values[stops[start]]
+    beside = np.concatenate([low - values[values < low][-1:], values[values > high][:1] - high])
+    width = high - low if high > low else beside.min(initial=np.inf)
+    far = (values < low - SENTINEL_GAP * width) | (values > high + SENTINEL_GAP * width)
+    if not far.any():
+        return values, weight, np.nan
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    same = counts[which]
+    sentinels = far & (same >= SENTINEL_ROWS)
+    if not sentinels.any() or (~sentinels).sum() < FEWEST_VALUES:
+        return values, weight, np.nan
+    most = values[sentinels][np.argmax(same[sentinels])]
+    return values[~sentinels], weight[~sentinels], float(most)

@@ -29,8 +29,8 @@ def set_from_data(
 ) -> None:  # fmt: skip
     """Set everything that has not been set from data yet, and warn of tables without a density and of data that splines
     do not reach."""
-    inspect_table(flow, train)
     told = standardize_once(flow, train, validation) if standardize else []
+    inspect_table(flow, train, told)
     flow.preprocessing.remember(train.x.dtype)
     if _pending(flow):
         n_rows = min(INITIAL_ROWS, _most_rows(flow))

@@ -28,7 +28,9 @@ FEW_VALUES, FEW_REPEATS = 20, 10.0
 TIED = 0.5
 """Where values are rounded, this share of the rows at least has its value in common with another one,"""
 COARSE = 300.0
-"""and a scale has at most so many steps; finer ones do no harm."""
+"""and a scale has at most so many steps; finer ones do no harm.  Of few rows,"""
+FEWEST_TIED = 300
+"""fewer than these, too little can be learned of it."""
 MOST_COLUMNS, MOST_PRODUCTS = 2000, 1 << 28
 """Linear dependences are sought among so many columns, and in so many products of two values, at most."""
 ROWS_PER_COLUMN = 3
@@ -50,6 +52,10 @@ REMEDIES = {
     DEPENDENT: "drop columns that others determine",
 }
 
+PLURAL = {"is": "are", "has": "have", "holds": "hold"}
+MOST_NAMES, MOST_FAULTS = 4, 6
+"""Names and faults that are listed."""
+
 
 @dataclass
 class Look:
@@ -70,10 +76,11 @@ class Look:
     step: float = 0.0
 
 
-def inspect_table(flow: TransformedDistribution, rows: Rows) -> None:
+def inspect_table(flow: TransformedDistribution, rows: Rows, told: Sequence[str] = ()) -> None:
     """Warn of columns that have no density, all in one sentence, from a sample of the rows.
 
-    Whole numbers that the support declares have one; conditions need none.
+    Whole numbers that the support declares have one; conditions need none.  Nothing is said about repeated values of the
+    columns told of, which have sentinels or outliers.
     """
     if flow.preprocessing.is_image or len(rows) < FEWEST_ROWS:
         return
@@ -93,14 +100,26 @@ def inspect_table(flow: TransformedDistribution, rows: Rows) -> None:
         found = dict(zip(labels, looks))
         for name, text in _dependent(flow, x, condition, [look.step for look in looks]).items():
             found[name] = Look(DEPENDENT, text)
-    wrong = {name: look for name, look in found.items() if look.kind}
+    wrong = {name: look for name, look in found.items() if look.kind and not (look.kind == ATOMS and name in told)}
     if wrong and len(x) >= FEWEST_ROWS:
         kinds = {look.kind for look in wrong.values()}
         warn_user(
-            f"x has no density, so that its likelihood grows without bound: "
-            f"{', '.join(f'{name} {look.text}' for name, look in wrong.items())}; "
+            f"x has no density, so that its likelihood grows without bound: {_listed(wrong)}; "
             f"{'; '.join(remedy for kind, remedy in REMEDIES.items() if kind in kinds)}"
         )
+
+
+def _listed(wrong: dict[str, Look]) -> str:
+    """What is wrong with which columns, those with the same fault together."""
+    names: dict[str, list[str]] = {}
+    for name, look in wrong.items():
+        names.setdefault(look.text, []).append(name)
+    parts = []
+    for text, several in names.items():
+        verb, rest = text.split(" ", 1)
+        more = f" and {len(several) - MOST_NAMES} more" if len(several) > MOST_NAMES else ""
+        parts.append(f"{', '.join(several[:MOST_NAMES])}{more} {verb if len(several) == 1 else PLURAL[verb]} {rest}")
+    return ", ".join(parts[:MOST_FAULTS]) + (f", and {len(parts) - MOST_FAULTS} more" if len(parts) > MOST_FAULTS else "")
 
 
 def _different(x: np.ndarray, condition: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -119,21 +138,21 @@ def _look(values: np.ndarray, weight: np.ndarray | None = None) -> Look:
         return Look()
     whole, step = bool((different == np.floor(different)).all()), grid_step(different)
     if len(different) <= FEW_VALUES and len(values) >= FEW_REPEATS * len(different):
-        shown = ", ".join(f"{v:g}" for v in different[:3]) + (", ..." if len(different) > 3 else "")
+        shown = ", ".join(f"{v:.9g}" for v in different[:3].astype(np.float64)) + (", ..." if len(different) > 3 else "")
         return Look(WHOLE if whole else GRID if step else ATOMS, f"has {len(different)} different values ({shown})", step)
     shares = np.bincount(which.ravel(), weight) / weight.sum()
     atoms = _atoms(shares, counts)
     rest = np.delete(np.arange(len(different)), atoms)
-    tied = counts[rest][counts[rest] > 1].sum() > TIED * counts[rest].sum()
-    if tied and step:
-        bulk = np.quantile(values[np.isin(which.ravel(), rest)], (0.05, 0.95)).astype(np.float64)
-        if bulk[1] - bulk[0] <= 3.29 * COARSE * step:
-            text = "holds whole numbers" if whole and step == 1 else f"is rounded to steps of {step:.4g}"
-            return Look(WHOLE if whole else GRID, text, step)
+    n_rest = counts[rest].sum()
+    tied = len(values) >= FEWEST_TIED and counts[rest][counts[rest] > 1].sum() > TIED * n_rest
+    low, high = different[rest][np.searchsorted(counts[rest].cumsum(), (0.16 * n_rest, 0.84 * n_rest))].astype(np.float64)
+    if tied and step and high - low <= 2 * COARSE * step:
+        text = "holds whole numbers" if whole and step == 1 else f"is rounded to steps of {step:.4g}"
+        return Look(WHOLE if whole else GRID, text, step)
     if len(atoms):
-        values_text = " and ".join(f"{different[i]:g} in {100 * shares[i]:.0f} %" for i in atoms)
+        values_text = " and ".join(f"{float(different[i]):.9g} in {100 * shares[i]:.0f} %" for i in atoms)
         return Look(ATOMS, f"is {values_text} of the rows", step)
-    if tied and len(values) >= FEW_REPEATS * len(different):
+    if tied and ((different >= low) & (different <= high)).sum() <= 2 * COARSE:
         return Look(ATOMS, f"has {len(different)} different values in {len(values)} rows", step)
     return Look(step=step)
 

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from npflows.core.location_scale import robust_location_scale, sample_places
 from npflows.training.rows import Rows
 
+LARGEST_SHIFT = 1e-3
+"""A mean that is farther off, in standard deviations, is corrected."""
+
 Pieces = Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]
 Values = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 """The values (n, k) that are looked at, from x (n, d) and the condition of some rows."""
@@ -63,7 +66,7 @@ class LocationScale(NamedTuple):
 
 def moments(pieces: Pieces, n: int) -> Moments:
     """Mean, standard deviation and range of n rows that come in pieces with their weights, of mean 1."""
-    loc, variance = np.zeros((2, 1))
+    loc, variance, shift = np.zeros((3, 1))
     low, high = np.full((2, 1), [[np.inf], [-np.inf]])
     for x, weight in pieces():
         share = np.full(len(x), 1 / n) if weight is None else weight / n
@@ -73,8 +76,13 @@ def moments(pieces: Pieces, n: int) -> Moments:
     unit = np.where(largest > 0, largest, 1.0)  # squares of deviations in this unit neither overflow nor vanish
     for x, weight in pieces():
         share = np.full(len(x), 1 / n) if weight is None else weight / n
-        variance = variance + share @ (np.ascontiguousarray(x, np.float64) / unit - loc / unit) ** 2
-    return Moments(np.where(low == high, low, loc), np.where(low == high, 0.0, unit * np.sqrt(variance)), low, high)
+        deviation = np.ascontiguousarray(x, np.float64) / unit - loc / unit
+        variance, shift = variance + share @ deviation**2, shift + share @ deviation
+    wrong = np.abs(shift) > LARGEST_SHIFT * np.sqrt(variance)  # the rounding of the mean, where values hardly differ
+    loc = np.where(wrong, loc + unit * shift, loc)
+    variance = np.where(wrong, np.maximum(variance - shift**2, 0.0), variance)
+    scale = unit * np.sqrt(variance)
+    return Moments(np.where(low == high, low, loc), np.where(low == high, 0.0, scale), low, high)
 
 
 def location_scale(rows: Rows, values: Values, channels: int | None = None) -> LocationScale:

@@ -81,7 +81,8 @@ def _of_conditions(flow: TransformedDistribution, rows: Rows) -> tuple[np.ndarra
     dtype = rows.condition.dtype if rows.condition is not None else np.dtype(np.float64)
     steps = _steps(found, dtype)
     constant = (found.scale == 0) | (steps <= NO_STEPS)
-    if constant.any():
+    indicators = all(np.isin(ends, (0, 1)).all() for ends in (found.low, found.high))
+    if constant.any() and not indicators:  # a class that no row has is no surprise
         warn_user(
             f"{_named(labels, constant)} of the condition has one value in the training rows, which say nothing about any "
             f"other: drop it, or train on several"

@@ -355,8 +355,7 @@ def test_a_flow_learns_what_each_class_looks_like():
 
 def test_a_class_that_no_training_row_has_is_no_trouble():
     labels = RNG.integers(0, 2, 40)
-    with pytest.warns(UserWarning, match="column 2 of the condition has one value"):
-        flow = fitted(MAF(2, 1, (8,), condition_dim=3, rng=0), X, condition=one_hot(labels, 3))
+    flow = fitted(MAF(2, 1, (8,), condition_dim=3, rng=0), X, condition=one_hot(labels, 3))
     assert np.isfinite(flow.log_prob(X, one_hot(2, 3))).all()
 
 

@@ -66,7 +66,6 @@ def test_left_out_rows_are_counted_and_are_like_cleaning_by_hand(marked):
     np.testing.assert_array_equal(flow.params, fitted(maf(), X[WHOLE]).params)
 
 
-@pytest.mark.filterwarnings("ignore:x has no density")
 def test_marks_are_compared_in_the_tables_own_precision():
     x = np.where(GONE, -99.9, X).astype(np.float32)
     with pytest.warns(UserWarning, match="which have missing entries"):

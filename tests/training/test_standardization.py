@@ -80,10 +80,9 @@ def test_other_values_of_a_constant_condition_are_not_extreme(value):
     np.testing.assert_allclose(there, here, atol=2)
 
 
-def test_a_class_that_never_occurs_is_a_constant_condition():
+def test_a_class_that_never_occurs_is_no_surprise():
     labels = npflows.one_hot(RNG.integers(0, 2, N), 3)
-    with pytest.warns(UserWarning, match=r"column 2 of the condition has one value"):
-        flow = npflows.MAF(1, 1, (8,), condition_dim=3, rng=0).fit(X[:, :1], condition=labels, **FIRST)
+    flow = npflows.MAF(1, 1, (8,), condition_dim=3, rng=0).fit(X[:, :1], condition=labels, **FIRST)
     assert flow.condition_scale[2] == 1
 
 
@@ -98,13 +97,14 @@ def test_a_constant_channel_is_named_and_keeps_its_scale():
 
 def test_a_channel_whose_pixels_differ_is_not_constant():
     images = RNG.standard_normal((100, 4, 4, 2))
-    images[..., 1] = np.arange(16.0).reshape(4, 4)
+    pixels = images[0, ..., 1].copy()
+    images[..., 1] = pixels + 1e-3 * images[..., 1]
     flow = npflows.Glow((4, 4, 2), num_scales=1, blocks_per_scale=1, hidden_dims=(4,), rng=0).fit(images, **FIRST)
-    assert flow.standardize.scale[1] == pytest.approx(np.arange(16.0).std())
+    assert flow.standardize.scale[1] == pytest.approx(pixels.std(), rel=1e-2)
 
 
 ROUNDED = {
-    "next to 1": np.float32(1) + np.spacing(np.float32(1)) * RNG.integers(-1, 2, N),
+    "next to 1": (1 + 2.0**-23 * RNG.integers(-1, 2, N)).astype(np.float32),
     "unix times": (1.7e9 + 300 * X[:, 0]).astype(np.float32),
     "float64": 1e9 + 3e-7 * X[:, 0],
 }
@@ -139,7 +139,7 @@ def test_outliers_leave_the_standardization_to_the_others(model, outliers, tmp_p
         flow.fit(x, **FIRST)
     assert flow.robust_columns == ["age"]
     np.testing.assert_allclose(flow.standardize.scale, clean.standardize.scale, rtol=0.1)
-    np.testing.assert_allclose(flow.standardize.loc, clean.standardize.loc, atol=0.1 * clean.standardize.scale)
+    assert (np.abs(flow.standardize.loc - clean.standardize.loc) < 0.1 * clean.standardize.scale).all()
     np.testing.assert_array_equal(flow.standardize.table[:, [0, 2]], clean.standardize.table[:, [0, 2]])
     assert "robust: age" in repr(flow)
     flow.save(tmp_path / "flow.npz")
@@ -215,7 +215,7 @@ def test_a_channel_is_constant_to_within_rounding_of_the_compute_dtype(dtype):
     layer.initialize(x)
     logs = layer.named_params()["logs"]
     assert logs[1] == 0
-    assert logs[2] > 0
+    assert logs[2] == pytest.approx(-np.log(x[:, 2].std()), rel=1e-5)
 
 
 def test_rows_of_weight_0_do_not_make_a_channel_vary():
