@@ -91,17 +91,21 @@ def inspect_table(flow: TransformedDistribution, rows: Rows, told: Sequence[str]
     if len(flow.input_shape) == 3:
         pixels = x.reshape(-1, flow.input_shape[2])
         pixels = pixels[sample_places(len(pixels), 1)]
-        found = {f"channel {c}": _look(pixels[:, c]) for c in range(pixels.shape[1])}
+        found = {f"channel {c}": _few(pixels[:, c]) for c in range(pixels.shape[1])}
+        found = {name: look if look.kind else _look(pixels[:, c]) for c, (name, look) in enumerate(found.items())}
     else:
         labels, whole = flow.preprocessing.labels, flow.preprocessing.integer
-        if flow.latent_dim > 1 or condition is not None:
-            x, condition, weight = *_different(x, condition), None
-        looks = [Look() if whole[d] else _look(x[:, d], weight) for d in range(flow.latent_dim)]
+        alone = flow.latent_dim == 1 and condition is None
+        looks = [Look() if whole[d] else _few(x[:, d]) for d in range(flow.latent_dim)]
+        if not alone:
+            x, condition = _different(x, condition)
+        for d in np.flatnonzero(~whole):
+            looks[d] = looks[d] if looks[d].kind else _look(x[:, d], weight if alone else None, alone)
         found = dict(zip(labels, looks))
         for name, text in _dependent(flow, x, condition, [look.step for look in looks]).items():
             found[name] = Look(DEPENDENT, text)
     wrong = {name: look for name, look in found.items() if look.kind and not (look.kind == ATOMS and name in told)}
-    if wrong and len(x) >= FEWEST_ROWS:
+    if wrong:
         kinds = {look.kind for look in wrong.values()}
         warn_user(
             f"x has no density, so that its likelihood grows without bound: {_listed(wrong)}; "
@@ -129,17 +133,25 @@ def _different(x: np.ndarray, condition: np.ndarray | None) -> tuple[np.ndarray,
     return (x, condition) if len(first) == len(x) else (x[first], None if condition is None else condition[first])
 
 
-def _look(values: np.ndarray, weight: np.ndarray | None = None) -> Look:
-    """What a column of different rows looks like; NaN is ignored."""
+def _few(values: np.ndarray) -> Look:
+    """What a column looks like that has few different values, in whatever rows; NaN is ignored."""
+    values = values[~np.isnan(values)]
+    different = np.unique(values)
+    if not 2 <= len(different) <= min(FEW_VALUES, len(values) / FEW_REPEATS):
+        return Look()
+    whole, step = bool((different == np.floor(different)).all()), grid_step(different)
+    shown = ", ".join(f"{v:.9g}" for v in different[:3].astype(np.float64)) + (", ..." if len(different) > 3 else "")
+    return Look(WHOLE if whole else GRID if step else ATOMS, f"has {len(different)} different values ({shown})", step)
+
+
+def _look(values: np.ndarray, weight: np.ndarray | None = None, alone: bool = False) -> Look:
+    """What another column of different rows looks like; NaN is ignored.  One that is alone may have rows repeated."""
     weight = np.ones(len(values)) if weight is None else weight
     values, weight = values[~np.isnan(values)], weight[~np.isnan(values)]
     different, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    if len(different) < 2:
+    if len(different) < 2 or len(values) < FEWEST_ROWS:
         return Look()
     whole, step = bool((different == np.floor(different)).all()), grid_step(different)
-    if len(different) <= FEW_VALUES and len(values) >= FEW_REPEATS * len(different):
-        shown = ", ".join(f"{v:.9g}" for v in different[:3].astype(np.float64)) + (", ..." if len(different) > 3 else "")
-        return Look(WHOLE if whole else GRID if step else ATOMS, f"has {len(different)} different values ({shown})", step)
     shares = np.bincount(which.ravel(), weight) / weight.sum()
     atoms = _atoms(shares, counts)
     rest = np.delete(np.arange(len(different)), atoms)
@@ -152,7 +164,7 @@ def _look(values: np.ndarray, weight: np.ndarray | None = None) -> Look:
     if len(atoms):
         values_text = " and ".join(f"{float(different[i]):.9g} in {100 * shares[i]:.0f} %" for i in atoms)
         return Look(ATOMS, f"is {values_text} of the rows", step)
-    if tied and ((different >= low) & (different <= high)).sum() <= 2 * COARSE:
+    if tied and not alone and ((different >= low) & (different <= high)).sum() <= 2 * COARSE:
         return Look(ATOMS, f"has {len(different)} different values in {len(values)} rows", step)
     return Look(step=step)
 
