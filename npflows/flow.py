@@ -78,6 +78,9 @@ class NormalizingFlow(TransformedDistribution):
     effective_rows : float or None
         How many rows of equal weight the rows of the last `fit` were worth: (sum of weights)^2 / (sum of their squares);
         None before the first one.
+    robust_columns : list of str
+        The columns, and conditions, whose location and scale are those of the bulk of their values, because few values far
+        from all others would have decided mean and standard deviation; it is saved with the flow.
     columns, condition_columns : list of str or None
         Names of the columns and of the values of the condition, yours to set; they are saved with the flow.
     standardize : Standardize

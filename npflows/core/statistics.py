@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,3 +54,9 @@ def log_mean_exp(values: np.ndarray) -> np.ndarray:
     shift = np.where(np.isfinite(highest), highest, 0.0)
     with np.errstate(divide="ignore"):
         return np.log(np.exp(values - shift).mean(axis=0)) + shift
+
+
+def weighted_quantiles(values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Quantiles of sorted values (n,) with positive weights (n,), linear between the middles of their shares."""
+    places = (weights.cumsum() - 0.5 * weights) / weights.sum()
+    return np.interp(shares, places, values)

@@ -103,6 +103,7 @@ class Assembly(Parametrized, Configured, abstract=True):
         )
         self.history: dict[str, list[float]] = {}
         self.effective_rows: float | None = None
+        self.robust_columns: list[str] = []
         self.verification: VerificationReport | None = None
         self.target: Callable | None = None
         self._bind()
@@ -189,7 +190,7 @@ class Assembly(Parametrized, Configured, abstract=True):
         self.conditioning.forget()
         for layer in self.data_dependent_layers:
             layer.initialized = False
-        self.history, self.effective_rows = {}, None
+        self.history, self.effective_rows, self.robust_columns = {}, None, []
 
     def learned_arrays(self) -> dict[str, np.ndarray]:
         """Everything that the flow has learned: theta, and location and scale of samples and conditions."""

@@ -278,6 +278,8 @@ class TransformedDistribution(Assembly, abstract=True):
             state = f"loc {_brief(loc)}, scale {_brief(scale)}"
         if self.standardize.factor is not None:
             state += ", without correlations"
+        if self.robust_columns:
+            state += f"; robust: {', '.join(self.robust_columns)}"
         lines.append(f"  0  Standardize ({state})")
         lines += [f"  {i}  {layer!r}" for i, layer in enumerate(self.flow_layers) if i]
         return "\n".join([*lines, f"  base  {self.base!r}"])

@@ -50,6 +50,7 @@ def pack(flow: TransformedDistribution) -> dict[str, np.ndarray]:
         "history": flow.history,
         "verification": None if flow.verification is None else flow.verification.to_dict(),
         "effective_rows": flow.effective_rows,
+        "robust_columns": flow.robust_columns,
     }
     return {"about": np.array(json.dumps(about)), **flow.learned_arrays()}
 
@@ -161,6 +162,7 @@ def set_state(flow: TransformedDistribution, about: dict[str, Any], arrays: dict
         flow.standardize_condition(*condition)
     flow.preprocessing.mark_standardized(bool(about.get("standardized", False)))
     flow.effective_rows = about.get("effective_rows")
+    flow.robust_columns = [str(name) for name in about.get("robust_columns") or ()]
     if about.get("pixel_dtype") is not None:
         flow.preprocessing.remember(np.dtype(about["pixel_dtype"]))
     for layer, initialized in zip(flow.data_dependent_layers, about.get("initialized", ())):

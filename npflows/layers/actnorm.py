@@ -65,7 +65,8 @@ class ActNormLayer(ImageLayer):
         Parameters
         ----------
         x : array_like (n, num_channels) or (n, height, width, num_channels)
-            Finite values that enter the layer, at least one row.  A channel that is constant keeps its scale.
+            Finite values that enter the layer, at least one row.  A channel that is constant keeps its scale; where a few
+            values would decide mean and variance, they are those of the others.
         sample_weight : array_like (n,), optional
         condition : None
             The layer takes none.
@@ -78,7 +79,7 @@ class ActNormLayer(ImageLayer):
         shape = self._for(x, False).sample_shape
         rows, weight, _ = initial_rows(self, shape, x, sample_weight, condition)
         values = np.moveaxis(rows.reshape(len(rows), -1, self.num_channels), 2, 1)
-        for first, (name, view) in zip(normalization(values, weight)[::-1], self.parameters.views().items()):
+        for first, (name, view) in zip(normalization(values, weight, self.dtype)[::-1], self.parameters.views().items()):
             np.copyto(view, first, where=self.parameters.views(self.parameters.free)[name])
         self.initialized = True
 

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.core.backend import select
+from npflows.core.location_scale import robust_location_scale, sample_places
 from npflows.core.operations import ConvNet
 from npflows.core.parameters import Parameter
 
-SMALLEST_SPREAD = 1e-6
-"""A channel whose spread is smaller, relative to its size, is taken for constant."""
+ROUNDINGS = 8.0
+"""A channel whose values differ by so many roundings of the largest one at most is taken for constant."""
 
 
 def convolutional(
@@ -85,7 +86,7 @@ def initialize(
         u = _convolve(h, params[f"weight_{layer}"].astype(np.float64))
         if layer == 0 and condition is not None:
             u += (condition @ params["condition_weight"].T.astype(np.float64))[:, :, None, None]
-        bias, logs = normalization(u.reshape(len(u), u.shape[1], -1), weight)
+        bias, logs = normalization(u.reshape(len(u), u.shape[1], -1), weight, dtype)
         params[f"bias_{layer}"][:], params[f"logs_{layer}"][:] = bias, logs
         h = (u + bias[:, None, None]) * np.exp(logs)[:, None, None]
         block = h.reshape(len(h), -1).astype(dtype)  # the activation is compiled for that already
@@ -94,15 +95,25 @@ def initialize(
 
 
 def normalization(
-    values: NDArray[np.float64], weight: NDArray[np.float64] | None
+    values: NDArray[np.float64], weight: NDArray[np.float64] | None, dtype: np.dtype
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Biases and log-scales (channels,) that give values (n, channels, pixels) mean 0 and variance 1 in each channel; a
-    channel that is constant keeps its scale."""
+    """Biases and log-scales (channels,) that give values (n, channels, pixels) mean 0 and variance 1 in each channel.
+
+    A channel that is constant, to within rounding in the compute dtype, keeps its scale; where a few values would decide
+    mean and variance, they are those of the others.
+    """
+    if weight is not None:
+        values, weight = values[weight > 0], weight[weight > 0]
     share = np.full(len(values), 1 / len(values)) if weight is None else weight / weight.sum()
     mean = share @ values.mean(axis=2)
     spread = np.sqrt(share @ ((values - mean[:, None]) ** 2).mean(axis=2))
-    constant = spread <= SMALLEST_SPREAD * np.abs(values).max(axis=(0, 2))
-    return -mean, -np.log(np.where(constant, 1.0, spread))
+    low, high = values.min(axis=(0, 2)), values.max(axis=(0, 2))
+    constant = high - low <= ROUNDINGS * np.finfo(dtype).eps * np.maximum(np.abs(low), np.abs(high))
+    n_pixels = values.shape[2]
+    chosen = sample_places(len(values) * n_pixels, len(mean))
+    row, pixel = np.divmod(chosen, n_pixels)
+    found = robust_location_scale(values[row, :, pixel], share[row], mean, np.where(constant, 0.0, spread))
+    return -found.loc, -np.log(np.where(constant, 1.0, found.scale))
 
 
 def _convolve(x: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:

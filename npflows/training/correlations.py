@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal, cast
+
 import numpy as np
 from numpy.typing import NDArray
 
+from npflows.core.checks import as_choice
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.rows import Rows
 
+Standardization = Literal["auto", "diagonal", "full"]
+MOST_MIXED = 256
+"""Columns of a table that is looked at for strong correlations, at most."""
 MOST_ROWS = 20_000
 """Rows that correlations are taken from at most, evenly spaced."""
 FAR = 8.0
@@ -16,6 +22,31 @@ THIN = 0.01
 """A column is thin if this share of its variance, or less, is left when the columns before it are known."""
 DEGENERATE = 1e-12
 """A column with a smaller share left is a function of the others, up to rounding: it is not mixed with them."""
+
+
+def as_standardization(standardize: object, flow: TransformedDistribution) -> Standardization | None:
+    """The kind of standardization from the argument of `fit`, after a check; None for none."""
+    if isinstance(standardize, (bool, np.bool_)):
+        return "auto" if standardize else None
+    kind = cast(Standardization, as_choice(standardize, "standardize", ("auto", "diagonal", "full")))
+    if kind == "full" and not _can_mix(flow):
+        what = "images" if len(flow.input_shape) > 1 else f"a base with bounds, {flow.base!r}"
+        raise ValueError(f'standardize="full" mixes columns, which does not go with {what}: use "diagonal"')
+    return kind
+
+
+def _can_mix(flow: TransformedDistribution) -> bool:
+    return len(flow.input_shape) == 1 and flow.base.support is None
+
+
+def wanted_factor(
+    flow: TransformedDistribution, rows: Rows, loc: np.ndarray, scale: np.ndarray, kind: Standardization
+) -> np.ndarray | None:
+    """The factor of the columns' correlations, where it is wanted or the table is thin; None for none."""
+    if kind == "diagonal" or not _can_mix(flow) or (kind == "auto" and flow.latent_dim > MOST_MIXED):
+        return None
+    factor, least = correlation_factor(flow, rows, loc, scale)
+    return factor if kind == "full" or least < THIN else None
 
 
 def correlation_factor(

@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike
 from npflows.core.checks import SeedLike, as_choice, as_int, warn_user
 from npflows.distribution.transformed import Flow
 from npflows.training import checkpoint as checkpoints
+from npflows.training.correlations import as_standardization
 from npflows.training.data import as_training_rows, split
 from npflows.training.imputation import filled
-from npflows.training.initialization import as_standardization, set_from_data
+from npflows.training.initialization import set_from_data
 from npflows.training.likelihood import LikelihoodTrainer
 from npflows.training.loop import run_rounds
 from npflows.training.missing import MissingLike, as_missing

@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from npflows.core.location_scale import robust_location_scale
 from npflows.core.optional import scipy
 from npflows.core.threads import get_num_threads
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.support.groups import groups_of
-from npflows.training.initialization import moments
 from npflows.training.missing import NEIGHBORS
+from npflows.training.moments import moments
 from npflows.training.rows import PIECE, Donors, MissingEntries, Rows
 
 MOST_DONORS = 20000
@@ -51,7 +52,8 @@ class DonorRows:
         circles = flow.preprocessing.periodic
         self._line, self._circle = np.flatnonzero(~circles), np.flatnonzero(circles)
         features = self._features(self.x, condition)
-        self._loc, scale = moments(lambda: iter([(features, None)]), len(features))
+        found = moments(lambda: iter([(features, None)]), len(features))
+        self._loc, scale, _, _ = robust_location_scale(features, None, found.loc, found.scale)
         self._scale = np.where(scale == 0, 1.0, scale)
         self._table = self._standardized(features, rng)
 

@@ -3,31 +3,25 @@ that enter them."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Iterator
-from typing import Literal, cast
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_choice, as_condition, as_rows, as_weights, warn_user
+from npflows.core.checks import as_condition, as_rows, as_weights, warn_user
 from npflows.distribution.transformed import Flow, TransformedDistribution
 from npflows.layers.layer import Layer
 from npflows.support.columns import Below, Column, Interval, Positive, Real
 from npflows.support.groups import Group
-from npflows.training.correlations import THIN, correlation_factor
+from npflows.training.correlations import Standardization
+from npflows.training.inspection import inspect_table
 from npflows.training.rows import Rows
+from npflows.training.standardization import standardize_once
 
-MARGIN = 0.05
-"""Share of a bounded base's support left free at either end."""
 INITIAL_ROWS = 10000
 """Rows, drawn at random, that layers are set from at most."""
 INITIAL_VALUES = 1 << 25
 """Values of the layer with the most scratch, for all of these rows together."""
-Standardization = Literal["auto", "diagonal", "full"]
-MOST_MIXED = 256
-"""Columns of a table that is looked at for strong correlations, at most."""
 FAR = 3.0
 """Values so many tail bounds from the center are far outside."""
 
@@ -39,54 +33,16 @@ def set_from_data(
     standardize: Standardization | None,
     rng: np.random.Generator,
 ) -> None:
-    """Set everything that has not been set from data yet, and warn if splines do not reach the data."""
-    if standardize is not None:
-        standardize_once(flow, train, validation, standardize)
+    """Set everything that has not been set from data yet, and warn of tables without a density and of data that splines
+    do not reach."""
+    told = [] if standardize is None else standardize_once(flow, train, validation, standardize)
+    inspect_table(flow, train, told)
     flow.preprocessing.remember(train.x.dtype)
     if _pending(flow):
         n_rows = min(INITIAL_ROWS, _most_rows(flow))
         x, weight, condition = train.take(rng.permutation(len(train))[:n_rows])
         _layer_after_layer(flow, x, weight, condition, rng)
-    warn_of_tails(flow, train)
-
-
-def standardize_once(
-    flow: TransformedDistribution, train: Rows, validation: Rows | None, kind: Standardization = "auto"
-) -> None:  # fmt: skip
-    """Set the standardization of samples and conditions, unless it is set."""
-    if not flow.preprocessing.is_standardized:
-        loc, scale = standardization(flow, train, validation)
-        flow.standardize.set(loc, scale, _factor(flow, train, loc, scale, kind))
-        if train.condition is not None:
-            rows = train.normalized()
-            loc, scale = moments(lambda: ((c, weight) for _, weight, c in rows.pieces() if c is not None), len(rows))
-            flow.standardize_condition(loc, np.where(scale == 0, 1.0, scale))
-        flow.preprocessing.mark_standardized()
-
-
-def as_standardization(standardize: object, flow: TransformedDistribution) -> Standardization | None:
-    """The kind of standardization from the argument of `fit`, after a check; None for none."""
-    if isinstance(standardize, (bool, np.bool_)):
-        return "auto" if standardize else None
-    kind = cast(Standardization, as_choice(standardize, "standardize", ("auto", "diagonal", "full")))
-    if kind == "full" and not _can_mix(flow):
-        what = "images" if len(flow.input_shape) > 1 else f"a base with bounds, {flow.base!r}"
-        raise ValueError(f'standardize="full" mixes columns, which does not go with {what}: use "diagonal"')
-    return kind
-
-
-def _can_mix(flow: TransformedDistribution) -> bool:
-    return len(flow.input_shape) == 1 and flow.base.support is None
-
-
-def _factor(
-    flow: TransformedDistribution, rows: Rows, loc: np.ndarray, scale: np.ndarray, kind: Standardization
-) -> np.ndarray | None:
-    """The factor of the columns' correlations, where it is wanted or the table is thin; None for none."""
-    if kind == "diagonal" or not _can_mix(flow) or (kind == "auto" and flow.latent_dim > MOST_MIXED):
-        return None
-    factor, least = correlation_factor(flow, rows, loc, scale)
-    return factor if kind == "full" or least < THIN else None
+    warn_of_tails(flow, train, told)
 
 
 def _pending(flow: TransformedDistribution) -> list[Layer]:
@@ -162,8 +118,8 @@ def _layer_after_layer(
         entering[:] = layer.forward(entering, **given)[0].reshape(entering.shape)
 
 
-def warn_of_tails(flow: TransformedDistribution, rows: Rows) -> None:
-    """Name the columns with values far outside the interval on which the first splines act."""
+def warn_of_tails(flow: TransformedDistribution, rows: Rows, told: Sequence[str] = ()) -> None:
+    """Name the columns with values far outside the interval on which the first splines act, without those told of."""
     bound = next((layer.tail_bound for layer in flow.flow_layers if hasattr(layer, "tail_bound")), None)
     if bound is None:
         return
@@ -178,6 +134,7 @@ def warn_of_tails(flow: TransformedDistribution, rows: Rows) -> None:
         f"{labels[d]} ({int(beyond[d])} of {len(rows)} rows, the farthest at {farthest[d]:.3g}; "
         f"{_remedy(flow.support[d] if flow.support else Real(), farthest[d])})"
         for d in np.flatnonzero(np.abs(farthest) > FAR * bound)
+        if labels[d] not in told
     ]
     if far:
         warn_user(
@@ -205,73 +162,3 @@ def _remedy(column: Column, farthest: float) -> str:
     if isinstance(column, Interval):
         return f"values come very near an end of {column!r}: raise tail_bound, or widen the interval"
     return "remove outliers, transform the column, or raise tail_bound"
-
-
-def standardization(flow: TransformedDistribution, rows: Rows, validation: Rows | None) -> tuple[np.ndarray, np.ndarray]:
-    """loc and scale that give the columns mean 0 and variance 1, or put all rows inside a bounded base's support; circles
-    stay as they are."""
-    d, support = rows.x.shape[1], flow.base.support
-    if support is not None:
-        low, high = np.full(d, np.inf), np.full(d, -np.inf)
-        every = rows.pieces() if validation is None else itertools.chain(rows.pieces(), validation.pieces())
-        for x, _, _ in every:
-            lower, upper = flow.preprocessing.ends_on_line(x)
-            low, high = np.minimum(low, lower.min(axis=0)), np.maximum(high, upper.max(axis=0))
-        room = (support[1] - support[0]) * (1 - 2 * MARGIN)
-        scale = np.where(high > low, (high - low) / room, 1.0)
-        loc = 0.5 * (low + high) - scale * 0.5 * (support[0] + support[1])
-        _warn_constant(high <= low)
-        return loc, scale
-    rows = rows.normalized()
-    loc, scale = moments(lambda: ((flow.preprocessing.on_line(x), weight) for x, weight, _ in rows.pieces()), len(rows))
-    if len(flow.input_shape) == 3:
-        loc, scale = of_channels(loc, scale, flow.input_shape)
-        scale = np.where(scale == 0, _cell_scale(flow, rows), scale)
-        _warn_constant((scale == 0)[: flow.input_shape[2]], "channel")
-        return loc, np.where(scale == 0, 1.0, scale)
-    circles = flow.preprocessing.periodic
-    scale = np.where(scale == 0, _cell_scale(flow, rows), scale)
-    _warn_constant((scale == 0) & ~circles)
-    return np.where(circles, 0.0, loc), np.where(circles | (scale == 0), 1.0, scale)
-
-
-def of_channels(loc: np.ndarray, scale: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of images, of all pixels together, from those of each value."""
-    means, variances = loc.reshape(-1, shape[2]), scale.reshape(-1, shape[2]) ** 2
-    mean = means.mean(axis=0)
-    spread = np.sqrt((variances + (means - mean) ** 2).mean(axis=0))
-    return np.broadcast_to(mean, means.shape).ravel(), np.broadcast_to(spread, means.shape).ravel()
-
-
-def _cell_scale(flow: TransformedDistribution, rows: Rows) -> np.ndarray:
-    """The standard deviation (d,) of points in the cells of a row's whole numbers, 0 in other columns: the scale of a
-    column that is the same whole number in all rows."""
-    x, _, _ = rows.take(np.arange(1))
-    quarters = [flow.preprocessing.on_line(x, place)[0] for place in (0.25, 0.75)]
-    return np.where(flow.preprocessing.integer, (quarters[1] - quarters[0]) / math.sqrt(3), 0.0)
-
-
-Pieces = Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]
-
-
-def moments(pieces: Pieces, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation, 0 where a column is constant, of n rows that come in pieces with their weights."""
-    loc, largest, variance = np.zeros((3, 1))
-    for x, weight in pieces():
-        share = np.full(len(x), 1 / n) if weight is None else weight / n
-        loc = loc + share @ np.ascontiguousarray(x, np.float64)  # the layout would change the last bits
-        largest = np.maximum(largest, np.abs(x).max(axis=0))
-    unit = np.where(largest > 0, largest, 1.0)  # squares of deviations in this unit neither overflow nor vanish
-    for x, weight in pieces():
-        share = np.full(len(x), 1 / n) if weight is None else weight / n
-        variance = variance + share @ (np.ascontiguousarray(x, np.float64) / unit - loc / unit) ** 2
-    relative = np.sqrt(variance)
-    return loc, np.where(relative <= 1e-14, 0.0, unit * relative)
-
-
-def _warn_constant(constant: np.ndarray, what: str = "column") -> None:
-    if constant.any():
-        columns = ", ".join(map(str, np.flatnonzero(constant)))
-        warn_user(
-            f"{what} {columns} of x is constant in the training rows and has no density; it is standardized by 1: drop it"
-        )

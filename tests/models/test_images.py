@@ -110,6 +110,7 @@ def test_standard_priors_have_no_parameters():
     {"split_prior": "standard"}, {"scale_activation": "tanh_gain"}, {"alpha": 0.05}, {"base_distribution": "student_t"},
     {"levels": None}, {"dtype": "float64"},
 ], ids=str)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:x has no density:UserWarning")
 def test_every_option_fits_samples_and_is_saved(options, tmp_path):
     flow = glow(**options).fit(IMAGES, **{**OPTIONS, "max_epochs": 4, "learning_rate": 5e-3})
     assert flow.history["validation_loss"][-1] < flow.history["validation_loss"][0]
@@ -266,6 +267,7 @@ RECOMPUTED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:x has no density:UserWarning")
 @pytest.mark.parametrize("case", RECOMPUTED.values(), ids=RECOMPUTED)
 def test_running_layers_again_instead_of_keeping_their_work_changes_no_bit(case, monkeypatch):
     make, x, condition = case
