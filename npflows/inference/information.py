@@ -39,6 +39,7 @@ def entropy(
     Estimate
         value and error.
     """
+    flow.conditioning.finite_rows(condition, n_samples, "entropy")
     _, log_p = flow.sample_and_log_prob(as_int(n_samples, "n_samples", 2), as_rng(rng), condition=condition)
     return _mean(-log_p)
 
@@ -81,6 +82,7 @@ def kl_divergence(
             raise ValueError(f"other has {other.latent_dim} columns where this flow has {flow.latent_dim}")
     elif not callable(other):
         raise TypeError(f"other must be a flow or a function from x to its log-density, got {type(other).__name__}")
+    flow.conditioning.finite_rows(condition, n, "kl_divergence")
     x, log_p = flow.sample_and_log_prob(n, as_rng(rng), condition=condition)
     rows = x.reshape(n, flow.latent_dim)
     if isinstance(other, TransformedDistribution):

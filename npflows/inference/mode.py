@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.core.checks import SeedLike, as_condition, as_int, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.optional import scipy
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.unconstrained import UnconstrainedDensity
@@ -33,7 +33,7 @@ def mode(
     Parameters
     ----------
     condition : array_like (condition_dim,), optional
-        Where the flow takes one.
+        Where the flow takes one; finite.
     starts : int or array_like (m, input_dim)
         Number of starts, which are the best of 65,536 samples at some distance from each other; or the starts.
     rng : int, numpy.random.Generator or None
@@ -44,7 +44,7 @@ def mode(
         x (input_dim,) and log_prob, which is no less than at any start or any sample that was drawn.
     """
     minimize = scipy("optimize", "flow.mode").minimize
-    density = UnconstrainedDensity(flow, as_condition(condition, 1, flow.condition_dim), cut=False)
+    density = UnconstrainedDensity(flow, flow.conditioning.finite_rows(condition, 1, "mode"), cut=False)
     every = np.arange(flow.latent_dim)
     samples, log_p = flow.sample_and_log_prob(CANDIDATES, as_rng(rng), condition=density.condition)
     samples = samples.reshape(CANDIDATES, -1)
@@ -56,7 +56,7 @@ def mode(
     if isinstance(starts, (int, np.integer)):
         points = _apart(candidates / scale, as_int(starts, "starts")) * scale
     else:
-        points, _, inside = density.to_unconstrained(as_rows(starts, flow.input_shape, "starts")[0], every)
+        points, _, inside = density.to_unconstrained(flow.preprocessing.rows(starts, flow.input_shape, "starts")[0], every)
         if not inside.all():
             raise ValueError("starts must lie inside the support of the flow")
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_condition, as_rows, as_weights, warn_user
+from npflows.core.tables import Headers
 from npflows.distribution.transformed import Flow, TransformedDistribution
 from npflows.layers.layer import Layer
 from npflows.support.columns import Column, Interval, Positive, Real
@@ -76,12 +77,16 @@ def initialize(
     condition : array_like, optional
         See `forward`.
     """
-    rows, _ = as_rows(x, flow.input_shape, "x")
-    weight, context = as_weights(sample_weight, len(rows)), as_condition(condition, len(rows), flow.condition_dim)
+    headers = Headers.of(flow.headers, x, condition)
+    rows, _ = as_rows(x, flow.input_shape, "x", headers.x)
+    weight = as_weights(sample_weight, len(rows))
+    context = as_condition(condition, len(rows), flow.condition_dim, headers.condition)
+    flow.conditioning.check_finite(context, "initialize")
     if not len(rows) or not np.isfinite(rows).all():
         raise ValueError("initialize needs at least one row, and finite values only")
     used = np.arange(len(rows)) if weight is None else np.flatnonzero(weight)
     flow.preprocessing.check(rows, "x")
+    flow.headers = headers
     standardize_once(flow, Rows(rows, used, weight, context), None)
     rng = np.random.default_rng(0)
     if len(used) > _most_rows(flow):
