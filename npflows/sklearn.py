@@ -18,6 +18,7 @@ from npflows.base import Base
 from npflows.core.checks import as_choice, as_numeric, as_positive, as_weights
 from npflows.core.columns import listed
 from npflows.core.tables import named_columns, names_of
+from npflows.core.underflow import ignore_underflow
 from npflows.flow import NormalizingFlow
 from npflows.models.table import TABLE_MODELS
 from npflows.support.columns import SupportLike
@@ -369,6 +370,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         self.class_prior_ = np.bincount(codes[used], weight[used], n_classes) / weight[used].sum()
         return self
 
+    @ignore_underflow
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Log-probability of each class (n_samples, n_classes); the prior where no class has any density."""
         X = self._data(X)
@@ -378,6 +380,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         joint[np.isneginf(joint).all(axis=1)] = prior
         return log_softmax(joint, axis=1)
 
+    @ignore_underflow
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probability of each class (n_samples, n_classes)."""
         return np.exp(self.predict_log_proba(X))

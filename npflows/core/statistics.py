@@ -6,7 +6,10 @@ import math
 
 import numpy as np
 
+from npflows.core.underflow import ignore_underflow
 
+
+@ignore_underflow
 def effective_sample_size(weights: np.ndarray, *, log: bool = False) -> float:
     """Effective sample size of weighted samples, (sum of weights)^2 / (sum of squared weights) (Kong 1992).
 
@@ -31,6 +34,7 @@ def effective_sample_size(weights: np.ndarray, *, log: bool = False) -> float:
     return float(weights.sum() ** 2 / squares) if squares != 0 else 0.0
 
 
+@ignore_underflow
 def log_mean_exp(values: np.ndarray) -> np.ndarray:
     """Logarithm of the mean of exp(values) over the first axis, without overflow."""
     highest = values.max(axis=0)

@@ -44,6 +44,8 @@ class Conditioning:
         The names of the values, and what is done where a table has others.
     """
 
+    table: NDArray[np.float64]
+
     def __init__(self, dim: int, embedding: Embedding | None = None, dtype: DTypeLike = "float64") -> None:
         self.dim, self.embedding, self.dtype = dim, embedding, np.dtype(dtype)
         self._set(IDENTITY)
@@ -55,7 +57,7 @@ class Conditioning:
 
     def _set(self, table: NDArray[np.float64]) -> None:
         self.table = table
-        loc, scale = (table[0], table[1]) if table.shape[1] else (np.zeros(1), np.ones(1))
+        loc, scale = self._affine
         reach = FARTHEST[self.dtype.name] * float(scale.min()) - float(np.abs(loc).max())
         self._reach = max(reach, 0.0)  # conditions of a smaller norm are near enough
 
@@ -117,25 +119,27 @@ class Conditioning:
         """Which of the conditions (n, dim) are NaN, infinite or beyond the range of the compute dtype; None for none."""
         if condition is None or not len(condition):
             return None
+        if condition.size <= FEW and condition.dtype.kind == "f" and math.hypot(*condition.ravel().tolist()) < self._reach:
+            return None
         rows = condition[:1] if condition.strides[0] == 0 else condition
-        if rows.size <= FEW and rows.dtype.kind == "f":
-            if math.hypot(*rows.reshape(-1).tolist()) < self._reach:
-                return None
         parts = [~self._is_near(rows[i : i + AT_ONCE]).all(axis=1) for i in range(0, len(rows), AT_ONCE)]
         lost = np.concatenate(parts)
         return np.broadcast_to(lost, len(condition)) if lost.any() else None
 
     def without(self, condition: np.ndarray | None, lost: np.ndarray) -> np.ndarray | None:
         """A copy with finite values in place of the rows that are lost."""
-        return (
-            None if condition is None else np.where(lost[:, None], self.table[0] if self.table.shape[1] else 0.0, condition)
-        )
+        return None if condition is None else np.where(lost[:, None], self._affine[0], condition)
 
     def _is_near(self, rows: np.ndarray) -> np.ndarray:
         """Which values (n, dim) are within the range of the compute dtype once they are standardized."""
-        table = self.table if self.table.shape[1] else np.array([[0.0], [1.0]])
+        loc, scale = self._affine
         with np.errstate(all="ignore"):
-            return np.abs(rows - table[0]) <= FARTHEST[self.dtype.name] * table[1]
+            return np.abs(rows - loc) <= FARTHEST[self.dtype.name] * scale
+
+    @property
+    def _affine(self) -> np.ndarray:
+        """Location and scale, one number each until they are set."""
+        return self.table[:2] if self.table.shape[1] else np.array([[0.0], [1.0]])
 
     @property
     def loc(self) -> NDArray[np.float64] | None:

@@ -13,6 +13,7 @@ from npflows.core.backend import Cotangents
 from npflows.core.checks import SeedLike, as_choice, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
 from npflows.core.statistics import log_mean_exp
 from npflows.core.tables import FRAMES, to_frame
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.assembly import Assembly
 
 CHUNK = 65536
@@ -129,6 +130,7 @@ class TransformedDistribution(Assembly, abstract=True):
         log_prob = log_probs[0] if len(log_probs) == 1 else log_mean_exp(np.array(log_probs))
         return log_prob[0] if single else log_prob
 
+    @ignore_underflow
     def log_prob_and_grad(
         self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: SeedLike = 0
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
@@ -154,6 +156,7 @@ class TransformedDistribution(Assembly, abstract=True):
         dx[lost & ~np.isnan(log_prob)] = 0
         return (log_prob[0] if single else log_prob), self._shaped(dx, single)
 
+    @ignore_underflow
     def nll_and_grad(
         self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None
     ) -> tuple[float, NDArray[np.float64]]:  # fmt: skip

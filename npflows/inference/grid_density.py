@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, warn_user
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.cubature import quadrature
 from npflows.inference.grids import ColumnsLike, as_column_numbers, as_grid, as_values
@@ -136,6 +137,7 @@ def conditional(
     return _density(flow, columns, given, grid, condition, method, n_samples, rng)
 
 
+@ignore_underflow
 def _density(
     flow: TransformedDistribution,
     columns: ColumnsLike,

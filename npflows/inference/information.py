@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import SeedLike, as_int, as_rng
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.importance import log_density_of
 
@@ -21,6 +22,7 @@ class Estimate(NamedTuple):
     error: float
 
 
+@ignore_underflow
 def entropy(
     flow: TransformedDistribution, n_samples: int = 100_000, rng: SeedLike = None, condition: ArrayLike | None = None
 ) -> Estimate:
@@ -94,5 +96,6 @@ def kl_divergence(
     return _mean(log_p - log_q)
 
 
+@ignore_underflow
 def _mean(values: np.ndarray) -> Estimate:
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))

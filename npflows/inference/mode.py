@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.optional import scipy
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.unconstrained import UnconstrainedDensity
 
@@ -23,6 +24,7 @@ class Mode(NamedTuple):
     log_prob: float
 
 
+@ignore_underflow
 def mode(
     flow: TransformedDistribution, condition: ArrayLike | None = None, *, starts: int | ArrayLike = 16, rng: SeedLike = None
 ) -> Mode:

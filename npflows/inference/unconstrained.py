@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.support import Column, Interval, Periodic, Real
 
@@ -65,7 +66,8 @@ class UnconstrainedDensity:
                 t[:, i] = np.clip(column.wrap(np.where(inside, t[:, i], column.low)), *ends)
             if bijection is not None:
                 ok = bijection.contains(t[:, i])
-                t[:, i], log_slope[:, i] = bijection.to_unconstrained(np.where(ok, t[:, i], bijection.middle()), 1.0)
+                with np.errstate(all="ignore"):
+                    t[:, i], log_slope[:, i] = bijection.to_unconstrained(np.where(ok, t[:, i], bijection.middle()), 1.0)
                 inside &= ok
         return t, log_slope, inside
 
@@ -75,7 +77,8 @@ class UnconstrainedDensity:
         for i, j in enumerate(which):
             column, bijection = self.columns[j], self.bijections[j]
             if bijection is not None:
-                x[:, i], log_slope[:, i] = bijection.from_unconstrained(t[:, i], 1.0)
+                with np.errstate(all="ignore"):
+                    x[:, i], log_slope[:, i] = bijection.from_unconstrained(t[:, i], 1.0)
             elif isinstance(column, Periodic):
                 x[:, i] = column.wrap(t[:, i])
         return x, log_slope
@@ -87,6 +90,7 @@ class UnconstrainedDensity:
             inside &= column.contains(values + 0.5 if column.is_integer else values)  # the middle of the integer's cell
         return inside
 
+    @ignore_underflow
     def log_prob(self, t: np.ndarray) -> np.ndarray:
         """Log-density (n,) of t (n, d); -inf where the flow has no density."""
         x, log_slope = self.from_unconstrained(t, np.arange(t.shape[1]))

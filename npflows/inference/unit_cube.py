@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import as_rows
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 
 LOWEST, HIGHEST = float(np.finfo(np.float64).tiny), 1 - 2.0**-53
@@ -47,6 +48,7 @@ def to_unit_cube(
     return flow.base.cdf(z.reshape(-1, flow.latent_dim)).reshape(z.shape)
 
 
+@ignore_underflow
 def from_unit_cube(
     flow: TransformedDistribution, u: ArrayLike, condition: ArrayLike | None = None
 ) -> NDArray[Any]:  # fmt: skip

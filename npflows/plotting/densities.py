@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_int, as_numeric
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.plotting.style import (
     ACCENT,
@@ -38,6 +39,7 @@ SAMPLES = 4000
 """Number of samples that give the range of an axis where there are no data."""
 
 
+@ignore_underflow
 def density_1d(
     flow: TransformedDistribution,
     ranges: ArrayLike | None = None,
@@ -97,6 +99,7 @@ def density_1d(
     return figure_of(ax)
 
 
+@ignore_underflow
 def density_2d(
     flow: TransformedDistribution,
     ranges: ArrayLike | None = None,

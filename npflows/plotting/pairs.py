@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from npflows.core import tables
 from npflows.core.checks import as_int
+from npflows.core.underflow import ignore_underflow
 from npflows.plotting.style import (
     ACCENT,
     FRAME,
@@ -36,6 +37,7 @@ LABELS = 0.7
 """Space for the names and numbers of an axis in inches."""
 
 
+@ignore_underflow
 def corner(
     data: ArrayLike,
     samples: ArrayLike | None = None,

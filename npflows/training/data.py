@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_condition, as_numeric, as_positive, as_rows, as_weights, warn_user
 from npflows.core.tables import Header, Headers
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.missing import Missing
 from npflows.training.rows import Rows
@@ -28,6 +29,7 @@ def as_table(flow: TransformedDistribution, x: ArrayLike, name: str, header: Hea
     return table
 
 
+@ignore_underflow
 def as_training_rows(
     flow: TransformedDistribution,
     x: ArrayLike,

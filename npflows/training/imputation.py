@@ -13,6 +13,7 @@ import numpy as np
 
 from npflows.core.optional import scipy
 from npflows.core.threads import get_num_threads
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.initialization import moments
 from npflows.training.missing import NEIGHBORS
@@ -90,6 +91,7 @@ class DonorRows:
         return replace(rows, missing=MissingEntries(numbers, missing, Donors(self.x, self.weight, neighbors, place)))
 
 
+@ignore_underflow
 def filled(flow: TransformedDistribution, train: Rows, validation: Rows | None) -> tuple[Rows, Rows | None]:
     """Training and validation rows with complete training rows that stand in for the incomplete ones."""
     if all(rows is None or rows.missing is None for rows in (train, validation)):

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_condition, as_rows, as_weights, warn_user
 from npflows.core.tables import Headers
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import Flow, TransformedDistribution
 from npflows.layers.layer import Layer
 from npflows.support.columns import Column, Interval, Positive, Real
@@ -27,6 +28,7 @@ FAR = 3.0
 """Values so many tail bounds from the center are far outside."""
 
 
+@ignore_underflow
 def set_from_data(
     flow: TransformedDistribution, train: Rows, validation: Rows | None, standardize: bool, rng: np.random.Generator
 ) -> None:  # fmt: skip
@@ -61,6 +63,7 @@ def _most_rows(flow: TransformedDistribution) -> int:
     return max(2, flow.executable().rows_within(INITIAL_VALUES))
 
 
+@ignore_underflow
 def initialize(
     flow: Flow, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None
 ) -> Flow:

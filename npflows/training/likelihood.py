@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.rows import Rows
 from npflows.training.run import Run
@@ -45,6 +46,7 @@ class LikelihoodTrainer(Run):
         if math.isnan(self.best_loss):
             self.best_loss = math.inf
 
+    @ignore_underflow
     def _loss(self, theta: np.ndarray, rows: Rows) -> float:
         """Mean negative log-likelihood of some rows."""
         total, generator = 0.0, np.random.default_rng(0)  # whole numbers lie at the same points of their cells each time
@@ -76,6 +78,7 @@ class LikelihoodTrainer(Run):
             "skipped_steps": skipped,
         }
 
+    @ignore_underflow
     def run_step(self, batch: np.ndarray, rate: float) -> tuple[float, bool, float]:
         """One step on some training rows: its loss, whether it was taken, and the norm of its gradient."""
         x, weight, condition = self.train.take(batch, self.rng)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from npflows._version import __version__
 from npflows.core.checks import SeedLike, as_int, as_rng
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import Check, VerificationReport, fingerprint
 from npflows.layers import Permutation
@@ -46,6 +47,7 @@ LARGEST_ERROR = 0.1
 STANDARD_ERRORS = 4
 
 
+@ignore_underflow
 def verify(
     flow: TransformedDistribution,
     x: ArrayLike,
