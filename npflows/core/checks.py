@@ -181,9 +181,10 @@ def as_weights(values: ArrayLike | None, n: int, name: str = "sample_weight") ->
     """Non-negative weights that are not all zero."""
     if values is None:
         return None
-    if np.ndim(values) == 0:
+    numbers = as_numeric(values, name)
+    if numbers.ndim == 0:
         raise ValueError(f"{name} must have length {n}, one for each row, got a single number")
-    weights = as_vector(values, n, name)
+    weights = as_vector(numbers, n, name)
     if (weights < 0).any():
         raise ValueError(f"{name} must not be negative; entry {int(np.argmax(weights < 0))} is {weights.min():g}")
     if n and not weights.any():

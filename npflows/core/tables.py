@@ -76,6 +76,11 @@ class Headers(NamedTuple):
             made.append(header)
         return cls(*made)
 
+    def take(self, other: Headers) -> None:
+        """Take the names of others."""
+        for header, named in zip(self, other):
+            header.give(named.names, named.learned)
+
 
 class NamedColumns(NamedTuple):
     """The columns of a table that names them.
@@ -107,7 +112,7 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
         fields = table.dtype.names
         return None if fields is None else NamedColumns(list(fields), lambda i: table[fields[i]])
     kind = type(table)
-    if isinstance(table, Mapping):
+    if isinstance(table, Mapping) and not hasattr(kind, "toarray"):  # which some sparse arrays are
         keys = list(table)
         return NamedColumns(keys, lambda i: table[keys[i]])
     if hasattr(kind, "column_names") and hasattr(kind, "column"):  # pyarrow
@@ -316,7 +321,7 @@ def _numbers(values: Any, where: str, code: str = "", *, column: bool = False) -
         what = f"; {type(values).__name__} can't be made into one"
         raise TypeError(f"{where} must be an array of numbers{what}{advice}") from None
     if array.dtype.kind == "O":
-        if hasattr(values, "nnz"):
+        if hasattr(values, "toarray"):
             raise TypeError(f"{where} must be an array of numbers, and is sparse: pass {where}.toarray()")
         array = _from_objects(array, where, advice)
     if array.dtype.kind not in "biuf":
@@ -340,8 +345,6 @@ def _plain(values: Any) -> np.ndarray:
     kind = getattr(dtype, "kind", None)
     if kind is not None and not isinstance(dtype, np.dtype) and kind in "biuf" and hasattr(values, "to_numpy"):
         return values.to_numpy(np.float64, na_value=np.nan)  # pandas with NA
-    if hasattr(values, "to_numpy"):
-        return np.asarray(values.to_numpy())
     return np.asarray(values)
 
 

@@ -58,6 +58,8 @@ class Assembly(Parametrized, Configured, abstract=True):
         Where the base's parameters are.
     preprocessing : Preprocessing
     conditioning : Conditioning
+    headers : Headers
+        The columns that are expected of samples, and of conditions.
     parameters : ParameterBuffer
     target : callable or None
         The density that the flow was last fitted to by `fit_variational`; it is not saved.
@@ -93,6 +95,7 @@ class Assembly(Parametrized, Configured, abstract=True):
             self.support = as_columns(support, dim, names)
             bijection, self.base = _with_circles(self.flow_layers, self.support, base, dim, dtype)
         self.preprocessing = Preprocessing(self.standardize, bijection, names)
+        self.headers = Headers(self.preprocessing.header, self.conditioning.header)
         self.parameters = ParameterBuffer(
             (
                 Parameter(f"{prefix}.{p.name}", part.parameters.views()[p.name], p.free)
@@ -158,15 +161,6 @@ class Assembly(Parametrized, Configured, abstract=True):
     @condition_columns.setter
     def condition_columns(self, names: Sequence[str] | None) -> None:
         self.conditioning.names = names
-
-    @property
-    def headers(self) -> Headers:
-        """The columns that are expected of samples, and of conditions."""
-        return Headers(self.preprocessing.header, self.conditioning.header)
-
-    @headers.setter
-    def headers(self, headers: Headers) -> None:
-        self.preprocessing.header, self.conditioning.header = headers
 
     @property
     def on_extra_columns(self) -> str:

@@ -154,7 +154,7 @@ def fit(
     train, validation = filled(flow, train, validation)
 
     def begin() -> None:
-        flow.headers = headers
+        flow.headers.take(headers)
         set_from_data(flow, train, validation, standardize, settings.rng)
         flow.effective_rows = train.effective
         if flow.effective_rows < min(ROWS_PER_COLUMN * flow.latent_dim, len(train) / 2):

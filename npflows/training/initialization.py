@@ -89,7 +89,7 @@ def initialize(
         raise ValueError("initialize needs at least one row, and finite values only")
     used = np.arange(len(rows)) if weight is None else np.flatnonzero(weight)
     flow.preprocessing.check(rows, "x")
-    flow.headers = headers
+    flow.headers.take(headers)
     standardize_once(flow, Rows(rows, used, weight, context), None)
     rng = np.random.default_rng(0)
     if len(used) > _most_rows(flow):
