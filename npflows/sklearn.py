@@ -414,7 +414,7 @@ def _table(X: Any) -> tuple[Any, list[str] | None]:
     if names is None and (not isinstance(X, np.ndarray) or type(X) is np.ndarray):
         return X, None
     array = as_numeric(X, "X")
-    if any(hasattr(type(X), name) for name in ("iloc", "get_columns", "column_names", "__dataframe__")):
+    if any(hasattr(type(X), name) for name in ("dtypes", "column_names", "__dataframe__")):
         return X, None
     return array, names
 

@@ -7,6 +7,7 @@ expected.  Masked entries, NA and None become NaN.  Units, dates, text and what 
 from __future__ import annotations
 
 import copy
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +18,9 @@ import numpy as np
 
 from npflows.core.columns import did_you_mean, listed
 from npflows.core.interchange import interchange_column
+
+TIMES = "; make numbers of it, for instance years since an epoch of your choice"
+"""Advice for dates."""
 
 
 @dataclass
@@ -125,7 +129,7 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
         return NamedColumns(list(table.columns), columns.__getitem__)
     if hasattr(kind, "iloc") and _has_columns(table):  # pandas
         return NamedColumns(list(table.columns), lambda i: table.iloc[:, i])
-    if _has_columns(table) and hasattr(kind, "__array__"):
+    if hasattr(kind, "__array__") and _has_columns(table):
         array = np.asarray(table)
         return NamedColumns(list(table.columns), lambda i: array[:, i])
     if hasattr(kind, "__dataframe__"):
@@ -183,7 +187,7 @@ def as_array(values: Any, name: str, header: Header | None = None) -> tuple[np.n
     whole = _at_once(values, chosen)
     if whole is not None:
         return whole, left_out
-    columns = [_column(named.column(i), name, str(named.labels[i])) for i in chosen]
+    columns = [_column(named, i, name) for i in chosen]
     shapes = {column.shape for column in columns}
     if len(shapes) == 1 and columns[0].ndim <= 1:
         return np.stack(columns, axis=-1), left_out
@@ -278,7 +282,7 @@ def _check_unique(names: list[str], wanted: list[str], name: str) -> None:
 
 def _at_once(table: Any, chosen: list[int]) -> np.ndarray | None:
     """All columns of a pandas frame that are numbers of one dtype, without a copy where it holds them so."""
-    dtypes = list(getattr(table, "dtypes", ())) if hasattr(type(table), "iloc") else []
+    dtypes = list(table.dtypes) if hasattr(type(table), "dtypes") and _has_columns(table) else []
     first = dtypes[0] if dtypes else None
     if not isinstance(first, np.dtype) or first.kind not in "biuf" or any(dtype != first for dtype in dtypes):
         return None
@@ -286,11 +290,12 @@ def _at_once(table: Any, chosen: list[int]) -> np.ndarray | None:
     return array if chosen == list(range(array.shape[1])) else array[:, chosen]
 
 
-def _column(values: Any, name: str, label: str) -> np.ndarray:
+def _column(named: NamedColumns, i: int, name: str) -> np.ndarray:
     """One column, or the value of it in a row, as numbers."""
+    label = str(named.labels[i])
     where = f"column {label!r} of {name}"
     try:
-        return _numbers(values, where, f"{name}[{label!r}]", column=True)
+        return _numbers(named.column(i), where, f"{name}[{label!r}]", column=True)
     except TypeError as error:
         if str(error).startswith(where):
             raise
@@ -326,7 +331,7 @@ def _numbers(values: Any, where: str, code: str = "", *, column: bool = False) -
         array = _from_objects(array, where, advice)
     if array.dtype.kind not in "biuf":
         if array.dtype.kind in "mM":
-            advice = "; make numbers of it, for instance years since an epoch of your choice"
+            advice = TIMES
         raise TypeError(f"{where} must be an array of numbers, got dtype {array.dtype}{advice}")
     return array
 
@@ -363,8 +368,11 @@ def _from_objects(array: np.ndarray, where: str, advice: str) -> np.ndarray:
         elif isinstance(value, (Real, Decimal, np.bool_)):
             flat[i] = float(value)
         else:
-            _refuse_units(value, where, where)
             what = "text" if isinstance(value, (str, bytes)) else f"a {type(value).__name__}"
+            if isinstance(value, (datetime.date, datetime.time, datetime.timedelta)):
+                what, advice = "dates or times", TIMES
+            else:
+                _refuse_units(value, where, where)
             shown = f" ({value!r})" if isinstance(value, (str, bytes)) and len(value) < 40 else ""
             raise TypeError(f"{where} must be an array of numbers, and holds {what}{shown}{advice}")
     return numbers
