@@ -5,6 +5,7 @@ This module needs scikit-learn; no other module imports it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from inspect import signature
@@ -14,7 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base import Base
-from npflows.core.checks import as_choice, as_positive, as_weights
+from npflows.core.checks import as_choice, as_numeric, as_positive, as_weights
+from npflows.core.columns import listed
+from npflows.core.tables import named_columns, names_of
+from npflows.core.underflow import ignore_underflow
 from npflows.flow import NormalizingFlow
 from npflows.models.table import TABLE_MODELS
 from npflows.support.declaration import SupportLike
@@ -126,19 +130,34 @@ class _FlowEstimator(BaseEstimator):
         rng = _generator(self.random_state)
         flow = self._make_flow(rows.shape[1], 0 if condition is None else condition.shape[1], rng)
         options = {name: getattr(self, name) for name in TRAINING}
+        if condition is not None and self.missing is not None and not isinstance(self.missing, Mapping):
+            options["missing"] = {("x", i): self.missing for i in range(rows.shape[1])}  # the classes are not missing
         given = as_many_rows(flow, Rows(rows, np.arange(len(rows)), weight, condition))
         self.flow_ = flow.fit(given.x, sample_weight=given.weight, condition=given.condition, rng=rng, **options)
         self.n_iter_ = len(flow.history.get("epoch", ()))
 
     def _training_data(self, X: ArrayLike, y: ArrayLike = "no_validation") -> Any:
         finite = self._all_finite()
-        return validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=finite)
+        X, names = _table(X)
+        if isinstance(y, np.ma.MaskedArray):
+            if y.mask.any():
+                raise ValueError(f"y has {int(y.mask.sum())} masked entries; leave these rows out")
+            y = y.data
+        found = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=finite)
+        if names is not None:
+            self.feature_names_in_ = np.array(names, object)
+        return found
 
     def _data(self, X: ArrayLike, *, finite: bool = True) -> np.ndarray:
         """X as numbers; it must be finite, or with finite=False have no more than `fit` takes."""
         check_is_fitted(self)
         kind = finite or self._all_finite()
-        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=kind)
+        X, names = _table(X)
+        with warnings.catch_warnings():
+            if names is not None and hasattr(self, "feature_names_in_"):
+                _check_names(names, list(self.feature_names_in_))
+                warnings.filterwarnings("ignore", "X does not have valid feature names")
+            return validate_data(self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=kind)
 
     def _all_finite(self) -> bool | str:
         """Whether scikit-learn shall refuse NaN and infinity (True), infinity alone ("allow-nan") or neither (False)."""
@@ -149,7 +168,7 @@ class _FlowEstimator(BaseEstimator):
 
     def _usable(self, rows: np.ndarray, *, complete: bool = False) -> np.ndarray:
         """Whether `fit` trains on each row (n,); with complete=True, whether in addition no entry of it is missing."""
-        missing = as_missing(self.flow_, self.missing, self.on_missing)
+        missing = as_missing(self.flow_.headers, self.missing, self.on_missing)
         absent = np.zeros(rows.shape, bool) if missing is None else missing.entries(rows)
         if complete or self.on_missing == "drop":
             return (np.isfinite(rows) & ~absent).all(axis=1)
@@ -354,6 +373,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         self.class_prior_ = np.bincount(codes[used], weight[used], n_classes) / weight[used].sum()
         return self
 
+    @ignore_underflow
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Log-probability of each class (n_samples, n_classes); the prior where no class has any density."""
         X = self._data(X)
@@ -363,6 +383,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         joint[np.isneginf(joint).all(axis=1)] = prior
         return log_softmax(joint, axis=1)
 
+    @ignore_underflow
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probability of each class (n_samples, n_classes)."""
         return np.exp(self.predict_log_proba(X))
@@ -375,8 +396,31 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
 
 def distinct(table: np.ndarray, sample_weight: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
     """The distinct rows, sorted, and the total weight of each; rows of weight 0 are left out."""
-    weight = as_weights(None if sample_weight is None else np.asarray(sample_weight), len(table))
+    weight = as_weights(sample_weight, len(table))
     return distinct_rows(table, np.ones(len(table)) if weight is None else weight)
+
+
+def _table(X: Any) -> tuple[Any, list[str] | None]:
+    """X as scikit-learn takes it, and the names of its columns where scikit-learn would not see them.
+
+    Data frames are looked at, for what is no number, and left to scikit-learn, which checks their names.
+    """
+    names = names_of(X) if named_columns(X, rows=False) is not None else None
+    if names is None and (not isinstance(X, np.ndarray) or type(X) is np.ndarray):
+        return X, None
+    array = as_numeric(X, "X")
+    if any(hasattr(type(X), name) for name in ("dtypes", "column_names", "__dataframe__")):
+        return X, None
+    return array, names
+
+
+def _check_names(names: list[str], fitted: list[str]) -> None:
+    """Refuse columns in another order, as scikit-learn does with those of data frames."""
+    if names != fitted:
+        raise ValueError(
+            f"The feature names should match those that were passed during fit, in the same order: {listed(fitted)}, got "
+            f"{listed(names)}"
+        )
 
 
 def _generator(random_state: int | np.random.RandomState | None) -> np.random.Generator:

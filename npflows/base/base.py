@@ -14,6 +14,7 @@ from npflows.core.configured import Configured
 from npflows.core.operations import Custom, Operation, Placed, Program
 from npflows.core.parameters import Parameter, ParameterBuffer
 from npflows.core.runnable import Runnable
+from npflows.core.underflow import ignore_underflow
 
 
 class Base(Runnable, Configured, abstract=True):
@@ -83,6 +84,7 @@ class Base(Runnable, Configured, abstract=True):
             f"{type(self).__name__} has no ppf(u); a base distribution of your own needs one for this"
         )
 
+    @ignore_underflow
     def sample(self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0) -> NDArray[np.float64]:
         """Samples (n_samples, dim), their distances from the center multiplied by `temperature`."""
         n = as_int(n_samples, "n_samples", 0)
@@ -90,6 +92,7 @@ class Base(Runnable, Configured, abstract=True):
         temperature = as_positive(temperature, "temperature")
         return z if temperature == 1 else np.where(self.tempered, self.center + temperature * (z - self.center), z)
 
+    @ignore_underflow
     def log_prob(self, z: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
         """Log-density (n,) of z (n, dim), of the distribution that `sample` at this temperature draws from."""
         rows, single = as_rows(z, (self.dim,), "z")

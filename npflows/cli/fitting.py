@@ -28,7 +28,8 @@ def fit(a: argparse.Namespace) -> int:
     n, d = table.x.shape
     if not n:
         raise TableError(f"{a.table} has no rows")
-    missing = missing_of_columns(a.table, a.missing, table.columns, d)
+    condition_columns = (table.beside_columns or [])[: len(conditions)]
+    missing = missing_of_columns(a.table, a.missing, table.columns, d, condition_columns)
     if a.on_missing == "impute" and missing is None:
         raise TableError("--on-missing impute needs --missing, what stands for a missing entry: nan, 99, ...")
     if a.drop_invalid and a.weights is not None and not np.isfinite(table.beside[:, -1]).all():
@@ -48,10 +49,9 @@ def fit(a: argparse.Namespace) -> int:
         columns=table.columns,
         **_options(a, columns),
     )
+    flow.condition_columns = condition_columns or None
     if not a.drop_invalid:
-        refuse_invalid(a.table, table, as_missing(flow, missing, a.on_missing))
-    if conditions and table.beside_columns:
-        flow.condition_columns = table.beside_columns[: len(conditions)]
+        refuse_invalid(a.table, table, as_missing(flow.headers, missing, a.on_missing))
     started, status = time.perf_counter(), 0
     try:
         flow.fit(table.x, sample_weight=weights, condition=table.beside[:, : len(conditions)] if conditions else None,

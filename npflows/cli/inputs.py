@@ -40,7 +40,11 @@ def refuse_invalid(path: str, table: Table, missing: Missing | None) -> None:
     if missing is not None:
         bad &= ~missing.entries(table.x)
     if table.beside.shape[1]:
-        bad = np.column_stack([bad, ~np.isfinite(table.beside)])
+        beside = ~np.isfinite(table.beside)
+        if missing is not None:
+            width = len(missing.of_condition)
+            beside[:, :width] &= ~missing.condition_entries(table.beside[:, :width])
+        bad = np.column_stack([bad, beside])
     if not bad.any():
         return
     rows, columns = np.flatnonzero(bad.any(axis=1)), np.flatnonzero(bad.any(axis=0))
@@ -167,15 +171,23 @@ def missing_values(text: str) -> list[float] | dict[str, list[float]]:
 
 
 def missing_of_columns(
-    path: str, missing: Sequence[float] | Mapping[str, Sequence[float]] | None, names: Sequence[str] | None, n: int
-) -> Sequence[float] | dict[int, Sequence[float]] | None:
-    """The values that mark missing entries, with columns by number, as `fit` takes them."""
+    path: str,
+    missing: Sequence[float] | Mapping[str, Sequence[float]] | None,
+    names: Sequence[str] | None,
+    n: int,
+    condition_names: Sequence[str] = (),
+) -> Sequence[float] | dict[tuple[str, int], Sequence[float]] | None:
+    """The values that mark missing entries, with columns by table and number, as `fit` takes them."""
     if not isinstance(missing, Mapping):
         return missing
-    columns: dict[int, Sequence[float]] = {}
+    columns: dict[tuple[str, int], Sequence[float]] = {}
     for name, values in missing.items():
-        i = column_number(name, n, names, owner=f"--missing: the fit of {path}", numerals=True, error=TableError)
-        columns[i] = [*columns.get(i, ()), *values]
+        if name in condition_names:
+            key = "condition", list(condition_names).index(name)
+        else:
+            owner = f"--missing: the fit of {path}"
+            key = "x", column_number(name, n, names, owner=owner, numerals=True, error=TableError)
+        columns[key] = [*columns.get(key, ()), *values]
     return columns
 
 

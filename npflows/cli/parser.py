@@ -130,8 +130,9 @@ def parser() -> argparse.ArgumentParser:
     option("--validation-fraction", "share of rows held out", 0.1, type=_fraction, metavar="F")
     fitting.add_argument("--drop-invalid", action="store_true", help="leave out rows with empty fields, NaN or infinity")
     fitting.add_argument("--missing", type=_missing, metavar="V,V,...|COLUMN=V,...",
-                         help="what stands for a missing entry, in all columns (99,nan) or in some (u=99,u=nan,z=-1); an "
-                              "empty field is nan; write --missing=-99 where it begins with a minus")  # fmt: skip
+                         help="what stands for a missing entry, in all columns (99,nan) or in some (u=99,u=nan,z=-1), "
+                              "those of the condition too; an empty field is nan; write --missing=-99 where it begins "
+                              "with a minus")  # fmt: skip
     fitting.add_argument("--on-missing", choices=["drop", "impute"], default="drop",
                          help="leave out rows with missing entries, or fill them from complete rows that are like them "
                               "(default: %(default)s)")  # fmt: skip

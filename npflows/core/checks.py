@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from npflows.core.columns import listed
 from npflows.core.statistics import within_range
+from npflows.core.tables import Header, as_array
 
 SeedLike = int | np.integer | np.random.Generator | None
 """A seed, a generator, or None for a new one: the type of every `rng`."""
@@ -113,28 +115,27 @@ def as_mask(mask: ArrayLike) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def as_numeric(values: ArrayLike, name: str) -> np.ndarray:
-    """An array of real numbers, without a copy where it is one already; masked values and NA of data frames become NaN."""
-    if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "biuf":
-        values = np.ma.filled(values.astype(np.float64), np.nan)
-    try:
-        array = values if isinstance(values, np.ndarray) else np.asarray(values)
-        if array.dtype.kind == "O":
-            frame: Any = values if hasattr(values, "to_numpy") else None
-            array = array.astype(np.float64) if frame is None else frame.to_numpy(np.float64, na_value=np.nan)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be an array of numbers; {type(values).__name__} can't be made into one") from None
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
+def as_numeric(values: ArrayLike, name: str, header: Header | None = None) -> np.ndarray:
+    """A plain array of real numbers, without a copy where it is one already; see `npflows.core.tables.as_array`.
+
+    Masked entries and NA of data frames become NaN.  With a header, columns that have names are taken by name.
+    """
+    if type(values) is np.ndarray and values.dtype.kind in "biuf":
+        return values
+    array, left_out = as_array(values, name, header)
+    if left_out:
+        warn_user(f"{name}: left out columns that the flow does not take: {listed(left_out)}")
     return array
 
 
-def as_rows(values: ArrayLike, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, bool]:
+def as_rows(
+    values: ArrayLike, shape: tuple[int, ...], name: str, header: Header | None = None
+) -> tuple[np.ndarray, bool]:  # fmt: skip
     """(n, dim) samples of a sample shape, and whether a single one was given without its axis.
 
-    A sample of several axes may also come flat.
+    A sample of several axes may also come flat.  With a header, columns that have names are taken by name.
     """
-    array = values if type(values) is np.ndarray and values.dtype.kind == "f" else as_numeric(values, name)
+    array = values if type(values) is np.ndarray and values.dtype.kind == "f" else as_numeric(values, name, header)
     dim = shape[0] if len(shape) == 1 else math.prod(shape)
     if array.ndim == 2 and array.shape[1] == dim:
         return array, False
@@ -166,7 +167,8 @@ def as_names(names: Iterable[Any] | None, n: int, name: str, owner: str) -> list
 
 def as_vector(values: ArrayLike, n: int, name: str) -> NDArray[np.float64]:
     """n finite numbers as float64."""
-    array = as_numeric(values, name).astype(np.float64)
+    with np.errstate(over="ignore"):
+        array = as_numeric(values, name).astype(np.float64)
     if array.ndim == 0:
         array = np.full(n, array)
     if array.shape != (n,):
@@ -188,9 +190,10 @@ def as_weights(
         return _from_logarithms(values, logarithms, n, name)
     if values is None:
         return None
-    if np.ndim(values) == 0:
+    numbers = as_numeric(values, name)
+    if numbers.ndim == 0:
         raise ValueError(f"{name} must have length {n}, one for each row, got a single number")
-    weights = as_vector(values, n, name)
+    weights = as_vector(numbers, n, name)
     if (weights < 0).any():
         first = int(np.argmax(weights < 0))
         raise ValueError(
@@ -220,7 +223,9 @@ def _from_logarithms(values: ArrayLike | None, logarithms: ArrayLike, n: int, na
         return np.exp(logs - highest)
 
 
-def as_condition(condition: ArrayLike | None, n: int, dim: int) -> np.ndarray | None:
+def as_condition(
+    condition: ArrayLike | None, n: int, dim: int, header: Header | None = None, name: str = "condition"
+) -> np.ndarray | None:
     """(n, dim) conditions, one row for all samples or one for each; None exactly where a flow takes none."""
     if dim == 0:
         if condition is not None:
@@ -228,10 +233,10 @@ def as_condition(condition: ArrayLike | None, n: int, dim: int) -> np.ndarray | 
         return None
     if condition is None:
         raise ValueError(f"this flow needs a condition of {dim} values for each sample: pass condition=")
-    rows, single = as_rows(condition, (dim,), "condition")
+    rows, single = as_rows(condition, (dim,), name, header)
     if single or (len(rows) == 1 and n != 1):
         return np.broadcast_to(rows, (n, dim))
     if len(rows) != n:
         each = f", or one for each of the {n} samples" if n != 1 else ""
-        raise ValueError(f"condition must have one row{each}, got {len(rows)}")
+        raise ValueError(f"{name} must have one row{each}, got {len(rows)}")
     return rows

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from npflows.core.underflow import ignore_underflow
+
 Elementwise = Callable[[np.ndarray], np.ndarray]
 
 
@@ -19,11 +21,13 @@ def _functions() -> tuple[Elementwise, Elementwise]:
     return expit, log_expit
 
 
+@ignore_underflow
 def expit(t: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-t))."""
     return _functions()[0](t)
 
 
+@ignore_underflow
 def log_expit(t: np.ndarray) -> np.ndarray:
     """The logarithm of `expit`, which neither overflows nor loses digits."""
     return _functions()[1](t)

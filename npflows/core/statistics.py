@@ -8,10 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from npflows.core.underflow import ignore_underflow
+
 LARGEST_EXPONENT = 400
 """Weights between 2^-400 and 2^400 can be squared and added up."""
 
 
+@ignore_underflow
 def effective_sample_size(weights: np.ndarray, *, log: bool = False) -> float:
     """Effective sample size of weighted samples, (sum of weights)^2 / (sum of squared weights) (Kong 1992).
 
@@ -48,6 +51,7 @@ def within_range(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.ldexp(weights, -exponent)
 
 
+@ignore_underflow
 def log_mean_exp(values: np.ndarray) -> np.ndarray:
     """Logarithm of the mean of exp(values) over the first axis, without overflow."""
     highest = values.max(axis=0)

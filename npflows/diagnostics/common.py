@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_condition, as_rows
 from npflows.core.statistics import effective_sample_size
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -22,15 +21,15 @@ def rows_of(
     condition_name: str = "condition",
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Finite rows (n, d) in float64 and their conditions (n, condition_dim), None where the flow takes none."""
-    given, _ = as_rows(x, flow.input_shape, name)
-    context = as_condition(condition, len(given), flow.condition_dim)
+    given, _ = flow.preprocessing.rows(x, flow.input_shape, name)
+    context = flow.conditioning.rows(condition, len(given), condition_name)
     rows = np.array(given, np.float64)
     if len(rows) < least:
         raise ValueError(f"{name} must have at least {least} rows, got {len(rows)}")
     _check_finite(rows, name)
     if context is not None:
         context = np.array(context, np.float64)
-        _check_finite(context, condition_name)
+        flow.conditioning.check_finite(context, "a diagnostic", condition_name)
     return rows, context
 
 

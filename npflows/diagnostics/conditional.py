@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_int, as_rng, as_rows
 from npflows.core.optional import scipy
+from npflows.core.underflow import ignore_underflow
 from npflows.diagnostics.common import pieces, rows_of, samples_of_each
 from npflows.diagnostics.latent import ks_uniform
 from npflows.distribution.transformed import TransformedDistribution
@@ -53,6 +54,7 @@ class SBC:
         return float(min(1.0, self.p_value.min() * len(self.p_value)))
 
 
+@ignore_underflow
 def sbc_ranks(
     flow: TransformedDistribution,
     x: ArrayLike,
@@ -138,6 +140,7 @@ class Tarp:
     p_value: float
 
 
+@ignore_underflow
 def tarp_coverage(
     flow: TransformedDistribution,
     x: ArrayLike,

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import as_weights
 from npflows.core.optional import scipy
+from npflows.core.underflow import ignore_underflow
 from npflows.diagnostics.common import effective_size, rows_of
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -40,6 +41,7 @@ class PIT:
         return float(min(1.0, self.p_value.min() * len(self.p_value)))
 
 
+@ignore_underflow
 def pit(
     flow: TransformedDistribution, x: ArrayLike, condition: ArrayLike | None = None, sample_weight: ArrayLike | None = None
 ) -> PIT:
@@ -129,6 +131,7 @@ class Coverage:
         return (self.ball - self.levels) / self.error
 
 
+@ignore_underflow
 def coverage(
     flow: TransformedDistribution,
     x: ArrayLike,

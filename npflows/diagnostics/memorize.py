@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.optional import scipy
+from npflows.core.underflow import ignore_underflow
 from npflows.diagnostics.common import rows_of
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -51,6 +52,7 @@ class Memorization:
     distance_to_held_out: NDArray[np.float64] = field(repr=False)
 
 
+@ignore_underflow
 def memorization(
     flow: TransformedDistribution,
     train: ArrayLike,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,10 +14,11 @@ from npflows.base import Cylinder, as_base
 from npflows.base.base import Base
 from npflows.core import evaluation
 from npflows.core.backend import Executable, Pullback, Result, State, select
-from npflows.core.checks import as_names
+from npflows.core.checks import as_choice, as_names
 from npflows.core.configured import Configured
 from npflows.core.operations import Placed, Program
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized
+from npflows.core.tables import Headers
 from npflows.distribution.conditioning import Conditioning
 from npflows.distribution.preprocessing import Preprocessing
 from npflows.distribution.verification import VerificationReport
@@ -58,6 +59,8 @@ class Assembly(Parametrized, Configured, abstract=True):
         Where the base's parameters are.
     preprocessing : Preprocessing
     conditioning : Conditioning
+    headers : Headers
+        The columns that are expected of samples, and of conditions.
     parameters : ParameterBuffer
     target : callable or None
         The density that the flow was last fitted to by `fit_variational`; it is not saved.
@@ -83,7 +86,7 @@ class Assembly(Parametrized, Configured, abstract=True):
         width = _condition_width(self.flow_layers, embedding)
         self.input_shape, self.latent_dim = shape, dim
         self.condition_dim = width if embedding is None else embedding.condition_dim
-        self.conditioning = Conditioning(self.condition_dim, embedding)
+        self.conditioning = Conditioning(self.condition_dim, embedding, dtype)
         names = as_names(columns, dim, "columns", "a sample")
         bijection: CellBijection | None
         if isinstance(support, Pixels):
@@ -93,6 +96,7 @@ class Assembly(Parametrized, Configured, abstract=True):
             self.support = as_columns(support, dim, names)
             bijection, self.base = _with_circles(self.flow_layers, self.support, base, dim, dtype)
         self.preprocessing = Preprocessing(self.standardize, bijection, names)
+        self.headers = Headers(self.preprocessing.header, self.conditioning.header)
         self.parameters = ParameterBuffer(
             (
                 Parameter(f"{prefix}.{p.name}", part.parameters.views()[p.name], p.free)
@@ -159,6 +163,17 @@ class Assembly(Parametrized, Configured, abstract=True):
     @condition_columns.setter
     def condition_columns(self, names: Sequence[str] | None) -> None:
         self.conditioning.names = names
+
+    @property
+    def on_extra_columns(self) -> str:
+        """What is done with columns of a table that the flow has no names for: "raise", the default, refuses them, "ignore"
+        leaves them out with a warning.  It is not saved."""
+        return self.preprocessing.header.extra
+
+    @on_extra_columns.setter
+    def on_extra_columns(self, value: str) -> None:
+        value = as_choice(value, "on_extra_columns", ("raise", "ignore"))
+        self.preprocessing.header.extra = self.conditioning.header.extra = value
 
     @property
     def standardize(self) -> Standardize:
@@ -233,9 +248,15 @@ class Assembly(Parametrized, Configured, abstract=True):
     def transport(
         self, x: np.ndarray, condition: np.ndarray | None, theta: np.ndarray | None = None, **wanted: bool
     ) -> Result:
-        """Carry samples through the flow, with other parameters perhaps; see `npflows.core.evaluation.transport`."""
-        bijection = self.preprocessing.bijection
-        return evaluation.transport(self.executable(), self.state(theta), x, condition, bijection=bijection, **wanted)
+        """Carry samples through the flow, with other parameters perhaps; see `npflows.core.evaluation.transport`.
+
+        Where the condition is not finite, everything is NaN.
+        """
+        lost, bijection = self.conditioning.lost(condition), self.preprocessing.bijection
+        if lost is not None:
+            condition = self.conditioning.without(condition, lost)
+        result = evaluation.transport(self.executable(), self.state(theta), x, condition, bijection=bijection, **wanted)
+        return result if lost is None else _with_nan(result, lost)
 
     def pullback(
         self,
@@ -246,10 +267,20 @@ class Assembly(Parametrized, Configured, abstract=True):
         with_base: bool = True,
         **options: Any,
     ) -> Pullback:
-        """Carry cotangents back through the flow; see `npflows.core.evaluation.pullback`."""
+        """Carry cotangents back through the flow; see `npflows.core.evaluation.pullback`.
+
+        Where the condition is not finite, everything is NaN, and with it the gradient of the parameters.
+        """
         executable = self.executable(with_layers=with_layers, with_base=with_base)
-        bijection = self.preprocessing.bijection
-        return evaluation.pullback(executable, self.state(), x, condition, bijection=bijection, **options)
+        lost, bijection = self.conditioning.lost(condition), self.preprocessing.bijection
+        if lost is not None:
+            condition = self.conditioning.without(condition, lost)
+        result = evaluation.pullback(executable, self.state(), x, condition, bijection=bijection, **options)
+        if lost is None:
+            return result
+        if not options.get("skip_zero") or options["dlog"][lost].any():
+            result.gradient[:] = np.nan
+        return _with_nan(result, lost)
 
     def accumulate(
         self, x: np.ndarray, condition: np.ndarray | None, dlog: np.ndarray, buffers: np.ndarray, **options: Any
@@ -257,6 +288,18 @@ class Assembly(Parametrized, Configured, abstract=True):
         """Add up gradients in given buffers; see `npflows.core.evaluation.accumulate`."""
         executable, bijection = self.executable(), self.preprocessing.bijection
         evaluation.accumulate(executable, self.state(), x, condition, dlog, buffers, bijection=bijection, **options)
+
+
+Outcome = TypeVar("Outcome", Result, Pullback)
+
+
+def _with_nan(result: Outcome, lost: np.ndarray) -> Outcome:
+    """NaN in these rows of all arrays that have rows."""
+    for name in ("y", "log_det", "log_prob", "dx", "dcondition"):
+        values = getattr(result, name, None)
+        if values is not None and len(values):
+            values[lost] = np.nan
+    return result
 
 
 def _chained(layers: Sequence[Layer], shape: tuple[int, ...], dtype: np.dtype) -> list[Layer]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from npflows.core.checks import SeedLike, as_int, as_names, as_rng
+from npflows.core.checks import SeedLike, as_int, as_names, as_rng, as_rows
 from npflows.core.evaluation import Unconstrained
+from npflows.core.tables import Header
 from npflows.layers.standardize import Standardize
 from npflows.support.cells import EDGE, CellBijection
 from npflows.support.pixels import Pixels
@@ -47,6 +49,8 @@ class Preprocessing:
         Whether samples are images of whole-number pixels.
     bound : float
         Circles become the interval [-bound, bound] on the line.
+    header : Header
+        The names of the columns, and what is done where a table has others.
     """
 
     def __init__(
@@ -62,21 +66,22 @@ class Preprocessing:
         self.has_support, self.has_integers = bijection is not None, bool(self.integer.any())
         self._whole = bijection if self.has_integers else None
         self.is_image = isinstance(bijection, Pixels)
-        self._names = as_names(names, n, "columns", "a sample")
+        self.header = Header(n, "columns")
+        self.names = as_names(names, n, "columns", "a sample")
 
     @property
     def names(self) -> list[str] | None:
         """Names of the columns, None where they have none."""
-        return self._names
+        return self.header.names
 
     @names.setter
     def names(self, names: Sequence[str] | None) -> None:
-        self._names = as_names(names, self.standardization.input_dim, "columns", "a sample")
+        self.header.give(as_names(names, self.header.n, "columns", "a sample"))
 
     @property
     def labels(self) -> list[str]:
         """Names of the columns for messages, by their numbers where they have none."""
-        return self._names or [f"column {d}" for d in range(self.standardization.input_dim)]
+        return self.names or [f"column {d}" for d in range(self.standardization.input_dim)]
 
     @property
     def pixel_dtype(self) -> str | None:
@@ -97,8 +102,15 @@ class Preprocessing:
         """Undo everything that was set from data."""
         self.standardization.set(0.0, 1.0)
         self.mark_standardized(False)
+        if self.header.learned:
+            self.header.give(None)
         if self.bijection is not None:
             self.bijection.forget()
+
+    def rows(self, x: ArrayLike, shape: tuple[int, ...], name: str = "x") -> tuple[np.ndarray, bool]:
+        """(n, d) rows of samples of a shape, by name where they have names, and whether a single one came without its
+        axis."""
+        return as_rows(x, shape, name, self.header)
 
     def check(self, x: np.ndarray, name: str) -> None:
         """Refuse rows that can't be samples.  Rows outside the support are let through; their density is 0."""

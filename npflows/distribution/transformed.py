@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import Cotangents
-from npflows.core.checks import SeedLike, as_condition, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
+from npflows.core.checks import SeedLike, as_choice, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
 from npflows.core.statistics import log_mean_exp
+from npflows.core.tables import FRAMES, to_frame
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.assembly import Assembly
 
 CHUNK = 65536
@@ -21,7 +23,7 @@ CHUNK = 65536
 class SampleAndLogProb(NamedTuple):
     """Samples (n, d) and their log-density (n,)."""
 
-    x: NDArray[Any]
+    x: Any
     log_prob: NDArray[np.float64]
 
 
@@ -39,7 +41,8 @@ class TransformedDistribution(Assembly, abstract=True):
         ----------
         x : array_like (n, input_dim)
         condition : array_like (condition_dim,) or (n, condition_dim), optional
-            One for all samples or one for each, where the flow has `condition_dim`.
+            One for all samples or one for each, where the flow has `condition_dim`.  Where one has NaN or an infinite
+            value, z and log_det are NaN.
 
         Returns
         -------
@@ -107,9 +110,9 @@ class TransformedDistribution(Assembly, abstract=True):
         ----------
         x : array_like (n, input_dim)
             A row with NaN gives NaN; one outside the support, or what the flow can represent, infinity included, gives
-            -inf.
+            -inf.  Data frames and other tables with names are taken by name where the flow has `columns`.
         condition : array_like, optional
-            See `forward`.
+            See `forward`; one with NaN or an infinite value gives NaN.
         draws : int
             Points of each cell of whole numbers; without integer columns nothing is drawn.
         rng : int, numpy.random.Generator or None
@@ -127,6 +130,7 @@ class TransformedDistribution(Assembly, abstract=True):
         log_prob = log_probs[0] if len(log_probs) == 1 else log_mean_exp(np.array(log_probs))
         return log_prob[0] if single else log_prob
 
+    @ignore_underflow
     def log_prob_and_grad(
         self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: SeedLike = 0
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
@@ -152,6 +156,7 @@ class TransformedDistribution(Assembly, abstract=True):
         dx[lost & ~np.isnan(log_prob)] = 0
         return (log_prob[0] if single else log_prob), self._shaped(dx, single)
 
+    @ignore_underflow
     def nll_and_grad(
         self,
         x: ArrayLike,
@@ -188,8 +193,14 @@ class TransformedDistribution(Assembly, abstract=True):
         return float(-log_prob.mean() / (self.latent_dim * math.log(2)))
 
     def sample(
-        self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0, *, condition: ArrayLike | None = None
-    ) -> NDArray[Any]:  # fmt: skip
+        self,
+        n_samples: int,
+        rng: SeedLike = None,
+        temperature: float = 1.0,
+        *,
+        condition: ArrayLike | None = None,
+        as_frame: bool | str = False,
+    ) -> Any:
         """Draw samples.
 
         Parameters
@@ -200,30 +211,38 @@ class TransformedDistribution(Assembly, abstract=True):
         temperature : float
             Multiplies the distance from the base distribution's center, where latent samples are drawn; above 0.
         condition : array_like, optional
-            One for all samples or one for each.
+            One for all samples or one for each, finite.
+        as_frame : bool or {"pandas", "polars", "pyarrow", "astropy"}
+            Give a table of that library, of pandas with True, with the names in `columns`, or x0, x1, ... where there are
+            none.
 
         Returns
         -------
-        ndarray (n_samples, input_dim)
+        ndarray (n_samples, input_dim), or a data frame
+
+        Raises
+        ------
+        ValueError
+            If a condition is NaN or infinite, which has no samples.
         """
-        n = as_int(n_samples, "n_samples", 0)
-        context = as_condition(condition, n, self.condition_dim)
+        n, kind = as_int(n_samples, "n_samples", 0), self._frame(as_frame)
+        context = self.conditioning.finite_rows(condition, n, "sample")
         z = self.base.sample(n, rng, temperature)
         result = self.transport(z, context, inverse=True, log_det=False)
-        return self._shaped(result.y, False, "x")
+        return self._framed(self._shaped(result.y, False, "x"), kind)
 
     generate = sample
 
     def sample_each(
         self, n_samples: int, condition: ArrayLike, rng: SeedLike = None, temperature: float = 1.0
     ) -> NDArray[Any]:  # fmt: skip
-        """Draw `n_samples` for each of m conditions (m, condition_dim): an array (m, n_samples, input_dim)."""
+        """Draw `n_samples` for each of m finite conditions (m, condition_dim): an array (m, n_samples, input_dim)."""
         n, generator = as_int(n_samples, "n_samples", 0), as_rng(rng)
         if not self.condition_dim:
             raise ValueError("this flow takes no condition (condition_dim=0): use sample")
         if condition is None:
             raise ValueError(f"sample_each needs conditions (m, {self.condition_dim}), got None")
-        rows, _ = as_rows(condition, (self.condition_dim,), "condition")
+        rows = self.conditioning.each(condition, "sample_each")
         result = np.empty((len(rows), n, *self.input_shape), self.sample(0, generator, condition=rows[:0]).dtype)
         at_once = max(1, CHUNK // max(n, 1))
         for start in range(0, len(rows), at_once):
@@ -234,20 +253,26 @@ class TransformedDistribution(Assembly, abstract=True):
         return result
 
     def sample_and_log_prob(
-        self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0, *, condition: ArrayLike | None = None
+        self,
+        n_samples: int,
+        rng: SeedLike = None,
+        temperature: float = 1.0,
+        *,
+        condition: ArrayLike | None = None,
+        as_frame: bool | str = False,
     ) -> SampleAndLogProb:
         """Draw samples with the log-density of what was drawn, temperature included; see `sample` and `log_prob`."""
-        n = as_int(n_samples, "n_samples", 0)
+        n, kind = as_int(n_samples, "n_samples", 0), self._frame(as_frame)
         temperature = as_positive(temperature, "temperature")
-        context = as_condition(condition, n, self.condition_dim)
+        context = self.conditioning.finite_rows(condition, n, "sample_and_log_prob")
         z = self.base.sample(n, rng, temperature)
         result = self.transport(z, context, inverse=True)
         x = self._shaped(result.y, False, "x")
         if self.preprocessing.has_integers:
             if temperature != 1:
                 raise ValueError("sample_and_log_prob of integer columns needs temperature=1")
-            return SampleAndLogProb(x, self.log_prob(x, context))
-        return SampleAndLogProb(x, self.base.log_prob(z, temperature) - result.log_det)
+            return SampleAndLogProb(self._framed(x, kind), self.log_prob(x, context))
+        return SampleAndLogProb(self._framed(x, kind), self.base.log_prob(z, temperature) - result.log_det)
 
     def __call__(self, x: ArrayLike, condition: ArrayLike | None = None) -> dict[str, NDArray[np.float64]]:
         """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow, as `log_prob` gives it)."""
@@ -261,7 +286,7 @@ class TransformedDistribution(Assembly, abstract=True):
     def loss_fn(self, batch: ArrayLike, outputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """The loss of a batch from what calling the flow on it gave: loss, nll_loss, log_prob (n,) and avg_log_prob."""
         log_prob = np.atleast_1d(outputs["log_prob_x"])
-        rows, _ = as_rows(batch, self.input_shape, "batch")
+        rows, _ = self.preprocessing.rows(batch, self.input_shape, "batch")
         if len(rows) != len(log_prob):
             raise ValueError(f"outputs are of {len(log_prob)} samples, the batch has {len(rows)}")
         if not len(rows):
@@ -284,11 +309,23 @@ class TransformedDistribution(Assembly, abstract=True):
         lines += [f"  {i}  {layer!r}" for i, layer in enumerate(self.flow_layers) if i]
         return "\n".join([*lines, f"  base  {self.base!r}"])
 
+    def _frame(self, as_frame: bool | str) -> bool | str:
+        """The kind of data frame that is wanted, after a check; False for none."""
+        if as_frame is False:
+            return False
+        if len(self.input_shape) > 1:
+            raise ValueError(f"as_frame needs samples that are rows of columns, those of this flow are {self.input_shape}")
+        return True if as_frame is True else as_choice(as_frame, "as_frame", FRAMES)
+
+    def _framed(self, x: np.ndarray, kind: bool | str) -> Any:
+        """Samples as the data frame that is wanted, if any is."""
+        return x if kind is False else to_frame(x, self.columns or [f"x{i}" for i in range(self.latent_dim)], kind)
+
     def _given(self, x: ArrayLike, condition: ArrayLike | None) -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows as they are, their condition, and whether there is one row without its axis."""
-        rows, single = as_rows(x, self.input_shape, "x")
+        rows, single = self.preprocessing.rows(x, self.input_shape)
         self.preprocessing.check(rows, "x")
-        return rows, as_condition(condition, len(rows), self.condition_dim), single
+        return rows, self.conditioning.rows(condition, len(rows)), single
 
     def _inputs(
         self, x: ArrayLike, condition: ArrayLike | None, name: str = "x"
@@ -298,7 +335,7 @@ class TransformedDistribution(Assembly, abstract=True):
             rows, context, single = self._given(x, condition)
             return self.preprocessing.center(rows), context, single
         rows, single = as_rows(x, self.input_shape, name)
-        return rows, as_condition(condition, len(rows), self.condition_dim), single
+        return rows, self.conditioning.rows(condition, len(rows)), single
 
     def _shaped(self, rows: np.ndarray, single: bool, name: str = "z") -> np.ndarray:
         """(n, latent_dim) in the shape of samples, whole numbers where x has them."""

@@ -47,6 +47,7 @@ def pack(flow: TransformedDistribution) -> dict[str, np.ndarray]:
         "pixel_dtype": flow.preprocessing.pixel_dtype,
         "columns": flow.columns,
         "condition_columns": flow.condition_columns,
+        "names_from_fit": [header.learned for header in flow.headers],
         "history": flow.history,
         "verification": None if flow.verification is None else flow.verification.to_dict(),
         "effective_rows": flow.effective_rows,
@@ -143,7 +144,7 @@ def unpack(arrays: dict[str, np.ndarray], where: str, dtype: DTypeLike | None = 
     set_state(flow, about, arrays)
     if about.get("verification") is not None:
         flow.verification = _verification(about["verification"], where)
-    flow.history, flow.columns, flow.condition_columns = history, named["columns"], named["condition_columns"]
+    flow.history = history
     return flow
 
 
@@ -163,6 +164,10 @@ def set_state(flow: TransformedDistribution, about: dict[str, Any], arrays: dict
     flow.preprocessing.mark_standardized(bool(about.get("standardized", False)))
     flow.effective_rows = about.get("effective_rows")
     flow.robust_columns = [str(name) for name in about.get("robust_columns") or ()]
+    named, learned = (about.get("columns"), about.get("condition_columns")), about.get("names_from_fit") or (False, False)
+    for header, names, from_fit in zip(flow.headers, named, learned):
+        if names is not None:
+            header.give([str(name) for name in names], bool(from_fit))
     if about.get("pixel_dtype") is not None:
         flow.preprocessing.remember(np.dtype(about["pixel_dtype"]))
     for layer, initialized in zip(flow.data_dependent_layers, about.get("initialized", ())):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npflows.core.underflow import ignore_underflow
 from npflows.inference.local_regression import LocalRegression, cholesky
 
 CELLS = {1: 16, 2: 10, 3: 6}
@@ -72,6 +73,7 @@ class Rule:
         return np.abs(near - far / 7).argmax(1)
 
 
+@ignore_underflow
 def integrate(
     log_f: Callable[[np.ndarray, np.ndarray], np.ndarray], mean: np.ndarray, root: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

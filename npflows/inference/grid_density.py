@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.core.checks import SeedLike, as_choice, as_condition, as_int, as_rng, warn_user
+from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, warn_user
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.cubature import quadrature
 from npflows.inference.grids import ColumnsLike, as_column_numbers, as_grid, as_values
@@ -73,7 +74,7 @@ def marginal(
         Of one column its values (n,).  Of k columns a list or tuple of k axes, on whose product the density is wanted, or
         an ndarray (n, k) of points.  By default, for one or two columns, equal steps over the range of samples.
     condition : array_like (condition_dim,), optional
-        Where the flow takes one.
+        Where the flow takes one; finite.
     method : {"auto", "quadrature", "importance"}
         Adaptive quadrature, for at most 3 remaining columns, or importance sampling: samples of the flow near a point are
         moved to it, the other columns following by linear regression, and weighted by the densities before and after.
@@ -136,6 +137,7 @@ def conditional(
     return _density(flow, columns, given, grid, condition, method, n_samples, rng)
 
 
+@ignore_underflow
 def _density(
     flow: TransformedDistribution,
     columns: ColumnsLike,
@@ -147,7 +149,8 @@ def _density(
     rng: SeedLike,
 ) -> GridDensity:
     """`marginal`, or `conditional` where values are given."""
-    d, context = flow.latent_dim, as_condition(condition, 1, flow.condition_dim)
+    d = flow.latent_dim
+    context = flow.conditioning.finite_rows(condition, 1, "conditional" if given else "marginal")
     chosen = as_column_numbers(columns, d, flow.columns, "columns")
     held = as_column_numbers(list(given), d, flow.columns, "given") if given else np.zeros(0, np.int64)
     both = np.concatenate([chosen, held])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.statistics import effective_sample_size, log_mean_exp
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.drawing import draw
 
@@ -35,6 +36,7 @@ class ImportanceWeights:
     log_weights: NDArray[np.float64]
 
     @property
+    @ignore_underflow
     def weights(self) -> NDArray[np.float64]:
         """Weights that add up to 1 (n,)."""
         highest = self.log_weights.max()

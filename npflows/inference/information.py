@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import SeedLike, as_int, as_rng
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.drawing import draw
 from npflows.inference.importance import log_density_of
@@ -22,6 +23,7 @@ class Estimate(NamedTuple):
     error: float
 
 
+@ignore_underflow
 def entropy(
     flow: TransformedDistribution, n_samples: int = 100_000, rng: SeedLike = None, condition: ArrayLike | None = None
 ) -> Estimate:
@@ -41,6 +43,7 @@ def entropy(
         value and error.
     """
     log_p = np.empty(as_int(n_samples, "n_samples", 2))
+    flow.conditioning.finite_rows(condition, len(log_p), "entropy")
     for piece in draw(flow, len(log_p), as_rng(rng), condition):
         log_p[piece.rows] = piece.log_prob
     return _mean(-log_p)
@@ -84,6 +87,7 @@ def kl_divergence(
             raise ValueError(f"other has {other.latent_dim} columns where this flow has {flow.latent_dim}")
     elif not callable(other):
         raise TypeError(f"other must be a flow or a function from x to its log-density, got {type(other).__name__}")
+    flow.conditioning.finite_rows(condition, n, "kl_divergence")
     log_p, log_q = np.empty(n), np.empty(n)
     for piece in draw(flow, n, as_rng(rng), condition):
         x = piece.x.reshape(len(piece.x), flow.latent_dim)
@@ -97,5 +101,6 @@ def kl_divergence(
     return _mean(log_p - log_q)
 
 
+@ignore_underflow
 def _mean(values: np.ndarray) -> Estimate:
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.core.checks import SeedLike, as_condition, as_int, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.optional import scipy
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.drawing import draw
 from npflows.inference.unconstrained import UnconstrainedDensity
@@ -24,6 +25,7 @@ class Mode(NamedTuple):
     log_prob: float
 
 
+@ignore_underflow
 def mode(
     flow: TransformedDistribution, condition: ArrayLike | None = None, *, starts: int | ArrayLike = 16, rng: SeedLike = None
 ) -> Mode:
@@ -34,7 +36,7 @@ def mode(
     Parameters
     ----------
     condition : array_like (condition_dim,), optional
-        Where the flow takes one.
+        Where the flow takes one; finite.
     starts : int or array_like (m, input_dim)
         Number of starts, which are the best of 65,536 samples at some distance from each other; or the starts.  Of wide
         samples only as many as make about a million values are kept to choose from.
@@ -46,7 +48,7 @@ def mode(
         x (input_dim,) and log_prob, which is no less than at any start or any sample that was drawn.
     """
     minimize = scipy("optimize", "flow.mode").minimize
-    density = UnconstrainedDensity(flow, as_condition(condition, 1, flow.condition_dim), cut=False, joint=True)
+    density = UnconstrainedDensity(flow, flow.conditioning.finite_rows(condition, 1, "mode"), cut=False, joint=True)
     every = np.arange(flow.latent_dim)
     samples, log_p, typical = _candidates(flow, as_rng(rng), density.condition)
     best = [float(log_p[0]), samples[0]]
@@ -56,7 +58,7 @@ def mode(
     if isinstance(starts, (int, np.integer)):
         points = _apart(candidates / scale, as_int(starts, "starts")) * scale
     else:
-        points, _, inside = density.to_unconstrained(as_rows(starts, flow.input_shape, "starts")[0], every)
+        points, _, inside = density.to_unconstrained(flow.preprocessing.rows(starts, flow.input_shape, "starts")[0], every)
         if not inside.all():
             raise ValueError("starts must lie inside the support of the flow")
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.support import Column, Interval, Periodic, Real
 from npflows.support.groups import groups_of
@@ -76,7 +77,8 @@ class UnconstrainedDensity:
                 t[:, i] = np.clip(column.wrap(np.where(inside, t[:, i], column.low)), *ends)
             if bijection is not None:
                 ok = bijection.contains(t[:, i])
-                t[:, i], log_slope[:, i] = bijection.to_unconstrained(np.where(ok, t[:, i], bijection.middle()), 1.0)
+                with np.errstate(all="ignore"):
+                    t[:, i], log_slope[:, i] = bijection.to_unconstrained(np.where(ok, t[:, i], bijection.middle()), 1.0)
                 inside &= ok
         for group, where in self._joint:
             values, ok = group.guarded(t[:, where])
@@ -90,7 +92,8 @@ class UnconstrainedDensity:
         for i, j in enumerate(which):
             column, bijection = self.columns[j], self.bijections[j]
             if bijection is not None:
-                x[:, i], log_slope[:, i] = bijection.from_unconstrained(t[:, i], 1.0)
+                with np.errstate(all="ignore"):
+                    x[:, i], log_slope[:, i] = bijection.from_unconstrained(t[:, i], 1.0)
             elif isinstance(column, Periodic):
                 x[:, i] = column.wrap(t[:, i])
         for group, where in self._joint:
@@ -113,6 +116,7 @@ class UnconstrainedDensity:
             inside &= group.contains(x[:, where])
         return inside
 
+    @ignore_underflow
     def log_prob(self, t: np.ndarray) -> np.ndarray:
         """Log-density (n,) of t (n, d); -inf where the flow has no density."""
         x, log_slope = self.from_unconstrained(t, np.arange(t.shape[1]))

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.core.checks import as_condition, as_rows
+from npflows.core.checks import as_rows
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 
 LOWEST, HIGHEST = float(np.finfo(np.float64).tiny), 1 - 2.0**-53
@@ -47,6 +48,7 @@ def to_unit_cube(
     return flow.base.cdf(z.reshape(-1, flow.latent_dim)).reshape(z.shape)
 
 
+@ignore_underflow
 def from_unit_cube(
     flow: TransformedDistribution, u: ArrayLike, condition: ArrayLike | None = None
 ) -> NDArray[Any]:  # fmt: skip
@@ -60,7 +62,7 @@ def from_unit_cube(
         Between 0 and 1.  0 and 1 are replaced by the nearest numbers inside, about 2e-308 and 1 - 1e-16.  Where x would
         leave the range of the flow's dtype, u is replaced by the nearest value for which it does not.
     condition : array_like, optional
-        One for all rows or one for each, where the flow takes one.
+        One for all rows or one for each, where the flow takes one; finite.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def from_unit_cube(
     Raises
     ------
     ValueError
-        If u is outside the unit cube or NaN.
+        If u is outside the unit cube or NaN, or a condition NaN or infinite.
     NotImplementedError
         If the base distribution is a custom one without `ppf`.
     """
@@ -78,7 +80,7 @@ def from_unit_cube(
     outside = ~((rows >= 0) & (rows <= 1))
     if outside.any():
         raise ValueError(f"u must lie between 0 and 1, got {rows[outside][0]}")
-    context = as_condition(condition, len(rows), flow.condition_dim)
+    context = flow.conditioning.finite_rows(condition, len(rows), "from_unit_cube")
     largest = LARGEST[flow.dtype]
     z = np.clip(flow.base.ppf(np.clip(rows.astype(np.float64), LOWEST, HIGHEST)), -largest, largest)
     x = flow.inverse(z, context)[0].reshape(rows.shape)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base import Normal
-from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, as_rows, as_shape, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, as_shape, as_widths
 from npflows.core.operations import PARAMETERIZATIONS, SCALE_ACTIVATIONS
 from npflows.distribution.assembly import Assembly
 from npflows.distribution.options import FlowOptions
@@ -154,7 +154,11 @@ class Glow(NormalizingFlow, FlowOptions):
         ndarray (steps, height, width, channels)
         """
         n = as_int(steps, "steps", 2)
-        ends = [as_rows(image, self.input_shape, name) for image, name in ((image_a, "image_a"), (image_b, "image_b"))]
+        self.conditioning.finite_rows(condition, n, "interpolate")
+        ends = [
+            self.preprocessing.rows(image, self.input_shape, name)
+            for image, name in ((image_a, "image_a"), (image_b, "image_b"))
+        ]
         if not all(single for _, single in ends):
             raise ValueError(f"interpolate takes one image and another, each of shape {self.input_shape}")
         z, _ = self.forward(np.concatenate([rows for rows, _ in ends]), condition)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_int, as_rows
+from npflows.core.checks import as_int, as_numeric
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.plotting.style import (
     ACCENT,
@@ -38,6 +39,7 @@ SAMPLES = 4000
 """Number of samples that give the range of an axis where there are no data."""
 
 
+@ignore_underflow
 def density_1d(
     flow: TransformedDistribution,
     ranges: ArrayLike | None = None,
@@ -77,7 +79,7 @@ def density_1d(
     n_points, conditions = as_int(n_points, "n_points", 2), _conditions(flow, condition)
     if len(conditions) > len(LINES):
         raise ValueError(f"density_1d draws {len(LINES)} conditions at most, got {len(conditions)}")
-    x, weight = _data(data, weights, 1)
+    x, weight = _data(flow, data, weights)
     (low, high), whole = _limits(flow, ranges, conditions, x)[0], _whole(flow)[0]
     ax = own_axes(ax)
     if x is not None:
@@ -97,6 +99,7 @@ def density_1d(
     return figure_of(ax)
 
 
+@ignore_underflow
 def density_2d(
     flow: TransformedDistribution,
     ranges: ArrayLike | None = None,
@@ -144,7 +147,7 @@ def density_2d(
     conditions = _conditions(flow, condition)
     if len(conditions) > 1:
         raise ValueError(f"density_2d draws one condition, got {len(conditions)}: draw each into axes of its own")
-    x, weight = _data(data, weights, 2)
+    x, weight = _data(flow, data, weights)
     limits, whole = _limits(flow, ranges, conditions, x), _whole(flow)
     (a, a_edges), (b, b_edges) = (_centers(limits[i, 0], limits[i, 1], n_points, whole[i]) for i in (0, 1))
     grid = np.stack(np.meshgrid(a, b, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -200,7 +203,7 @@ def _conditions(flow: TransformedDistribution, condition: ArrayLike | None) -> l
         return [None]
     if condition is None:
         raise ValueError(f"this flow needs a condition of {flow.condition_dim} values: pass condition=")
-    rows, _ = as_rows(condition, (flow.condition_dim,), "condition")
+    rows = flow.conditioning.each(condition, "a density")
     if not len(rows):
         raise ValueError("condition must have at least one row")
     return list(rows)
@@ -219,10 +222,12 @@ def _names(flow: TransformedDistribution) -> list[str]:
     return names_of(flow.columns, None, flow.latent_dim)
 
 
-def _data(data: ArrayLike | None, weights: ArrayLike | None, d: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _data(
+    flow: TransformedDistribution, data: ArrayLike | None, weights: ArrayLike | None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     if data is None:
         return None, None
-    table = np.asarray(data)
+    d, table = flow.latent_dim, as_numeric(data, "data", flow.preprocessing.header)
     x, weight = finite_rows(table[:, None] if table.ndim == 1 == d else table, "data", weights)
     if x.shape[1] != d:
         raise ValueError(f"data must have {d} columns, got {x.shape[1]}")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from npflows.core import tables
 from npflows.core.checks import as_int
+from npflows.core.underflow import ignore_underflow
 from npflows.plotting.style import (
     ACCENT,
     FRAME,
@@ -35,6 +37,7 @@ LABELS = 0.7
 """Space for the names and numbers of an axis in inches."""
 
 
+@ignore_underflow
 def corner(
     data: ArrayLike,
     samples: ArrayLike | None = None,
@@ -87,11 +90,12 @@ def corner(
     """
     require_matplotlib()
     max_points = as_int(max_points, "max_points", 0)
-    x, weight = finite_rows(data, "data", weights)
+    order = tables.names_of(data) if columns is None else columns
+    x, weight = finite_rows(data, "data", weights, order)
     if not len(x):
         raise ValueError("data has no row to draw")
     d = x.shape[1]
-    y = None if samples is None else finite_rows(samples, "samples")[0]
+    y = None if samples is None else finite_rows(samples, "samples", columns=order)[0]
     if y is not None and y.shape[1] != d:
         raise ValueError(f"samples have {y.shape[1]} columns, the data {d}")
     names = names_of(columns, data, d)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from npflows.core import tables
 from npflows.core.atomic import atomic_write
 from npflows.core.checks import as_numeric, as_weights
 from npflows.files.tables import TableError, check_writable
@@ -114,9 +115,18 @@ def label(ax: Axes, x: str | None = None, y: str | None = None) -> None:
         ax.set_ylabel(y, fontsize=TEXT)
 
 
-def finite_rows(table: ArrayLike, name: str, weights: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The rows (n, d) of a table that are finite, in float64, and their weights, of mean 1."""
-    rows = as_numeric(np.asarray(table) if hasattr(table, "columns") else table, name)
+def finite_rows(
+    table: ArrayLike, name: str, weights: ArrayLike | None = None, columns: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows (n, d) of a table that are finite, in float64, and their weights, of mean 1.
+
+    Where the table's names are those of `columns` in another order, it is put into that order.
+    """
+    expected, given_names = None if columns is None else [str(column) for column in columns], tables.names_of(table)
+    if expected is not None and given_names is not None and sorted(expected) == sorted(given_names):
+        rows = as_numeric(table, name, tables.Header(len(expected), "columns", expected))
+    else:
+        rows = as_numeric(table, name)
     if rows.ndim != 2 or not rows.shape[1]:
         raise ValueError(f"{name} must have shape (n, d), got {rows.shape}")
     kept = np.isfinite(rows).all(axis=1)
@@ -130,7 +140,7 @@ def finite_rows(table: ArrayLike, name: str, weights: ArrayLike | None = None) -
 def names_of(columns: Sequence[str] | None, table: ArrayLike | None, d: int, what: str = "the data have") -> list[str]:
     """Names for d columns: as given, else those of a data frame, else x0, x1, ..."""
     if columns is None:
-        columns = getattr(table, "columns", None)
+        columns = tables.names_of(table)
     names = [f"x{i}" for i in range(d)] if columns is None else [str(name) for name in columns]
     if len(names) != d:
         raise ValueError(f"columns names {len(names)} columns, {what} {d}")

@@ -10,6 +10,7 @@ import numpy as np
 from npflows.core.checks import as_int
 from npflows.core.optional import scipy
 from npflows.core.statistics import effective_sample_size
+from npflows.core.underflow import ignore_underflow
 from npflows.plotting.style import (
     ACCENT,
     BAND,
@@ -39,6 +40,7 @@ QUANTILES = 200
 """Largest number of quantiles to draw."""
 
 
+@ignore_underflow
 def latent(pit: Any, axes: AxesLike | None = None, *, bins: int = 20, max_columns: int = 4) -> Figure:
     """Compare latent values with the base distribution: histograms, and quantiles against expected ones.
 
@@ -100,6 +102,7 @@ def latent(pit: Any, axes: AxesLike | None = None, *, bins: int = 20, max_column
     return figure_of(grid[0, 0])
 
 
+@ignore_underflow
 def calibration(
     result: Any, axes: AxesLike | None = None, *, columns: Sequence[str] | None = None, difference: bool = False
 ) -> Figure:  # fmt: skip

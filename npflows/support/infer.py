@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_numeric
+from npflows.core.tables import names_of
 from npflows.support.columns import Below, Column, Integer, Interval, Positive, Real
 
 
@@ -40,7 +41,7 @@ def infer(x: ArrayLike, columns: Sequence[str] | None = None) -> Inferred:
     columns : sequence of str, optional
         Names to show; those of a data frame by default.
     """
-    names = columns if columns is not None else getattr(x, "columns", None)
+    names = columns if columns is not None else names_of(x)
     table = as_numeric(x, "x")
     if table.ndim != 2 or not len(table):
         raise ValueError(f"x must be a table (n, d) with at least one row, got shape {table.shape}")

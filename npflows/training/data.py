@@ -6,14 +6,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_condition, as_numeric, as_positive, as_rows, as_weights, warn_user
+from npflows.core.tables import Header, Headers
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.missing import Missing
 from npflows.training.rows import Rows
 
 
-def as_table(flow: TransformedDistribution, x: ArrayLike, name: str) -> np.ndarray:
+def as_table(flow: TransformedDistribution, x: ArrayLike, name: str, header: Header | None = None) -> np.ndarray:
     """(n, d) rows of the flow, n at least 1."""
-    table, dim = as_numeric(x, name), flow.latent_dim
+    table, dim = as_numeric(x, name, header), flow.latent_dim
     if table.ndim == 1:
         reshape = f"{name}.reshape(-1, 1)" if dim == 1 else f"{name}.reshape(-1, {dim})"
         raise ValueError(f"fit needs a table of shape (n, {dim}), got a 1-D array of length {len(table)}; use {reshape}")
@@ -27,6 +29,7 @@ def as_table(flow: TransformedDistribution, x: ArrayLike, name: str) -> np.ndarr
     return table
 
 
+@ignore_underflow
 def as_training_rows(
     flow: TransformedDistribution,
     x: ArrayLike,
@@ -36,14 +39,17 @@ def as_training_rows(
     name: str,
     missing: Missing | None = None,
     log_weight: ArrayLike | None = None,
+    headers: Headers | None = None,
 ) -> Rows:
     """The valid rows of a table, after every check; where entries are missing, nothing stands in for them yet."""
-    table = as_table(flow, x, name)
+    headers = Headers.of(flow.headers, x, condition) if headers is None else headers
+    table = as_table(flow, x, name, headers.x)
     n = len(table)
     if n < table.shape[1] and len(flow.input_shape) == 1:
         warn_user(f"{name} has {n} rows and {table.shape[1]} columns, more columns than rows: is it transposed?")
     weights = as_weights(weight, n, "sample_weight" if name == "x" else "validation_weight", log_weight)
-    context = as_condition(condition, n, flow.condition_dim)
+    of_condition = "condition" if name == "x" else "validation_condition"
+    context = as_condition(condition, n, flow.condition_dim, headers.condition, of_condition)
     used = np.arange(n) if weights is None else np.flatnonzero(weights)  # no weight, no influence
     rows = Rows(table, used, weights, context)
     if missing is not None:
@@ -98,7 +104,10 @@ def _describe_invalid(rows: Rows, bad: np.ndarray, name: str) -> str:
     columns = ", ".join(map(str, np.flatnonzero(~finite[:, :-1].all(axis=0))))
     columns = "" if x_finite else f", columns {columns}"
     which = ", ".join(map(str, rows.index[bad[:5]])) + (", ..." if len(bad) > 5 else "")
-    return f'{name} has NaN or infinite values in {len(bad)} rows ({which}){columns}; clean them or pass on_invalid="drop"'
+    return (
+        f"{name} has NaN or infinite values in {len(bad)} rows ({which}){columns}; clean them or pass "
+        f'on_invalid="drop", or missing="nan", which masked and empty entries are too'
+    )
 
 
 def split(rows: Rows, fraction: float, rng: np.random.Generator) -> tuple[Rows, Rows | None]:

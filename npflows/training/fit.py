@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import SeedLike, as_choice, as_int, warn_user
+from npflows.core.tables import Headers
 from npflows.distribution.transformed import Flow
 from npflows.training import checkpoint as checkpoints
 from npflows.training.correlations import as_standardization
@@ -78,7 +79,8 @@ def fit(
     Parameters
     ----------
     x : array_like (n, input_dim)
-        The table; any layout or numeric dtype, memory-mapped ones included.
+        The table; any layout or numeric dtype, memory-mapped ones included.  Data frames and other tables with names are
+        taken by name where the flow has `columns`, and name its columns where it has none; so with the condition.
     sample_weight : array_like (n,), optional
         Non-negative weights of the rows; only their ratios matter.
     log_weight : array_like (n,), optional
@@ -119,14 +121,18 @@ def fit(
     on_invalid : {"raise", "drop"}
         Whether rows that have NaN or infinite values are an error or are left out.
     missing : float, "nan", sequence of them or mapping, optional
-        The value that stands for a missing entry of x and `validation_data`: 99.0, or [99.0, "nan"], or by column number
-        or name {"u": 99.0}.  By default nothing does.
+        The value that stands for a missing entry of x, the condition and what is validated on: 99.0, or [99.0, "nan"];
+        or by column, {"u": 99.0}: the number of a column of x, the name of one of x or of the condition, or a pair,
+        ("x", 0), ("condition", 0) or ("condition", "u"), which is needed for numbers of the condition and for a name that
+        both have.  "nan" are also masked entries and NA.  By default nothing is missing.
     on_missing : {"drop", "impute"}
-        Rows that have missing entries are left out; or, each time one of them is used, it is given those of a complete
-        row, drawn from the 10 training rows that are nearest in its other entries and its condition, so that
-        the fit averages over what they might be.  The draws are fixed for validation and standardization.  This is right
-        where what is missing could have been anything that such rows have, and wrong where entries are missing because of
-        what they are: for what was too faint to be seen it puts what was bright enough.
+        Rows that have missing entries are left out, which leaves the density of x given a complete condition what it is
+        as long as the condition does not lack entries because of x; or, in x alone, each time one of them is used, it is
+        given those of a complete row, drawn from the 10 training rows that are nearest in its other entries and its
+        condition, so that the fit averages over what they might be.  The draws are fixed for validation and
+        standardization.  This is right where what is missing could have been anything that such rows have, and wrong where
+        entries are missing because of what they are: for what was too faint to be seen it puts what was bright enough.
+        Conditions are not imputed, as a flow that was fitted so could not be asked about incomplete ones.
     checkpoint : path-like, optional
         Written after each epoch.
     resume : bool
@@ -151,20 +157,21 @@ def fit(
     """
     max_epochs, batch_size = as_int(max_epochs, "max_epochs", 0), as_int(batch_size, "batch_size")
     as_choice(on_invalid, "on_invalid", ("raise", "drop"))
-    declared = as_missing(flow, missing, on_missing)
+    headers = Headers.of(flow.headers, x, condition)
+    declared = as_missing(headers, missing, on_missing)
     settings = TrainingSettings(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
     saved = checkpoints.read(settings.checkpoint) if settings.resume and settings.checkpoint is not None else None
     validation: Rows | None
     kind = as_standardization(standardize, flow)
-    every = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared, log_weight)
+    every = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared, log_weight, headers)
     keys = row_keys(every)
     rows = without_copies(flow, every, keys, "x")
     if saved is not None:
         rows = saved.merged_or_not(every, rows)
     if validation_data is not None:
         validation = as_training_rows(flow, validation_data, validation_weight, validation_condition, on_invalid,
-                                      "validation_data", declared, validation_log_weight)  # fmt: skip
+                                      "validation_data", declared, validation_log_weight, headers)  # fmt: skip
         warn_of_shared(flow, every, keys, validation, "validation_data")
         train = rows
     elif any(given is not None for given in (validation_weight, validation_log_weight, validation_condition)):
@@ -177,6 +184,7 @@ def fit(
     train, validation = filled(flow, train, validation)
 
     def begin() -> None:
+        flow.headers.take(headers)
         set_from_data(flow, train, validation, kind, settings.rng)
         flow.effective_rows = train.effective
         if flow.effective_rows < min(ROWS_PER_COLUMN * flow.latent_dim, len(train) / 2):

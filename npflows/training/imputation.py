@@ -14,6 +14,7 @@ import numpy as np
 from npflows.core.location_scale import robust_location_scale
 from npflows.core.optional import scipy
 from npflows.core.threads import get_num_threads
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.support.groups import groups_of
 from npflows.training.missing import NEIGHBORS
@@ -106,6 +107,7 @@ def _refuse_parts_of_groups(flow: TransformedDistribution, missing: np.ndarray) 
             )
 
 
+@ignore_underflow
 def filled(flow: TransformedDistribution, train: Rows, validation: Rows | None) -> tuple[Rows, Rows | None]:
     """Training and validation rows with complete training rows that stand in for the incomplete ones."""
     if all(rows is None or rows.missing is None for rows in (train, validation)):

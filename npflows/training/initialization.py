@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_condition, as_rows, as_weights, warn_user
+from npflows.core.tables import Headers
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import Flow, TransformedDistribution
 from npflows.layers.layer import Layer
 from npflows.support.columns import Below, Column, Interval, Positive, Real
@@ -26,6 +28,7 @@ FAR = 3.0
 """Values so many tail bounds from the center are far outside."""
 
 
+@ignore_underflow
 def set_from_data(
     flow: TransformedDistribution,
     train: Rows,
@@ -54,6 +57,7 @@ def _most_rows(flow: TransformedDistribution) -> int:
     return max(2, flow.executable().rows_within(INITIAL_VALUES))
 
 
+@ignore_underflow
 def initialize(
     flow: Flow,
     x: ArrayLike,
@@ -77,13 +81,16 @@ def initialize(
     log_weight : array_like (n,), optional
         Logarithms of the weights, instead of `sample_weight`.
     """
-    rows, _ = as_rows(x, flow.input_shape, "x")
+    headers = Headers.of(flow.headers, x, condition)
+    rows, _ = as_rows(x, flow.input_shape, "x", headers.x)
     weight = as_weights(sample_weight, len(rows), logarithms=log_weight)
-    context = as_condition(condition, len(rows), flow.condition_dim)
+    context = as_condition(condition, len(rows), flow.condition_dim, headers.condition)
+    flow.conditioning.check_finite(context, "initialize")
     if not len(rows) or not np.isfinite(rows).all():
         raise ValueError("initialize needs at least one row, and finite values only")
     used = np.arange(len(rows)) if weight is None else np.flatnonzero(weight)
     flow.preprocessing.check(rows, "x")
+    flow.headers.take(headers)
     standardize_once(flow, Rows(rows, used, weight, context), None)
     rng = np.random.default_rng(0)
     if len(used) > _most_rows(flow):

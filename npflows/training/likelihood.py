@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.bound import FarRows, LossBound
 from npflows.training.rows import Rows
@@ -79,11 +80,13 @@ class LikelihoodTrainer(Run):
             log_prob = self.flow.transport(x, condition, theta, y=False, log_det=False, log_prob=True).log_prob
             yield -log_prob, weight
 
+    @ignore_underflow
     def _bound(self, losses: list[Losses], *, judging: bool) -> LossBound:
         weights = [weight for _, weight in losses if weight is not None]
         every = np.concatenate([piece for piece, _ in losses])
         return LossBound.of(every, np.concatenate(weights) if weights else None, self.flow.latent_dim, judging=judging)
 
+    @ignore_underflow
     def _mean(self, losses: Iterable[Losses], rows: Rows) -> tuple[float, float, FarRows]:
         """The mean loss of the validation rows, the same with none counted beyond the bound, and the rows that are."""
         total = clipped = 0.0
@@ -131,6 +134,7 @@ class LikelihoodTrainer(Run):
             "skipped_steps": skipped,
         }
 
+    @ignore_underflow
     def run_step(self, batch: np.ndarray, rate: float) -> tuple[float, bool, float, float]:
         """One step on some training rows: its loss, whether it was taken, the norm of its gradient, and the sum of what
         losses were beyond the bound."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from npflows.core.checks import as_choice, warn_user
-from npflows.core.columns import column_number
-from npflows.distribution.transformed import TransformedDistribution
+from npflows.core.columns import column_number, did_you_mean
+from npflows.core.tables import Headers
 from npflows.training.rows import MissingEntries, Rows
 
 MissingLike = float | str | Sequence[float | str] | np.ndarray | Mapping[Any, Any]
@@ -30,21 +30,26 @@ class Missing:
         Those of each column.
     impute : bool
         Whether missing entries are to be filled in; otherwise rows that have any are left out.
+    of_condition : sequence of tuple of float
+        Those of each value of the condition.
     """
 
     values: Sequence[tuple[float, ...]]
     impute: bool
+    of_condition: Sequence[tuple[float, ...]] = ()
 
     def entries(self, x: np.ndarray) -> np.ndarray:
         """Which of x (n, d) are missing."""
-        missing = np.zeros(x.shape, bool)
-        for d, values in enumerate(self.values):
-            for value in values:
-                missing[:, d] |= np.isnan(x[:, d]) if math.isnan(value) else x[:, d] == value
-        return missing
+        return _entries(x, self.values)
+
+    def condition_entries(self, condition: np.ndarray) -> np.ndarray:
+        """Which of the condition (n, c) are missing."""
+        return _entries(condition, self.of_condition)
 
     def apply(self, rows: Rows, name: str) -> Rows:
         """The rows without those that can't be used; warns of what was done."""
+        if any(self.of_condition):
+            rows = self._with_conditions(rows, name)
         incomplete, parts, start = [], [], 0
         for x, _, _ in rows.pieces():
             missing = self.entries(x)
@@ -70,21 +75,65 @@ class Missing:
         )
         return replace(rows, missing=MissingEntries(numbers, missing))
 
+    def _with_conditions(self, rows: Rows, name: str) -> Rows:
+        """The rows whose conditions are complete."""
+        lost = np.concatenate([self.condition_entries(c).any(axis=1) for _, _, c in rows.pieces() if c is not None])
+        if not lost.any():
+            return rows
+        condition = "condition" if name == "x" else "validation_condition"
+        if self.impute:
+            raise ValueError(
+                f'on_missing="impute" fills in entries of x alone, and {condition} has missing ones in {lost.sum()} of '
+                f'{len(rows.x)} rows: pass on_missing="drop", or leave these rows out; to ask the flow about incomplete '
+                f"conditions, replace what is missing yourself and add columns that say where"
+            )
+        if lost.all():
+            raise ValueError(f"{condition} has no row without missing entries")
+        warn_user(f"{condition}: dropped {lost.sum()} of {len(rows.x)} rows, which have missing entries")
+        return rows.part(np.flatnonzero(~lost))
 
-def as_missing(flow: TransformedDistribution, missing: MissingLike | None, on_missing: str) -> Missing | None:
+
+def _entries(x: np.ndarray, declared: Sequence[tuple[float, ...]]) -> np.ndarray:
+    missing = np.zeros(x.shape, bool)
+    for d, values in enumerate(declared):
+        for value in values:
+            missing[:, d] |= np.isnan(x[:, d]) if math.isnan(value) else x[:, d] == value
+    return missing
+
+
+def as_missing(headers: Headers, missing: MissingLike | None, on_missing: str) -> Missing | None:
     """From the arguments of `fit`, after every check; None where nothing is declared missing."""
     impute = as_choice(on_missing, "on_missing", ("drop", "impute")) == "impute"
     if missing is None:
         if impute:
             raise ValueError('on_missing="impute" needs missing=, what stands for a missing entry: "nan", 99.0, ...')
         return None
-    n = flow.latent_dim
+    n, c = headers.x.n, headers.condition.n
     if not isinstance(missing, Mapping):
-        return Missing([_as_values(missing)] * n, impute)
-    values: list[tuple[float, ...]] = [()] * n
+        return Missing([_as_values(missing)] * n, impute, [_as_values(missing)] * c)
+    values: dict[str, list[tuple[float, ...]]] = {"x": [()] * n, "condition": [()] * c}
     for key, given in missing.items():
-        values[column_number(key, n, flow.columns, owner="missing")] = _as_values(given)
-    return Missing(values, impute)
+        table, i = _place(key, headers)
+        values[table][i] = _as_values(given)
+    return Missing(values["x"], impute, values["condition"])
+
+
+def _place(key: Any, headers: Headers) -> tuple[str, int]:
+    """The table of a column, "x" or "condition", and its number there."""
+    x, condition = headers.x, headers.condition
+    if isinstance(key, tuple) and len(key) == 2 and key[0] in ("x", "condition"):
+        header = x if key[0] == "x" else condition
+        return key[0], column_number(key[1], header.n, header.names, owner=f"missing: {key[0]}")
+    if isinstance(key, str) and key in (condition.names or ()):
+        if key in (x.names or ()):
+            raise ValueError(
+                f"missing: {key!r} is a column of x and of the condition; write ('x', {key!r}) or ('condition', {key!r})"
+            )
+        return "condition", condition.names.index(key) if condition.names else 0
+    known = x.names if x.names is None or condition.names is None else [*x.names, *condition.names]
+    if isinstance(key, str) and known is not None and key not in known:
+        raise ValueError(f"missing has no column {key!r}; {did_you_mean(key, known)}")
+    return "x", column_number(key, x.n, x.names, owner="missing")
 
 
 def is_nan(given: MissingLike) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from npflows.core.checks import SeedLike, as_int, as_positive
 from npflows.core.statistics import effective_sample_size
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import Flow, TransformedDistribution
 from npflows.training import checkpoint as checkpoints
 from npflows.training.loop import run_rounds
@@ -65,6 +66,7 @@ class VariationalTrainer(Run):
         self.steps_per_round, self.tempering_steps, self.sticking = steps_per_round, tempering_steps, sticking
         self.noise = noise
         self._trouble = ""
+        self.errors: Any = np.geterr()  # the user's own, for the user's function
         super().__init__(flow, {batch_size}, **options)
 
     def begin(self) -> None:
@@ -113,6 +115,7 @@ class VariationalTrainer(Run):
         """The exponent of the target in this step."""
         return min(1.0, (self.step + 1) / self.tempering_steps) if self.tempering_steps else 1.0
 
+    @ignore_underflow
     def run_step(self, rate: float, beta: float) -> tuple[float, bool, float]:
         """One step: the ELBO of its samples, whether it was taken, and the norm of its gradient."""
         n, flow = self.batch_size, self.flow
@@ -139,7 +142,9 @@ class VariationalTrainer(Run):
 
     def _call(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x.flags.writeable = False  # what is drawn is used again
-        log_p, slope = (np.asarray(values, np.float64) for values in self.target(x))
+        with np.errstate(**self.errors):
+            result = self.target(x)
+        log_p, slope = (np.asarray(values, np.float64) for values in result)
         if log_p.shape != (len(x),) or slope.shape != x.shape:
             raise ValueError(f"the target must give ({len(x)},) and {x.shape}, got {log_p.shape} and {slope.shape}")
         return log_p, slope
@@ -154,6 +159,7 @@ class VariationalTrainer(Run):
                 f"the flow a support= if parameters are bounded. "
             )
 
+    @ignore_underflow
     def _evaluate(self) -> tuple[float, float]:
         """ELBO and effective share of the samples that the fixed noise makes."""
         x, log_det, _ = self.flow.transport(self.noise, None, self.kept, inverse=True)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import select
 from npflows.core.checks import as_numeric
+from npflows.core.underflow import ignore_underflow
 from npflows.transformers.options import SplineOptions
 
 
@@ -38,6 +39,7 @@ class RationalQuadraticSplineTransform(SplineOptions):
         super().__post_init__(*init_only)
         self._operation = self._spline()
 
+    @ignore_underflow
     def constrain_parameters(
         self, raw_widths: ArrayLike, raw_heights: ArrayLike, raw_derivatives: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

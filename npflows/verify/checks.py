@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows._version import __version__
-from npflows.core.checks import SeedLike, as_condition, as_int, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_int, as_rng
+from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import Check, VerificationReport, fingerprint
 from npflows.layers import Permutation
@@ -46,6 +47,7 @@ LARGEST_ERROR = 0.1
 STANDARD_ERRORS = 4
 
 
+@ignore_underflow
 def verify(
     flow: TransformedDistribution,
     x: ArrayLike,
@@ -86,9 +88,10 @@ def verify(
         If x has no finite row, or a shape does not fit.
     """
     rng, max_rows = as_rng(rng), as_int(max_rows, "max_rows")
-    rows, _ = as_rows(x, flow.input_shape, "x")
-    context = as_condition(condition, len(rows), flow.condition_dim)
-    usable = np.isfinite(rows).all(axis=1) & (True if context is None else np.isfinite(context).all(axis=1))
+    rows, _ = flow.preprocessing.rows(x, flow.input_shape)
+    context = flow.conditioning.rows(condition, len(rows))
+    lost = flow.conditioning.lost(context)
+    usable = np.isfinite(rows).all(axis=1) & (True if lost is None else ~lost)
     chosen = np.flatnonzero(usable)
     if not len(chosen):
         raise ValueError(f"x must have at least one row without NaN or infinity, got {len(rows)} rows")

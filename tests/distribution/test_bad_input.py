@@ -50,7 +50,7 @@ TABLES = {
     "complex numbers": (X + 1j, TypeError, "x must be an array of numbers, got dtype complex128"),
     "dates": (np.zeros((3, 2), "M8[s]"), TypeError, "x must be an array of numbers, got dtype datetime64"),
     "ragged rows": ([[1.0, 2.0], [3.0]], TypeError, "x must be an array of numbers; list can't be made into one"),
-    "a dictionary": ({"a": 1}, TypeError, "x must be an array of numbers"),
+    "a row of one column": ({"a": 1}, ValueError, "x must have shape|x must have 2 columns|fit needs a table"),
     "nothing": (None, (TypeError, ValueError), "x must"),
     "one number": (3.0, ValueError, r"x must have .*, got (shape )?\(\)"),
 }
@@ -121,17 +121,18 @@ def test_nan_and_infinity_are_named_by_row_and_column():
     )
 
 
+class NAType:
+    """What a data frame of pandas puts where it has nothing."""
+
+
 class Frame:
-    """A data frame with a nullable column, as NumPy sees it."""
+    """A table with nullable columns, as NumPy sees it."""
 
     def __init__(self, values, na):
         self.values, self.na = values, na
 
     def __array__(self, dtype=None, copy=None):
-        return np.where(self.na, object(), self.values.astype(object))
-
-    def to_numpy(self, dtype, na_value):
-        return np.where(self.na, na_value, self.values).astype(dtype)
+        return np.where(self.na, NAType(), self.values.astype(object))
 
 
 def test_what_is_not_available_in_a_data_frame_counts_as_missing():

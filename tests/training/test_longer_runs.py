@@ -69,7 +69,7 @@ def test_a_run_can_not_be_made_shorter_than_it_is(path):
 
 def test_what_may_not_change_is_refused_with_the_way(path):
     fit(max_epochs=2, checkpoint=path)
-    message = r"(?s)batch_size is 32.*\n.*another learning_rate, max_epochs, patience alone; .* begin a new one with npflows\.load\("
+    message = r"(?s)batch_size is 32.*\n.*another learning_rate, max_epochs, patience alone; .* begin a new one with "
     with pytest.raises(FlowFileError, match=message):
         fit(max_epochs=4, checkpoint=path, resume=True, batch_size=32)
 

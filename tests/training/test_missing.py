@@ -31,7 +31,7 @@ def maf(dim=3, **options):
 def rows_of(x, flow=None, missing=99.0, weight=None, condition=None):
     """The rows that a fit of all of x would train on."""
     flow = flow or maf(x.shape[1])
-    declared = as_missing(flow, missing, "impute")
+    declared = as_missing(flow.headers, missing, "impute")
     with pytest.warns(UserWarning, match="entries are missing"):
         rows = as_training_rows(flow, x, weight, condition, "raise", "x", declared)
     return filled(flow, rows, None)[0]
@@ -212,7 +212,7 @@ def test_the_pool_of_complete_rows_is_limited(monkeypatch):
 @pytest.mark.filterwarnings(ANY)
 def test_validation_rows_are_no_source_and_are_filled_once():
     flow = maf()
-    declared = as_missing(flow, 99.0, "impute")
+    declared = as_missing(flow.headers, 99.0, "impute")
     rows, other = (as_training_rows(flow, x, None, None, "raise", "x", declared) for x in (HOLES, HOLES[:100]))
     train, validation = filled(flow, rows.part(np.arange(150, 300)), rows.part(np.arange(150)))
     for part, n in ((train, 150), (validation, 150), (filled(flow, train, other)[1], 100)):

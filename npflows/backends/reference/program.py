@@ -20,6 +20,7 @@ from npflows.backends.reference.standardization import (
 )
 from npflows.core.backend import Result, State
 from npflows.core.operations import EMBEDDING_LAYER, ConvNet, Custom, Network, Placed, Program
+from npflows.core.underflow import ignore_underflow
 
 CHUNK = 4096
 """Samples that one call takes at most."""
@@ -88,6 +89,7 @@ class ReferenceExecutable:
         """Adam for a parameter vector, which it changes in place where `free` is true."""
         return Adam(theta, free, weight_decay, clip_norm)
 
+    @ignore_underflow
     def transport(
         self, state: State, x: NDArray, condition: NDArray, out: Result, *, inverse: bool = False, origin: int = 0
     ) -> None:
@@ -105,6 +107,7 @@ class ReferenceExecutable:
             if out.log_prob.size:
                 out.log_prob[:] = self._log_prob(theta, trace, x, condition)
 
+    @ignore_underflow
     def pullback(
         self,
         state: State,
