@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     fitting.add_argument("--max-seconds", type=_positive, metavar="S", help="stop after the epoch in which this time is up")
     option("--patience", "stop after N epochs without improvement", 20, type=_count, metavar="N")
     option("--batch-size", "rows of a step", 256, type=_count, metavar="N")
-    option("--learning-rate", "Adam's, at its highest", 1e-3, type=_positive, metavar="R")
+    option("--learning-rate", "Adam's, at its highest", 3e-3, type=_positive, metavar="R")
     option("--weight-decay", "decoupled weight decay", 0.0, type=_positive_or_zero, metavar="R")
     option("--validation-fraction", "share of rows held out", 0.1, type=_fraction, metavar="F")
     fitting.add_argument("--drop-invalid", action="store_true", help="leave out rows with empty fields, NaN or infinity")

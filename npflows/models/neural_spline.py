@@ -64,7 +64,7 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
     num_layers: int = 8
     hidden_dims: Sequence[int] = (128, 128)
     num_bins: int = 8
-    tail_bound: float = 3.0
+    tail_bound: float = 5.0
     conditioner: str = "coupling"
     _: KW_ONLY
     linear: str = "lu"

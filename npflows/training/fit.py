@@ -43,13 +43,13 @@ def fit(
     max_epochs: int = 100,
     max_seconds: float | None = None,
     batch_size: int = 256,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-3,
     schedule: str = "cosine",
-    warmup_steps: int = 0,
+    warmup_steps: int | None = None,
     weight_decay: float = 0.0,
     clip_norm: float | None = 5.0,
     patience: int | None = 20,
-    ema: float | None = None,
+    ema: float | None = 0.99,
     on_invalid: str = "raise",
     missing: MissingLike | None = None,
     on_missing: str = "drop",
@@ -107,16 +107,17 @@ def fit(
         Adam's, at its highest.
     schedule : {"cosine", "constant", "plateau"}
         Plateau halves the rate after a quarter of `patience` without improvement.
-    warmup_steps : int
-        Steps over which the rate rises from 0 first.
+    warmup_steps : int, optional
+        Steps over which the rate rises from 0 first; with the cosine schedule by default a tenth of all steps, and 200 at
+        most, with the others none.
     weight_decay : float
         Decoupled weight decay.
     clip_norm : float or None
         Gradients of a larger global norm are scaled down to it.
     patience : int or None
         Stop after so many epochs without improvement.
-    ema : float, optional
-        Decay, for instance 0.999, of a moving average of the parameters to keep instead of the last ones.  After t steps
+    ema : float or None
+        Decay of a moving average of the parameters, which is kept instead of the last ones; None for none.  After t steps
         it is (1 + t) / (10 + t) at most, so that short runs forget their first parameters too.
     on_invalid : {"raise", "drop"}
         Whether rows that have NaN or infinite values are an error or are left out.

@@ -105,23 +105,21 @@ class Run:
         """A step along the gradient in `buffers[n]`: whether it was taken, and the gradient's norm."""
         taken, norm = False, math.nan
         if math.isfinite(loss):
-            taken, norm = self.optimizer.step(self.buffers[n], rate)
+            taken, norm = self.optimizer.step(self.buffers[n], rate, *self._averaging())
         self.step += 1
         if not taken:
             self._after_bad_step()
             return False, norm
         self.bad_in_row = 0
-        if self.ema is not None:
-            self._average_in(self.ema)
+        self.averaged += self.ema is not None
         return True, norm
 
-    def _average_in(self, decay: float) -> None:
-        """Move the average toward the present parameters; what is not free stays as it is, to the bit."""
-        self.averaged += 1
-        share = 1 - min(decay, (1 + self.averaged) / (10 + self.averaged))
-        toward = self.theta - self.average
-        toward *= self.theta.dtype.type(share)
-        np.add(self.average, toward, out=self.average, where=self.optimizer.free)
+    def _averaging(self) -> tuple[np.ndarray | None, float]:
+        """The moving average, None for none, and the share of the parameters after the next step in it."""
+        if self.ema is None:
+            return None, 0.0
+        age = self.averaged + 1
+        return self.average, 1 - min(self.ema, (1 + age) / (10 + age))
 
     def judge(self, loss: float, stepped: bool) -> None:
         """At the end of a round: keep the parameters if their loss is the lowest so far."""

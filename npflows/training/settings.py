@@ -26,7 +26,7 @@ class TrainingSettings:
         max_seconds: float | None,
         learning_rate: float,
         schedule: str,
-        warmup_steps: int,
+        warmup_steps: int | None,
         weight_decay: float,
         clip_norm: float | None,
         patience: int | None,
@@ -41,7 +41,7 @@ class TrainingSettings:
         self.max_seconds = math.inf if max_seconds is None else as_positive(max_seconds, "max_seconds")
         self.learning_rate = as_positive(learning_rate, "learning_rate")
         self.schedule = as_choice(schedule, "schedule", SCHEDULES)
-        self.warmup_steps = as_int(warmup_steps, "warmup_steps", 0)
+        self.warmup_steps = None if warmup_steps is None else as_int(warmup_steps, "warmup_steps", 0)
         self.weight_decay = as_positive(weight_decay, "weight_decay", zero=True)
         self.clip_norm = None if clip_norm is None else as_positive(clip_norm, "clip_norm")
         self.patience = None if patience is None else as_int(patience, "patience")

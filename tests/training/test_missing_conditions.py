@@ -8,7 +8,7 @@ from npflows import MAF
 RNG = np.random.default_rng(0)
 C = RNG.standard_normal((200, 2))
 X = C[:, :1] + RNG.standard_normal((200, 1))
-OPTIONS = {"max_epochs": 2, "rng": 0, "progress": False}
+OPTIONS = {"max_epochs": 2, "validation_fraction": 0.0, "rng": 0, "progress": False}
 
 
 def flow(**options):

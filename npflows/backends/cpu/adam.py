@@ -31,14 +31,16 @@ class Adam:
         self.weight_decay, self.clip_norm = weight_decay, clip_norm
         self.m, self.v, self.gradient = np.zeros_like(theta), np.zeros_like(theta), np.zeros_like(theta)
         self._squares = np.zeros(max(1, -(-theta.size // PIECE)))
+        self._none = np.empty(0, theta.dtype)
         self.steps = 0
 
     def forget(self) -> None:
         """Start over with no moments."""
         self.m[:], self.v[:], self.steps = 0, 0, 0
 
-    def step(self, buffers: np.ndarray, rate: float) -> Outcome:
-        """Add up the gradient buffers (g, p) and take a step, unless the gradient is not finite."""
+    def step(self, buffers: np.ndarray, rate: float, average: np.ndarray | None = None, share: float = 0.0) -> Outcome:
+        """Add up the gradient buffers (g, p) and take a step, unless the gradient is not finite; a moving average of the
+        parameters (p,) then moves toward them by its share."""
         pieces, real = len(self._squares), self.theta.dtype
         threads.run(combine, "combine", pieces, 0, real, (buffers, self.free, self.gradient, self._squares))
         norm = math.sqrt(self._squares.sum())
@@ -48,5 +50,6 @@ class Adam:
         clip = 1.0 if self.clip_norm is None or norm <= self.clip_norm else self.clip_norm / norm
         correct_1, correct_2 = 1 / (1 - BETA_1**self.steps), 1 / (1 - BETA_2**self.steps)
         threads.run(update, "update", pieces, 0, real, (self.theta, self.gradient, self.free, self.m, self.v, clip, rate,
-                    self.weight_decay, correct_1, correct_2))  # fmt: skip
+                    self.weight_decay, correct_1, correct_2, self._none if average is None else average,
+                    share))  # fmt: skip
         return Outcome(True, norm)

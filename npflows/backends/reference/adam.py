@@ -36,11 +36,12 @@ class Adam:
         """Start over with no moments."""
         self.m[:], self.v[:], self.steps = 0, 0, 0
 
-    def step(self, buffers: NDArray, rate: float) -> Outcome:
+    def step(self, buffers: NDArray, rate: float, average: NDArray | None = None, share: float = 0.0) -> Outcome:
         """Take a step on the sum g of the gradient buffers (k, p), unless it is not finite:
 
         m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
-        theta -= rate (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon) + weight_decay theta).
+        theta -= rate (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon) + weight_decay theta),
+        average += share (theta - average).
         """
         gradient = np.where(self.free, buffers.sum(axis=0, dtype=self.theta.dtype), 0)
         norm = math.sqrt(np.square(gradient, dtype=np.float64).sum())
@@ -55,4 +56,6 @@ class Adam:
                         for moment, beta in ((self.m, BETA_1), (self.v, BETA_2)))  # fmt: skip
         change = rate * (mean / (np.sqrt(square) + EPSILON) + self.weight_decay * self.theta)
         self.theta[:] = np.where(self.free, self.theta - change, self.theta)
+        if average is not None:
+            average[:] = np.where(self.free, average + share * (self.theta.astype(np.float64) - average), average)
         return Outcome(True, norm)

@@ -66,9 +66,18 @@ def update_piece(theta, gradient, free, m, v, clip, rate, decay, correct_1, corr
         theta[i] -= step if free[i] else zero
 
 
+@inlined(distinct=True)
+def average_piece(theta, free, average, share):
+    """average += share (theta - average) where free; the other entries keep their bits."""
+    s, zero = theta.dtype.type(share), theta.dtype.type(0)
+    for i in range(theta.size):
+        average[i] += s * (theta[i] - average[i]) if free[i] else zero
+
+
 @kernel
-def update(scratch, counter, theta, gradient, free, m, v, clip, rate, decay, correct_1, correct_2):
-    """One step of Adam on the gradient times `clip`; correct_i = 1 / (1 - beta_i^step)."""
+def update(scratch, counter, theta, gradient, free, m, v, clip, rate, decay, correct_1, correct_2, average, share):
+    """One step of Adam on the gradient times `clip`; correct_i = 1 / (1 - beta_i^step).  The moving average of theta,
+    unless it is empty, moves by its `share` toward the new one."""
     while True:
         first = fetch_add(counter, 0, 1) * PIECE
         if first >= theta.size:
@@ -76,3 +85,5 @@ def update(scratch, counter, theta, gradient, free, m, v, clip, rate, decay, cor
         end = min(first + PIECE, theta.size)
         update_piece(theta[first:end], gradient[first:end], free[first:end], m[first:end], v[first:end], clip, rate,
                      decay, correct_1, correct_2)  # fmt: skip
+        if average.size > 0:
+            average_piece(theta[first:end], free[first:end], average[first:end], share)
