@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import NOTHING_GAINED, fitted, same_bits
+from helpers import fitted, same_bits
 
 import npflows
 from npflows.training.bound import LossBound
@@ -51,7 +51,6 @@ def test_one_wild_row_among_few_does_not_choose_the_epoch(n):
     assert flow.log_prob(TEST).mean() > CLEAN.log_prob(TEST).mean() - 0.1
 
 
-@NOTHING_GAINED
 @pytest.mark.filterwarnings("ignore:.*is it transposed")
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_single_validation_rows_still_validate(n):
