@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 
@@ -48,8 +47,8 @@ def training(history: dict[str, list[float]]) -> list[tuple[str, str]]:
             ("evidence lower bound", f"{bounds.max():.4f}" if len(bounds) else "-"),
             ("steps", f"{int(history['step'][-1])}"),
         ]
-    validated = math.isfinite(np.nanmin([*history["validation_loss"], math.inf]))
-    losses = history["validation_loss" if validated else "train_loss"]
+    validated = not np.isnan(history["validation_loss"]).all()
+    losses = history.get("clipped_loss", history["validation_loss" if validated else "train_loss"])
     best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
     kind = "held-out" if validated else "training"
     return [

@@ -44,6 +44,8 @@ def training_curve(history: TransformedDistribution | Mapping[str, Sequence[floa
     else:
         time, unit, what = values["epoch"], "epoch", "mean log-likelihood per row"
         fitted, judged = -values["train_loss"], -values["validation_loss"]
+        if not np.isnan(judged).all():
+            judged = -values.get("clipped_loss", -judged)  # what the best epoch was chosen by
         allowed = np.ones(len(time), bool)
     ax = own_axes(ax)
     marker = "o" if len(time) == 1 else None

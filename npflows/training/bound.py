@@ -109,7 +109,8 @@ class FarRows:
         worst = sorted(self.losses.items(), key=lambda item: (-item[1] if math.isfinite(item[1]) else -math.inf, item[0]))
         which = ", ".join(f"{number} ({loss:.3g})" for number, loss in worst[:NAMED])
         which += f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
-        does = f"raise it by {self.excess / n:.3g}" + (f", and {lost} of them make it infinite" if lost else "")
+        does = f"raise it by {self.excess / n:.3g}" if len(worst) > lost else ""
+        does += " and " * bool(does and lost) + "make it infinite" * bool(lost)
         return (
             f"{len(worst)} of {n} {rows} dominate the {kind} loss; they {does}: row {which}, where the median began at "
             f"{bound.typical:.3g}; {consequence}.  Look at them: fill values are for missing=, errors to be left out"

@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers import fitted
+from helpers import SHARED_TOLD, fitted
 
 import npflows
 from npflows import (
@@ -98,6 +98,7 @@ def test_sample_each_needs_conditions_as_well():
         conditional().sample_each(3, C[:, :1])
 
 
+@SHARED_TOLD
 def test_validation_rows_need_their_own_conditions():
     with pytest.raises(ValueError, match="this flow needs a condition"):
         fitted(conditional(), X, condition=C, validation_data=X)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import NOTHING_GAINED, fitted, same_bits
+from helpers import fitted, same_bits
 
 import npflows
 from npflows.training.bound import LossBound
@@ -51,7 +51,6 @@ def test_one_wild_row_among_few_does_not_choose_the_epoch(n):
     assert flow.log_prob(TEST).mean() > CLEAN.log_prob(TEST).mean() - 0.1
 
 
-@NOTHING_GAINED
 @pytest.mark.filterwarnings("ignore:.*is it transposed")
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_single_validation_rows_still_validate(n):
@@ -82,9 +81,9 @@ def test_weighted_wild_rows_count_by_their_weight():
 
 
 def test_wild_training_rows_do_not_stop_the_others_from_learning():
-    x, flow = with_rows(TRAIN, np.arange(12), 1e6), maf()
+    x, flow = with_rows(TRAIN, np.arange(4), 1e6), maf()
     fitted(flow, TRAIN, max_epochs=0)
-    with pytest.warns(UserWarning, match="12 of 1500 training rows of x dominate the training loss"):
+    with pytest.warns(UserWarning, match="4 of 1500 training rows of x dominate the training loss"):
         fitted(flow, x, validation_data=VALIDATION, **{**OPTIONS, "max_epochs": 20})
     assert flow.log_prob(TEST).mean() > CLEAN.log_prob(TEST).mean() - 0.1
 
@@ -92,7 +91,7 @@ def test_wild_training_rows_do_not_stop_the_others_from_learning():
 def test_a_training_row_without_a_finite_loss_is_named():
     flow = maf()
     fitted(flow, TRAIN, max_epochs=0)
-    with pytest.warns(UserWarning, match=r"1 of 1500 training rows of x .* make it infinite: row 100 .* not taken"):
+    with pytest.warns(UserWarning, match=r"1 of 1500 training rows of x dominate .* they make it infinite: row 100 .* not taken"):
         fitted(flow, with_rows(TRAIN, 100, 1e39), validation_data=VALIDATION, **OPTIONS)
     assert flow.log_prob(TEST).mean() > CLEAN.log_prob(TEST).mean() - 0.1
 

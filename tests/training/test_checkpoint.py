@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from helpers import COPIES_TOLD, NOTHING_GAINED, Killed, fitted, kill_after, same_bits
+from helpers import COPIES_TOLD, Killed, fitted, kill_after, same_bits
 
 import npflows
 from npflows import FlowFileError
 from npflows.backends.cpu.compiler.jit import DISABLED
 
-pytestmark = [pytest.mark.nojit, COPIES_TOLD, NOTHING_GAINED]
+pytestmark = [pytest.mark.nojit, COPIES_TOLD]
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 2)) @ [[1.0, 0.5], [0.0, 1.0]]

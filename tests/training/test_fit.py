@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 import pytest
-from helpers import COPIES_TOLD, NOTHING_GAINED, SHARED_TOLD, UntilWorse, fitted, same_bits
+from helpers import COPIES_TOLD, SHARED_TOLD, UntilWorse, fitted, same_bits
 
 import npflows
 from npflows.backends.cpu.adam import Adam
 from npflows.training import fit as fit_module
 
-pytestmark = [SHARED_TOLD, NOTHING_GAINED]
+pytestmark = SHARED_TOLD
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(600, 2)) @ [[1.0, 2.0], [0.0, 1.0]] + [1.0, -2.0]
 WEIGHT = RNG.uniform(0.1, 2.0, 600)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import COPIES_TOLD, NOTHING_GAINED, fitted, same_bits
+from helpers import COPIES_TOLD, fitted, same_bits
 
 import npflows
 from npflows.support import integer
@@ -10,7 +10,6 @@ from npflows.training import fit as fit_module
 from npflows.training import repeats
 from npflows.training.rows import MissingEntries, Rows
 
-pytestmark = NOTHING_GAINED
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3000, 3))
 

@@ -4,13 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from helpers import NOTHING_GAINED, UntilWorse, same_bits
+from helpers import UntilWorse, same_bits
 from targets import MODELS, SHORT, WILD, Gaussian, banana, elbo, realnvp, short_run, two_modes
 
 import npflows
 from npflows.core.statistics import effective_sample_size
-
-pytestmark = [NOTHING_GAINED]
 
 
 @pytest.mark.parametrize("d", [2, 3])

@@ -4,12 +4,10 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import COPIES, NOTHING_GAINED, refused, same_bits
+from helpers import COPIES, refused, same_bits
 from targets import FIT, MODELS, Gaussian, X, banana, elbo, realnvp, short_run
 
 import npflows
-
-pytestmark = [NOTHING_GAINED]
 
 
 def test_a_flow_with_a_condition_is_refused():

@@ -4,13 +4,10 @@ import copy
 
 import numpy as np
 import pytest
-from helpers import NOTHING_GAINED
 from targets import LOC, SHORT, Gaussian, short_run
 
 import npflows
 from npflows.backends.cpu.adam import Adam
-
-pytestmark = [NOTHING_GAINED]
 
 
 def smooth(model, dtype="float64", dim=2, **options):

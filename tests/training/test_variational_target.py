@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers import NOTHING_GAINED, refused, same_bits
+from helpers import refused, same_bits
 from targets import SHORT, banana, realnvp, short_run, slope, two_modes, value
 
 import npflows
 from npflows import TrainingError
-
-pytestmark = [NOTHING_GAINED]
 
 TARGETS = {
     "no function": ("banana", TypeError, r"log_density_and_grad must be a function of x \(n, 2\), got 'banana'"),
