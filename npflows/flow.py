@@ -82,7 +82,11 @@ class NormalizingFlow(TransformedDistribution):
         The columns, and conditions, whose location and scale are those of the bulk of their values, because few values far
         from all others would have decided mean and standard deviation; it is saved with the flow.
     columns, condition_columns : list of str or None
-        Names of the columns and of the values of the condition, yours to set; they are saved with the flow.
+        Names of the columns and of the values of the condition, yours to set, or those of the first tables with names that
+        `fit` was given; they are saved with the flow.  Where it has names, every method takes the columns of data frames
+        and other tables with names by name; arrays go by position.
+    on_extra_columns : {"raise", "ignore"}
+        Whether columns of such tables that the flow has no names for are refused or left out with a warning; not saved.
     standardize : Standardize
         The first layer, whose `loc` and `scale` map from the user's units.
     condition_loc, condition_scale : ndarray (condition_dim,) or None
@@ -156,7 +160,7 @@ class NormalizingFlow(TransformedDistribution):
         return self.verification
 
     def reset(self: _Flow, rng: SeedLike = None) -> _Flow:
-        """Start afresh: new first weights, no standardization, no history."""
+        """Start afresh: new first weights, no standardization, no history, and no names that `fit` took from a table."""
         self.parameters.theta[:] = construct(type(self), self.arguments, as_rng(rng)).parameters.theta
         self._forget()
         return self

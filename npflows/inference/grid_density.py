@@ -163,6 +163,8 @@ def _density(
     density = UnconstrainedDensity(flow, context, cut=method == "quadrature")
     n, generator = as_int(n_samples, "n_samples", 1000), as_rng(rng)
     reference, _ = density.sample_and_log_prob(REFERENCE if method == "quadrature" else n // 4, generator)
+    if not len(reference):
+        raise ValueError("no sample of the flow is finite, here at least: it has no density to integrate")
     samples = None if method == "quadrature" else density.sample_and_log_prob(n - n // 4, generator)
 
     def integrals(fixed: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

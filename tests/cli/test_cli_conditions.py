@@ -398,3 +398,22 @@ def test_the_kinds_of_a_support_file_are_those_of_the_library():
     from npflows.cli.inputs import KINDS
 
     assert set(KINDS) == {name for name in support.__all__ if name[0].islower()} - {"infer"}
+
+
+def test_marks_of_missing_entries_in_the_condition(rows, tmp_path, capsys):
+    marked = rows.copy()
+    marked[:7, 0] = 99.0
+    table, right, flow = (str(tmp_path / name) for name in ("table.csv", "right.npz", "flow.npz"))
+    write_table(table, rows[7:], NAMES)
+    assert main(["fit", table, "-o", right, *CONDITION, "--quiet", *SMALL]) == 0
+    write_table(table, marked, NAMES)
+    for missing in ("99", "time=99", "time=99,flux=-1"):
+        assert main(["fit", table, "-o", flow, *CONDITION, "--missing", missing, "--quiet", *SMALL]) == 0
+        assert "condition: dropped 7 of 120 rows, which have missing entries" in capsys.readouterr().err
+        np.testing.assert_array_equal(npflows.load(flow).params, npflows.load(right).params)
+    marked[:7, 0] = np.nan
+    write_table(table, marked, NAMES)
+    assert main(["fit", table, "-o", flow, *CONDITION, "--missing", "nan", "--quiet", *SMALL]) == 0
+    capsys.readouterr()
+    message = fails(capsys, "fit", table, "-o", flow, *CONDITION, "--missing", "nan", "--on-missing", "impute", *SMALL)
+    assert "fills in entries of x alone" in message

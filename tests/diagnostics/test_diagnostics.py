@@ -322,7 +322,9 @@ def test_bad_input_gets_a_sentence(name, flow, conditional):
         run(flow, normal(50), condition=np.zeros((50, 1)))
     with pytest.raises(ValueError, match="needs a condition"):
         run(conditional, linear(50)[0])
-    with pytest.raises(ValueError, match="condition must be finite: 1 row is not, the first is row 2; leave it out"):
+    with pytest.raises(
+        ValueError, match="a diagnostic needs a finite condition: column 0 of row 2 is inf; leave such rows out"
+    ):
         run(conditional, linear(50)[0], condition=np.where(np.arange(50) == 2, np.inf, 1.0)[:, None])
 
 
