@@ -15,7 +15,8 @@ from npflows.core import evaluation
 
 COPIES_TOLD = pytest.mark.filterwarnings("ignore:.*rows equal rows before them:UserWarning")
 SHARED_TOLD = pytest.mark.filterwarnings("ignore:.*are also rows of x:UserWarning")
-"""Marks of tests that repeat rows, or validate with rows that they train on, and mean to."""
+NO_DENSITY_TOLD = pytest.mark.filterwarnings("ignore:x has no density:UserWarning")
+"""Marks of tests that repeat rows, validate with rows that they train on, or fit whole numbers, and mean to."""
 SHORT = {"max_epochs": 4, "batch_size": 64, "rng": 2, "progress": False}
 COPIES = {
     "save and load": lambda flow, path: (flow.save(path), npflows.load(path))[1],

@@ -186,7 +186,7 @@ def fit(
 
     def begin() -> None:
         flow.headers.take(headers)
-        set_from_data(flow, train, validation, kind, settings.rng)
+        set_from_data(flow, every, train, validation, kind, settings.rng)
         flow.effective_rows = train.effective
         if flow.effective_rows < min(ROWS_PER_COLUMN * flow.latent_dim, len(train) / 2):
             warn_user(

@@ -31,15 +31,19 @@ FAR = 3.0
 @ignore_underflow
 def set_from_data(
     flow: TransformedDistribution,
+    table: Rows,
     train: Rows,
     validation: Rows | None,
     standardize: Standardization | None,
     rng: np.random.Generator,
 ) -> None:
     """Set everything that has not been set from data yet, and warn of tables without a density and of data that splines
-    do not reach."""
+    do not reach.
+
+    `table` are the rows as they came: merging equal ones would hide the values that many of them have.
+    """
     told = [] if standardize is None else standardize_once(flow, train, validation, standardize)
-    inspect_table(flow, train, told)
+    inspect_table(flow, table, told)
     flow.preprocessing.remember(train.x.dtype)
     if _pending(flow):
         n_rows = min(INITIAL_ROWS, _most_rows(flow))

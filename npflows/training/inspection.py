@@ -230,7 +230,8 @@ def _dependent(
             room += SMALLEST_RESIDUE * (1 + np.abs(factors).sum())
             if abs(triangle[j, j]) <= room:
                 if j >= width - len(used):
-                    found[names[j]] = _in_words([names[k] for k, f in zip(kept, factors) if abs(f) > max(10 * room, 1e-3)])
+                    least = min(max(10 * room, 1e-3), 0.1 * np.abs(factors).max())
+                    found[names[j]] = _in_words([names[k] for k, f in zip(kept, factors) if abs(f) > least])
                 continue
         kept.append(int(j))
     return found

@@ -23,7 +23,7 @@ OPTIONS = {"max_epochs": 12, "learning_rate": 5e-3, "batch_size": 128}
 
 
 def maf(**options):
-    return npflows.MAF(2, 2, (16,), rng=0, **options)
+    return npflows.MAF(2, 2, (16,), log_tails=None, rng=0, **options)  # whose losses grow with the square
 
 
 def with_rows(x, places, value):

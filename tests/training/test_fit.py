@@ -264,7 +264,7 @@ def test_the_uniform_base_ends_with_the_columns_in_its_support():
 
 def test_splines_keep_the_bounds_of_a_uniform_base_and_learn():
     base = npflows.Uniform(2, -3.0, 3.0)
-    flow = npflows.NeuralSplineFlow(2, 2, (8,), 4, linear="permutation", base_distribution=base, rng=0)
+    flow = npflows.NeuralSplineFlow(2, 2, (8,), 4, tail_bound=3.0, linear="permutation", base_distribution=base, rng=0)
     fitted(flow, TABLE, max_epochs=0, validation_fraction=0.0)
     start = nll(flow, TABLE)
     fitted(flow, TABLE, max_epochs=15)
@@ -304,11 +304,11 @@ def poison(monkeypatch, bad):
     """Make the gradient NaN in the steps (1, 2, 3, ...) for which `bad` says so; returns the rate of each step."""
     step, asked = Adam.step, []
 
-    def poisoned(self, buffers, rate):
+    def poisoned(self, buffers, rate, *average):
         asked.append(rate)
         if bad(len(asked)):
             buffers[:] = np.nan
-        return step(self, buffers, rate)
+        return step(self, buffers, rate, *average)
 
     monkeypatch.setattr(Adam, "step", poisoned)
     return asked
@@ -324,7 +324,8 @@ def test_a_step_that_is_not_finite_is_not_taken(monkeypatch):
 
 def test_repeated_bad_steps_go_back_to_the_best_at_half_the_rate(monkeypatch):
     asked, params = poison(monkeypatch, lambda step: 3 < step <= 8), []
-    flow = full_batch(TABLE, max_epochs=10, schedule="constant", callbacks=[lambda flow, _: params.append(flow.params)])
+    options = {"schedule": "constant", "ema": None, "callbacks": [lambda flow, _: params.append(flow.params)]}
+    flow = full_batch(TABLE, max_epochs=10, **options)
     assert asked == [0.01] * 8 + [0.005] * 2
     np.testing.assert_array_equal(params[7], params[2])
     assert nll(flow, TABLE) < nll(fitted(maf(), TABLE, max_epochs=0), TABLE)
@@ -356,7 +357,7 @@ def test_ctrl_c_leaves_the_best_parameters_and_the_history():
         if is_worse(flow, record):
             raise KeyboardInterrupt
 
-    options = {"validation_data": OTHER, "learning_rate": 5e-2, "schedule": "constant", "max_epochs": 1000}
+    options = {"validation_data": OTHER, "learning_rate": 5e-2, "schedule": "constant", "ema": None, "max_epochs": 1000}
     with pytest.raises(KeyboardInterrupt):
         fitted(flow, TABLE[:40], callbacks=[interrupt], patience=None, **options)
     assert flow.history["epoch"] == list(range(1, len(is_worse.passed) + 1))

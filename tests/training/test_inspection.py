@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import COPIES_TOLD
 
 import npflows
 from npflows.training.inspection import grid_step
@@ -37,6 +38,10 @@ BAD = {
     "a sum of rounded values": (
         np.column_stack([u := np.round(A * 10), v := np.round(B * 10), u + v]),
         "column 2 is a sum of",
+    ),
+    "a sum of few whole numbers": (
+        np.column_stack([u := RNG.integers(0, 30, N), v := RNG.integers(0, 30, N), u + v]),
+        "column 2 is a sum of column 0 and column 1",
     ),
     "a sum beside an outlier": (np.where(np.arange(N)[:, None] == 3, 1e9, table(A + B)), "column 2 is a sum of"),
     "zeros": (table(np.where(C < 0.25, 0.0, RNG.exponential(size=N))), r"column 2 is 0 in \d+ % of the rows"),
@@ -86,6 +91,7 @@ GOOD = {
 }
 
 
+@COPIES_TOLD
 @pytest.mark.filterwarnings("ignore:the standard deviation of x:UserWarning")
 @pytest.mark.parametrize("case", GOOD)
 def test_honest_tables_raise_no_warning(case):
@@ -135,9 +141,22 @@ def test_a_column_that_the_condition_gives_has_no_density():
     npflows.MAF(2, 1, (8,), condition_dim=4, rng=0).fit(np.column_stack([B, C]), condition=condition, **FIRST)
 
 
-def test_one_column_with_an_atom_is_told():
-    with pytest.warns(UserWarning, match=r"column 0 is 0 in \d+ % of the rows"):
-        maf(1).fit(np.where(C < 0.25, 0.0, np.abs(B))[:, None], **FIRST)
+@COPIES_TOLD
+@pytest.mark.filterwarnings("ignore:the weights are worth .* rows only:UserWarning")
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_one_column_with_an_atom_is_told(share):
+    x = np.where(np.arange(N) < share * N, 0.0, np.abs(B))
+    with pytest.warns(UserWarning, match=f"column 0 is 0 in {100 * share:.0f} % of the rows"):
+        maf(1).fit(x[:, None], **FIRST)
+
+
+@COPIES_TOLD
+@pytest.mark.filterwarnings("ignore:the weights are worth .* rows only:UserWarning")
+def test_values_that_rows_repeat_are_seen_before_equal_rows_are_merged():
+    dry = C < 0.25
+    x = np.column_stack([np.where(dry, 0.0, np.abs(A)), np.where(dry, 0.0, np.abs(B))])
+    with pytest.warns(UserWarning, match=r"no density.*: column 0, column 1 are 0 in \d+ % of the rows"):
+        maf(2).fit(x, **FIRST)
 
 
 def test_entries_that_stand_in_for_missing_ones_are_no_repeated_values():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import COPIES_TOLD, fitted, same_bits
+from helpers import COPIES_TOLD, NO_DENSITY_TOLD, fitted, same_bits
 
 import npflows
 from npflows.support import integer
@@ -80,6 +80,7 @@ CELLS = {
 
 
 @COPIES_TOLD
+@NO_DENSITY_TOLD
 @pytest.mark.filterwarnings("ignore:.*(weights are worth|too narrow)")
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_are_merged_and_lie_on_one_side_of_the_split(name):
@@ -94,7 +95,7 @@ def test_copies_are_merged_and_lie_on_one_side_of_the_split(name):
     assert flow.effective_rows == pytest.approx(weight.sum() ** 2 / (weight**2).sum())
 
 
-@pytest.mark.filterwarnings("ignore:.*(too narrow|constant|degenerate)")
+@NO_DENSITY_TOLD
 @pytest.mark.parametrize("name", CELLS)
 def test_a_table_of_few_cells_is_split_by_rows(name):
     x = CELLS[name]
@@ -180,6 +181,7 @@ def test_the_layout_of_a_table_does_not_matter(layout):
     np.testing.assert_array_equal(*keys)
 
 
+@NO_DENSITY_TOLD
 def test_validation_data_that_are_also_training_rows_are_a_warning():
     other = RNG.normal(size=(300, 3))
     message = r"validation_data: 2 of 302 rows \(300, 301\) are also rows of x"
