@@ -27,7 +27,8 @@ class State(NamedTuple):
         logarithm of the map's determinant, with its sign changed.  Where more rows follow, they are a lower triangular
         matrix F, and the values (x - location) / scale become y with F y equal to them.  Without columns there is no map.
     condition_standardization : ndarray (3, columns)
-        The same for conditions, without F.
+        The same map of conditions, c = (condition - location) / scale.  The third row is where tails begin, infinity for
+        none: c beyond it becomes sign(c) (tail + arsinh(|c| - tail)), as with `npflows.core.operations.LogTails`.
     """
 
     theta: NDArray

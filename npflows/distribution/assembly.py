@@ -180,9 +180,12 @@ class Assembly(Parametrized, Configured, abstract=True):
         """The first layer, which maps from the user's units."""
         return cast(Standardize, self.flow_layers[0])
 
-    def standardize_condition(self, loc: ArrayLike, scale: ArrayLike) -> None:
-        """Set location and (positive) scale of each value of the condition, which the flow standardizes by; `fit` does."""
-        self.conditioning.standardize(loc, scale)
+    def standardize_condition(self, loc: ArrayLike, scale: ArrayLike, tails: ArrayLike = math.inf) -> None:
+        """Set location and (positive) scale of each value of the condition, which the flow standardizes by; `fit` does.
+
+        A standardized value c beyond `tails`, infinity for none, becomes sign(c) (tails + arsinh(abs(c) - tails)).
+        """
+        self.conditioning.standardize(loc, scale, tails)
 
     @property
     def condition_loc(self) -> np.ndarray | None:
@@ -212,7 +215,7 @@ class Assembly(Parametrized, Configured, abstract=True):
         return {
             "theta": self.parameters.theta,
             "standardize": self.standardize.learned(),
-            "standardize_condition": self.conditioning.table[:2],
+            "standardize_condition": self.conditioning.learned(),
         }
 
     def program(self, *, with_layers: bool = True, with_base: bool = True) -> Program:

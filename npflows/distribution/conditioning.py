@@ -39,7 +39,7 @@ class Conditioning:
     dim : int
     embedding : Embedding or None
     table : ndarray (3, dim), or (3, 0) until it is set
-        Location, scale and logarithm of the scale of each value.
+        Location and scale of each value, and the standardized value beyond which it is drawn in by a logarithm.
     header : Header
         The names of the values, and what is done where a table has others.
     """
@@ -156,9 +156,16 @@ class Conditioning:
             return None
         return self.table[row].copy() if self.table.shape[1] else np.full(self.dim, unset)
 
-    def standardize(self, loc: ArrayLike, scale: ArrayLike) -> None:
-        """Set location and scale, after a check."""
-        self._set(affine_table(loc, scale, self.dim))
+    def standardize(self, loc: ArrayLike, scale: ArrayLike, tails: ArrayLike = math.inf) -> None:
+        """Set location, scale and where tails begin, after a check."""
+        bounds = np.broadcast_to(np.asarray(tails, np.float64), (self.dim,))
+        if not (bounds > 0).all():  # NaN is not
+            raise ValueError(f"tails must be above 0, infinity for none, got {tails!r}")
+        self._set(np.stack([*affine_table(loc, scale, self.dim)[:2], bounds]))
+
+    def learned(self) -> NDArray[np.float64]:
+        """The table to save, without tails where there are none; `standardize` takes its rows."""
+        return self.table if np.isfinite(self.table[2]).any() else self.table[:2]
 
     def forget(self) -> None:
         """Undo everything that was set from data."""
@@ -171,8 +178,21 @@ class Conditioning:
         if condition is None:
             return None
         table = self.table
-        values = (condition - table[0]) / table[1] if table.shape[1] else np.array(condition, np.float64)
+        values = np.array(condition, np.float64)
+        if table.shape[1]:
+            values = (values - table[0]) / table[1]
+            beyond = np.abs(values) - table[2]
+            with np.errstate(invalid="ignore"):
+                drawn_in = np.sign(values) * (table[2] + np.arcsinh(np.maximum(beyond, 0)))
+            values = np.where(beyond > 0, drawn_in, values)
         return values if self.embedding is None else self.embedding(values)
+
+
+def is_learned_table(table: NDArray, dim: int) -> bool:
+    """Whether a table is what `Conditioning.learned` gives for so many values, or none."""
+    if table.dtype.kind != "f" or table.shape not in ((2, 0), (2, dim), (3, dim)):
+        return False
+    return bool(np.isfinite(table[:2]).all() and (table[1:] > 0).all())
 
 
 def one_hot(labels: ArrayLike, num_classes: int | None = None) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from npflows._version import __version__
 from npflows.core.atomic import atomic_write
 from npflows.core.checks import as_dtype
 from npflows.core.registry import construct, known_classes
+from npflows.distribution.conditioning import is_learned_table
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import VerificationReport
 from npflows.layers.standardize import is_learned
@@ -184,9 +185,9 @@ def _mismatches(flow: TransformedDistribution, have: dict[str, tuple], arrays: d
         if name in have and have[name] != shape
     ]
     condition = arrays.get("standardize_condition", np.zeros((2, 0)))
-    if condition.shape not in ((2, 0), (2, flow.condition_dim)) or condition.dtype.kind != "f":
+    if condition.shape not in ((2, 0), (2, flow.condition_dim), (3, flow.condition_dim)) or condition.dtype.kind != "f":
         wrong.append(f"standardize_condition is {condition.dtype} {condition.shape}, expected (2, {flow.condition_dim})")
-    elif not np.isfinite(condition).all() or (condition[1] <= 0).any():
+    elif not is_learned_table(condition, flow.condition_dim):
         wrong.append("standardize_condition holds scales that are not positive, or values that are not finite")
     theta, table, ours, free = arrays["theta"], arrays["standardize"], flow.parameters.theta, flow.parameters.free
     if theta.shape != ours.shape or theta.dtype.kind != "f":

@@ -12,6 +12,7 @@ import numpy as np
 
 from npflows.core.atomic import atomic_write
 from npflows.core.checks import warn_user
+from npflows.distribution.conditioning import is_learned_table
 from npflows.files.flow_file import FlowFileError, pack, read_arrays, set_state
 from npflows.layers.standardize import is_learned
 from npflows.training.bound import LossBound
@@ -124,12 +125,13 @@ class Saved:
         wrong += [
             f"{name} has values that are not finite"
             for name, array in [*self.arrays.items(), *self.standardizations.items()]
-            if array.dtype.kind == "f" and not np.isfinite(array).all()
+            if array.dtype.kind == "f" and not np.isfinite(array[:2] if name == "standardize_condition" else array).all()
         ]
-        for name, widths in (("standardize", {flow.latent_dim}), ("standardize_condition", {0, flow.condition_dim})):
+        for name, width, fits in (("standardize", flow.latent_dim, is_learned),
+                                  ("standardize_condition", flow.condition_dim, is_learned_table)):  # fmt: skip
             table = self.standardizations[name]
-            if table.dtype != np.float64 or not any(is_learned(table, width) for width in widths):
-                wrong.append(f"{name} must be a location and a positive scale for each of {max(widths)} columns")
+            if table.dtype != np.float64 or not fits(table, width):
+                wrong.append(f"{name} must be a location and a positive scale for each of {width} columns")
         if wrong:
             raise FlowFileError(f"{self.where} is damaged:\n  " + "\n  ".join(wrong))
         set_state(flow, self.about, self.standardizations)

@@ -20,6 +20,8 @@ MARGIN = 0.05
 """Share of a bounded base's support left free at either end."""
 FAR = 10.0
 """Values so many scales from the location are far from all others."""
+CONDITION_TAILS = 10.0
+"""Standardized conditions beyond it are drawn in by a logarithm, as no network has learned what they do."""
 WIDE = 100.0
 """Between the bounds of a base there is no room for values so many scales apart."""
 FEW_STEPS = 16.0
@@ -73,9 +75,9 @@ def standardization(flow: TransformedDistribution, rows: Rows, validation: Rows 
     return np.tile(loc, repeats), np.tile(scale, repeats)
 
 
-def _of_conditions(flow: TransformedDistribution, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Location and scale of the conditions.  One that is constant is standardized by its own size, or 1, so that other
-    values are not far from it."""
+def _of_conditions(flow: TransformedDistribution, rows: Rows) -> tuple[np.ndarray, np.ndarray, float]:
+    """Location and scale of the conditions, and where tails begin.  One that is constant is standardized by its own size,
+    or 1, so that other values are not far from it."""
 
     def values(x: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
         assert condition is not None
@@ -96,7 +98,7 @@ def _of_conditions(flow: TransformedDistribution, rows: Rows) -> tuple[np.ndarra
     if robust.any():
         _warn_of_few("the condition", labels, robust, rows, values, found)
         flow.robust_columns += [f"condition {labels[d]}" for d in np.flatnonzero(robust)]
-    return found.loc, np.where(constant, np.maximum(1.0, np.abs(found.loc)), found.scale)
+    return found.loc, np.where(constant, np.maximum(1.0, np.abs(found.loc)), found.scale), CONDITION_TAILS
 
 
 def _between(

@@ -91,7 +91,9 @@ def test_wild_training_rows_do_not_stop_the_others_from_learning():
 def test_a_training_row_without_a_finite_loss_is_named():
     flow = maf()
     fitted(flow, TRAIN, max_epochs=0)
-    with pytest.warns(UserWarning, match=r"1 of 1500 training rows of x dominate .* they make it infinite: row 100 .* not taken"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 1500 training rows of x dominate .* they make it infinite: row 100 .* not taken"
+    ):
         fitted(flow, with_rows(TRAIN, 100, 1e39), validation_data=VALIDATION, **OPTIONS)
     assert flow.log_prob(TEST).mean() > CLEAN.log_prob(TEST).mean() - 0.1
 

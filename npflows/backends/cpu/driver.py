@@ -21,7 +21,9 @@ from npflows.backends.cpu.standardization import (
     load_cotangent,
     load_mixed,
     load_mixed_cotangent,
+    load_standardized,
     store,
+    store_condition_cotangent,
     store_cotangent,
     store_mixed,
     store_mixed_cotangent,
@@ -57,7 +59,7 @@ def load_condition(plan, theta, C, C_affine, a, width, key, first, condition, co
     """Fill condition from C, standardized, and context, what the layers see of it: its embedding, where there is one."""
     if plan[CONDITION_ROWS] == 0:
         return
-    load(C, a, width, C_affine, C_affine.shape[1] > 0, condition)
+    load_standardized(C, a, width, C_affine, condition)
     if plan[EMBEDDING] > 0:
         spec = plan[plan[EMBEDDING_SPEC] : plan[EMBEDDING_SPEC_END]]
         part = theta[plan[EMBEDDING_THETA] : plan[EMBEDDING_THETA_END]]
@@ -310,4 +312,4 @@ def pullback(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin,
             elif dX.shape[0] > 0:
                 store_cotangent(dblock, a, width, X_affine, plan[STANDARDIZATION] == FIRST, dX)
             if dC.shape[0] > 0:
-                store_cotangent(dcondition, a, width, C_affine, C_affine.shape[1] > 0, dC)
+                store_condition_cotangent(dcondition, C, a, width, C_affine, dC)

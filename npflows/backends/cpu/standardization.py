@@ -6,11 +6,14 @@ d rows of a triangular factor F (see `npflows.core.backend.State`).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from npflows.backends.cpu.compiler.jit import inlined
 
 FACTOR = 3  # the row at which the factor begins
+TAIL = 2  # the row of where the tails of conditions begin
 
 
 @inlined
@@ -33,6 +36,31 @@ def load_cotangent(X, a, width, affine, wanted, dx):
             if wanted:
                 value = value * affine[1, d]
             dx[d, t] = value
+
+
+@inlined
+def load_standardized(C, a, width, affine, c):
+    """c (rows, lanes) = C[a : a + width].T, standardized, with tails drawn in by a logarithm; lanes beyond width repeat the
+    last sample."""
+    load(C, a, width, affine, affine.shape[1] > 0, c)
+    for d in range(affine.shape[1]):
+        for t in range(c.shape[1]):
+            value = (C[a + min(t, width - 1), d] - affine[0, d]) / affine[1, d]
+            beyond = abs(value) - affine[TAIL, d]
+            if beyond > 0.0:
+                drawn_in = affine[TAIL, d] + math.asinh(beyond)
+                c[d, t] = drawn_in if value > 0.0 else -drawn_in
+
+
+@inlined
+def store_condition_cotangent(dc, C, a, width, affine, dC):
+    """dC[a : a + width].T = the cotangent of the user's conditions, from that of what `load_standardized` gives."""
+    store_cotangent(dc, a, width, affine, affine.shape[1] > 0, dC)
+    for d in range(affine.shape[1]):
+        for t in range(width):
+            beyond = abs((C[a + t, d] - affine[0, d]) / affine[1, d]) - affine[TAIL, d]
+            if beyond > 0.0:
+                dC[a + t, d] /= math.sqrt(1.0 + beyond * beyond)
 
 
 @inlined

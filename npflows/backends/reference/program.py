@@ -16,6 +16,8 @@ from npflows.backends.reference.standardization import (
     from_standardized,
     from_standardized_vjp,
     standardized,
+    standardized_condition,
+    standardized_condition_vjp,
     standardized_vjp,
 )
 from npflows.core.backend import Result, State
@@ -151,8 +153,7 @@ class ReferenceExecutable:
                 mapped = program.standardized and not inverse
                 dx[:] = standardized_vjp(state.standardization, by_layers) if mapped else by_layers
             if dcondition.size:
-                table = state.condition_standardization
-                dcondition[:] = dcontext / table[1] if table.shape[1] else dcontext
+                dcondition[:] = standardized_condition_vjp(state.condition_standardization, condition, dcontext)
             if buffers.size:
                 buffers[:] = 0
                 buffers[0] = dtheta
@@ -170,8 +171,7 @@ class ReferenceExecutable:
         if program.standardized:
             log_det += state.standardization[2].sum() if inverted else -state.standardization[2].sum()
         condition = condition[:, : program.condition_dim].reshape(n, program.condition_dim)
-        if state.condition_standardization.shape[1]:
-            condition = (condition - state.condition_standardization[0]) / state.condition_standardization[1]
+        condition = standardized_condition(state.condition_standardization, condition)
         context = condition
         if program.embedding is not None:
             given = Given(condition, _layer_key(key, EMBEDDING_LAYER), origin)

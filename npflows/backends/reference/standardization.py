@@ -21,6 +21,23 @@ def standardized_vjp(table: NDArray, dy: NDArray) -> NDArray:
     return du / table[1]
 
 
+def standardized_condition(table: NDArray, condition: NDArray) -> NDArray:
+    """c = (condition - location) / scale, and sign(c) (tail + arsinh(|c| - tail)) beyond its tail."""
+    if not table.shape[1]:
+        return condition
+    values = (condition - table[0]) / table[1]
+    beyond = np.abs(values) - table[2]
+    return np.where(beyond > 0, np.sign(values) * (table[2] + np.arcsinh(np.maximum(beyond, 0))), values)
+
+
+def standardized_condition_vjp(table: NDArray, condition: NDArray, dc: NDArray) -> NDArray:
+    """dcondition = dc / scale, divided by sqrt(1 + (|c| - tail)^2) beyond the tail."""
+    if not table.shape[1]:
+        return dc
+    beyond = np.maximum(np.abs((condition - table[0]) / table[1]) - table[2], 0)
+    return dc / table[1] / np.sqrt(1 + beyond**2)
+
+
 def from_standardized(table: NDArray, y: NDArray) -> NDArray:
     """x = scale F y + location."""
     u = y @ table[3:].T if len(table) > 3 else y

@@ -51,27 +51,21 @@ def combine(scratch, counter, buffers, free, gradient, squares):
 
 
 @inlined(distinct=True)
-def update_piece(theta, gradient, free, m, v, clip, rate, decay, correct_1, correct_2):
+def update_piece(theta, gradient, free, m, v, clip, rate, decay, correct_1, correct_2, average, share):
     """One step on a piece, with g = clip gradient: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, and where free
-    theta -= rate (correct_1 m / (sqrt(correct_2 v) + epsilon) + decay theta)."""
+    theta -= rate (correct_1 m / (sqrt(correct_2 v) + epsilon) + decay theta) and average += share (theta - average)."""
     real = theta.dtype.type
     b1, b2, a1, a2 = real(BETA_1), real(BETA_2), real(1 - BETA_1), real(1 - BETA_2)
     c, c1, c2, epsilon, zero = real(clip), real(rate * correct_1), real(correct_2), real(EPSILON), real(0)
-    shrink = real(rate * decay)
+    shrink, s, averaging = real(rate * decay), real(share), average.size > 0
     for i in range(theta.size):
         g = c * gradient[i]
         m[i] = b1 * m[i] + a1 * g
         v[i] = b2 * v[i] + a2 * g * g
         step = c1 * m[i] / (np.sqrt(c2 * v[i]) + epsilon) + shrink * theta[i]
         theta[i] -= step if free[i] else zero
-
-
-@inlined(distinct=True)
-def average_piece(theta, free, average, share):
-    """average += share (theta - average) where free; the other entries keep their bits."""
-    s, zero = theta.dtype.type(share), theta.dtype.type(0)
-    for i in range(theta.size):
-        average[i] += s * (theta[i] - average[i]) if free[i] else zero
+        if averaging:
+            average[i] += s * (theta[i] - average[i]) if free[i] else zero
 
 
 @kernel
@@ -84,6 +78,4 @@ def update(scratch, counter, theta, gradient, free, m, v, clip, rate, decay, cor
             break
         end = min(first + PIECE, theta.size)
         update_piece(theta[first:end], gradient[first:end], free[first:end], m[first:end], v[first:end], clip, rate,
-                     decay, correct_1, correct_2)  # fmt: skip
-        if average.size > 0:
-            average_piece(theta[first:end], free[first:end], average[first:end], share)
+                     decay, correct_1, correct_2, average[first:end], share)  # fmt: skip
