@@ -97,11 +97,15 @@ def inspect_table(flow: TransformedDistribution, rows: Rows, told: Sequence[str]
         labels, whole = flow.preprocessing.labels, flow.preprocessing.integer
         alone = flow.latent_dim == 1 and condition is None
         looks = [Look() if whole[d] else _few(x[:, d]) for d in range(flow.latent_dim)]
+        atoms: dict[str, Look] = {}
         if not alone:
-            x, condition = _different(x, condition)
+            x, condition, counts = _different(x, condition)
+            atoms = _repeated_rows(x, counts)
         for d in np.flatnonzero(~whole):
             looks[d] = looks[d] if looks[d].kind else _look(x[:, d], weight if alone else None, alone)
         found = dict(zip(labels, looks))
+        if not all(look.kind for look in np.array(looks)[~whole]):
+            found.update(atoms)
         for name, text in _dependent(flow, x, condition, [look.step for look in looks]).items():
             found[name] = Look(DEPENDENT, text)
     wrong = {name: look for name, look in found.items() if look.kind and not (look.kind == ATOMS and name in told)}
@@ -126,11 +130,23 @@ def _listed(wrong: dict[str, Look]) -> str:
     return ", ".join(parts[:MOST_FAULTS]) + (f", and {len(parts) - MOST_FAULTS} more" if len(parts) > MOST_FAULTS else "")
 
 
-def _different(x: np.ndarray, condition: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The rows, each once: what is repeated whole says nothing about its columns."""
+def _different(x: np.ndarray, condition: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, NDArray[np.int64]]:
+    """The rows, each once, and how many equal each of them: what is repeated whole says nothing about its columns."""
     both = np.ascontiguousarray(x if condition is None else np.column_stack([x, condition]))
-    _, first = np.unique(both.view(np.dtype((np.void, both.itemsize * both.shape[1]))), return_index=True)
-    return (x, condition) if len(first) == len(x) else (x[first], None if condition is None else condition[first])
+    rows = both.view(np.dtype((np.void, both.itemsize * both.shape[1])))
+    _, first, counts = np.unique(rows, return_index=True, return_counts=True)
+    if len(first) == len(x):
+        return x, condition, counts
+    return x[first], None if condition is None else condition[first], counts
+
+
+def _repeated_rows(x: np.ndarray, counts: NDArray[np.int64]) -> dict[str, Look]:
+    """Different rows that are atoms, as where all columns are 0 at once."""
+    found = {}
+    for i in _atoms(counts / counts.sum(), counts):
+        shown = ", ".join(f"{v:.9g}" for v in x[i, :MOST_NAMES].astype(np.float64)) + ", ..." * (x.shape[1] > MOST_NAMES)
+        found[f"the row ({shown})"] = Look(ATOMS, f"is {100 * counts[i] / counts.sum():.0f} % of all")
+    return found
 
 
 def _few(values: np.ndarray) -> Look:

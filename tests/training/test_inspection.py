@@ -155,7 +155,7 @@ def test_one_column_with_an_atom_is_told(share):
 def test_values_that_rows_repeat_are_seen_before_equal_rows_are_merged():
     dry = C < 0.25
     x = np.column_stack([np.where(dry, 0.0, np.abs(A)), np.where(dry, 0.0, np.abs(B))])
-    with pytest.warns(UserWarning, match=r"no density.*: column 0, column 1 are 0 in \d+ % of the rows"):
+    with pytest.warns(UserWarning, match=r"no density.*: the row \(0, 0\) is \d+ % of all; fit rows with"):
         maf(2).fit(x, **FIRST)
 
 
