@@ -187,7 +187,7 @@ def _only_standardize(dtype, rng):
 def _without_correlations(dtype, rng):
     factor = np.linalg.cholesky([[1.0, 0.9, -0.3], [0.9, 1.0, -0.5], [-0.3, -0.5, 1.0]])
     layers = [
-        Standardize(3, [1.0, 2.0, 0.0], [3.0, 0.1, 1.0], factor, dtype=dtype),
+        Standardize(3, [1.0, 2.0, 0.0], [0.5, 0.1, 1.0], factor, dtype=dtype),
         CouplingLayer([0, 1, 0], (8,), "none", activation="tanh", condition_dim=1, dtype=dtype, rng=rng),
         LogTails(3, 1.5, dtype=dtype),
     ]
@@ -214,7 +214,7 @@ MODELS = {
     "IAF, two features": lambda **o: IAF(2, 2, (12,), activation="silu", base_distribution="student_t", **o),
     "IAF, one feature, uniform": lambda **o: IAF(1, 2, (8,), base_distribution="uniform", **o),
     "IAF, one order, condition": lambda **o: IAF(3, 2, (12,), False, activation="elu", condition_dim=1, **o),
-    "NSF": lambda **o: NeuralSplineFlow(5, 3, (12,), 4, activation="silu", **o),
+    "NSF": lambda **o: NeuralSplineFlow(5, 3, (12,), 4, 3.0, activation="silu", **o),
     "NSF, two features": lambda **o: NeuralSplineFlow(2, 2, (12,), 4, linear="permutation", activation="tanh", **o),
     "NSF, one feature": lambda **o: NeuralSplineFlow(1, 2, num_bins=5, base_distribution="student_t", **o),
     "NSF, one feature, condition": lambda **o: NeuralSplineFlow(1, 2, (8,), 3, condition_dim=2, **o),

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.core.checks import as_condition
 from npflows.distribution.transformed import TransformedDistribution
 
 PIECE_VALUES = 1 << 20
@@ -46,7 +45,7 @@ def draw(
     flow: TransformedDistribution, n: int, rng: np.random.Generator, condition: ArrayLike | None = None
 ) -> Iterator[Drawn]:
     """Draw n samples with their log-densities, piece by piece; one condition for all or one for each."""
-    context, step = as_condition(condition, n, flow.condition_dim), rows_at_once(flow.latent_dim)
+    context, step = flow.conditioning.rows(condition, n), rows_at_once(flow.latent_dim)
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
         part = None if context is None else context[rows]

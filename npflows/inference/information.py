@@ -88,12 +88,14 @@ def kl_divergence(
     elif not callable(other):
         raise TypeError(f"other must be a flow or a function from x to its log-density, got {type(other).__name__}")
     flow.conditioning.finite_rows(condition, n, "kl_divergence")
+    conditional = isinstance(other, TransformedDistribution) and other.condition_dim
+    theirs = other.conditioning.rows(condition, n) if conditional else None
     log_p, log_q = np.empty(n), np.empty(n)
     for piece in draw(flow, n, as_rng(rng), condition):
         x = piece.x.reshape(len(piece.x), flow.latent_dim)
         log_p[piece.rows] = piece.log_prob
         if isinstance(other, TransformedDistribution):
-            log_q[piece.rows] = other.log_prob(x, piece.condition if other.condition_dim else None)
+            log_q[piece.rows] = other.log_prob(x, None if theirs is None else theirs[piece.rows])
         else:
             log_q[piece.rows] = log_density_of(other, x)
     if np.isneginf(log_q).any():

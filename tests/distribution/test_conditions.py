@@ -195,7 +195,7 @@ def test_the_standardization_of_conditions_is_weighted_set_once_and_forgotten_by
     loc = np.average(C, axis=0, weights=weight)
     np.testing.assert_allclose(flow.conditioning.table[0], loc)
     np.testing.assert_allclose(flow.conditioning.table[1], np.sqrt(np.average((C - loc) ** 2, axis=0, weights=weight)))
-    fitted(flow, X, condition=100 * C)
+    fitted(flow, X, condition=100 * C, validation_fraction=0.0)
     np.testing.assert_allclose(flow.conditioning.table[0], loc)
     flow.reset(0)
     assert flow.conditioning.table.size == 0

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers import COPIES
+from helpers import COPIES, SHARED_TOLD
 
 import npflows
 from npflows import MAF, diagnostics
@@ -64,12 +64,22 @@ METHODS = {
 }  # fmt: skip
 
 
+@SHARED_TOLD
 @pytest.mark.parametrize("method", METHODS)
 def test_the_order_of_a_table_is_of_no_consequence(method):
     call = METHODS[method]
     right, found = call(CONDITIONAL, X[:20], C[:20]), call(CONDITIONAL, frame(X[:20]), given(C[:20]))
     for a, b in zip(right if isinstance(right, tuple) else [right], found if isinstance(found, tuple) else [found]):
         np.testing.assert_array_equal(np.asarray(a, object), np.asarray(b, object))
+
+
+def test_each_flow_of_a_divergence_takes_the_condition_by_its_own_names():
+    other = MAF(3, 1, (8,), condition_dim=2, columns=NAMES, rng=1)
+    other.condition_columns = GIVEN[::-1]
+    other.fit(X, condition=C[:, ::-1], **OPTIONS)
+    x, log_prob = CONDITIONAL.sample_and_log_prob(50, 0, condition=C[:50])
+    expected = (log_prob - other.log_prob(x, C[:50, ::-1])).mean()
+    assert CONDITIONAL.kl_divergence(other, 50, 0, given(C[:50])).value == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", set(METHODS) - {"inverse", "sample", "from_unit_cube", "sample_each", "entropy"})

@@ -177,7 +177,8 @@ def test_plu_stays_invertible_where_training_presses_it_flat():
     rng = np.random.default_rng(5)
     narrow = rng.normal(size=(300, 1)) * [1.0, 2.0] + 1e-3 * rng.normal(size=(300, 2))  # all but a line
     flow = NormalizingFlow([InvertibleConv1x1(2, dtype="float64", rng=0)], dtype="float64")
-    flow.fit(narrow, max_epochs=150, learning_rate=0.3, schedule="constant", validation_fraction=0, rng=0, progress=False)
+    options = {"standardize": "diagonal", "max_epochs": 150, "learning_rate": 0.3, "schedule": "constant", "rng": 0}
+    flow.fit(narrow, validation_fraction=0, progress=False, **options)
     matrix = flow.flow_layers[1].matrix
     assert np.linalg.cond(matrix) > 10  # 1 at first, more than 1000 at the best fit
     assert np.isfinite(flow.log_prob(narrow)).all()

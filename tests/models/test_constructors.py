@@ -57,7 +57,8 @@ class Narrow(npflows.MAF):
 
     def __init__(self, depth, *, dtype="float32", rng=None):
         self.depth = depth
-        super().__init__(2, depth, (8,), activation="tanh", condition_dim=1, embedding_dims=(4, 3), dtype=dtype, rng=rng)
+        shared = {"condition_dim": 1, "embedding_dims": (4, 3), "dtype": dtype, "rng": rng}
+        super().__init__(2, depth, (8,), activation="tanh", log_tails=None, **shared)
 
 
 @pytest.mark.parametrize(("cls", "activation"), [(Stack, "silu"), (Narrow, "tanh")])
