@@ -66,7 +66,7 @@ SIGNATURES = {
     "transport": "VIIVFFFFiiiFLL",
     "pullback": "VIIVFFFFiiiFLLFFiM",
     "combine": "VIMBVL",
-    "update": "VIVVBVVddddd",
+    "update": "VIVVBVVdddddVd",
 }
 
 
