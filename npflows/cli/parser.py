@@ -124,7 +124,8 @@ def parser() -> argparse.ArgumentParser:
     option("--epochs", "passes through the table at most", 100, type=_count, metavar="N")
     fitting.add_argument("--max-seconds", type=_positive, metavar="S", help="stop after the epoch in which this time is up")
     option("--patience", "stop after N epochs without improvement", 20, type=_count, metavar="N")
-    option("--batch-size", "rows of a step", 256, type=_count, metavar="N")
+    fitting.add_argument("--batch-size", type=_count, metavar="N",
+                         help="rows of a step (default: a 200th of the rows, from 128 to 512)")  # fmt: skip
     option("--learning-rate", "Adam's, at its highest", 3e-3, type=_positive, metavar="R")
     option("--weight-decay", "decoupled weight decay", 0.0, type=_positive_or_zero, metavar="R")
     option("--validation-fraction", "share of rows held out", 0.1, type=_fraction, metavar="F")

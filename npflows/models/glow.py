@@ -22,6 +22,9 @@ from npflows.layers.layer import Layer
 from npflows.layers.multiscale import SPLIT_PRIORS, Split, Squeeze
 from npflows.support.pixels import Pixels, as_alpha, as_levels
 
+ALPHA = 0.05
+"""The room at either end of the pixels' range, in levels."""
+
 
 @dataclass(repr=False, eq=False)
 class Glow(NormalizingFlow, FlowOptions):
@@ -42,9 +45,9 @@ class Glow(NormalizingFlow, FlowOptions):
         Where given, images are whole numbers 0, 1, ..., levels - 1: dequantized by uniform noise in training; `log_prob`
         is the logarithm of the mass of an image's cell, estimated with `draws=` points; samples are whole numbers too.  By
         default images are real-valued.
-    alpha : float, optional
-        With levels: a value x goes into the flow as logit(alpha + (1 - 2 alpha) x / levels), 0.05 for instance (Dinh et al.
-        2017, arXiv:1605.08803, section 4.1); by default as it is.
+    alpha : float, "auto" or None
+        With levels: a value x goes into the flow as logit(alpha + (1 - 2 alpha) x / levels) (Dinh et al. 2017,
+        arXiv:1605.08803, section 4.1); "auto": with alpha = 0.05 / levels; None: as it is.
     split_prior : {"learned", "standard"}
         Density of what is left behind: a normal one whose mean and scale depend on what goes on, with a normal base whose
         mean and scale of each latent value are learned too; or the base distribution alone.
@@ -71,7 +74,7 @@ class Glow(NormalizingFlow, FlowOptions):
     hidden_dims: Sequence[int] = (512, 512)
     _: KW_ONLY
     levels: int | None = None
-    alpha: float | None = None
+    alpha: float | str | None = "auto"
     split_prior: str = "learned"
     network: str = "conv"
     coupling: str = "affine"
@@ -85,7 +88,11 @@ class Glow(NormalizingFlow, FlowOptions):
         self.num_scales = as_int(self.num_scales, "num_scales")
         self.blocks_per_scale = as_int(self.blocks_per_scale, "blocks_per_scale")
         self.hidden_dims = as_widths(self.hidden_dims)
-        self.levels, self.alpha = as_levels(self.levels), as_alpha(self.alpha, self.levels)
+        self.levels = as_levels(self.levels)
+        if isinstance(self.alpha, str):
+            as_choice(self.alpha, "alpha", ("auto",))
+            self.alpha = None if self.levels is None else ALPHA / self.levels
+        self.alpha = as_alpha(self.alpha, self.levels)
         self.split_prior = as_choice(self.split_prior, "split_prior", SPLIT_PRIORS)
         self.network = as_choice(self.network, "network", NETWORKS)
         self.coupling = as_choice(self.coupling, "coupling", COUPLINGS)

@@ -75,7 +75,7 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
 
     input_dim: InitVar[int] = field()
     num_layers: int = 8
-    hidden_dims: Sequence[int] = (128, 128)
+    hidden_dims: Sequence[int] = (64, 64)
     num_bins: int = 8
     tail_bound: float = 4.0
     conditioner: str = "coupling"

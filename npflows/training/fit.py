@@ -23,6 +23,8 @@ from npflows.training.repeats import row_keys, warn_of_shared, without_copies
 from npflows.training.rows import Rows
 from npflows.training.settings import TrainingSettings
 
+STEPS, SMALLEST_BATCH, LARGEST_BATCH = 200, 128, 512
+"""By default an epoch has so many steps, unless that takes smaller or larger batches."""
 ROWS_PER_COLUMN = 10
 """Rows that a table should at least be worth for each of its columns."""
 
@@ -42,7 +44,7 @@ def fit(
     standardize: bool | str = "auto",
     max_epochs: int = 100,
     max_seconds: float | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     learning_rate: float = 3e-3,
     schedule: str = "cosine",
     warmup_steps: int | None = None,
@@ -101,8 +103,9 @@ def fit(
         Passes through the training rows at most; the length of the cosine schedule.
     max_seconds : float, optional
         Stop after the epoch in which this time is up.
-    batch_size : int
-        Rows of a step, about: a pass is cut into batches of equal size.
+    batch_size : int, optional
+        Rows of a step, about: a pass is cut into batches of equal size.  By default a 200th of the training rows, but at
+        least 128 and at most 512.
     learning_rate : float
         Adam's, at its highest.
     schedule : {"cosine", "constant", "plateau"}
@@ -156,7 +159,8 @@ def fit(
     TrainingError
         If the loss stays non-finite in spite of lower learning rates.
     """
-    max_epochs, batch_size = as_int(max_epochs, "max_epochs", 0), as_int(batch_size, "batch_size")
+    max_epochs = as_int(max_epochs, "max_epochs", 0)
+    batch_size = None if batch_size is None else as_int(batch_size, "batch_size")
     as_choice(on_invalid, "on_invalid", ("raise", "drop"))
     headers = Headers.of(flow.headers, x, condition)
     declared = as_missing(headers, missing, on_missing)
@@ -194,6 +198,8 @@ def fit(
                 f"weight, and the flow will fit these"
             )
 
+    if batch_size is None:
+        batch_size = min(max(len(train) // STEPS, SMALLEST_BATCH), LARGEST_BATCH)
     n_batches = max(1, -(-len(train) // batch_size))
     trainer = LikelihoodTrainer(
         flow, train, validation, batch_size=batch_size, **settings.for_run(flow, max_epochs * n_batches)
