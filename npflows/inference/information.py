@@ -88,8 +88,9 @@ def kl_divergence(
     elif not callable(other):
         raise TypeError(f"other must be a flow or a function from x to its log-density, got {type(other).__name__}")
     flow.conditioning.finite_rows(condition, n, "kl_divergence")
-    conditional = isinstance(other, TransformedDistribution) and other.condition_dim
-    theirs = other.conditioning.rows(condition, n) if conditional else None
+    theirs = None
+    if isinstance(other, TransformedDistribution) and other.condition_dim:
+        theirs = other.conditioning.rows(condition, n)
     log_p, log_q = np.empty(n), np.empty(n)
     for piece in draw(flow, n, as_rng(rng), condition):
         x = piece.x.reshape(len(piece.x), flow.latent_dim)

@@ -104,7 +104,9 @@ class FarRows:
     def message(self, rows: str, kind: str, n: int, bound: LossBound, consequence: str) -> str | None:
         """A sentence for the user; None where the rows are many, or hardly matter for the mean of n rows."""
         lost = sum(not math.isfinite(loss) for loss in self.losses.values())
-        if len(self.losses) > max(1, FEW * n) or (not lost and not self.excess > bound.notable * n):
+        if len(self.losses) > max(1, FEW * n):
+            return None
+        if not lost and (2 * len(self.losses) >= n or not self.excess > bound.notable * n):
             return None
         worst = sorted(self.losses.items(), key=lambda item: (-item[1] if math.isfinite(item[1]) else -math.inf, item[0]))
         which = ", ".join(f"{number} ({loss:.3g})" for number, loss in worst[:NAMED])

@@ -72,8 +72,8 @@ def test_a_condition_says_what_is_drawn():
 
 @pytest.mark.parametrize("mask_type", ["checkerboard", "channel-wise"])
 def test_realnvp_with_convolutions_has_the_masks_of_images(mask_type):
-    flow = RealNVP((4, 6, 2), 2, (5,), mask_type, network="conv", rng=0)
-    first, second = (layer.mask.reshape(4, 6, 2) for layer in flow.flow_layers[1:-1])
+    flow = RealNVP((4, 6, 2), 2, (5,), mask_type, network="conv", log_tails=None, rng=0)
+    first, second = (layer.mask.reshape(4, 6, 2) for layer in flow.flow_layers[1:])
     y, x, c = np.indices((4, 6, 2))
     np.testing.assert_array_equal(first, (y + x + 1) % 2 if mask_type == "checkerboard" else c < 1)
     np.testing.assert_array_equal(second, 1 - first)

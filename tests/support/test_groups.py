@@ -94,13 +94,13 @@ def test_absurd_numbers_on_the_line_stay_inside(name):
 
 def test_a_flow_at_its_start_is_the_textbook_distribution():
     """Of the logarithms of gaps; and the logistic normal distribution (Aitchison and Shen 1980)."""
-    normal = scipy.stats.norm.logpdf
+    normal, start = scipy.stats.norm.logpdf, {"log_tails": None, "dtype": "float64"}
     gaps = np.diff(SORTED, axis=1)
     first = normal(SORTED[:, 0]) + normal(np.log(gaps)).sum(1) - np.log(gaps).sum(1)
-    np.testing.assert_allclose(MAF(3, 1, support=[ordered()] * 3, dtype="float64").log_prob(SORTED), first, rtol=1e-9)
+    np.testing.assert_allclose(MAF(3, 1, support=[ordered()] * 3, **start).log_prob(SORTED), first, rtol=1e-9)
     rest = 1 - SHARES.sum(1)
     logistic = normal(np.log(SHARES / rest[:, None])).sum(1) - np.log(SHARES).sum(1) - np.log(rest)
-    np.testing.assert_allclose(MAF(3, 1, support=[simplex()] * 3, dtype="float64").log_prob(SHARES), logistic, rtol=1e-9)
+    np.testing.assert_allclose(MAF(3, 1, support=[simplex()] * 3, **start).log_prob(SHARES), logistic, rtol=1e-9)
 
 
 def test_any_part_of_the_whole_may_be_left_out():

@@ -145,7 +145,8 @@ def test_a_column_with_one_whole_number_has_a_mass_and_no_warning(number):
 @pytest.mark.parametrize("numbers", [np.arange(400) % 5, np.full(400, 4)])
 def test_whole_numbers_fit_into_a_base_with_bounds(numbers):
     x, base = np.column_stack([np.random.default_rng(0).normal(size=400), numbers]), npflows.Uniform(2, -3.0, 3.0)
-    flow = NeuralSplineFlow(2, 2, (8,), support={1: integer(0, 4)}, linear="permutation", base_distribution=base, rng=0)
+    options = {"tail_bound": 3.0, "linear": "permutation", "base_distribution": base}
+    flow = NeuralSplineFlow(2, 2, (8,), support={1: integer(0, 4)}, rng=0, **options)
     fitted(flow, x)
     assert np.isfinite(flow.log_prob(x)).all()
     assert np.isfinite(flow.history["validation_loss"]).all()
