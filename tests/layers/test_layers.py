@@ -72,15 +72,8 @@ def dependence(obj, direction):
     program = obj.program(with_base=False) if isinstance(obj, NormalizingFlow) else obj.program()
     seen = np.eye(obj.input_dim, dtype=bool)
     factor = getattr(parts(obj)[0], "factor", None)
-<<<<<<< HEAD
-    mixed = (
-        np.eye(obj.input_dim, dtype=bool)
-        if factor is None
-        else (np.linalg.inv(factor) if direction == "forward" else factor) != 0
-    )
-=======
-    mixed = np.eye(obj.input_dim, dtype=bool) if factor is None else np.abs(np.linalg.inv(factor) if direction == "forward" else factor) > 1e-9
->>>>>>> fix
+    there = None if factor is None else np.linalg.inv(factor) if direction == "forward" else factor
+    mixed = np.eye(obj.input_dim, dtype=bool) if there is None else np.abs(there) > 1e-9
     if direction == "forward":
         seen = mixed
     for operation, start in program.layers if direction == "forward" else program.layers[::-1]:
