@@ -56,8 +56,8 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
     orders : sequence of array_like, optional
         The permutation before each layer instead of one from `rng`.
     affine_ends : bool
-        Whether a `MAFLayer`, with networks of the same hidden units, comes first and another one last.  Flows with circles,
-        which affine maps can't keep, and those of one column without a condition have none.
+        Whether a `MAFLayer`, with networks of the same hidden units, comes first and another one last.  Flows with circles
+        or with bounds of the base, which affine maps can't keep, and those of one column without a condition have none.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`; `rng` also draws the permutations.
     residual_blocks, dropout
@@ -128,7 +128,8 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
             layers += normalized([layer]) if self.actnorm else [layer]
         layers = self._with_tails(layers, n, dtype)
         self.affine_ends = bool(self.affine_ends)
-        if self.affine_ends and not circles.any() and (n > 1 or self.condition_dim):
+        has_bounds = self.base_distribution == "uniform" or getattr(self.base_distribution, "support", None) is not None
+        if self.affine_ends and not circles.any() and not has_bounds and (n > 1 or self.condition_dim):
             ends = [MAFLayer(n, self.hidden_dims, order, dtype=dtype, **network) for order in (None, np.arange(n)[::-1])]
             layers = [ends[0], *layers, ends[1]]
         shared = self._assembly_arguments(dtype, generator)
