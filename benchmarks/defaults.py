@@ -50,7 +50,7 @@ JUDGED = 5_000
 """Rows to choose by, and to judge by, where rows can be drawn at will."""
 SEEDS, FEW_ROWS = 3, 1_000
 """Seeds of the defaults and the best setting; below so many rows, twice as many, and of every setting."""
-MAX_SECONDS = 120.0
+MAX_SECONDS = 600.0
 """A fit of a random setting ends then."""
 
 Columns = tuple[np.ndarray, "np.ndarray | None"]
