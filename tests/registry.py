@@ -214,10 +214,14 @@ MODELS = {
     "IAF, two features": lambda **o: IAF(2, 2, (12,), activation="silu", base_distribution="student_t", **o),
     "IAF, one feature, uniform": lambda **o: IAF(1, 2, (8,), base_distribution="uniform", **o),
     "IAF, one order, condition": lambda **o: IAF(3, 2, (12,), False, activation="elu", condition_dim=1, **o),
-    "NSF": lambda **o: NeuralSplineFlow(5, 3, (12,), 4, 3.0, activation="silu", **o),
-    "NSF, two features": lambda **o: NeuralSplineFlow(2, 2, (12,), 4, linear="permutation", activation="tanh", **o),
+    "NSF": lambda **o: NeuralSplineFlow(
+        5, 3, (12,), 4, 3.0, affine_ends=False, activation="silu", **o
+    ),
+    "NSF, two features": lambda **o: NeuralSplineFlow(
+        2, 2, (12,), 4, linear="permutation", affine_ends=False, activation="tanh", **o
+    ),
     "NSF, one feature": lambda **o: NeuralSplineFlow(1, 2, num_bins=5, base_distribution="student_t", **o),
-    "NSF, one feature, condition": lambda **o: NeuralSplineFlow(1, 2, (8,), 3, condition_dim=2, **o),
+    "NSF, one feature, condition": lambda **o: NeuralSplineFlow(1, 2, (8,), 3, affine_ends=False, condition_dim=2, **o),
     "NSF, autoregressive": lambda **o: NeuralSplineFlow(
         3,
         2,
@@ -225,17 +229,23 @@ MODELS = {
         4,
         conditioner="autoregressive",
         linear="reverse",
+        affine_ends=False,
         residual_blocks=1,
         condition_dim=1,
         activation="tanh",
         **o,
     ),
-    "NSF, ActNorm": lambda **o: NeuralSplineFlow(3, 2, (8,), 3, actnorm=True, activation="silu", **o),
+    "NSF, ActNorm": lambda **o: NeuralSplineFlow(
+        3, 2, (8,), 3, affine_ends=False, actnorm=True, activation="silu", **o
+    ),
+    "NSF, affine ends": lambda **o: NeuralSplineFlow(
+        3, 1, (8,), 4, 3.0, affine_ends=True, activation="tanh", condition_dim=1, **o
+    ),
     "MAF, ActNorm, condition": lambda **o: MAF(3, 2, (8,), actnorm=True, activation="tanh", condition_dim=1, **o),
     "RealNVP, ActNorm": lambda **o: RealNVP(3, 2, (8,), actnorm=True, activation="tanh", **o),
     "MAF, embedded condition": lambda **o: MAF(3, 2, (8,), activation="tanh", condition_dim=3, embedding_dims=(6, 2), **o),
     "NSF, embedded condition": lambda **o: NeuralSplineFlow(
-        2, 2, (8,), 3, activation="silu", condition_dim=2, embedding_dims=(3,), **o
+        2, 2, (8,), 3, affine_ends=False, activation="silu", condition_dim=2, embedding_dims=(3,), **o
     ),
     "conditional RealNVP": lambda **o: ConditionalRealNVP(3, 2, 3, (8,), activation="tanh", **o),
     "conditional RealNVP, image": lambda **o: ConditionalRealNVP((2, 2, 2), 1, 2, (12,), activation="silu", **o),
@@ -286,6 +296,7 @@ MODELS = {
         2,
         (12,),
         4,
+        affine_ends=False,
         activation="silu",
         support={(0, 2): support.simplex(10), (4, 1, 3): support.ordered(-2, 5)},
         **o,

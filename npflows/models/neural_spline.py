@@ -126,12 +126,12 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
                 mask = 1 - mask[order] if self.linear == "reverse" and i else alternating
                 layer = SplineCouplingLayer(mask, self.hidden_dims, **spline, **network)
             layers += normalized([layer]) if self.actnorm else [layer]
-        layers = self._with_tails(layers, n, dtype)
         self.affine_ends = bool(self.affine_ends)
         has_bounds = self.base_distribution == "uniform" or getattr(self.base_distribution, "support", None) is not None
         if self.affine_ends and not circles.any() and not has_bounds and (n > 1 or self.condition_dim):
             ends = [MAFLayer(n, self.hidden_dims, order, dtype=dtype, **network) for order in (None, np.arange(n)[::-1])]
             layers = [ends[0], *layers, ends[1]]
+        layers = self._with_tails(layers, n, dtype)
         shared = self._assembly_arguments(dtype, generator)
         Assembly.__init__(self, layers, (n,), support=support, columns=columns, **shared)
 

@@ -29,7 +29,7 @@ MODELS = {
     "MAF": lambda **o: MAF(2, 2, (8,), **o),
     "IAF": lambda **o: IAF(2, 2, (8,), **o),
     "RealNVP": lambda **o: RealNVP(2, 2, (8,), **o),
-    "NSF": lambda **o: NeuralSplineFlow(2, 2, (8,), 4, **o),
+    "NSF": lambda **o: NeuralSplineFlow(2, 2, (8,), 4, affine_ends=False, **o),
     "NSF, autoregressive": lambda **o: NeuralSplineFlow(2, 2, (8,), 4, conditioner="autoregressive", **o),
     "conditional RealNVP": lambda **o: ConditionalRealNVP(2, o.pop("condition_dim"), 2, (8,), **o),
     "image": lambda **o: RealNVP((2, 1, 1), 2, (8,), **o),

@@ -150,7 +150,8 @@ def test_a_matrix_beside_a_circle_fits_what_permutations_do_not():
     x = np.column_stack([line, angle])
     held_out, losses = x[3000:], {}
     for linear in ("lu", "permutation"):
-        flow = NeuralSplineFlow(5, 2, (16,), 6, linear=linear, support={4: periodic(0, 360)}, rng=0)
-        fitted(flow, x[:3000], standardize="diagonal", max_epochs=10, learning_rate=1e-2)
+        flow = NeuralSplineFlow(5, 2, (16,), 6, 3.0, linear=linear, support={4: periodic(0, 360)}, rng=0)
+        options = {"standardize": "diagonal", "ema": None, "warmup_steps": 0}
+        fitted(flow, x[:3000], max_epochs=10, learning_rate=1e-2, **options)
         losses[linear] = -flow.log_prob(held_out).mean()
     assert losses["lu"] < losses["permutation"] - 0.1, losses
