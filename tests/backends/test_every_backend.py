@@ -134,7 +134,9 @@ def test_far_out_the_map_is_the_same(name, direction, backend):
     x, context = spoilt(source(obj, 20, direction)), condition(obj, 20)
     given["inverse"] = direction == "inverse"
     own, expected = (evaluation.transport(one, x=x, condition=context, **given) for one in executables)
-    for i in np.flatnonzero((np.abs(x) < 1e6).all(axis=1)):  # beyond it what circles leave of x is all rounding
+    near = (np.abs(x) < 1e6).all(axis=1)  # beyond it what circles leave of x is all rounding
+    near &= np.isfinite(np.column_stack([expected.y, expected.log_det])).all(axis=1)  # inversely, tails overflow
+    for i in np.flatnonzero(near):
         np.testing.assert_allclose(own.log_det[i], expected.log_det[i], rtol=1e-9, atol=1e-9)
         assert_close(own.y[i], expected.y[i], 1e-9)
 

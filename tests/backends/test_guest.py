@@ -254,7 +254,7 @@ def test_two_fits_at_once_give_the_bits_of_one():
 
 def test_a_flow_whose_arrays_arrive_read_only_is_used_and_fitted():
     """As joblib hands over large ones, which it maps from files."""
-    flow, buffers, condition = npflows.MAF(3, 2, (8,), condition_dim=1, rng=0), [], X[:, :1]
+    flow, buffers, condition = npflows.MAF(3, 2, (8,), condition_dim=1, rng=0), [], X[:, :1] ** 2
     flow.standardize_condition(0.5, 2.0)
     data = pickle.dumps(flow, protocol=5, buffer_callback=buffers.append)
     there = pickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers])

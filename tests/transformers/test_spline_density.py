@@ -32,7 +32,7 @@ FLOWS = {
     "one column, few bins": lambda **o: NeuralSplineFlow(1, 3, num_bins=3, tail_bound=2.0, **o),
 } | {
     f"{conditioner}, {linear}": lambda c=conditioner, li=linear, **o: NeuralSplineFlow(
-        2, 2, (16,), 5, conditioner=c, linear=li, **o
+        2, 2, (16,), 5, conditioner=c, linear=li, affine_ends=False, **o
     )
     for conditioner in ("coupling", "autoregressive")
     for linear in ("lu", "permutation")
