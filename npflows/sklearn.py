@@ -73,7 +73,7 @@ class _FlowEstimator(BaseEstimator):
 
     model: str = "spline"
     _: KW_ONLY
-    num_layers: int = 4
+    num_layers: int = 8
     hidden_dims: Sequence[int] = (64, 64)
     activation: str = "relu"
     residual_blocks: int = 0
@@ -97,8 +97,8 @@ class _FlowEstimator(BaseEstimator):
     standardize: bool | str = "auto"
     max_epochs: int = 100
     max_seconds: float | None = None
-    batch_size: int = 128
-    learning_rate: float = 5e-3
+    batch_size: int | None = None
+    learning_rate: float = 3e-3
     schedule: str = "cosine"
     warmup_steps: int | None = None
     weight_decay: float = 0.0

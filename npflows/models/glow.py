@@ -22,7 +22,7 @@ from npflows.layers.layer import Layer
 from npflows.layers.multiscale import SPLIT_PRIORS, Split, Squeeze
 from npflows.support.pixels import Pixels, as_alpha, as_levels
 
-ALPHA = 0.05
+ALPHA = 0.02
 """The room at either end of the pixels' range, in levels."""
 
 
@@ -47,7 +47,7 @@ class Glow(NormalizingFlow, FlowOptions):
         default images are real-valued.
     alpha : float, "auto" or None
         With levels: a value x goes into the flow as logit(alpha + (1 - 2 alpha) x / levels) (Dinh et al. 2017,
-        arXiv:1605.08803, section 4.1); "auto": with alpha = 0.05 / levels; None: as it is.
+        arXiv:1605.08803, section 4.1); "auto": with alpha = 0.02 / levels; None: as it is.
     split_prior : {"learned", "standard"}
         Density of what is left behind: a normal one whose mean and scale depend on what goes on, with a normal base whose
         mean and scale of each latent value are learned too; or the base distribution alone.

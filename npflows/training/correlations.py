@@ -45,18 +45,23 @@ def wanted_factor(
     """The factor of the columns' correlations, where it is wanted or the table is thin; None for none."""
     if kind == "diagonal" or not _can_mix(flow) or (kind == "auto" and flow.latent_dim > MOST_MIXED):
         return None
-    factor, least = correlation_factor(flow, rows, loc, scale)
-    return factor if kind == "full" or least < THIN else None
+    factor = correlation_factor(flow, rows, loc, scale, 1.0 if kind == "full" else THIN)
+    return factor if kind == "full" or (factor != np.eye(len(factor))).any() else None
 
 
 def correlation_factor(
-    flow: TransformedDistribution, rows: Rows, loc: NDArray[np.float64], scale: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
-    """The factor (d, d) of the correlations of standardized columns on the line, and the smallest share of a column's
-    variance that is left when the columns before it are known.
+    flow: TransformedDistribution,
+    rows: Rows,
+    loc: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    most_left: float = 1.0,
+) -> NDArray[np.float64]:
+    """The factor F (d, d) of standardized columns u on the line: the y with F y = u are u without what the columns before
+    say of each, over the square root of what is left of its variance.
 
-    Columns on circles, columns of whole numbers and columns that are functions of others are not mixed: the factor has
-    the rows and columns of the identity there.
+    Columns on circles, columns of whole numbers and columns that are functions of others are left out, and those with a
+    larger share of their variance left than `most_left`: F has the rows of the identity there.  With 1 the others become
+    uncorrelated, and F is the Cholesky factor of their correlations.
 
     Parameters
     ----------
@@ -64,6 +69,7 @@ def correlation_factor(
     rows : Rows
     loc, scale : ndarray (d,)
         Location and scale of each column.
+    most_left : float
     """
     d, step = rows.x.shape[1], -(-len(rows) // MOST_ROWS)
     x, weight, _ = rows.take(np.arange(0, len(rows), step))
@@ -72,35 +78,39 @@ def correlation_factor(
     near = (np.abs(values[:, mixed]) <= FAR).all(axis=1)
     values = values[np.ix_(near, mixed)]
     shares = np.full(len(values), 1.0) if weight is None else weight[near]
-    factor, least = np.eye(d), 1.0
+    factor = np.eye(d)
     if len(values) <= values.shape[1] or not shares.any():
-        return factor, least
+        return factor
     shares = shares / shares.sum()
     centered = values - np.einsum("n,ni->i", shares, values)
     # einsum's own loops, as the sums of a BLAS follow its number of threads
     covariance = np.einsum("ni,nj->ij", centered * shares[:, None], centered)
     spread = np.sqrt(np.diag(covariance))
     alive = spread > 0
-    correlations = covariance[np.ix_(alive, alive)] / np.outer(spread[alive], spread[alive])
-    own, shares_left = _cholesky(correlations)
     places = np.flatnonzero(mixed)[alive]
-    factor[np.ix_(places, places)] = own
-    return factor, float(shares_left.min(initial=1.0))
+    correlations = covariance[np.ix_(alive, alive)] / np.outer(spread[alive], spread[alive])
+    factor[np.ix_(places, places)] = _factor(correlations, most_left)
+    return factor
 
 
-def _cholesky(correlations: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The lower triangular factor, and the share of each column's variance that those before it leave; degenerate columns
-    are left out of both."""
+def _factor(correlations: NDArray[np.float64], most_left: float) -> NDArray[np.float64]:
+    """The factor of columns with these correlations."""
     n = len(correlations)
-    factor, left = np.eye(n), np.ones(n)
-    used: list[int] = []
+    factor, used = np.eye(n), np.zeros(n, bool)
+    of_y = correlations.copy()  # between each y that there is and the others' u
     for j in range(n):
-        row = np.zeros(len(used))
-        for i, k in enumerate(used):
-            row[i] = (correlations[j, k] - factor[k, used[:i]] @ row[:i]) / factor[k, k]
-        rest = 1.0 - (row**2).sum()
-        if rest <= DEGENERATE:
+        before = np.flatnonzero(used)
+        among = of_y[np.ix_(before, before)]
+        coefficients = np.linalg.lstsq(among, of_y[before, j], rcond=None)[0]
+        left = 1.0 - of_y[before, j] @ coefficients
+        if left <= DEGENERATE:
             continue
-        factor[j, used], factor[j, j], left[j] = row, np.sqrt(rest), rest
-        used.append(j)
-    return factor, left
+        used[j] = True
+        if left <= most_left and len(before):
+            root = np.sqrt(left)
+            factor[j, before], factor[j, j] = coefficients, root
+            of_y[j] = (of_y[j] - coefficients @ of_y[before]) / root
+            of_y[:, j] = of_y[j]
+            of_y[j, j] = 1.0
+            of_y[before, j] = of_y[j, before] = 0.0
+    return factor

@@ -95,10 +95,10 @@ def fit(
         Rows to validate on instead, with weights, or their logarithms, and condition of their own.
     standardize : {"auto", "diagonal", "full"} or bool
         Set the flow's first layer from the training rows, unless an earlier fit has.  "diagonal" gives each column its
-        own location and scale; "full" also takes out correlations, by the Cholesky factor of the correlation matrix, in
-        float64, for columns that are neither on a circle nor whole numbers; "auto", or True, does so where a column has
-        less than 1 % of its variance left once the columns before it are known, as thin posteriors have.  False: leave
-        the layer as it is.
+        own location and scale.  "full" also takes out correlations, by the Cholesky factor of the correlation matrix, in
+        float64, for columns that are neither on a circle nor whole numbers.  "auto", or True, takes from those columns
+        alone what the columns before them say that have less than 1 % of their variance left then, as in thin posteriors.
+        False: leave the layer as it is.
     max_epochs : int
         Passes through the training rows at most; the length of the cosine schedule.
     max_seconds : float, optional
