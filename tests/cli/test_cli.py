@@ -126,7 +126,7 @@ def test_options_reach_the_flow(model, table, tmp_path):
     assert flow.dtype == np.float64
     assert type(flow.base).__name__ == "StudentT"
     assert flow.arguments["activation"] == "tanh"
-    assert len(flow.flow_layers) == (3 if model == "spline" else 2)  # with what mixes the values
+    assert len(flow.flow_layers) == (5 if model == "spline" else 2)  # with what mixes the values, and affine ends
 
 
 def test_the_same_command_gives_the_same_flow(table, tmp_path):
