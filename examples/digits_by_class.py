@@ -52,7 +52,7 @@ def main() -> None:
     flow = npflows.Glow((8, 8, 1), num_scales=2, blocks_per_scale=2 if arguments.quick else 8, hidden_dims=(64, 64),
                         levels=17, alpha=0.01, condition_dim=10, rng=0)  # fmt: skip
     flow.fit(x, condition=npflows.one_hot(label, 10), max_epochs=2 if arguments.quick else 60, batch_size=64,
-             learning_rate=3e-3, weight_decay=1.0, ema=0.99, rng=0)  # fmt: skip
+             weight_decay=1.0, rng=0)  # fmt: skip
     print(f"{len(x):,} digits, {len(flow.history['epoch'])} epochs in {sum(flow.history['seconds']):.1f} s")
 
     scores = {

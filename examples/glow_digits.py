@@ -45,8 +45,7 @@ def main() -> None:
     flow = npflows.Glow((8, 8, 1), num_scales=2, blocks_per_scale=2 if arguments.quick else 8, hidden_dims=(64, 64),
                         levels=17, alpha=0.01, rng=0)  # fmt: skip
     start = time.perf_counter()
-    flow.fit(x, max_epochs=2 if arguments.quick else 60, batch_size=64, learning_rate=3e-3, weight_decay=1.0, ema=0.99,
-             rng=0)  # fmt: skip
+    flow.fit(x, max_epochs=2 if arguments.quick else 60, batch_size=64, weight_decay=1.0, rng=0)
     print(f"{len(x):,} digits, {len(flow.history['epoch'])} epochs in {time.perf_counter() - start:.0f} s, "
           f"{flow.num_params:,} parameters")  # fmt: skip
     bits = flow.bits_per_dim(new)

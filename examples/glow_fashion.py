@@ -83,7 +83,7 @@ def main() -> None:
     print(f"{len(x):,} images of {x.shape[1]} x {x.shape[2]} pixels, {flow.num_params:,} parameters")
     start = time.perf_counter()
     flow.fit(x, condition=condition, validation_fraction=1 / 30, max_epochs=1 if arguments.quick else 5, batch_size=32,
-             learning_rate=3e-3, warmup_steps=100, ema=0.999, rng=0)  # fmt: skip
+             ema=0.999, rng=0)  # fmt: skip
     epochs = len(flow.history["epoch"])
     print(f"trained for {epochs} epochs in {(time.perf_counter() - start) / 60:.1f} minutes")
 

@@ -77,7 +77,7 @@ def main() -> None:
     below, above = (np.stack([np.full(100, edge), around], axis=1) for edge in (np.pi - 1e-6, -np.pi))
     print(f"{len(x):,} pairs of angles; the true density adds up to {truth.sum() * cell**2:.4f}")
     for name, flow in flows.items():
-        flow.fit(x, max_epochs=5 if arguments.quick else 30, learning_rate=3e-3, ema=0.99, rng=0)
+        flow.fit(x, max_epochs=5 if arguments.quick else 30, rng=0)
         pictures[name] = found = np.exp(flow.log_prob(grid))
         jump = np.abs(np.exp(flow.log_prob(below)) - np.exp(flow.log_prob(above))).max()
         print(f"{name:16}  KL(truth || flow) {rel_entr(truth, found).sum() * cell**2 + 1 - truth.sum() * cell**2:.4f}"

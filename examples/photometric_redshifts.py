@@ -85,7 +85,7 @@ def main() -> None:
     with np.load(arguments.table) as tables:
         (redshift, condition), (new_redshift, new_condition) = read(tables["train"]), read(tables["validation"])
     flow = npflows.NeuralSplineFlow(1, 3, (128, 128), tail_bound=5.0, dropout=0.15, condition_dim=12, rng=0)
-    flow.fit(redshift, condition=condition, max_epochs=5 if arguments.quick else 60, learning_rate=5e-3, ema=0.99, rng=0)
+    flow.fit(redshift, condition=condition, max_epochs=5 if arguments.quick else 60, learning_rate=5e-3, rng=0)
     print(f"{len(redshift):,} galaxies, {len(flow.history['epoch'])} epochs in {sum(flow.history['seconds']):.1f} s")
 
     log_prob = flow.log_prob(new_redshift, new_condition)

@@ -77,7 +77,8 @@ def main() -> None:
 
     first = ensemble(lambda x: log_prior(x) + log_likelihood(x, 0), start, steps, rng)
     flow = npflows.NeuralSplineFlow(2, num_layers=4, hidden_dims=(32, 32), support=[positive(), positive()], rng=0)
-    flow.fit(first, max_epochs=5 if arguments.quick else 60, learning_rate=2e-3, ema=0.99, rng=0)
+    rows, counts = np.unique(first, axis=0, return_counts=True)  # a walker that rejects stays where it is
+    flow.fit(rows, sample_weight=counts, max_epochs=5 if arguments.quick else 60, learning_rate=2e-3, rng=0)
     gaussian = multivariate_normal(first.mean(axis=0), np.cov(first.T))
     print(f"{len(first):,} samples of the first posterior, {len(flow.history['epoch'])} epochs in "
           f"{sum(flow.history['seconds']):.1f} s")  # fmt: skip

@@ -42,8 +42,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     x = pinwheel(5000 if arguments.quick else 50_000, np.random.default_rng(0))
-    flow = npflows.NeuralSplineFlow(2, num_layers=5, hidden_dims=(64, 64), num_bins=12, tail_bound=4.0, rng=0)
-    flow.fit(x, max_epochs=4 if arguments.quick else 40, learning_rate=4e-3, ema=0.99, rng=0)
+    flow = npflows.NeuralSplineFlow(2, num_layers=5, hidden_dims=(64, 64), num_bins=12, rng=0)
+    flow.fit(x, max_epochs=4 if arguments.quick else 40, learning_rate=4e-3, rng=0)
     edge = np.quantile(flow.log_prob(x), 0.05)  # 5 % of the data lie where the density is lower
     print("temperature   mean log-density   below the lowest 5 % of the data   weights to 1: largest, worth of 20,000")
 

@@ -119,7 +119,7 @@ def main() -> None:
     started = time.perf_counter()
     print(f"{n:,} points each\n{'':16} KL(truth || flow)  from new samples   grid sums: truth, flow   seconds to fit")
     for (truth_ax, flow_ax), target in zip(axes.T, targets()):
-        flow = npflows.NeuralSplineFlow(2, num_layers=4, hidden_dims=(64, 64, 64), num_bins=32, tail_bound=4.0,
+        flow = npflows.NeuralSplineFlow(2, num_layers=4, hidden_dims=(64, 64, 64), num_bins=32,
                                         conditioner="autoregressive", rng=0)  # fmt: skip
         flow.fit(target.sample(n, np.random.default_rng(0)), max_epochs=epochs, batch_size=512, learning_rate=8e-3,
                  rng=0)  # fmt: skip

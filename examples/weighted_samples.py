@@ -5,9 +5,10 @@ A flow from weighted samples, as nested sampling and importance sampling leave t
 
 Where is the transmitter?  Two receivers tell its distance, each with an error: two circles, which cross twice, so that the
 posterior has two peaks.  Points of the prior, weighted with their likelihood, are samples of the posterior; `sample_weight`
-takes them as they are.  The alternative, to draw points by their weights until there are enough, repeats the heavy ones:
-the copies lie in training and validation rows alike, so that the validation loss can't see the flow learn them by heart.
-A grid knows the exact posterior.
+takes them as they are.  The alternative, to draw points by their weights until there are enough, repeats the heavy ones
+and loses many of the light ones: `fit` says so, and merges copies into weights again, as those that lie in training and
+validation rows alike would hide from the validation loss that the flow learns them by heart.  A grid knows the exact
+posterior.
 
 As a script::
 
@@ -66,10 +67,8 @@ def main() -> None:
     drawn = x[generator.choice(len(x), len(x), p=weight / weight.sum())]
     flows = {}
     for name, rows, weights in (("sample_weight", x, weight), ("drawn by weight", drawn, None)):
-        flow = npflows.NeuralSplineFlow(2, num_layers=6, hidden_dims=(64, 64), tail_bound=4.0, rng=0)
-        flow.fit(
-            rows, sample_weight=weights, max_epochs=10 if arguments.quick else 100, learning_rate=2e-3, ema=0.99, rng=0
-        )
+        flow = npflows.NeuralSplineFlow(2, num_layers=6, hidden_dims=(64, 64), rng=0)
+        flow.fit(rows, sample_weight=weights, max_epochs=10 if arguments.quick else 100, learning_rate=2e-3, rng=0)
         flows[name] = found = np.exp(flow.log_prob(grid))
         kl = rel_entr(truth, found).sum() * cell
         loss, best = flow.history["validation_loss"], int(np.argmin(flow.history["validation_loss"]))

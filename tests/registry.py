@@ -214,9 +214,7 @@ MODELS = {
     "IAF, two features": lambda **o: IAF(2, 2, (12,), activation="silu", base_distribution="student_t", **o),
     "IAF, one feature, uniform": lambda **o: IAF(1, 2, (8,), base_distribution="uniform", **o),
     "IAF, one order, condition": lambda **o: IAF(3, 2, (12,), False, activation="elu", condition_dim=1, **o),
-    "NSF": lambda **o: NeuralSplineFlow(
-        5, 3, (12,), 4, 3.0, affine_ends=False, activation="silu", **o
-    ),
+    "NSF": lambda **o: NeuralSplineFlow(5, 3, (12,), 4, 3.0, affine_ends=False, activation="silu", **o),
     "NSF, two features": lambda **o: NeuralSplineFlow(
         2, 2, (12,), 4, linear="permutation", affine_ends=False, activation="tanh", **o
     ),
@@ -235,9 +233,7 @@ MODELS = {
         activation="tanh",
         **o,
     ),
-    "NSF, ActNorm": lambda **o: NeuralSplineFlow(
-        3, 2, (8,), 3, affine_ends=False, actnorm=True, activation="silu", **o
-    ),
+    "NSF, ActNorm": lambda **o: NeuralSplineFlow(3, 2, (8,), 3, affine_ends=False, actnorm=True, activation="silu", **o),
     "NSF, affine ends": lambda **o: NeuralSplineFlow(
         3, 1, (8,), 4, 3.0, affine_ends=True, activation="tanh", condition_dim=1, **o
     ),

@@ -264,7 +264,7 @@ def test_names_of_columns(x):
 def test_classifier_on_blobs_gives_bayes_probabilities():
     x, y = make_blobs(2000, centers=[[0, 0], [2, 0]], cluster_std=1.0, random_state=0)
     names = np.array(["left", "right"])
-    classifier = FlowClassifier(random_state=0, max_epochs=40).fit(x, names[y])
+    classifier = FlowClassifier(random_state=0, learning_rate=5e-3, max_epochs=40).fit(x, names[y])
     assert classifier.classes_.tolist() == ["left", "right"]
     truth = 1 / (1 + np.exp(2 - 2 * x[:, 0]))
     found = classifier.predict_proba(x)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import COPIES_TOLD
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GUIDES = (
@@ -19,7 +20,7 @@ GUIDES = (
     "posterior",
     "posterior_as_prior",
     "temperature",
-    "weighted_samples",
+    pytest.param("weighted_samples", marks=COPIES_TOLD),  # whose text tells of it
 )
 """The other examples are run by CI alone."""
 
