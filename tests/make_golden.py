@@ -154,7 +154,15 @@ FLOWS = {
     "glow_additive": lambda: npflows.Glow(
         (2, 2, 2), 1, 1, (4,), network="dense", coupling="additive", split_prior="standard", activation="tanh", rng=19
     ),
+    "maf_full": lambda: npflows.MAF(3, 2, (6,), activation="tanh", log_tails=3.0, condition_dim=2, rng=21),
+    "spline_ends": lambda: npflows.NeuralSplineFlow(
+        3, 1, (6,), 4, affine_ends=True, log_tails=5.0, activation="silu", condition_dim=1, rng=22
+    ),
 }
+FIT = {"maf_full": {"standardize": "full"}}
+"""Options of the fits of some flows."""
+FAR = ("maf_full", "spline_ends")
+"""Flows of which a row far out is recorded, with a condition far out."""
 
 
 def table_of(flow, rng):
@@ -186,13 +194,16 @@ def make(name):
     condition = rng.normal(size=(100, flow.condition_dim)) * 3.0 - 1.0 if flow.condition_dim else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a few epochs on a few rows
-        flow.fit(table, condition=condition, max_epochs=2, rng=0, progress=False)
+        flow.fit(table, condition=condition, max_epochs=2, rng=0, progress=False, **FIT.get(name, {}))
     flow.params = flow.params + rng.normal(0, 0.2, flow.num_params)
     if len(flow.input_shape) == 1:
         flow.columns = list(string.ascii_lowercase[: flow.input_dim])
+    if name in FAR:
+        table[3] += 30 * table.std(axis=0)
     inputs = {"x": table[:4].tolist(), "z": (0.8 * rng.normal(size=(4, flow.latent_dim))).tolist()}
     if condition is not None:
         flow.condition_columns = list(string.ascii_uppercase[: flow.condition_dim])
+        condition[3] *= 20 if name in FAR else 1
         inputs["condition"] = condition[:4].tolist()
     return flow, inputs
 

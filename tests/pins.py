@@ -124,7 +124,7 @@ def of_model(make: Callable[[], Any]) -> Values:
     values |= named("sample_and_log_prob", drawn, ("x", "log_prob"))
     values |= densities(flow, x, condition) | both_directions(flow, x, z, condition)
 
-    schedule = {"batch_size": STEP, "schedule": "constant", "learning_rate": 1e-2, "rng": 8, "progress": False}
+    schedule = {"batch_size": STEP, "schedule": "constant", "learning_rate": 1e-2, "ema": None, "rng": 8, "progress": False}
     flow.fit(x, condition=condition, validation_fraction=0, max_epochs=1, **schedule)
     values["parameters after fit"] = flow.params
     values["standardization after fit"] = np.array([flow.standardize.loc, flow.standardize.scale])
