@@ -8,18 +8,12 @@ import pytest
 from npflows import MAF
 from npflows.cli import main
 
-FIT = {"max_epochs": 1, "validation_fraction": 0.0, "progress": False, "rng": 0}
-
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((600, 3))
-    x[:, 1] = x[:, 0] + 1e-4 * x[:, 1]
-    x[:9, 2] = 1e6
     flow = MAF(3, 1, (4,), columns=["g", "r", "z"], rng=0)
-    with pytest.warns(UserWarning, match=r"z \(9 of 600 are 1e\+06"):
-        flow.fit(x, **FIT)
+    flow.standardize.set(0.0, 1.0, [[1, 0, 0], [1, 1e-4, 0], [0, 0, 1]])
+    flow.robust_columns = ["z"]
     path = tmp_path_factory.mktemp("flow") / "flow.npz"
     flow.save(path)
     return str(path)
