@@ -99,7 +99,7 @@ def inspect_table(flow: TransformedDistribution, rows: Rows, told: Sequence[str]
         looks = [Look() if whole[d] else _few(x[:, d]) for d in range(flow.latent_dim)]
         atoms: dict[str, Look] = {}
         if not alone:
-            x, condition, counts = _different(x, condition)
+            x, condition, counts = _different(x, condition, _copies(weight, len(x)))
             atoms = _repeated_rows(x, counts)
         for d in np.flatnonzero(~whole):
             looks[d] = looks[d] if looks[d].kind else _look(x[:, d], weight if alone else None, alone)
@@ -130,17 +130,24 @@ def _listed(wrong: dict[str, Look]) -> str:
     return ", ".join(parts[:MOST_FAULTS]) + (f", and {len(parts) - MOST_FAULTS} more" if len(parts) > MOST_FAULTS else "")
 
 
-def _different(x: np.ndarray, condition: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, NDArray[np.int64]]:
-    """The rows, each once, and how many equal each of them: what is repeated whole says nothing about its columns."""
+def _copies(weight: np.ndarray | None, n: int) -> np.ndarray:
+    """How many rows each of n rows stands for: its weight where all weights are whole numbers, as those of copies are."""
+    return np.ones(n) if weight is None or (weight != np.floor(weight)).any() else weight
+
+
+def _different(
+    x: np.ndarray, condition: np.ndarray | None, copies: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """The rows, each once, and how many each stands for: what is repeated whole says nothing about its columns."""
     both = np.ascontiguousarray(x if condition is None else np.column_stack([x, condition]))
     rows = both.view(np.dtype((np.void, both.itemsize * both.shape[1])))
-    _, first, counts = np.unique(rows, return_index=True, return_counts=True)
+    _, first, which = np.unique(rows, return_index=True, return_inverse=True)
     if len(first) == len(x):
-        return x, condition, counts
-    return x[first], None if condition is None else condition[first], counts
+        return x, condition, copies
+    return x[first], None if condition is None else condition[first], np.bincount(which.ravel(), copies)
 
 
-def _repeated_rows(x: np.ndarray, counts: NDArray[np.int64]) -> dict[str, Look]:
+def _repeated_rows(x: np.ndarray, counts: np.ndarray) -> dict[str, Look]:
     """Different rows that are atoms, as where all columns are 0 at once."""
     found = {}
     for i in _atoms(counts / counts.sum(), counts):
@@ -164,7 +171,8 @@ def _look(values: np.ndarray, weight: np.ndarray | None = None, alone: bool = Fa
     """What another column of different rows looks like; NaN is ignored.  One that is alone may have rows repeated."""
     weight = np.ones(len(values)) if weight is None else weight
     values, weight = values[~np.isnan(values)], weight[~np.isnan(values)]
-    different, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    different, which = np.unique(values, return_inverse=True)
+    counts = np.bincount(which.ravel(), _copies(weight, len(values)))
     if len(different) < 2 or len(values) < FEWEST_ROWS:
         return Look()
     whole, step = bool((different == np.floor(different)).all()), grid_step(different)
@@ -185,7 +193,7 @@ def _look(values: np.ndarray, weight: np.ndarray | None = None, alone: bool = Fa
     return Look(step=step)
 
 
-def _atoms(shares: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _atoms(shares: np.ndarray, counts: np.ndarray) -> NDArray[np.int64]:
     """Which different values are atoms, from the shares of weight and the numbers of rows that they have."""
     largest = np.argsort(-shares, kind="stable")[:MOST_ATOMS]
     others = (1 - shares[largest].sum()) / max(len(shares) - len(largest), 1)

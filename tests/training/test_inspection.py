@@ -159,6 +159,17 @@ def test_values_that_rows_repeat_are_seen_before_equal_rows_are_merged():
         maf(2).fit(x, **FIRST)
 
 
+@pytest.mark.filterwarnings("ignore:the weights are worth .* rows only:UserWarning")
+@pytest.mark.parametrize("share", [0.1, 0.6])
+@pytest.mark.parametrize("others", [(), (B,)])
+def test_whole_weights_count_copies(others, share):
+    x = np.column_stack([A, *others])[: round((1 - share) * N)]
+    x, weight = np.concatenate([[0.0 * x[0]], x]), np.append(round(share * N), np.ones(len(x)))
+    with pytest.warns(UserWarning, match=f"is (0 in )?{100 * share:.0f} % of "):
+        maf(x.shape[1]).fit(x, sample_weight=weight, **FIRST)
+    maf(x.shape[1]).fit(x[1:], sample_weight=RNG.integers(1, 9, len(x) - 1), **FIRST)
+
+
 def test_entries_that_stand_in_for_missing_ones_are_no_repeated_values():
     x = table(C)
     x[: N * 7 // 10, 1] = np.nan
