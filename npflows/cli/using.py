@@ -70,7 +70,7 @@ def info(a: argparse.Namespace) -> int:
     arrays = read_arrays(a.flow)
     flow = unpack(arrays, a.flow)
     about = json.loads(str(arrays["about"]))
-    loc, scale = flow.standardize.loc.tolist(), flow.standardize.scale.tolist()
+    loc, scale, factor = flow.standardize.loc.tolist(), flow.standardize.scale.tolist(), flow.standardize.factor
     if a.json:
         history = {
             name: [value if math.isfinite(value) else None for value in values] for name, values in flow.history.items()
@@ -84,7 +84,12 @@ def info(a: argparse.Namespace) -> int:
             "condition_columns": flow.condition_columns,
             "num_params": flow.num_params,
             "dtype": flow.dtype.name,
-            "standardize": {"loc": loc, "scale": scale},
+            "standardize": {
+                "loc": loc,
+                "scale": scale,
+                "factor": None if factor is None else factor.tolist(),
+                "robust_columns": flow.robust_columns,
+            },
             "history": history,
             "format": about["format"],
             "npflows": about.get("npflows"),
@@ -104,6 +109,11 @@ def info(a: argparse.Namespace) -> int:
         ("file", f"format {about['format']}, written by npflows {about.get('npflows', '?')}"),
     ])  # fmt: skip
     names = flow.columns or [str(i) for i in range(flow.input_dim)]
+    if flow.robust_columns:
+        print(f"\nscaled by the bulk of the rows: {', '.join(flow.robust_columns)}")
+    if factor is not None:
+        thin = np.flatnonzero((factor != np.eye(len(factor))).any(axis=1))
+        print(f"\nscaled after what the columns before say of them: {', '.join(names[d] for d in thin)}")
     width = max(map(len, [*names, "column"]))
     support = flow.support or [""] * flow.input_dim
     print(f"\n{'column':{width}}  {'location':>12}  {'scale':>12}{'  lives on' if flow.support else ''}")
