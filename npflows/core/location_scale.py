@@ -86,7 +86,7 @@ def robust_location_scale(
 def _bulk(values: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[float, float, float] | None:
     """Location and scale of sorted values without sentinels, and one of these or NaN; None where they have no width."""
     values, weight, sentinel = _without_sentinels(values, weight)
-    tail = float(np.clip(1.5 / effective_sample_size(weight), TAIL, LARGEST_TAIL))
+    tail = _tail(weight)
     low, median, high = weighted_quantiles(values, weight, (tail, 0.5, 1 - tail))
     width = (high - low) / (NormalDist().inv_cdf(1 - tail) - NormalDist().inv_cdf(tail))
     unit = max(abs(values[0]), abs(values[-1]), np.finfo(np.float64).tiny)
@@ -97,12 +97,17 @@ def _bulk(values: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[flo
     return (float(mean), float(deviation), sentinel) if values[0] < values[-1] and deviation > 0 else None
 
 
+def _tail(weight: NDArray[np.float64]) -> float:
+    """Share of the weight at either end that is not of the bulk."""
+    return float(np.clip(1.5 / effective_sample_size(weight), TAIL, LARGEST_TAIL))
+
+
 def _without_sentinels(
     values: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Sorted values and weights without sentinels, and the one of these that has the most rows.
+    """Sorted values and weights without sentinels, and the one of these that has the most weight.
 
-    They are far from the shortest interval that has half of the weight, in terms of its width, or of the gaps beside it
+    Several rows share each, or merged rows that have more weight than is left out at an end.  They are far from the shortest interval that has half of the weight, in terms of its width, or of the gaps beside it
     where it has none.
     """
     total = weight.cumsum()
@@ -118,8 +123,9 @@ def _without_sentinels(
         return values, weight, np.nan
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     same = counts[which]
-    sentinels = far & (same >= SENTINEL_ROWS)
+    share = np.bincount(which, weight)[which] / total[-1]
+    sentinels = far & ((same >= SENTINEL_ROWS) | (share > _tail(weight)))
     if not sentinels.any() or (~sentinels).sum() < FEWEST_VALUES:
         return values, weight, np.nan
-    most = values[sentinels][np.argmax(same[sentinels])]
+    most = values[sentinels][np.argmax(share[sentinels])]
     return values[~sentinels], weight[~sentinels], float(most)

@@ -245,6 +245,11 @@ def _is_numbered(labels: Sequence[Any]) -> bool:
     return all(_is_int(label) and label == i for i, label in enumerate(labels))
 
 
+def _are_unnamed(labels: Sequence[Any], names: list[str]) -> bool:
+    """Whether columns have no names but their numbers, and these are not the names that are expected."""
+    return _is_numbered(labels) and set(map(str, labels)) != set(names)
+
+
 def _is_int(label: Any) -> bool:
     return isinstance(label, (int, np.integer)) and not isinstance(label, bool)
 
@@ -252,7 +257,7 @@ def _is_int(label: Any) -> bool:
 def _chosen(labels: list[Any], header: Header | None, name: str) -> tuple[list[int], list[str]]:
     """The places of the columns that are expected, in their order, and the names of the others."""
     n = len(labels)
-    if header is None or (header.names is not None and n == header.n and _is_numbered(labels)):
+    if header is None or (header.names is not None and n == header.n and _are_unnamed(labels, header.names)):
         return list(range(n)), []
     if header.names is None:
         if n == header.n and all(map(_is_int, labels)) and sorted(labels) == list(range(n)):

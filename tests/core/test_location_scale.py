@@ -84,6 +84,13 @@ def test_sentinels_are_told_from_single_outliers():
     assert found(np.where(RNG.random(N) < 0.3, 0.0, 1000 + NORMAL))[3] == 0
 
 
+def test_a_sentinel_of_rows_that_were_merged_is_found_by_its_weight():
+    column, weight = replaced(NORMAL, 1, -999.0), replaced(np.ones(N), 1, 0.05 * N)
+    loc, scale, is_robust, sentinel = found(column, weight)
+    assert (is_robust, sentinel, abs(loc) < 0.1) == (True, -999, True)
+    assert scale == pytest.approx(1, rel=0.1)
+
+
 def test_a_row_counts_by_its_weight():
     column, weight = replaced(NORMAL, 400, 1e3 + NORMAL[:400]), np.ones(N)
     assert not found(column, weight)[2]  # a tenth of the rows

@@ -164,6 +164,12 @@ def test_arrays_go_by_position_where_the_flow_has_names():
     np.testing.assert_array_equal(maf(columns=NAMES).log_prob(X), maf().log_prob(X))
 
 
+def test_names_that_are_numbers_are_names_in_any_order():
+    flow = MAF(3, num_layers=1, hidden_dims=(8,), rng=0).fit(table(X, [1, 2, 0], (0, 1, 2)), **OPTIONS)
+    assert flow.columns == ["1", "2", "0"]
+    np.testing.assert_array_equal(flow.log_prob(table(X, [1, 2, 0], (2, 0, 1))), flow.log_prob(X))
+
+
 def test_missing_by_the_names_of_the_table():
     holes = frame(np.where(np.arange(200)[:, None] < [0, 7, 0], 99.0, X))
     with pytest.warns(UserWarning, match="x: dropped 7 of 200 rows, which have missing entries"):
