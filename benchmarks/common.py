@@ -39,9 +39,11 @@ MODELS: dict[str, Callable[..., npflows.NormalizingFlow]] = {
     "MAF": lambda dim, hidden, **options: npflows.MAF(dim, 5, hidden, **options),
     "IAF": lambda dim, hidden, **options: npflows.IAF(dim, 5, hidden, **options),
     "RealNVP": lambda dim, hidden, **options: npflows.RealNVP(dim, 8, hidden, "half", **options),
-    "coupling spline": lambda dim, hidden, **options: npflows.NeuralSplineFlow(dim, 8, hidden, **options),
+    "coupling spline": lambda dim, hidden, **options: npflows.NeuralSplineFlow(
+        dim, 8, hidden, affine_ends=False, **options
+    ),
     "autoregressive spline": lambda dim, hidden, **options: npflows.NeuralSplineFlow(
-        dim, 5, hidden, conditioner="autoregressive", **options
+        dim, 5, hidden, conditioner="autoregressive", affine_ends=False, **options
     ),
 }
 GLOWS = {
@@ -107,7 +109,7 @@ class TrainStep:
     def __call__(self, rows: np.ndarray | None = None) -> None:
         trainer = self.trainer
         batch = next(self._batches) if rows is None else rows
-        _, taken, _ = trainer.run_step(batch, trainer.schedule.rate(trainer.step))
+        _, taken, *_ = trainer.run_step(batch, trainer.schedule.rate(trainer.step))
         if not taken:
             raise RuntimeError("a step was not finite")
 

@@ -45,9 +45,10 @@ SUBSET = Path(__file__).parents[1] / "examples" / "data" / "dc2_subset.npz"
 NOMINAL = np.array([0.5, 0.68, 0.9, 0.95])
 PERCENT = [f"{100 * p:.0f} %" for p in NOMINAL]
 MAGNITUDES, COLORS = "magnitudes", "colors"
-SAME_FLOW = {"num_layers": 3, "hidden_dims": (128, 128), "num_bins": 8, "tail_bound": 5.0}
+SAME_FLOW = {"num_layers": 3, "hidden_dims": (128, 128), "num_bins": 8, "tail_bound": 5.0, "affine_ends": False,
+             "log_tails": None}  # fmt: skip
 """zuko's has the same layers, and its splines the same bound."""
-SAME_FIT = {"max_epochs": 60, "batch_size": 256, "learning_rate": 1e-3}
+SAME_FIT = {"max_epochs": 60, "batch_size": 256, "learning_rate": 1e-3, "ema": None, "warmup_steps": 0}
 FIT = {"patience": None, "validation_fraction": 0}
 UNCLIPPED = {"clip_norm": None}  # as zuko's steps are
 FOLDS = 5

@@ -46,11 +46,11 @@ class Glow:
     ) -> dict[str, Any]:
         """A Glow whose images are divided by 256, as for the peer; ActNorm starts from training images, as in `fit`."""
         npflows.set_num_threads(threads)
-        self.flow = npflows.Glow((size, size, 1), scales, blocks, (width, width), levels=LEVELS, actnorm=False,
-                                 scale_activation=scale_activation, rng=seed)  # fmt: skip
+        self.flow = npflows.Glow((size, size, 1), scales, blocks, (width, width), levels=LEVELS, alpha=None,
+                                 actnorm=False, scale_activation=scale_activation, log_tails=None, rng=seed)  # fmt: skip
         table = self.images["train"].reshape(len(self.images["train"]), -1)
         self.flow.standardize.set(0.0, float(LEVELS))
-        set_from_data(self.flow, Rows(table, np.arange(len(table))), None, False, np.random.default_rng(seed))
+        set_from_data(self.flow, Rows(table, np.arange(len(table))), None, None, np.random.default_rng(seed))
         self.step = TrainStep(self.flow, batch, x=table, clip_norm=None)
         return {
             "parameters": self.flow.num_params,
@@ -65,7 +65,7 @@ class Glow:
         seconds, losses = [], []
         for rows, rate in zip(order, rates):
             started = time.perf_counter()
-            loss, taken, _ = trainer.run_step(np.array(rows), rate)
+            loss, taken, *_ = trainer.run_step(np.array(rows), rate)
             seconds.append(time.perf_counter() - started)
             if not taken:
                 raise RuntimeError("a step was not finite")

@@ -25,9 +25,9 @@ def make(model: str, dim: int, hidden: tuple[int, ...], dtype: str, seed: int) -
     """The flow: those of the library, and splines without the linear layers that not all peers have."""
     options, layers = {"dtype": dtype, "rng": seed}, tasks.NUM_LAYERS[model]
     if model == tasks.MAF:
-        return npflows.MAF(dim, layers, hidden, **options)
+        return npflows.MAF(dim, layers, hidden, log_tails=None, **options)
     if model == tasks.REALNVP:
-        return npflows.RealNVP(dim, layers, hidden, "half", **options)
+        return npflows.RealNVP(dim, layers, hidden, "half", log_tails=None, **options)
     first, order = (np.arange(dim) < dim // 2).astype(int), np.arange(dim)
     options |= {"num_bins": tasks.BINS, "tail_bound": tasks.BOUND}
     if model == tasks.COUPLING:
