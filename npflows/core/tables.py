@@ -326,8 +326,8 @@ def _numbers(values: Any, where: str, code: str = "", *, column: bool = False) -
     try:
         if isinstance(values, (list, tuple)) and any(hasattr(type(value), "_fields") for value in values):
             raise TypeError(
-                f"{where} must be an array of numbers, and is a list of named tuples, whose names would be lost: make a data "
-                f"frame of it"
+                f"{where} must be an array of numbers, and is a list of named tuples, whose names would be lost: make a "
+                f"data frame of it"
             )
         if isinstance(values, (list, tuple)) and any(map(_is_special, values)):
             values = [_numbers(value, where) for value in values]
