@@ -116,9 +116,9 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
         fields = table.dtype.names
         return None if fields is None else NamedColumns(list(fields), lambda i: table[fields[i]])
     kind = type(table)
-    fields = getattr(table, "_fields", None) if isinstance(table, tuple) else None
-    if fields is not None:  # a named tuple, as `itertuples` gives rows
-        return NamedColumns(list(fields), table.__getitem__) if rows else None
+    labels = getattr(table, "_fields", None) if isinstance(table, tuple) else None
+    if labels is not None:  # a named tuple, as `itertuples` gives rows
+        return NamedColumns(list(labels), table.__getitem__) if rows else None
     if isinstance(table, Mapping) and not hasattr(kind, "toarray"):  # which some sparse arrays are
         keys = list(table)
         return NamedColumns(keys, lambda i: table[keys[i]])
