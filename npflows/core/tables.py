@@ -116,6 +116,9 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
         fields = table.dtype.names
         return None if fields is None else NamedColumns(list(fields), lambda i: table[fields[i]])
     kind = type(table)
+    labels = getattr(table, "_fields", None) if isinstance(table, tuple) else None
+    if labels is not None:  # a named tuple, as `itertuples` gives rows
+        return NamedColumns(list(labels), table.__getitem__) if rows else None
     if isinstance(table, Mapping) and not hasattr(kind, "toarray"):  # which some sparse arrays are
         keys = list(table)
         return NamedColumns(keys, lambda i: table[keys[i]])
@@ -322,6 +325,11 @@ def _numbers(values: Any, where: str, code: str = "", *, column: bool = False) -
     _refuse_units(values, where, code or where)
     advice = "; leave the column out, or make numbers of it" if column else ""
     try:
+        if isinstance(values, (list, tuple)) and any(hasattr(type(value), "_fields") for value in values):
+            raise TypeError(
+                f"{where} must be an array of numbers, and is a list of named tuples, whose names would be lost: make a "
+                f"data frame of it"
+            )
         if isinstance(values, (list, tuple)) and any(map(_is_special, values)):
             values = [_numbers(value, where) for value in values]
         array = _plain(values)
@@ -378,6 +386,8 @@ def _from_objects(array: np.ndarray, where: str, advice: str) -> np.ndarray:
                 what, advice = "dates or times", TIMES
             else:
                 _refuse_units(value, where, where)
+            if hasattr(value, "collect") and hasattr(value, "columns"):
+                advice = f"; pass {where}.collect()"
             shown = f" ({value!r})" if isinstance(value, (str, bytes)) and len(value) < 40 else ""
             raise TypeError(f"{where} must be an array of numbers, and holds {what}{shown}{advice}")
     return numbers

@@ -13,6 +13,8 @@ from npflows.support import Column, Periodic
 
 ColumnsLike = int | str | Sequence[int | str] | np.ndarray
 """One column or several, by number or name."""
+NEAR_END = 0.1
+"""A default axis ends at this share of the distance of the samples from an open end: nearer, a density may be anything."""
 POINTS = {1: 101, 2: 41}
 """Points along each axis of a default grid, by the number of columns."""
 
@@ -93,7 +95,11 @@ def _covering(column: Column, values: np.ndarray, n: int) -> np.ndarray:
     low, high = np.quantile(values, (0.001, 0.999))
     low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
     ends = column.bounds
-    return np.linspace(max(low, np.nextafter(ends[0], np.inf)), min(high, np.nextafter(ends[1], -np.inf)), n)
+    if np.isfinite(ends[0]):
+        low = max(low, np.nextafter(ends[0], np.inf), ends[0] + NEAR_END * (values.min() - ends[0]))
+    if np.isfinite(ends[1]):
+        high = min(high, np.nextafter(ends[1], -np.inf), ends[1] - NEAR_END * (ends[1] - values.max()))
+    return np.linspace(low, high, n)
 
 
 def _axis(values: ArrayLike) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.core.checks import as_choice
+from npflows.core.location_scale import robust_location_scale
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.rows import Rows
 
@@ -16,6 +17,8 @@ MOST_MIXED = 256
 """Columns of a table that is looked at for strong correlations, at most."""
 MOST_ROWS = 20_000
 """Rows that correlations are taken from at most, evenly spaced."""
+MOST_TRIMS = 5
+"""Times that rows off the others are looked for, at most."""
 FAR = 8.0
 """Rows with a value so many scales from its location tell nothing about correlations."""
 THIN = 0.01
@@ -39,29 +42,40 @@ def _can_mix(flow: TransformedDistribution) -> bool:
     return len(flow.input_shape) == 1 and flow.base.support is None
 
 
-def wanted_factor(
-    flow: TransformedDistribution, rows: Rows, loc: np.ndarray, scale: np.ndarray, kind: Standardization
-) -> np.ndarray | None:
-    """The factor of the columns' correlations, where it is wanted or the table is thin; None for none."""
+def with_factor(
+    flow: TransformedDistribution,
+    rows: Rows,
+    loc: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    kind: Standardization,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
+    """Location, scale and the factor of the columns' correlations, where it is wanted or the table is thin; None for none.
+
+    Where rows are left out of the correlations, location and scale of the columns that are mixed are those of the others:
+    of thin columns, small errors of these are many times as wide as what is left.
+    """
     if kind == "diagonal" or not _can_mix(flow) or (kind == "auto" and flow.latent_dim > MOST_MIXED):
-        return None
-    factor = correlation_factor(flow, rows, loc, scale, 1.0 if kind == "full" else THIN)
-    return factor if kind == "full" or (factor != np.eye(len(factor))).any() else None
+        return loc, scale, None
+    found = correlations(flow, rows, loc, scale, 1.0 if kind == "full" else THIN)
+    if kind == "full" or (found[2] != np.eye(len(loc))).any():
+        return found
+    return loc, scale, None
 
 
-def correlation_factor(
+def correlations(
     flow: TransformedDistribution,
     rows: Rows,
     loc: NDArray[np.float64],
     scale: NDArray[np.float64],
     most_left: float = 1.0,
-) -> NDArray[np.float64]:
-    """The factor F (d, d) of standardized columns u on the line: the y with F y = u are u without what the columns before
-    say of each, over the square root of what is left of its variance.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Location, scale and the factor F (d, d) of standardized columns u on the line: the y with F y = u are u without what
+    the columns before say of each, over the square root of what is left of its variance.
 
     Columns on circles, columns of whole numbers and columns that are functions of others are left out, and those with a
     larger share of their variance left than `most_left`: F has the rows of the identity there.  With 1 the others become
-    uncorrelated, and F is the Cholesky factor of their correlations.
+    uncorrelated, and F is the Cholesky factor of their correlations.  Rows far out in some u are left out; so are rows far
+    out in a y whose standard deviation they decide.
 
     Parameters
     ----------
@@ -75,22 +89,45 @@ def correlation_factor(
     x, weight, _ = rows.take(np.arange(0, len(rows), step))
     values = (flow.preprocessing.on_line(x) - loc) / scale
     mixed = ~(flow.preprocessing.periodic | flow.preprocessing.integer)
-    near = (np.abs(values[:, mixed]) <= FAR).all(axis=1)
-    values = values[np.ix_(near, mixed)]
-    shares = np.full(len(values), 1.0) if weight is None else weight[near]
-    factor = np.eye(d)
-    if len(values) <= values.shape[1] or not shares.any():
-        return factor
-    shares = shares / shares.sum()
-    centered = values - np.einsum("n,ni->i", shares, values)
+    near: NDArray[np.bool_] = np.all(np.abs(values[:, mixed]) <= FAR, axis=1)
+    shares = np.full(len(values), 1.0) if weight is None else weight
+    trimmed = not near.all()
+    for _ in range(MOST_TRIMS):
+        if near.sum() <= mixed.sum() or not shares[near].any():
+            return loc, scale, np.eye(d)
+        given = shares[near] / shares[near].sum()
+        mean, spread, factor = _of_near(values[np.ix_(near, mixed)], given, mixed, 1.0)
+        y = np.linalg.solve(factor, ((values[near] - mean) / spread).T).T
+        bulk = robust_location_scale(y, given, np.zeros(d), (factor != np.eye(d)).any(axis=1).astype(float))
+        decided = bulk.is_robust & ((np.diag(factor) * bulk.scale) ** 2 <= most_left)
+        if not decided.any():
+            break
+        near[near] = (np.abs(y - bulk.loc) <= FAR * bulk.scale)[:, decided].all(axis=1)
+        trimmed = True
+    mean, spread, factor = _of_near(values[np.ix_(near, mixed)], shares[near] / shares[near].sum(), mixed, most_left)
+    if trimmed:
+        coupled = (factor != np.eye(d)).any(axis=1) | (factor != np.eye(d)).any(axis=0)
+        loc, scale = np.where(coupled, loc + scale * mean, loc), np.where(coupled, scale * spread, scale)
+    return loc, scale, factor
+
+
+def _of_near(
+    values: NDArray[np.float64], shares: NDArray[np.float64], mixed: NDArray[np.bool_], most_left: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation (d,) of values (n, m) of the columns that may be mixed, 0 and 1 in others; the factor."""
+    d = len(mixed)
+    mean, spread, factor = np.zeros(d), np.ones(d), np.eye(d)
+    mean[mixed] = np.einsum("n,ni->i", shares, values)
+    centered = values - mean[mixed]
     # einsum's own loops, as the sums of a BLAS follow its number of threads
     covariance = np.einsum("ni,nj->ij", centered * shares[:, None], centered)
-    spread = np.sqrt(np.diag(covariance))
-    alive = spread > 0
+    deviation = np.sqrt(np.diag(covariance))
+    alive = deviation > 0
     places = np.flatnonzero(mixed)[alive]
-    correlations = covariance[np.ix_(alive, alive)] / np.outer(spread[alive], spread[alive])
-    factor[np.ix_(places, places)] = _factor(correlations, most_left)
-    return factor
+    spread[places] = deviation[alive]
+    normalized = covariance[np.ix_(alive, alive)] / np.outer(deviation[alive], deviation[alive])
+    factor[np.ix_(places, places)] = _factor(normalized, most_left)
+    return mean, spread, factor
 
 
 def _factor(correlations: NDArray[np.float64], most_left: float) -> NDArray[np.float64]:

@@ -236,7 +236,9 @@ def _dependent(
     unit = np.abs(table).max(axis=0, initial=0.0)
     unit = np.where(unit > 0, unit, 1.0)
     near = _near(table / unit)
-    table = table[near] / unit
+    table, unit = table[near], np.abs(table[near]).max(axis=0, initial=0.0)
+    unit = np.where(unit > 0, unit, 1.0)
+    table /= unit
     if len(table) < ROWS_PER_COLUMN * width:
         return {}
     steps = _rounding(columns, np.append(np.zeros(width - len(used)), np.array(grids)[used]), near) / unit

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from npflows.core.checks import warn_user
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.support.columns import Real
-from npflows.training.correlations import Standardization, wanted_factor
+from npflows.training.correlations import Standardization, with_factor
 from npflows.training.moments import LocationScale, Values, location_scale
 from npflows.training.rows import Rows
 
@@ -38,7 +38,7 @@ def standardize_once(
         return []
     flow.robust_columns = []
     loc, scale = standardization(flow, train, validation)
-    flow.standardize.set(loc, scale, wanted_factor(flow, train, loc, scale, kind))
+    flow.standardize.set(*with_factor(flow, train, loc, scale, kind))
     robust = list(flow.robust_columns)
     if train.condition is not None:
         flow.standardize_condition(*_of_conditions(flow, train))

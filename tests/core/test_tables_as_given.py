@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+from collections import namedtuple
 from types import SimpleNamespace
 
 import numpy as np
@@ -246,3 +247,17 @@ def test_sparse_tables_are_refused_with_the_way_out():
 def test_an_array_of_numbers_goes_through_as_it_is():
     for values in (X, X.astype(np.float32), X.astype(int), X > 3):
         assert as_numeric(values, "x", HEADER) is values
+
+
+def test_named_tuples_are_rows_by_name():
+    row = namedtuple("Row", REORDERED)(*X[0, ORDER])
+    np.testing.assert_array_equal(as_numeric(row, "x", HEADER), X[0])
+    np.testing.assert_array_equal(as_numeric(row, "x"), X[0, ORDER])
+    with pytest.raises(TypeError, match="a list of named tuples"):
+        as_numeric([row, row], "x", HEADER)
+
+
+def test_a_frame_that_is_not_computed_yet_is_refused_with_the_way_out():
+    lazy = SimpleNamespace(collect=None, columns=NAMES)
+    with pytest.raises(TypeError, match=r"pass x\.collect\(\)"):
+        as_numeric(lazy, "x", HEADER)

@@ -106,3 +106,12 @@ def test_nor_from_a_fit_to_a_density_whose_own_errors_are_the_users():
         MAF(2, 1, (8,), rng=0).fit_variational(target, **options)
         with pytest.raises(FloatingPointError, match="underflow encountered in exp"):
             MAF(2, 1, (8,), rng=0).fit_variational(careless, **options)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_nor_from_a_fit_with_a_condition_near_the_largest_float():
+    x = np.random.default_rng(0).normal(size=(500, 2))
+    with np.errstate(all="raise"):
+        MAF(2, 1, (8,), condition_dim=1, rng=0).fit(
+            x, condition=np.append(x[1:, :1], [[1e300]], 0), max_epochs=1, progress=False
+        )

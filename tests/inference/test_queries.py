@@ -371,3 +371,12 @@ def test_bad_input_gets_one_clear_sentence(ask, message):
 def test_what_is_no_density_is_refused():
     with pytest.raises(TypeError, match="other must be a flow or a function from x to its log-density, got str"):
         kl_divergence(named(), "normal")
+
+
+def test_a_default_axis_stays_away_from_open_ends():
+    z = np.random.default_rng(0).normal(size=(1000, 2))
+    for sign, end in ((1, support.positive()), (-1, support.below(0))):
+        x = np.column_stack([z[:, 0], sign * np.exp(z[:, 1])])
+        flow = MAF(2, 1, (4,), support=[support.real(), end], rng=0).fit(x, max_epochs=2, rng=0, progress=False)
+        found = flow.marginal([1])
+        assert found.density.sum() * (found.grid[1] - found.grid[0]) == pytest.approx(1, abs=0.2)

@@ -58,6 +58,16 @@ def test_weights_count_and_an_outlier_does_not():
     np.testing.assert_allclose(flow.standardize.factor[1, 0], 1, atol=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["auto", "full"])
+@pytest.mark.parametrize("wild", [(-99.0, 0), (-99.0, 1), (0.5, 1)])
+def test_rows_off_a_thin_table_do_not_decide_its_standardization(kind, wild):
+    x, truth = thin(3000)
+    x[:10, wild[1]] = wild[0] + (np.linspace(0, 1, 10) if wild[0] > 0 else 0)
+    flow = RealNVP(2, 2, (8,), rng=0).fit(x, standardize=kind, **FIT)
+    assert (truth - flow.log_prob(x))[10:].mean() == pytest.approx(0, abs=0.1)
+
+
 def test_circles_and_whole_numbers_are_not_mixed():
     rng = np.random.default_rng(0)
     a = rng.uniform(0, 6, 3000)
