@@ -107,8 +107,8 @@ def _without_sentinels(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Sorted values and weights without sentinels, and the one of these that has the most weight.
 
-    Several rows share each, or merged rows that have more weight than is left out at an end.  They are far from the shortest interval that has half of the weight, in terms of its width, or of the gaps beside it
-    where it has none.
+    Several rows share each, or merged rows that have more weight than is left out at an end.  They are far from the
+    shortest interval that has half of the weight, in terms of its width, or of the gaps beside it where it has none.
     """
     total = weight.cumsum()
     stops = np.minimum(np.searchsorted(total, total - weight + 0.5 * total[-1]), len(values) - 1)
