@@ -25,6 +25,8 @@ DOMINANT = 0.1
 """Rows dominate a mean if their excess over the bound raises it by this share of a spread."""
 FEW = 0.1
 """More rows than this share are no longer a few, and more likely what a step too far has done."""
+FEWEST_ROWS = 5
+"""Of fewer rows none is far from all others, unless its loss is infinite."""
 NAMED = 5
 """Rows that a message names at most."""
 
@@ -106,7 +108,7 @@ class FarRows:
         lost = sum(not math.isfinite(loss) for loss in self.losses.values())
         if len(self.losses) > max(1, FEW * n):
             return None
-        if not lost and (2 * len(self.losses) >= n or not self.excess > bound.notable * n):
+        if not lost and (n < FEWEST_ROWS or not self.excess > bound.notable * n):
             return None
         worst = sorted(self.losses.items(), key=lambda item: (-item[1] if math.isfinite(item[1]) else -math.inf, item[0]))
         which = ", ".join(f"{number} ({loss:.3g})" for number, loss in worst[:NAMED])
