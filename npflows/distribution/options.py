@@ -15,7 +15,8 @@ from npflows.layers.layer import Layer
 from npflows.layers.log_tails import LogTails
 from npflows.networks.embedding import Embedding
 from npflows.networks.options import DenseOptions, NetworkOptions
-from npflows.support.declaration import SupportLike
+from npflows.support.columns import Periodic, Real
+from npflows.support.declaration import SupportLike, as_columns
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -32,7 +33,8 @@ class FlowOptions(NetworkOptions):
     log_tails : float or None
         Latent values beyond this, counted in standard deviations, are drawn in by a logarithm (`LogTails`), so that
         a single sample far out gets a low density and not an absurd one; None for no such layer.  It needs the base
-        distribution "normal"; others have tails or bounds of their own, and get none.
+        distribution "normal"; others have tails or bounds of their own, and get none.  Nor do flows with a support that is
+        more than lines and circles: half-lines, intervals and groups come to the line by logarithms, which do the same.
     """
 
     arguments_of_older_files: ClassVar[dict[str, Any]] = {"log_tails": None}
@@ -54,9 +56,22 @@ class FlowOptions(NetworkOptions):
         seen = self.embedding_dims[-1] if self.embedding_dims else self.condition_dim
         return {**super()._network_arguments, "condition_dim": seen}
 
-    def _with_tails(self, layers: Sequence[Layer], dim: int, dtype: DTypeLike) -> list[Layer]:
-        """The layers, with `LogTails` for all `dim` latent values after them where these options want it."""
-        if self.log_tails is None or self.base_distribution != "normal":
+    def _with_tails(
+        self,
+        layers: Sequence[Layer],
+        dim: int,
+        dtype: DTypeLike,
+        support: SupportLike | None = None,
+        names: Sequence[str] | None = None,
+    ) -> list[Layer]:
+        """The layers, with `LogTails` for all `dim` latent values after them where these options want it.
+
+        Columns that come to the line by a logarithm would have densities that grow without bound toward their open ends:
+        such tails fall more slowly than the map's determinant rises.
+        """
+        columns = as_columns(support, dim, names) or ()
+        logarithmic = not all(isinstance(column, (Real, Periodic)) for column in columns)
+        if self.log_tails is None or self.base_distribution != "normal" or logarithmic:
             return list(layers)
         return [*layers, LogTails(dim, self.log_tails, dtype=dtype)]
 

@@ -59,7 +59,7 @@ class _AutoregressiveFlow(NormalizingFlow, TableOptions):
         orders = self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, self.orders, generator)
         network = {**self._network_arguments, "dtype": dtype, "rng": generator}
         layers = [self._layer(n, self.hidden_dims, order, self.scale_activation, **network) for order in orders]
-        given = self._with_tails(normalized(layers) if self.actnorm else layers, n, dtype)
+        given = self._with_tails(normalized(layers) if self.actnorm else layers, n, dtype, support, columns)
         shared = self._assembly_arguments(dtype, generator)
         Assembly.__init__(self, given, (n,), support=support, columns=columns, **shared)
 

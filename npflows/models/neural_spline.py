@@ -131,7 +131,7 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
         if self.affine_ends and not circles.any() and not has_bounds and (n > 1 or self.condition_dim):
             ends = [MAFLayer(n, self.hidden_dims, order, dtype=dtype, **network) for order in (None, np.arange(n)[::-1])]
             layers = [ends[0], *layers, ends[1]]
-        layers = self._with_tails(layers, n, dtype)
+        layers = self._with_tails(layers, n, dtype, support, columns)
         shared = self._assembly_arguments(dtype, generator)
         Assembly.__init__(self, layers, (n,), support=support, columns=columns, **shared)
 

@@ -114,7 +114,7 @@ class RealNVP(NormalizingFlow, TableOptions):
         ]
         if self.actnorm:
             layers = normalized(layers, shape if self.network == "conv" else None)
-        layers = self._with_tails(layers, math.prod(shape), dtype)
+        layers = self._with_tails(layers, math.prod(shape), dtype, support, columns)
         shared = self._assembly_arguments(dtype, generator)
         Assembly.__init__(self, layers, shape, support=support, columns=columns, **shared)
 

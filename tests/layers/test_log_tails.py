@@ -106,3 +106,16 @@ def test_a_file_from_before_there_were_any_has_none(tmp_path):
     np.savez(path, **{**arrays, "about": np.array(json.dumps(about))})
     x = np.array([[40.0, -3.0]])
     np.testing.assert_array_equal(npflows.load(path).log_prob(x), flow.log_prob(x))
+
+
+@pytest.mark.parametrize("column", [support.positive(), support.below(), support.interval(0, 1)])
+def test_the_density_falls_toward_an_open_end(column):
+    x = np.random.default_rng(0).uniform(0.2, 0.8, (400, 2))
+    if isinstance(column, type(support.below())):
+        x = -x
+    flow = MAF(2, 1, (4,), support=[column, support.real()], rng=0)
+    flow.fit(x, max_epochs=1, validation_fraction=0.0, progress=False, rng=0)
+    near = np.column_stack([np.sign(x[0, 0]) * np.array([1e-10, 1e-30, 1e-100]), np.full(3, x[0, 1])])
+    log_prob = flow.log_prob(near)
+    assert (np.diff(log_prob) < 0).all()
+    assert log_prob.max() < 0
