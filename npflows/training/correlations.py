@@ -7,7 +7,7 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.core.checks import as_choice
+from npflows.core.checks import as_choice, warn_user
 from npflows.core.location_scale import robust_location_scale
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.rows import Rows
@@ -35,6 +35,11 @@ def as_standardization(standardize: object, flow: TransformedDistribution) -> St
     if kind == "full" and not _can_mix(flow):
         what = "images" if len(flow.input_shape) > 1 else f"a base with bounds, {flow.base!r}"
         raise ValueError(f'standardize="full" mixes columns, which does not go with {what}: use "diagonal"')
+    if flow.preprocessing.is_standardized and kind == ("full" if flow.standardize.factor is None else "diagonal"):
+        warn_user(
+            f"the flow goes on in the units of an earlier fit, which were not standardize={kind!r}: reset() it to set them "
+            f"anew"
+        )
     return kind
 
 

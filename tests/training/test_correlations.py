@@ -131,3 +131,12 @@ def test_an_unknown_kind_is_refused():
 def test_a_factor_must_be_triangular(factor):
     with pytest.raises(ValueError, match=r"factor must be a lower triangular \(2, 2\) matrix with a positive diagonal"):
         npflows.Standardize(2, 0.0, 1.0, factor)
+
+
+@pytest.mark.parametrize(("first", "second"), [("diagonal", "full"), ("full", "diagonal")])
+def test_a_second_fit_says_that_it_keeps_the_units(first, second):
+    x = thin(300)[0]
+    flow = MAF(2, 1, (4,), rng=0).fit(x, standardize=first, **FIT)
+    with pytest.warns(UserWarning, match=f"units of an earlier fit, which were not standardize='{second}'"):
+        flow.fit(x, standardize=second, **FIT)
+    flow.fit(x, standardize=first, **FIT)
