@@ -217,7 +217,7 @@ def to_frame(x: np.ndarray, names: Sequence[str], kind: bool | str) -> Any:
     library = "pandas" if kind is True else kind
     try:
         if library == "pandas":
-            import pandas  # type: ignore[import-untyped,unused-ignore]
+            import pandas
 
             return pandas.DataFrame(columns)
         if library == "polars":
@@ -228,7 +228,7 @@ def to_frame(x: np.ndarray, names: Sequence[str], kind: bool | str) -> Any:
             import pyarrow
 
             return pyarrow.table(columns)
-        from astropy.table import Table  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        from astropy.table import Table
     except ImportError as error:
         raise ImportError(f"as_frame={kind!r} needs {library}: pip install {library}") from error
     return Table(columns)
