@@ -1,4 +1,4 @@
-"""The logistic function and its logarithm: SciPy's where it is installed, else NumPy's."""
+"""The logistic function and its logarithm: SciPy's where it is installed, else NumPy's; and tails drawn in."""
 
 from __future__ import annotations
 
@@ -40,3 +40,11 @@ def _expit(t: np.ndarray) -> np.ndarray:
 
 def _log_expit(t: np.ndarray) -> np.ndarray:
     return np.minimum(t, 0.0) - np.log1p(np.exp(-np.abs(t)))
+
+
+def drawn_in(values: np.ndarray, bound: np.ndarray | float) -> np.ndarray:
+    """The values, and sign(v) (bound + arsinh(|v| - bound)) for a v beyond +-bound, which may be infinite for none."""
+    with np.errstate(invalid="ignore"):
+        beyond = np.abs(values) - bound
+        tails = np.sign(values) * (bound + np.arcsinh(np.maximum(beyond, 0)))
+    return np.where(beyond > 0, tails, values)

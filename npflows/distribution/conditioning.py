@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from npflows.core.backend import IDENTITY
 from npflows.core.checks import as_condition, as_int, as_names, as_numeric, as_rows
 from npflows.core.parameters import writeable
+from npflows.core.special import drawn_in
 from npflows.core.tables import Header
 from npflows.layers.standardize import affine_table
 from npflows.networks.embedding import Embedding
@@ -180,11 +181,7 @@ class Conditioning:
         table = self.table
         values = np.array(condition, np.float64)
         if table.shape[1]:
-            values = (values - table[0]) / table[1]
-            beyond = np.abs(values) - table[2]
-            with np.errstate(invalid="ignore"):
-                drawn_in = np.sign(values) * (table[2] + np.arcsinh(np.maximum(beyond, 0)))
-            values = np.where(beyond > 0, drawn_in, values)
+            values = drawn_in((values - table[0]) / table[1], table[2])
         return values if self.embedding is None else self.embedding(values)
 
 

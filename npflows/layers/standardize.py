@@ -61,7 +61,7 @@ class Standardize(Layer):
             which = ", ".join(map(str, moved))
             raise ValueError(f"column {which} is on a circle: loc must be 0 and scale 1, got loc={loc!s}, scale={scale!s}")
         circles = np.broadcast_to(self._circles, (self.input_dim,))
-        mixed = np.flatnonzero(circles & (_coupled(table[3:]) if len(table) > 3 else False))
+        mixed = np.flatnonzero(circles & (coupled(table[3:]) if len(table) > 3 else False))
         if len(mixed):
             raise ValueError(f"column {', '.join(map(str, mixed))} is on a circle: factor must not mix it with others")
         self.table = table
@@ -142,7 +142,7 @@ def _with_factor(table: NDArray[np.float64], factor: ArrayLike | None) -> NDArra
     return table
 
 
-def _coupled(factor: NDArray) -> NDArray[np.bool_]:
+def coupled(factor: NDArray) -> NDArray[np.bool_]:
     """The columns that a factor mixes with others, or stretches."""
     moves = factor != np.eye(len(factor))
     return moves.any(axis=0) | moves.any(axis=1)

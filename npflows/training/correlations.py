@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from npflows.core.checks import as_choice, warn_user
 from npflows.core.location_scale import robust_location_scale
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.layers.standardize import coupled
 from npflows.training.rows import Rows
 
 Standardization = Literal["auto", "diagonal", "full"]
@@ -62,7 +63,7 @@ def with_factor(
     if kind == "diagonal" or not _can_mix(flow) or (kind == "auto" and flow.latent_dim > MOST_MIXED):
         return loc, scale, None
     found = correlations(flow, rows, loc, scale, 1.0 if kind == "full" else THIN)
-    if kind == "full" or (found[2] != np.eye(len(loc))).any():
+    if kind == "full" or coupled(found[2]).any():
         return found
     return loc, scale, None
 
@@ -111,8 +112,8 @@ def correlations(
         trimmed = True
     mean, spread, factor = _of_near(values[np.ix_(near, mixed)], shares[near] / shares[near].sum(), mixed, most_left)
     if trimmed:
-        coupled = (factor != np.eye(d)).any(axis=1) | (factor != np.eye(d)).any(axis=0)
-        loc, scale = np.where(coupled, loc + scale * mean, loc), np.where(coupled, scale * spread, scale)
+        moved = coupled(factor)
+        loc, scale = np.where(moved, loc + scale * mean, loc), np.where(moved, scale * spread, scale)
     return loc, scale, factor
 
 

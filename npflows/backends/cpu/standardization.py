@@ -42,14 +42,16 @@ def load_cotangent(X, a, width, affine, wanted, dx):
 def load_standardized(C, a, width, affine, c):
     """c (rows, lanes) = C[a : a + width].T, standardized, with tails drawn in by a logarithm; lanes beyond width repeat the
     last sample."""
-    load(C, a, width, affine, affine.shape[1] > 0, c)
-    for d in range(affine.shape[1]):
+    for d in range(C.shape[1]):
         for t in range(c.shape[1]):
-            value = (C[a + min(t, width - 1), d] - affine[0, d]) / affine[1, d]
-            beyond = abs(value) - affine[TAIL, d]
-            if beyond > 0.0:
-                drawn_in = affine[TAIL, d] + math.asinh(beyond)
-                c[d, t] = drawn_in if value > 0.0 else -drawn_in
+            value = C[a + min(t, width - 1), d]
+            if affine.shape[1] > 0:
+                value = (value - affine[0, d]) / affine[1, d]
+                beyond = abs(value) - affine[TAIL, d]
+                if beyond > 0.0:
+                    drawn_in = affine[TAIL, d] + math.asinh(beyond)
+                    value = drawn_in if value > 0.0 else -drawn_in
+            c[d, t] = value
 
 
 @inlined

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from npflows.core.special import drawn_in
+
 
 def standardized(table: NDArray, x: NDArray) -> NDArray:
     """y = F^-1 (x - location) / scale."""
@@ -25,9 +27,7 @@ def standardized_condition(table: NDArray, condition: NDArray) -> NDArray:
     """c = (condition - location) / scale, and sign(c) (tail + arsinh(|c| - tail)) beyond its tail."""
     if not table.shape[1]:
         return condition
-    values = (condition - table[0]) / table[1]
-    beyond = np.abs(values) - table[2]
-    return np.where(beyond > 0, np.sign(values) * (table[2] + np.arcsinh(np.maximum(beyond, 0))), values)
+    return drawn_in((condition - table[0]) / table[1], table[2])
 
 
 def standardized_condition_vjp(table: NDArray, condition: NDArray, dc: NDArray) -> NDArray:
