@@ -313,7 +313,6 @@ def random_setting(name: str, number: int) -> Setting:
         "hidden_dims": (int(rng.choice([32, 64, 128, 192, 256])),) * int(rng.integers(1, 4)),
         "num_bins": int(rng.choice([4, 8, 12, 16, 24])),
         "tail_bound": round(float(rng.uniform(3, 10)), 1),
-        "dropout": float(rng.choice([0.0, 0.0, 0.05, 0.1, 0.2, 0.3])),
         "linear": str(rng.choice(["lu", "lu", "permutation"])),
         "conditioner": str(rng.choice(["coupling", "coupling", "autoregressive"])),
     }
@@ -322,6 +321,7 @@ def random_setting(name: str, number: int) -> Setting:
         "batch_size": int(2 ** rng.integers(7, 12)),
         "max_epochs": int(rng.choice([30, 60, 100, 200])),
         "weight_decay": log_uniform(1e-3, 3.0) if rng.random() < 0.5 else 0.0,
+        "dropout": float(rng.choice([0.0, 0.0, 0.05, 0.1, 0.2, 0.3])),
         "ema": [None, 0.9, 0.99, 0.995, 0.999][rng.integers(5)],
     }
     return {"flow": flow, "fit": fit}

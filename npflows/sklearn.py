@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["FlowClassifier", "FlowDensity", "FlowOutlierDetector"]
 
 COMMON = (
-    "hidden_dims", "activation", "residual_blocks", "dropout", "actnorm", "base_distribution", "support", "dtype",
+    "hidden_dims", "activation", "residual_blocks", "actnorm", "base_distribution", "support", "dtype",
 )  # fmt: skip
 """Parameters of every model beside the number of layers, for which RealNVP has another name."""
 SPECIFIC = (
@@ -58,8 +58,8 @@ SPECIFIC = (
 """Parameters that only some models have; None stands for the model's default."""
 TRAINING = (
     "validation_fraction", "standardize", "max_epochs", "max_seconds", "batch_size", "learning_rate", "schedule",
-    "warmup_steps", "weight_decay", "clip_norm", "patience", "ema", "on_invalid", "missing", "on_missing", "progress",
-    "callbacks",
+    "warmup_steps", "weight_decay", "dropout", "clip_norm", "patience", "ema", "on_invalid", "missing", "on_missing",
+    "progress", "callbacks",
 )  # fmt: skip
 """Parameters of `NormalizingFlow.fit`."""
 
@@ -77,7 +77,6 @@ class _FlowEstimator(BaseEstimator):
     hidden_dims: Sequence[int] = (64, 64)
     activation: str = "relu"
     residual_blocks: int = 0
-    dropout: float = 0.0
     actnorm: bool = False
     base_distribution: str | Base = "normal"
     support: SupportLike | None = None
@@ -102,6 +101,7 @@ class _FlowEstimator(BaseEstimator):
     schedule: str = "cosine"
     warmup_steps: int | None = None
     weight_decay: float = 0.0
+    dropout: float | str | None = "auto"
     clip_norm: float | None = 5.0
     patience: int | None = 20
     ema: float | None = 0.99
@@ -200,7 +200,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         `MAF`, `NeuralSplineFlow`, `RealNVP` (two columns or more) or `IAF`.
     num_layers : int
         For RealNVP its `num_coupling_layers`.
-    hidden_dims, activation, residual_blocks, dropout, actnorm, base_distribution, support, dtype
+    hidden_dims, activation, residual_blocks, actnorm, base_distribution, support, dtype
         See the model.
     num_bins, tail_bound, conditioner, linear, min_bin_width, min_bin_height, min_derivative
         Of the spline model alone; None, as for all that follow, is the model's own default.
@@ -213,7 +213,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
     mask_type
         Of realnvp.
     validation_fraction, standardize, max_epochs, max_seconds, batch_size, learning_rate, schedule, warmup_steps,
-    weight_decay, clip_norm, patience, ema, progress, callbacks
+    weight_decay, dropout, clip_norm, patience, ema, progress, callbacks
         See `NormalizingFlow.fit`.
     on_invalid, missing, on_missing
         See `NormalizingFlow.fit`.  With on_invalid="drop", or "nan" among what is missing, X may have NaN, and

@@ -132,7 +132,7 @@ class Assembly(Parametrized, Configured, abstract=True):
             for layer, offset in zip(self.flow_layers[1:], self._offsets[1:])
             for leaf, at in layer.leaves()
         ]
-        self._executables: dict[tuple[bool, bool], Executable] = {}
+        self._executables: dict[tuple[bool, bool, float | None], Executable] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_executables": {}, "target": None}
@@ -234,12 +234,15 @@ class Assembly(Parametrized, Configured, abstract=True):
             standardized=True,
         )
 
-    def executable(self, *, with_layers: bool = True, with_base: bool = True) -> Executable:
-        """That program, ready to run."""
-        key = with_layers, with_base
+    def executable(
+        self, *, with_layers: bool = True, with_base: bool = True, dropout: float | None = None
+    ) -> Executable:  # fmt: skip
+        """That program, ready to run; with another dropout than the networks' own perhaps."""
+        key = with_layers, with_base, dropout
         found = self._executables.get(key)
         if found is None:
             program = self.program(with_layers=with_layers, with_base=with_base)
+            program = program if dropout is None else program.with_dropout(dropout)
             found = self._executables[key] = select().compile(program, self.dtype)
         return found
 
@@ -286,10 +289,17 @@ class Assembly(Parametrized, Configured, abstract=True):
         return _with_nan(result, lost)
 
     def accumulate(
-        self, x: np.ndarray, condition: np.ndarray | None, dlog: np.ndarray, buffers: np.ndarray, **options: Any
+        self,
+        x: np.ndarray,
+        condition: np.ndarray | None,
+        dlog: np.ndarray,
+        buffers: np.ndarray,
+        *,
+        dropout: float | None = None,
+        **options: Any,
     ) -> None:
         """Add up gradients in given buffers; see `npflows.core.evaluation.accumulate`."""
-        executable, bijection = self.executable(), self.preprocessing.bijection
+        executable, bijection = self.executable(dropout=dropout), self.preprocessing.bijection
         evaluation.accumulate(executable, self.state(), x, condition, dlog, buffers, bijection=bijection, **options)
 
 

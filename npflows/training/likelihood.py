@@ -13,6 +13,7 @@ import numpy as np
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.bound import FarRows, LossBound
+from npflows.training.dropout import AS_MADE, Dropout
 from npflows.training.rows import Rows
 from npflows.training.run import Run
 
@@ -42,6 +43,7 @@ class LikelihoodTrainer(Run):
     train, validation : Rows
         Without validation rows the training loss decides which parameters are best.
     batch_size : int
+    dropout : Dropout
     options
         As in `Run`.
     """
@@ -49,8 +51,16 @@ class LikelihoodTrainer(Run):
     unit = "epoch"
 
     def __init__(
-        self, flow: TransformedDistribution, train: Rows, validation: Rows | None, *, batch_size: int, **options: Any
+        self,
+        flow: TransformedDistribution,
+        train: Rows,
+        validation: Rows | None,
+        *,
+        batch_size: int,
+        dropout: Dropout = AS_MADE,
+        **options: Any,
     ) -> None:
+        self.dropout = dropout
         self.train, self.validation = train.normalized(), validation and validation.normalized()
         self.batch_size, self.n_batches = batch_size, max(1, -(-len(train) // batch_size))
         sizes = {len(part) for part in np.array_split(np.arange(len(train)), self.n_batches)}
@@ -142,8 +152,9 @@ class LikelihoodTrainer(Run):
         x = self.flow.preprocessing.scatter(x, self.rng)
         n = len(batch)
         dlog = self._dlog[n] if weight is None else weight / -n
+        step: dict[str, Any] = {"key": self.step + 1, "dropout": self.dropout.at(self.step, self.schedule.total_steps)}
         log_prob, excess = self._log_prob[:n], 0.0
-        self.flow.accumulate(x, condition, dlog, self.buffers[n], log_prob=log_prob, key=self.step + 1)
+        self.flow.accumulate(x, condition, dlog, self.buffers[n], log_prob=log_prob, **step)
         loss = float((log_prob * dlog).sum())
         if not log_prob.min() >= -self.train_bound.most:
             losses, bound = -log_prob, self.train_bound
@@ -154,7 +165,7 @@ class LikelihoodTrainer(Run):
             if np.isfinite(losses[far]).all():
                 dlog = dlog.copy()
                 dlog[far] *= bound.shares(losses[far])
-                self.flow.accumulate(x, condition, dlog, self.buffers[n], log_prob=log_prob, key=self.step + 1)
+                self.flow.accumulate(x, condition, dlog, self.buffers[n], log_prob=log_prob, **step)
         return loss, *self.take_step(n, loss, rate), excess
 
     def keep(self) -> None:
@@ -196,6 +207,7 @@ class LikelihoodTrainer(Run):
             if self.validation is None
             else f"{len(self.validation)} rows, checksum {self.validation.checksum():08x}",
             "batch_size": self.batch_size,
+            "dropout": self.dropout.share,
             "max_epochs": self.schedule.total_steps // self.n_batches,
             **super().options,
         }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from npflows.core.operations.networks import Made, Mlp
 from npflows.core.operations.operation import Operation
 
 EMBEDDING_LAYER = 1023
@@ -62,3 +63,29 @@ class Program:
     condition_dim: int = 0
     embedding: Placed | None = None
     standardized: bool = False
+
+    @property
+    def dropout(self) -> float:
+        """The largest share of hidden values that one of the networks drops in training."""
+        parts = (*self.layers, *(() if self.embedding is None else (self.embedding,)))
+        return max((network.dropout for part in parts if (network := _dense_network(part.operation))), default=0.0)
+
+    def with_dropout(self, share: float) -> Program:
+        """The same program, of which each dense or masked network drops this share of its hidden values in training."""
+        layers = tuple(_with_dropout(part, share) for part in self.layers)
+        embedding = None if self.embedding is None else _with_dropout(self.embedding, share)
+        return replace(self, layers=layers, embedding=embedding)
+
+
+def _dense_network(operation: Any) -> Mlp | Made | None:
+    """The network of an operation, or the operation if it is one itself; None where there is none that can drop values."""
+    network = getattr(operation, "conditioner", operation)
+    return network if isinstance(network, (Mlp, Made)) else None
+
+
+def _with_dropout(part: Placed, share: float) -> Placed:
+    network = _dense_network(part.operation)
+    if network is None:
+        return part
+    changed: Any = replace(network, dropout=share)
+    return part._replace(operation=changed if network is part.operation else replace(part.operation, conditioner=changed))
