@@ -23,6 +23,7 @@ from typing import Any
 
 import numba
 from numba.core import serialize
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler, CompileResult
 
 DISABLED = bool(numba.config.DISABLE_JIT)
@@ -51,6 +52,33 @@ def kernel(function: Callable | None = None, *, reassociate: bool = False) -> An
     return compiled
 
 
+_MODE = os.environ.get("MODE", "cheap")
+
+
+class _Ingredient(JITCodeLibrary):
+    """Code that is linked into kernels, and optimized there: once, with what surrounds it."""
+
+    def _optimize_final_module(self) -> None:
+        if _MODE == "full":
+            super()._optimize_final_module()
+        elif _MODE == "cheap":
+            manager, builder = self._codegen._module_pass_manager(
+                loop_vectorize=False, slp_vectorize=False, opt=0, cost="cheap")
+            manager.run(self._final_module, builder)
+        elif _MODE == "o1":
+            manager, builder = self._codegen._module_pass_manager(
+                loop_vectorize=False, slp_vectorize=False, opt=1)
+            manager.run(self._final_module, builder)
+        elif _MODE == "o3nv":
+            manager, builder = self._codegen._module_pass_manager(
+                loop_vectorize=False, slp_vectorize=False, opt=3)
+            manager.run(self._final_module, builder)
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
 class _Inlined(Compiler):
     """Numba's compiler for what only compiled code calls: without machine code of its own, nor what Python calls it by,
     which take a fifth of the time."""
@@ -65,6 +93,8 @@ class _Inlined(Compiler):
 
     def compile_extra(self, function: Callable) -> CompileResult:
         """Numba knows compiled functions by what Python calls them by, which must be built in; here it raises KeyError."""
+        if _MODE != "old":
+            self.state.library = _Ingredient(self.state.targetctx.codegen(), function.__qualname__)
         result = super().compile_extra(function)
         where = f"{function.__module__}.{function.__qualname__}".replace(".", " ")
         entry = f"{{{where} is inlined and called by kernels alone}}".format
