@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+import tempfile
 import time
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +16,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from npflows.core.backend import require_training, select
-from npflows.core.checks import as_choice, as_dtype
+from npflows.core.checks import as_choice, as_dtype, as_int
+from npflows.core.processes import Processes
+from npflows.core.threads import get_num_threads
 from npflows.flow import NormalizingFlow
 from npflows.models.table import MODELS
 
@@ -22,8 +29,8 @@ class Warmed(NamedTuple):
     Attributes
     ----------
     seconds : dict of str to float
-        The time that each model took, in the order in which they were compiled.  Kernels that several models share count
-        for the first one.
+        The time that each model took, that of all processes added up, in the order in which they were asked for.  Kernels
+        that several models share count for the first one.
     folder : pathlib.Path or None
         The folder of the compiled kernels; None where nothing can be written, so that every process compiles anew.
     """
@@ -32,8 +39,16 @@ class Warmed(NamedTuple):
     folder: Path | None
 
 
-def warmup(models: Iterable[str] | str | None = None, dtype: DTypeLike = "float32") -> Warmed:
-    """Compile the kernels with which models are fitted, evaluated and sampled, or load them where they are in the cache.
+def warmup(
+    models: Iterable[str] | str | None = None,
+    dtype: DTypeLike = "float32",
+    *,
+    processes: int | None = None,
+    target: str | None = None,
+    into: str | os.PathLike | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Warmed:
+    """Compile the kernels with which models are fitted, evaluated and sampled, where they are not in the cache yet.
 
     A kernel serves flows of any size.
 
@@ -42,6 +57,16 @@ def warmup(models: Iterable[str] | str | None = None, dtype: DTypeLike = "float3
     models : iterable of {"maf", "spline", "realnvp", "iaf", "glow"}, optional
         All by default.
     dtype : {"float32", "float64"}
+    processes : int, optional
+        How many processes compile, at least 1; by default as many as npflows uses threads.  They end before this function
+        returns.  Where nothing can be written, this process alone compiles, for itself.
+    target : {"x86-64-v4", "x86-64-v3", "armv8-a"}, optional
+        Compile for all CPUs of this level rather than for the one at hand, which must be of it.
+    into : path, optional
+        A folder to put the kernels in, made if need be; by default the one in which this process finds them.  It can serve as
+        NUMBA_CACHE_DIR.  Either all that was asked for gets there, or nothing.
+    progress : callable, optional
+        Called with a model's name and seconds when all its kernels are there.
 
     Returns
     -------
@@ -49,27 +74,103 @@ def warmup(models: Iterable[str] | str | None = None, dtype: DTypeLike = "float3
 
     Raises
     ------
+    ValueError
+        For an unknown model or target, and for a target that this CPU can't run.
+    OSError
+        If `into` can't be written.
+    RuntimeError
+        If a process can't do its work.
     NotImplementedError
         Where NumPy alone evaluates flows, and nothing is compiled.
     """
     require_training()
 
     names = list(MODELS) if models is None else [models] if isinstance(models, str) else list(models)
-    chosen = {as_choice(name, "models", list(MODELS)): MODELS[name] for name in names}
-    real, seconds = as_dtype(dtype).name, {}
-    for name, model in chosen.items():
+    chosen = list(dict.fromkeys(as_choice(name, "models", list(MODELS)) for name in names))
+    real, tell = as_dtype(dtype).name, progress or (lambda name, seconds: None)
+    n = get_num_threads() if processes is None else as_int(processes, "processes", 1)
+    environment = select().target_environment(target)
+    if into is None:
+        folder = select().cache_folder()
+        if target is not None and folder is None:
+            raise OSError("there is no folder for compiled kernels that can be written: give `into`")
+        if folder is None or not sys.executable:
+            return Warmed(_warm_here(chosen, real, tell), folder)
+        return Warmed(_warm(chosen, real, n, environment, tell), folder)
+    return _warm_into(Path(into), chosen, real, n, environment, tell)
+
+
+def _warm_into(
+    into: Path, chosen: list[str], real: str, n: int, environment: dict[str, str], tell: Callable[[str, float], None]
+) -> Warmed:
+    """Compile into a folder of its own, inside `into` to be on the same disk, and move what is there when all is done."""
+    into.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".npflows-", dir=into))
+    try:
+        seconds = _warm(chosen, real, n, {**environment, "NUMBA_CACHE_DIR": str(work)}, tell)
+        (made,) = work.iterdir()
+        kept = into / made.name
+        kept.mkdir(exist_ok=True)
+        for file in made.iterdir():
+            os.replace(file, kept / file.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return Warmed(seconds, kept)
+
+
+def _warm(
+    chosen: list[str], real: str, n: int, environment: dict[str, str], tell: Callable[[str, float], None]
+) -> dict[str, float]:
+    """Have processes compile the kernels one by one, and then use the models as anyone would."""
+    seconds, owners = dict.fromkeys(chosen, 0.0), {}
+    for name in chosen:
+        flow = _small(name, real)
+        for layers, base in ((True, True), (True, False), (False, True)):
+            for part in select().parts(flow.program(with_layers=layers, with_base=base), flow.dtype):
+                owners.setdefault(part, name)
+    with Processes("npflows.warmup:_do", n, environment) as crew:
+        for (_, part, *_), spent in crew.run([("compile", part) for part in owners]):
+            seconds[owners[part]] += spent
+        for (_, name, *_), spent in crew.run([("use", name, real) for name in chosen]):
+            seconds[name] += spent
+            tell(name, seconds[name])
+    return seconds
+
+
+def _do(what: str, *which: str) -> None:
+    """A task of a process."""
+    if what == "compile":
+        select().compile_part(*which)
+    else:
+        _use(*which)
+
+
+def _warm_here(chosen: list[str], real: str, tell: Callable[[str, float], None]) -> dict[str, float]:
+    """Use the models in this process."""
+    seconds = {}
+    for name in chosen:
         started = time.perf_counter()
-        _use(model.build(**model.small, hidden_dims=(8, 8), condition_dim=1, dtype=real, rng=0), model.for_tables)
+        _use(name, real)
         seconds[name] = time.perf_counter() - started
-    return Warmed(seconds, select().cache_folder())
+        tell(name, seconds[name])
+    return seconds
 
 
-def _use(flow: NormalizingFlow, real_valued: bool) -> None:
+def _small(name: str, real: str) -> NormalizingFlow:
+    """A small flow that uses all that flows of a model use."""
+    model = MODELS[name]
+    return model.build(**model.small, hidden_dims=(8, 8), condition_dim=1, dtype=real, rng=0)
+
+
+def _use(name: str, real: str) -> None:
     """Call the methods that compile kernels."""
-    rng, shape = np.random.default_rng(0), (32, flow.latent_dim)
-    x = rng.normal(size=shape) if real_valued else rng.integers(0, 4, shape)
+    flow, rng = _small(name, real), np.random.default_rng(0)
+    shape = (32, flow.latent_dim)
+    x = rng.normal(size=shape) if MODELS[name].for_tables else rng.integers(0, 4, shape)
     condition = rng.normal(size=(32, 1))
-    flow.fit(x, condition=condition, max_epochs=1, batch_size=16, rng=0, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one epoch need not be better than none
+        flow.fit(x, condition=condition, max_epochs=1, batch_size=16, rng=0, progress=False)
     flow.log_prob_and_grad(x, condition)
     z, _ = flow.forward(x, condition)
     flow.inverse_vjp(z, np.zeros_like(z), 0.0, condition)

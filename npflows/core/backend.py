@@ -196,6 +196,24 @@ class Backend(Protocol):
         """The folder in which compiled code is kept; None where nothing is compiled, or nothing can be written."""
         ...
 
+    def parts(self, program: Program, dtype: np.dtype[Any]) -> list[str]:
+        """The names of what has to be compiled for a program, what takes longest first."""
+        ...
+
+    def compile_part(self, part: str) -> None:
+        """Compile what `parts` names, and keep it in the cache folder."""
+        ...
+
+    def target_environment(self, target: str | None) -> dict[str, str]:
+        """The variables under which a process compiles for a portable target, or for its own CPU.
+
+        Raises
+        ------
+        ValueError
+            If the target is unknown, or this CPU can't run its code.
+        """
+        ...
+
 
 _loaders: dict[str, Callable[[], Backend]] = {}
 _loaded: dict[str, Backend] = {}

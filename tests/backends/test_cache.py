@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import npflows
-from npflows.backends.cpu.compiler import jit
+from npflows.backends.cpu.compiler import folders, jit
 
 pytestmark = pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")
 
@@ -77,7 +77,7 @@ def test_a_second_process_compiles_nothing(package):
 
 
 def test_a_flow_in_a_second_process_compiles_nothing():
-    if jit.cache_directory() is None:
+    if folders.cache_directory() is None:
         pytest.skip("no kernel cache here")
     code = """
 import numpy as np, npflows

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from npflows import MAF, NeuralSplineFlow
-from npflows.backends.cpu.compiler import jit
+from npflows.backends.cpu.compiler import folders
 from npflows.models.table import MODELS, TABLE_MODELS
 from npflows.warmup import warmup
 
-cached = pytest.mark.skipif(jit.cache_directory() is None, reason="nothing can be written")
+cached = pytest.mark.skipif(folders.cache_directory() is None, reason="nothing can be written")
 
 
 @cached
@@ -18,7 +18,7 @@ cached = pytest.mark.skipif(jit.cache_directory() is None, reason="nothing can b
 def test_nothing_is_left_to_compile(name, flow):
     done = warmup(name)
     assert list(done.seconds) == [name]
-    assert done.folder == jit.cache_directory()
+    assert done.folder == folders.cache_directory()
     before = set(done.folder.iterdir())
     assert before
     x = np.random.default_rng(0).normal(size=(200, flow.input_dim))

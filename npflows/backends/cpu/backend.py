@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.backends.cpu.compiler.jit import DISABLED, cache_directory
+from npflows.backends.cpu import ahead
+from npflows.backends.cpu.compiler.folders import cache_directory
+from npflows.backends.cpu.compiler.jit import DISABLED
+from npflows.backends.cpu.compiler.target import environment
 from npflows.backends.cpu.kernels import spline
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS
 from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, Link, pack_map, scratch
@@ -54,6 +57,18 @@ class CpuBackend:
     def cache_folder(self) -> Path | None:
         """The folder in which kernels are kept; None where nothing can be written, or nothing is compiled."""
         return None if DISABLED else cache_directory()
+
+    def parts(self, program: Program, dtype: np.dtype) -> list[str]:
+        """The names of what has to be compiled for a program, what takes longest first."""
+        return [] if DISABLED else ahead.parts(program, dtype)
+
+    def compile_part(self, part: str) -> None:
+        """Compile what `parts` names, and keep it in the cache folder."""
+        ahead.compile_part(part)
+
+    def target_environment(self, target: str | None) -> dict[str, str]:
+        """The variables under which a process compiles for a target; see `npflows.core.backend.Backend`."""
+        return environment(target)
 
 
 BACKEND = CpuBackend()

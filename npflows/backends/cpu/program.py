@@ -54,7 +54,7 @@ class CompiledProgram:
         self._is_wide = (
             max((size.work + size.temp for size in sizes), default=0) * BLOCKS[1] * self.dtype.itemsize > WIDE_BYTES
         )
-        self._has_one_lane = all(KERNELS[type(layer)].one_lane(layer) for layer in layers)
+        self.has_one_lane = all(KERNELS[type(layer)].one_lane(layer) for layer in layers)
         self.recomputed = self._choose_recomputed(layers, sizes)
         embedding = Scratch() if program.embedding is None else scratch(program.embedding.operation)
         self._temp_rows = max((size.temp for size in (*sizes, embedding)), default=0)
@@ -196,7 +196,7 @@ class CompiledProgram:
         """See `npflows.core.backend.Executable`."""
         n = len(x)
         width = self.block_width(n)
-        plan = self.plan(inverse, False, n == 1 and self._has_one_lane)
+        plan = self.plan(inverse, False, n == 1 and self.has_one_lane)
         threads.run(driver.transport, "transport", -(-n // width), self._scratch(n, False), self.dtype,
                     (plan, *state, x, condition, 0, origin, width, *out))  # fmt: skip
 

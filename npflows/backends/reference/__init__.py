@@ -59,5 +59,16 @@ class ReferenceBackend:
     def cache_folder(self) -> None:
         """Nothing is compiled here."""
 
+    def parts(self, program: Program, dtype: np.dtype[Any]) -> list[str]:
+        """Nothing has to be compiled."""
+        return []
+
+    def compile_part(self, part: str) -> None:
+        """Nothing has to be compiled."""
+
+    def target_environment(self, target: str | None) -> dict[str, str]:
+        """Nothing depends on the CPU."""
+        return {}
+
 
 BACKEND: Backend = ReferenceBackend()

@@ -6,9 +6,11 @@ of them and gives the number under which compiled code calls it with `call(numbe
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import itertools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -86,6 +88,29 @@ def signature(kind: str, dtype: DTypeLike) -> Any:
     return types.void(*(letters[c] for c in SIGNATURES[kind]))
 
 
+class Wanted(NamedTuple):
+    """A kernel that was asked for, in names: its module, itself, its kind and the compute dtype."""
+
+    module: str
+    name: str
+    kind: str
+    dtype: str
+
+
+_list: contextvars.ContextVar[list[Wanted] | None] = contextvars.ContextVar("_list", default=None)
+
+
+@contextlib.contextmanager
+def listed() -> Iterator[list[Wanted]]:
+    """Within this context `address` compiles nothing; what this thread asks it for gets into the list."""
+    wanted: list[Wanted] = []
+    token = _list.set(wanted)
+    try:
+        yield wanted
+    finally:
+        _list.reset(token)
+
+
 _known: dict[tuple[Any, ...], int] = {}
 _functions: dict[int, Callable] = {}  # keeps what is in use by address alive; what is called under NUMBA_DISABLE_JIT
 _numbers = itertools.count(1)
@@ -93,6 +118,10 @@ _numbers = itertools.count(1)
 
 def address(function: Any, kind: str, dtype: np.dtype) -> int:
     """The number under which compiled code calls `function`, compiled for `kind` and `dtype` if it is not yet."""
+    wanted_only = _list.get()
+    if wanted_only is not None:
+        wanted_only.append(Wanted(function.__module__, function.__name__, kind, np.dtype(dtype).name))
+        return 0
     key = (function, kind, np.dtype(dtype))
     if key not in _known:
         if DISABLED:

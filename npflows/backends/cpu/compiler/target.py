@@ -7,7 +7,7 @@ here, so that those two variables govern all of it.
 from __future__ import annotations
 
 import functools
-import platform
+import os
 from typing import NamedTuple
 
 import numba
@@ -33,16 +33,19 @@ class Target(NamedTuple):
     features: str
 
 
-_V3 = frozenset("cx16 sahf popcnt sse3 ssse3 sse4.1 sse4.2 avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave".split())
-_V4 = _V3 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())
+_V3 = frozenset(
+    {"cx16", "sahf", "popcnt", "sse3", "ssse3", "sse4.1", "sse4.2"}
+    | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"}
+)
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 LEVELS = {
-    "x86-64-v4": ("x86_64", "x86-64-v4", "-prefer-256-bit", _V4),
-    "x86-64-v3": ("x86_64", "x86-64-v3", "", _V3),
-    "armv8-a": ("aarch64", "generic", "+neon", frozenset[str]()),
+    "x86-64-v4": (("x86_64",), "x86-64-v4", "-prefer-256-bit", _V4),
+    "x86-64-v3": (("x86_64",), "x86-64-v3", "", _V3),
+    "armv8-a": (("aarch64", "arm64"), "generic", "+neon", frozenset[str]()),
 }
-"""The portable targets by name, the fastest first: the architecture, LLVM's CPU and features, and what a CPU must have to run
-their code, after the x86-64 psABI."""
+"""The portable targets by name, the fastest first: names of the architecture, LLVM's CPU and features, and what a CPU must have to
+run their code, after the x86-64 psABI.  Of "x86-64-v4" LLVM would use half the vectors' width."""
 
 _PROBES = {
     "avx": ("vaddps %ymm", "fadd <8 x float> %a, %b", "<8 x float>"),
@@ -54,7 +57,8 @@ _PROBES = {
     "avx512dq": ("vpmullq %zmm", "mul <8 x i64> %a, %b", "<8 x i64>"),
     "avx512vl": ("vpminsq %xmm", "call <2 x i64> @llvm.smin.v2i64(<2 x i64> %a, <2 x i64> %b)", "<2 x i64>"),
 }
-"""By feature an instruction that LLVM uses only where it is on, and an operation on two values of a type that calls for it."""
+"""By feature an instruction that LLVM uses only where it is on, and an operation on two values of a type that calls for
+it."""
 
 
 def own_target() -> Target:
@@ -62,6 +66,11 @@ def own_target() -> Target:
     name, given = numba.config.CPU_NAME, numba.config.CPU_FEATURES
     cpu = binding.get_host_cpu_name() if name is None else name
     return Target(binding.get_process_triple(), cpu, codegen.get_host_cpu_features() if given is None else given)
+
+
+def _is_named() -> bool:
+    """Is another target than the CPU at hand asked for?"""
+    return numba.config.CPU_NAME is not None or numba.config.CPU_FEATURES is not None
 
 
 def _host_features() -> frozenset[str]:
@@ -80,7 +89,7 @@ def features() -> frozenset[str]:
     then the ones of `_PROBES` that its code makes use of.
     """
     cpu = own_target()
-    if numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None:
+    if not _is_named():
         return frozenset(name[1:] for name in cpu.features.split(",") if name[:1] == "+")
     if not cpu.triple.startswith("x86_64"):
         return frozenset()
@@ -110,14 +119,44 @@ def portable() -> list[str]:
     What NUMBA_CPU_NAME and NUMBA_CPU_FEATURES take away from the CPU is not used.
     """
     here, has, used = binding.get_process_triple().split("-")[0], _host_features(), features()
-    named = numba.config.CPU_NAME is not None or numba.config.CPU_FEATURES is not None
     return [
         name
-        for name, (architecture, _, _, needed) in LEVELS.items()
-        if architecture == here and needed <= has and (needed & _PROBES.keys() if named else needed) <= used
+        for name, (architectures, _, _, needed) in LEVELS.items()
+        if here in architectures and needed <= has and (needed & _PROBES.keys() if _is_named() else needed) <= used
     ]
 
 
 def portable_target(name: str) -> Target:
     """The target of a portable level, for this system."""
     return Target(binding.get_process_triple(), *LEVELS[name][1:3])
+
+
+@functools.cache
+def runnable(own: Target) -> tuple[Target, ...]:
+    """The targets whose machine code may run here, the best first: this CPU's own, then the portable ones.
+
+    With NPFLOWS_PORTABLE=0 in the environment the first one alone.
+    """
+    if os.environ.get("NPFLOWS_PORTABLE") == "0":
+        return (own,)
+    others = (portable_target(name) for name in portable())
+    return (own, *(target for target in others if target != own))
+
+
+def environment(name: str | None) -> dict[str, str]:
+    """The variables under which a process compiles for a portable level, or for its own target if None, whatever kernels of
+    other targets there are.
+
+    Raises
+    ------
+    ValueError
+        If there is no such level, or this CPU can't run its code: kernels are tried once they are compiled.
+    """
+    if name is None:
+        return {"NPFLOWS_PORTABLE": "0"}
+    if name not in LEVELS:
+        raise ValueError(f"target must be one of {', '.join(map(repr, LEVELS))}, got {name!r}")
+    if name not in portable():
+        raise ValueError(f"this CPU can't run code for the target {name!r}: compile for it on one that can")
+    _, cpu, features_ = portable_target(name)
+    return {"NPFLOWS_PORTABLE": "0", "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features_}

@@ -1,0 +1,52 @@
+"""The kernels that a program may call, listed without compiling any, so that several processes can compile them."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from npflows.backends.cpu.compiler.calls import Wanted, address, listed, signature
+from npflows.backends.cpu.program import CompiledProgram
+from npflows.backends.cpu.threads import mailbox
+from npflows.core.operations import Program
+
+SHARED = {
+    "transport": "npflows.backends.cpu.driver",
+    "pullback": "npflows.backends.cpu.driver",
+    "combine": "npflows.backends.cpu.kernels.adam",
+    "update": "npflows.backends.cpu.kernels.adam",
+}
+"""The kernels that threads share, by their kind, which is also their name, and where they are."""
+_SHARE = "share"
+
+
+def parts(program: Program, dtype: np.dtype) -> list[str]:
+    """What a program may have to compile, each as "module name kind dtype", what takes longest first."""
+    executable = CompiledProgram(program, dtype)
+    with listed() as wanted:
+        for inverse, gradient in itertools.product((False, True), repeat=2):
+            executable.plan(inverse, gradient)
+        for inverse in (False, True) if executable.has_one_lane else ():
+            executable.plan(inverse, False, one_lane=True)
+    wanted += [Wanted(module, kind, kind, dtype.name) for kind, module in SHARED.items()]
+    wanted += [Wanted(mailbox.__name__, _SHARE, kind, dtype.name) for kind in SHARED]
+    return [" ".join(one) for one in sorted(dict.fromkeys(wanted), key=lambda one: (_cost(one), one))]
+
+
+def _cost(one: Wanted) -> int:
+    """Small for what takes long to compile."""
+    return 0 if one.kind in SHARED else 1 if one.kind.endswith("_vjp") else 2 if one.kind in ("layer", "network") else 3
+
+
+def compile_part(part: str) -> None:
+    """Compile one of them, or load it."""
+    module, name, kind, dtype = part.split()
+    if name == _SHARE:
+        arguments: Any = types.Tuple(signature(kind, dtype).args)
+        mailbox.share(kind, np.dtype(dtype)).compile((types.int64[::1], *[types.int64] * 4, arguments))
+    else:
+        address(getattr(importlib.import_module(module), name), kind, np.dtype(dtype))
