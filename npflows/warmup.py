@@ -104,8 +104,11 @@ def _warm_into(
     into: Path, chosen: list[str], real: str, n: int, environment: dict[str, str], tell: Callable[[str, float], None]
 ) -> Warmed:
     """Compile into a folder of its own, inside `into` to be on the same disk, and move what is there when all is done."""
-    into.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".npflows-", dir=into))
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".npflows-", dir=into))
+    except OSError as error:
+        raise OSError(f"no kernels can be put into {into}: {error.strerror}") from error
     try:
         seconds = _warm(chosen, real, n, {**environment, "NUMBA_CACHE_DIR": str(work)}, tell)
         (made,) = work.iterdir()
