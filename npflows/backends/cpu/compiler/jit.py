@@ -1,19 +1,20 @@
 """The one place that says how npflows compiles.
 
 Everything compiled goes through two decorators: `kernel` for functions that are entered from Python or by address,
-which are kept on disk (compiler/disk.py), and `inlined` for the helpers that they are made of.  Nothing compiles before its first use.
+which are kept on disk (compiler/disk.py), and `inlined` for the helpers that they are made of.  Nothing compiles before
+its first use.
 """
 
 from __future__ import annotations
 
 import functools
-import os
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import numba
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler, CompileResult
+from numba.core.compiler import Compiler, CompileResult, Flags
 
 from npflows.backends.cpu.compiler.disk import DiskCache
 
@@ -35,41 +36,61 @@ def kernel(function: Callable | None = None, *, reassociate: bool = False) -> An
         return functools.partial(kernel, reassociate=reassociate)
     if DISABLED:
         return function
-    compiled = numba.njit(fastmath=_FLAGS | {"reassoc"} if reassociate else _FLAGS, **_OPTIONS)(function)
+    flags = _FLAGS | {"reassoc"} if reassociate else _FLAGS
+    compiled = numba.njit(fastmath=flags, pipeline_class=_Kernel, **_OPTIONS)(function)
     compiled._cache = DiskCache(function)
     return compiled
 
 
-_MODE = os.environ.get("MODE", "cheap")
-
-
 class _Ingredient(JITCodeLibrary):
-    """Code that is linked into kernels, and optimized there: once, with what surrounds it."""
+    """What is linked into kernels, as it is: they are optimized with it, and made machine code of, once and as a whole.
 
-    def _optimize_final_module(self) -> None:
-        if _MODE == "full":
-            super()._optimize_final_module()
-        elif _MODE == "cheap":
-            manager, builder = self._codegen._module_pass_manager(
-                loop_vectorize=False, slp_vectorize=False, opt=0, cost="cheap")
-            manager.run(self._final_module, builder)
-        elif _MODE == "o1":
-            manager, builder = self._codegen._module_pass_manager(
-                loop_vectorize=False, slp_vectorize=False, opt=1)
-            manager.run(self._final_module, builder)
-        elif _MODE == "o3nv":
-            manager, builder = self._codegen._module_pass_manager(
-                loop_vectorize=False, slp_vectorize=False, opt=3)
-            manager.run(self._final_module, builder)
+    By itself a helper would be optimized again with each helper that calls it, up to the kernel.
+    """
+
+    def _optimize_final_module(self) -> None: ...
 
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
         self._finalized = True
 
 
-class _Inlined(Compiler):
-    """Numba's compiler for what only compiled code calls: without machine code of its own, nor what Python calls it by,
-    which take a fifth of the time."""
+class _Flags(Flags):
+    """Numba's flags, compared quickly: it does so for every function that a name may stand for, at every call."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Flags) and (self is other or self._values == other._values)
+        return same or super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return _HASH
+
+
+_HASH = hash(Flags())
+
+
+class _Kernel(Compiler):
+    """Numba's compiler, a quarter faster: see `_Flags`, and Python's collector of cycles pauses, which would look through
+    the many objects of a function in the making again and again and find nothing."""
+
+    def __init__(self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any, locals: Any):
+        super().__init__(typingctx, targetctx, library, args, return_type, _Flags(flags), locals)
+
+    def compile_extra(self, function: Callable) -> CompileResult:
+        """Compile a function."""
+        pausing = gc.isenabled()
+        gc.disable()
+        try:
+            return super().compile_extra(function)
+        finally:
+            if pausing:
+                gc.enable()
+
+
+class _Inlined(_Kernel):
+    """The same for what only compiled code calls: without machine code of its own, nor what Python calls it by."""
 
     distinct = False
 
@@ -77,12 +98,11 @@ class _Inlined(Compiler):
         flags = flags.copy()
         flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
         flags.noalias = self.distinct
+        library = _Ingredient(targetctx.codegen(), "npflows.inlined")
         super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
 
     def compile_extra(self, function: Callable) -> CompileResult:
         """Numba knows compiled functions by what Python calls them by, which must be built in; here it raises KeyError."""
-        if _MODE != "old":
-            self.state.library = _Ingredient(self.state.targetctx.codegen(), function.__qualname__)
         result = super().compile_extra(function)
         where = f"{function.__module__}.{function.__qualname__}".replace(".", " ")
         entry = f"{{{where} is inlined and called by kernels alone}}".format
@@ -108,5 +128,5 @@ def inlined(
         return functools.partial(inlined, reassociate=reassociate, distinct=distinct, python=python)
     if DISABLED:
         return function
-    options = _OPTIONS if python else {**_OPTIONS, "pipeline_class": _Distinct if distinct else _Inlined}
+    options = {**_OPTIONS, "pipeline_class": _Kernel if python else _Distinct if distinct else _Inlined}
     return numba.njit(fastmath=_FLAGS | {"reassoc"} if reassociate else _FLAGS, **options)(function)
