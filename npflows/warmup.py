@@ -22,6 +22,8 @@ from npflows.core.threads import get_num_threads
 from npflows.flow import NormalizingFlow
 from npflows.models.table import MODELS
 
+_TASK = "npflows.warmup:_do"
+
 
 class Warmed(NamedTuple):
     """The result of `warmup`.
@@ -63,8 +65,8 @@ def warmup(
     target : {"x86-64-v4", "x86-64-v3", "armv8-a"}, optional
         Compile for all CPUs of this level rather than for the one at hand, which must be of it.
     into : path, optional
-        A folder to put the kernels in, made if need be; by default the one in which this process finds them.  It can serve as
-        NUMBA_CACHE_DIR.  Either all that was asked for gets there, or nothing.
+        A folder to put the kernels in, made if need be; by default the one in which this process finds them.  It can serve
+        as NUMBA_CACHE_DIR.  Either all that was asked for gets there, or nothing.
     progress : callable, optional
         Called with a model's name and seconds when all its kernels are there.
 
@@ -125,13 +127,14 @@ def _warm(
     chosen: list[str], real: str, n: int, environment: dict[str, str], tell: Callable[[str, float], None]
 ) -> dict[str, float]:
     """Have processes compile the kernels one by one, and then use the models as anyone would."""
-    seconds, owners = dict.fromkeys(chosen, 0.0), {}
+    seconds = dict.fromkeys(chosen, 0.0)
+    owners: dict[str, str] = {}
     for name in chosen:
         flow = _small(name, real)
         for layers, base in ((True, True), (True, False), (False, True)):
             for part in select().parts(flow.program(with_layers=layers, with_base=base), flow.dtype):
                 owners.setdefault(part, name)
-    with Processes("npflows.warmup:_do", n, environment) as crew:
+    with Processes(_TASK, n, environment) as crew:
         for (_, part, *_), spent in crew.run([("compile", part) for part in owners]):
             seconds[owners[part]] += spent
         for (_, name, *_), spent in crew.run([("use", name, real) for name in chosen]):

@@ -183,12 +183,12 @@ def parser() -> argparse.ArgumentParser:
     plot.add_argument("-n", type=_count, metavar="N", help="samples to draw (default: as many as rows, 20,000 at most)")
     plot.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="draws them (default: %(default)s)")
 
-    warming = command("warmup", warm_up, "compile the kernels ahead, in as many processes as threads, for containers for instance")
+    warming = command("warmup", warm_up, "compile the kernels ahead, for containers for instance")
     warming.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(MODELS)} (default: all)")
     warming.add_argument("--dtype", default="float32", choices=["float32", "float64"], help="precision to compute in")
     warming.add_argument("--target", metavar="LEVEL",
-                         help="x86-64-v4, x86-64-v3 or armv8-a: compile for all CPUs of it (default: for this CPU alone)")  # fmt: skip
-    warming.add_argument("--into", metavar="DIRECTORY", help="put the kernels there (default: where npflows looks for them)")
+                         help="x86-64-v4, x86-64-v3 or armv8-a: for all its CPUs (default: for this CPU alone)")  # fmt: skip
+    warming.add_argument("--into", metavar="DIRECTORY", help="put kernels there (default: where npflows looks for them)")
 
     demo = command("demo", using.demo, "fit 20,000 galaxies, compare, and draw a picture of data and samples", quiet=False)
     demo.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf or svg (default: npflows_demo.png)")

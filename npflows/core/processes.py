@@ -17,7 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from npflows.core.processes import serve; serve(sys.argv[2])"
+_START = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from npflows.core.processes import serve
+serve(sys.argv[2])
+"""
 
 
 class Processes:
@@ -90,10 +95,13 @@ class Processes:
             assert stdout is not None
             stdin.write(json.dumps(task) + "\n")
             stdin.flush()
-            seconds, complaint = json.loads(stdout.readline())
+            answer = stdout.readline()
+            if not answer:
+                return 0.0, f"the process that was to do it ended with status {process.wait()}"
+            seconds, complaint = json.loads(answer)
             return seconds, complaint
-        except (OSError, ValueError) as error:  # it did not start, or is gone
-            return 0.0, f"the process that was to do it ended ({error})"
+        except OSError as error:  # it can't be started, or is gone
+            return 0.0, f"there is no process to do it ({error})"
 
 
 def serve(function: str) -> None:

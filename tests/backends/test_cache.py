@@ -1,6 +1,7 @@
 """Compiled kernels on disk: used again by the next process, never stale, never in the way."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import npflows
-from npflows.backends.cpu.compiler import folders, jit
+from npflows.backends.cpu.compiler import folders, jit, target
 
 pytestmark = pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")
 
@@ -180,3 +181,51 @@ def test_two_processes_may_fill_an_empty_cache_at_once(package):
     assert [finished(process) for process in both] == ["2.0", "2.0"]
     assert [file.suffix for file in package.files()] == [".nbc"]
     assert package.run() == f"2.0 {LOADED}"
+
+
+PORTABLE = pytest.mark.skipif("x86-64-v3" not in target.portable(), reason="this CPU is of no portable level")
+V3 = {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": ""}
+
+
+@PORTABLE
+def test_kernels_of_a_portable_target_are_used_and_give_way_to_those_of_this_cpu(package):
+    assert package.run(**V3) == f"2.0 {COMPILED}"
+    assert package.run() == f"2.0 {LOADED}"
+    assert len(package.files()) == 1
+    assert package.run(NPFLOWS_PORTABLE="0") == f"2.0 {COMPILED}"
+    assert len(package.files()) == 2
+    assert package.run() == f"2.0 {LOADED}"
+
+
+@PORTABLE
+def test_kernels_that_the_target_can_not_run_are_compiled_anew(package):
+    package.run(**V3)
+    assert package.run(NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="") == f"2.0 {COMPILED}"
+
+
+@PORTABLE
+def test_a_wheel_carries_kernels_and_those_of_another_source_are_ignored(package):
+    package.run(**V3)
+    carried = package.folder / "npflows/prebuilt"
+    carried.mkdir()
+    (made,) = package.cache.iterdir()
+    shutil.move(made, carried / made.name)
+    assert package.run() == f"2.0 {LOADED}"
+    assert package.files() == []
+    package.help("5.0")
+    assert package.run() == f"6.0 {COMPILED}"
+
+
+def test_a_wheel_is_only_built_with_kernels_of_its_source(package):
+    root = Path(npflows.__file__).parents[1]
+    file = root / "building/with_kernels.py"
+    if not file.is_file():
+        pytest.skip("npflows is not run from its sources")
+    sets = runpy.run_path(str(file))["sets"]
+    with pytest.raises(SystemExit, match=r"there are none in .*cache; make them by: npflows warmup"):
+        sets(package.folder / "npflows", package.cache)
+    package.run()
+    assert [folder.parent for folder in sets(package.folder / "npflows", package.cache)] == [package.cache]
+    package.help("5.0")
+    with pytest.raises(SystemExit, match=r"those in .*cache are of another source"):
+        sets(package.folder / "npflows", package.cache)

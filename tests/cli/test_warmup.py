@@ -1,13 +1,22 @@
 """`warmup` compiles all that a model needs, so that nothing is left to compile when it is used."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+from command_cases import fails
 
+import npflows.warmup
 from npflows import MAF, NeuralSplineFlow
-from npflows.backends.cpu.compiler import folders
+from npflows.backends.cpu.compiler import folders, target
+from npflows.cli import main
 from npflows.models.table import MODELS, TABLE_MODELS
 from npflows.warmup import warmup
 
+OTHER = "armv8-a" if target.binding.get_process_triple().startswith("x86") else "x86-64-v3"
 cached = pytest.mark.skipif(folders.cache_directory() is None, reason="nothing can be written")
 
 
@@ -27,6 +36,55 @@ def test_nothing_is_left_to_compile(name, flow):
     flow.sample_and_log_prob(3, 0)
     flow.inverse_vjp(x, x)
     assert set(done.folder.iterdir()) == before
+
+
+@cached
+def test_a_set_for_other_cpus_is_made_as_a_whole(tmp_path, capsys):
+    levels = target.portable()
+    if not levels:
+        pytest.skip("this CPU is of no portable level")
+    into = tmp_path / "a" / "set"
+    assert main(["warmup", "realnvp", "--target", levels[-1], "--into", str(into), "--threads", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["realnvp", "in", "kept"]
+    (made,) = into.iterdir()
+    assert made.name == folders.folder_name()
+    code = """
+import numpy as np, npflows
+from numba.core import event
+with event.install_recorder("numba:compile") as compiled:
+    flow = npflows.RealNVP(2, 2, hidden_dims=(8,), rng=0)
+    flow.fit(flow.sample(300, 0), max_epochs=1, rng=0, progress=False)
+    flow.log_prob(np.zeros((3, 2)))
+print(len(compiled.buffer))
+"""
+    root = str(Path(npflows.__file__).parents[1])
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(into)}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, env=environment, text=True, check=True,
+                          capture_output=True)  # fmt: skip
+    assert int(done.stdout) == 0
+
+
+@cached
+def test_nothing_half_made_is_left_when_a_process_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(npflows.warmup, "_TASK", "npflows.warmup:no_such_function")
+    with pytest.raises(RuntimeError, match="the process that was to do it ended"):
+        npflows.warmup.warmup("maf", processes=1, into=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+REFUSED = {
+    "unknown target": (["--target", "x86"], "target must be one of 'x86-64-v4', 'x86-64-v3', 'armv8-a', got 'x86'"),
+    "a target of other CPUs": (["--target", OTHER], f"this CPU can't run code for the target '{OTHER}'"),
+    "a file for a folder": (["--into", __file__], "no kernels can be put into "),
+}
+
+
+@cached
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_can_not_be_made_is_refused_in_a_line(case, capsys):
+    arguments, complaint = REFUSED[case]
+    assert complaint in fails(capsys, "warmup", "maf", *arguments)
 
 
 def test_unknown_model_is_refused_with_those_there_are():

@@ -47,6 +47,7 @@ def compile_part(part: str) -> None:
     module, name, kind, dtype = part.split()
     if name == _SHARE:
         arguments: Any = types.Tuple(signature(kind, dtype).args)
-        mailbox.share(kind, np.dtype(dtype)).compile((types.int64[::1], *[types.int64] * 4, arguments))
+        share: Any = mailbox.share(kind, np.dtype(dtype))
+        share.compile((types.int64[::1], *[types.int64] * 4, arguments))
     else:
         address(getattr(importlib.import_module(module), name), kind, np.dtype(dtype))

@@ -44,8 +44,8 @@ LEVELS = {
     "x86-64-v3": (("x86_64",), "x86-64-v3", "", _V3),
     "armv8-a": (("aarch64", "arm64"), "generic", "+neon", frozenset[str]()),
 }
-"""The portable targets by name, the fastest first: names of the architecture, LLVM's CPU and features, and what a CPU must have to
-run their code, after the x86-64 psABI.  Of "x86-64-v4" LLVM would use half the vectors' width."""
+"""The portable targets by name, the fastest first: names of the architecture, LLVM's CPU and features, and what a CPU must
+have to run their code, after the x86-64 psABI.  Of "x86-64-v4" LLVM would use half the vectors' width."""
 
 _PROBES = {
     "avx": ("vaddps %ymm", "fadd <8 x float> %a, %b", "<8 x float>"),
