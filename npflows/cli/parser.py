@@ -187,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
     warming.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(MODELS)} (default: all)")
     warming.add_argument("--dtype", default="float32", choices=["float32", "float64"], help="precision to compute in")
     warming.add_argument("--target", metavar="LEVEL",
-                         help="x86-64-v4, x86-64-v3 or armv8-a: for all its CPUs (default: for this CPU alone)")  # fmt: skip
+                         help="for all CPUs of x86-64-v4, x86-64-v3 or armv8-a (default: for this one)")  # fmt: skip
     warming.add_argument("--into", metavar="DIRECTORY", help="put kernels there (default: where npflows looks for them)")
 
     demo = command("demo", using.demo, "fit 20,000 galaxies, compare, and draw a picture of data and samples", quiet=False)

@@ -11,7 +11,7 @@ from numba import types
 
 from npflows.backends.cpu.compiler.calls import Wanted, address, listed, signature
 from npflows.backends.cpu.program import CompiledProgram
-from npflows.backends.cpu.threads import mailbox
+from npflows.backends.cpu.threads import mailbox, pool
 from npflows.core.operations import Program
 
 SHARED = {
@@ -21,7 +21,7 @@ SHARED = {
     "update": "npflows.backends.cpu.kernels.adam",
 }
 """The kernels that threads share, by their kind, which is also their name, and where they are."""
-_SHARE = "share"
+_SHARE, _PREPARE = "share", "prepare"
 
 
 def parts(program: Program, dtype: np.dtype) -> list[str]:
@@ -34,6 +34,7 @@ def parts(program: Program, dtype: np.dtype) -> list[str]:
             executable.plan(inverse, False, one_lane=True)
     wanted += [Wanted(module, kind, kind, dtype.name) for kind, module in SHARED.items()]
     wanted += [Wanted(mailbox.__name__, _SHARE, kind, dtype.name) for kind in SHARED]
+    wanted += [Wanted(pool.__name__, _PREPARE, "threads", dtype.name)]
     return [" ".join(one) for one in sorted(dict.fromkeys(wanted), key=lambda one: (_cost(one), one))]
 
 
@@ -45,7 +46,9 @@ def _cost(one: Wanted) -> int:
 def compile_part(part: str) -> None:
     """Compile one of them, or load it."""
     module, name, kind, dtype = part.split()
-    if name == _SHARE:
+    if name == _PREPARE:
+        pool.prepare()
+    elif name == _SHARE:
         arguments: Any = types.Tuple(signature(kind, dtype).args)
         share: Any = mailbox.share(kind, np.dtype(dtype))
         share.compile((types.int64[::1], *[types.int64] * 4, arguments))

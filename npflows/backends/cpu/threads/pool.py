@@ -110,6 +110,13 @@ def _help(pool: _Pool, mailbox: np.ndarray, wake: SimpleQueue[None]) -> None:
 
 
 _pool = _Pool()
+
+
+def prepare() -> None:
+    """Compile what helpers run, without starting any."""
+    _ = _pool.patience
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.forget)
 
