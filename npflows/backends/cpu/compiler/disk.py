@@ -17,6 +17,7 @@ from typing import Any
 
 from numba.core import serialize
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 from numba.core.sigutils import normalize_signature
 
 from npflows.backends.cpu.compiler.folders import cache_directory, folders
@@ -53,7 +54,7 @@ class DiskCache:
         return f"{self.function.__module__}.{self.function.__qualname__}-{digest.hexdigest()[:16]}.nbc"
 
     def load_overload(self, signature: Any, context: Any) -> CompileResult | None:
-        context.refresh()
+        rtsys.initialize(context)  # and no more: what compiling takes besides is slow to load
         for target in runnable(Target(*context.codegen().magic_tuple())):
             name = self._name(signature, target)
             for folder in folders():
