@@ -42,17 +42,18 @@ def kernel(function: Callable | None = None, *, reassociate: bool = False) -> An
     return compiled
 
 
-class _Ingredient(JITCodeLibrary):
-    """What is linked into kernels, as it is: they are optimized with it, and made machine code of, once and as a whole.
-
-    By itself a helper would be optimized again with each helper that calls it, up to the kernel.
-    """
-
-    def _optimize_final_module(self) -> None: ...
+class _Linked(JITCodeLibrary):
+    """Code that kernels are made of: machine code comes of them alone, as a whole."""
 
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
         self._finalized = True
+
+
+class _Ingredient(_Linked):
+    """The same, optimized in the kernels alone, not with each helper up to them that calls it."""
+
+    def _optimize_final_module(self) -> None: ...
 
 
 class _Flags(Flags):
@@ -93,12 +94,13 @@ class _Inlined(_Kernel):
     """The same for what only compiled code calls: without machine code of its own, nor what Python calls it by."""
 
     distinct = False
+    library: type[_Linked] = _Ingredient
 
     def __init__(self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any, locals: Any):
         flags = flags.copy()
         flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
         flags.noalias = self.distinct
-        library = _Ingredient(targetctx.codegen(), "npflows.inlined")
+        library = self.library(targetctx.codegen(), "npflows.inlined")
         super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
 
     def compile_extra(self, function: Callable) -> CompileResult:
@@ -111,9 +113,10 @@ class _Inlined(_Kernel):
 
 
 class _Distinct(_Inlined):
-    """The same, told that no two arrays among the arguments overlap."""
+    """The same, told that no two arrays among the arguments overlap: loops, which are vectorized best by themselves."""
 
     distinct = True
+    library = _Linked
 
 
 def inlined(
