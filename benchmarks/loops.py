@@ -7,7 +7,8 @@ import numpy as np
 from npflows.backends.cpu.compiler.calls import call
 from npflows.backends.cpu.compiler.jit import kernel
 from npflows.backends.cpu.kernels.blocks import copy
-from npflows.backends.cpu.kernels.matmul import add_outer, matmul, matmul_transposed
+from npflows.backends.cpu.kernels.matmul import matmul, matmul_transposed
+from npflows.backends.cpu.kernels.outer import add_outer
 from npflows.backends.cpu.kernels.tiles import FROM_ZERO
 from npflows.backends.cpu.kernels.vecmath import exp, log, softplus, tanh
 
@@ -49,11 +50,11 @@ def own_transposed(address, a, b, c, repeats):
 
 
 @kernel
-def own_outer(address, a, b, c, repeats):
+def own_outer(address, a, b, panels, c, repeats):
     """c (m, k) += a (m, lanes) @ b (k, lanes).T."""
     (m, k), flat = c.shape, c.reshape(c.size)
     for _ in range(repeats):
-        add_outer(address, a, b, flat, k, m, k)
+        add_outer(address, a, b, panels, 0, flat, k, m, k)
 
 
 @kernel

@@ -23,7 +23,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from benchmarks import loops
 from benchmarks.common import DTYPES, Repeat, interleaved, machine
 from npflows.backends.cpu.compiler.calls import address
-from npflows.backends.cpu.kernels.matmul import OUTER, PRODUCT
+from npflows.backends.cpu.kernels.matmul import PRODUCT
+from npflows.backends.cpu.kernels.outer import OUTER, panel_rows
 
 FORMULAS = {
     "product": "c (m, lanes) = a (m, k) @ b (k, lanes)",
@@ -52,6 +53,8 @@ def own(kind: str, m: int, k: int, lanes: int, dtype: str) -> Repeat:
     a, b, c = operands(kind, m, k, lanes, dtype)
     if kind == "outer":
         c[:] = 0
+        panels = np.empty(panel_rows(k) * lanes, dtype)
+        return lambda repeats: loop(number, a, b, panels, c, repeats)
     return lambda repeats: loop(number, a, b, c, repeats)
 
 

@@ -12,6 +12,7 @@ from npflows import Base, NormalizingFlow, Permutation
 from npflows.backends.cpu.compiler.calls import address, call
 from npflows.backends.cpu.compiler.jit import DISABLED, inlined, kernel
 from npflows.backends.cpu.kernels import activations, matmul
+from npflows.backends.cpu.kernels.outer import outer, panel_rows
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
 from npflows.backends.cpu.link import ONE_LANE_TWINS, Link
 
@@ -37,6 +38,7 @@ def product_of(lanes):
 
 HEIGHTS = [1, 2, 3, 5, 6, 7, 8, 11, 17, 24]
 LANES = [16, 32, 48, 80, 128]
+WIDTHS = [1, 3, 4, 6, 8, 13, 16, 17, 29, 32, 47, 64]
 DEPTHS = [0, 1, 2, 5, matmul.DEPTH, matmul.DEPTH + 1, 2 * matmul.DEPTH + 3]
 
 
@@ -63,13 +65,27 @@ def test_product_of_any_size_is_right_and_touches_nothing_else(start, transposed
 @both_dtypes
 def test_outer_product_of_any_size_is_right_and_touches_nothing_else(dtype):
     rng = np.random.default_rng(0)
-    for m, n, k in itertools.product([1, 3, 4, 5, 8, 11], LANES, [1, 3, 4, 6, 8, 13]):
+    for m, n, k in itertools.product(HEIGHTS, LANES, WIDTHS):
         a, b = block(rng, m, n, dtype), block(rng, k, n, dtype)
         c, ldc, _ = inside_a_larger_one(rng, m, k, dtype)
-        expected = c.copy()
+        expected, size = c.copy(), panel_rows(k) * n
         expected.reshape(-1, ldc)[:m, :k] += a[:m] @ b[:k].T
-        matmul.outer(a, b, c, ldc, m, k)
+        panels = np.full(size + 8, np.nan, dtype)
+        outer(a, b, panels, 0, c, ldc, m, k)
         np.testing.assert_array_equal(c, expected)
+        assert np.isnan(panels[size:]).all()
+
+
+@both_dtypes
+def test_panels_of_rows_that_are_known_already_are_used_again(dtype):
+    rng = np.random.default_rng(0)
+    for (m, n), (known, k) in itertools.product([(5, 16), (8, 48)], itertools.pairwise(WIDTHS)):
+        a, b, c = block(rng, m, n, dtype), block(rng, k, n, dtype), np.zeros((m, k), dtype)
+        panels, c_known = np.full(panel_rows(k) * n, np.nan, dtype), np.zeros((m, known), dtype)
+        outer(a, b, panels, 0, c_known.ravel(), known, m, known)
+        outer(a, b, panels, known, c.ravel(), k, m, k)
+        np.testing.assert_array_equal(c_known, a[:m] @ b[:known].T)
+        np.testing.assert_array_equal(c, a[:m] @ b[:k].T)
 
 
 @both_dtypes

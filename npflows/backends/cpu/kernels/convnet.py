@@ -20,7 +20,8 @@ from npflows.backends.cpu.kernels import vecmath
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS, NEEDS_INPUT
 from npflows.backends.cpu.kernels.blocks import copy, gather, scatter, total
 from npflows.backends.cpu.kernels.convolution import CONVOLVE, CONVOLVE_OUTER, offsets
-from npflows.backends.cpu.kernels.matmul import OUTER, PRODUCT, add_outer, matmul, matmul_transposed
+from npflows.backends.cpu.kernels.matmul import PRODUCT, matmul, matmul_transposed
+from npflows.backends.cpu.kernels.outer import OUTER, add_outer, panel_rows
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
 from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, Link, NetworkKernels, Scratch
 from npflows.core import operations
@@ -180,9 +181,10 @@ def transpose_weights(spec, theta, r, weights):
 
 
 @inlined
-def condition_vjp(spec, theta, context, r, d, dtheta, dcontext, dshift):
-    """Gradients of the condition and its weights; `dshift` (c_out, lanes) is scratch."""
+def condition_vjp(spec, theta, context, r, d, dtheta, dcontext, rest):
+    """Gradients of the condition and its weights; `rest` is scratch."""
     n, rows, m = spec[N_CONDITION], plane_rows(spec), spec[r + C_OUT]
+    dshift, panels = rest[:m], flat(rest[m:])
     for i in range(m):
         for t in range(d.shape[1]):
             dshift[i, t] = 0
@@ -192,7 +194,7 @@ def condition_vjp(spec, theta, context, r, d, dtheta, dcontext, dshift):
     offset = spec[CONDITION_WEIGHT]
     matmul_transposed(spec[PRODUCT_ADDRESS], theta[offset:], n, dshift, dcontext, n, m, FROM_RESULT)
     if dtheta.size > 0:
-        add_outer(spec[PRODUCT_OUTER_ADDRESS], dshift, context, dtheta[offset:], n, m, n)
+        add_outer(spec[PRODUCT_OUTER_ADDRESS], dshift, context, panels, 0, dtheta[offset:], n, m, n)
 
 
 @kernel
@@ -217,7 +219,7 @@ def forward_vjp(spec, theta, context, key, first, x, dout, dx, work, temp, dthet
                 np.int64(m), np.int64(area * n), spec[HEIGHT], spec[WIDTH], np.int64(lanes),
             ))  # fmt: skip
         if layer == 0 and spec[N_CONDITION] > 0:
-            condition_vjp(spec, theta, context, r, d, dtheta, dcontext, rest[:m])
+            condition_vjp(spec, theta, context, r, d, dtheta, dcontext, rest)
         weights, below = flat(rest), slot[: n * rows]
         transpose_weights(spec, theta, r, weights)
         call(spec[CONVOLVE_ADDRESS], (
@@ -247,7 +249,7 @@ def rows(operation: operations.ConvNet) -> Scratch:
     n_hidden = sum(channels[1:-1])
     weights = [math.prod(shape) for name, shape in operation.shapes.items() if name.startswith("weight")]
     largest = max(weights) + max(channels)
-    weight_rows = max(-(-largest // LANE_MULTIPLE), max(channels))
+    weight_rows = max(-(-largest // LANE_MULTIPLE), max(channels) + panel_rows(operation.condition_dim))
     return Scratch(
         plane * (channels[0] + n_hidden * (2 if keeps_input(operation) else 1)),
         plane * channels[-1] + 2 * slot_rows(operation) + weight_rows,

@@ -1,12 +1,12 @@
 """Matrix products on blocks, tile by tile in vector registers.
 
 In the products of a network one operand is a block, whose rows lie contiguously in lanes.  So vectors of lanes are loaded
-straight from it and weights are broadcast against them, or two blocks are multiplied lane by lane and summed: nothing has
-to be copied first, as a BLAS must.  For the sizes of flows on tables that is as fast as a BLAS tuned to the CPU, and two to
-four times faster than one that does not know it (benchmarks/RESULTS.md); a lane's result does not depend on how many lanes
-there are; and there is no library with threads of its own to keep in check.
+straight from it and weights are broadcast against them: nothing has to be copied first, as a BLAS must.  For the sizes of
+flows on tables that is as fast as a BLAS tuned to the CPU, and two to four times faster than one that does not know it
+(benchmarks/RESULTS.md); a lane's result does not depend on how many lanes there are; and there is no library with threads
+of its own to keep in check.
 
-The tiles are written as LLVM instructions on vectors of this CPU's width; all else is ordinary code around them.
+The tiles are written as LLVM instructions on vectors of the CPU's width; all else is ordinary code around them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from npflows.backends.cpu.kernels.tiles import (
     TILE_BYTES,
     VECTOR_BYTES,
     Emit,
-    write_outer,
+    tile_height,
     write_product,
 )
 from npflows.backends.cpu.link import ONE_LANE_TWINS
@@ -105,47 +105,38 @@ def _product_tile(height: int, row_bytes: int) -> Callable:
     return tile
 
 
-def _outer_tile(height: int, width: int) -> Callable:
-    """c (height, width) += a (height, n) @ b (width, n).T."""
-
-    @intrinsic
-    def tile(typingctx, a, a_at, lda, b, b_at, ldb, c, c_at, ldc, n):
-        i8 = types.int64
-        signature = types.void(a, i8, i8, b, i8, i8, c, i8, i8, i8)
-
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(context, builder, signature, args)
-            lda, ldb, ldc, n = (args[i] for i in (2, 5, 8, 9))
-            left, right, out = emit.pointer(0), emit.pointer(3), emit.pointer(6)
-            down = [emit.at(left, (emit.number(i), lda)) for i in range(height)]
-            across = [emit.at(right, (emit.number(j), ldb)) for j in range(width)]
-            places = [emit.at(out, (emit.number(i), ldc)) for i in range(height)]
-            write_outer(emit, down, across, places, (emit.number(1), emit.number(0), n))
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return tile
-
-
 if DISABLED:
 
     def product(a, a_row, a_column, b, c, m, k, start, bias):
         left = np.lib.stride_tricks.as_strided(a, (m, k), (a_row * a.itemsize, a_column * a.itemsize))
         c[:m] = left @ b[:k] + (c[:m] if start == FROM_RESULT else bias[:m, None] if start == FROM_BIAS else 0)
 
-    def outer(a, b, c, ldc, m, k):
-        out = np.lib.stride_tricks.as_strided(c, (m, k), (ldc * c.itemsize, c.itemsize))
-        out += a[:m] @ b[:k].T
-
 else:
-    _wide = _product_tile(HEIGHT, TILE_BYTES)
-    _wide_2, _wide_1 = _product_tile(2, TILE_BYTES), _product_tile(1, TILE_BYTES)
-    _narrow = _product_tile(HEIGHT, NARROW_BYTES)
-    _narrow_2, _narrow_1 = _product_tile(2, NARROW_BYTES), _product_tile(1, NARROW_BYTES)
+
+    def _rows(row_bytes: int) -> Callable:
+        """All rows of a result, from one column on, in tiles of this width."""
+        full, four = _product_tile(HEIGHT, row_bytes), _product_tile(4, row_bytes)
+        two, one = _product_tile(2, row_bytes), _product_tile(1, row_bytes)
+
+        @inlined
+        def rows(a, p, a_row, a_column, b, r, ldb, c, j, ldc, bias, m, k, start):
+            i = 0
+            while i < m:
+                q, o, height = i * a_row + p, i * ldc + j, tile_height(m - i)
+                if height == HEIGHT:
+                    full(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, k, start)
+                elif height == 4:
+                    four(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, k, start)
+                elif height == 2:
+                    two(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, k, start)
+                else:
+                    one(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, k, start)
+                i += height
+
+        return rows
+
+    _wide_rows, _narrow_rows = _rows(TILE_BYTES), _rows(NARROW_BYTES)
     _vector_16, _vector_4, _vector_1 = _vector_tile(16), _vector_tile(4), _vector_tile(1)
-    _outer_44, _outer_41 = _outer_tile(4, 4), _outer_tile(4, 1)
-    _outer_14, _outer_11 = _outer_tile(1, 4), _outer_tile(1, 1)
 
     @kernel
     def product(a, a_row, a_column, b, c, m, k, start, bias):
@@ -159,33 +150,12 @@ else:
         for p in range(0, max(k, 1), DEPTH):  # so that DEPTH rows of b stay in the nearest cache
             depth, begin = min(DEPTH, k - p), (start if p == 0 else FROM_RESULT)
             j = 0
-            while j < n:
-                i, r = 0, p * ldb + j
-                if j + wide <= n:
-                    while i + HEIGHT <= m:
-                        q, o = i * a_row + p * a_column, i * ldc + j
-                        _wide(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, depth, begin)
-                        i += HEIGHT
-                    while i + 2 <= m:
-                        q, o = i * a_row + p * a_column, i * ldc + j
-                        _wide_2(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, depth, begin)
-                        i += 2
-                    if i < m:
-                        q, o = i * a_row + p * a_column, i * ldc + j
-                        _wide_1(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, depth, begin)
-                    j += wide
-                else:
-                    while i + HEIGHT <= m:
-                        q, o = i * a_row + p * a_column, i * ldc + j
-                        _narrow(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, depth, begin)
-                        i += HEIGHT
-                    while i + 2 <= m:
-                        q, o = i * a_row + p * a_column, i * ldc + j
-                        _narrow_2(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, depth, begin)
-                        i += 2
-                    if i < m:
-                        q, o = i * a_row + p * a_column, i * ldc + j
-                        _narrow_1(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, depth, begin)
+            while j + wide <= n:
+                _wide_rows(a, p * a_column, a_row, a_column, b, p * ldb + j, ldb, c, j, ldc, bias, m, depth, begin)
+                j += wide
+            if narrow < wide:
+                while j < n:
+                    _narrow_rows(a, p * a_column, a_row, a_column, b, p * ldb + j, ldb, c, j, ldc, bias, m, depth, begin)
                     j += narrow
 
     @kernel
@@ -202,34 +172,10 @@ else:
             _vector_1(a, i * a_row, a_row, b, 0, c, i, bias, i, k, start)
             i += 1
 
-    @kernel
-    def outer(a, b, c, ldc, m, k):
-        """c (m, k) += a[:m] @ b[:k].T, for blocks a and b of the same lanes, sixteen or a multiple."""
-        n = a.shape[1]
-        lda, ldb, i = n, n, 0
-        while i < m:
-            j = 0
-            if i + 4 <= m:
-                while j + 4 <= k:
-                    _outer_44(a, i * lda, lda, b, j * ldb, ldb, c, i * ldc + j, ldc, n)
-                    j += 4
-                while j < k:
-                    _outer_41(a, i * lda, lda, b, j * ldb, ldb, c, i * ldc + j, ldc, n)
-                    j += 1
-                i += 4
-            else:
-                while j + 4 <= k:
-                    _outer_14(a, i * lda, lda, b, j * ldb, ldb, c, i * ldc + j, ldc, n)
-                    j += 4
-                while j < k:
-                    _outer_11(a, i * lda, lda, b, j * ldb, ldb, c, i * ldc + j, ldc, n)
-                    j += 1
-                i += 1
-
     ONE_LANE_TWINS[product] = product_of_one
 
-PRODUCT, OUTER = (product, "product"), (outer, "outer")
-"""The functions that networks link to, with their names."""
+PRODUCT = product, "product"
+"""The function that networks link to, with its kind."""
 
 
 @inlined
@@ -242,9 +188,3 @@ def matmul(address, a, lda, b, c, m, k, start, bias):
 def matmul_transposed(address, a, lda, b, c, m, k, start):
     """c (m, lanes) = start + a (k, m).T @ b (k, lanes), for blocks b and c of sixteen lanes or a multiple."""
     call(address, (a, np.int64(1), np.int64(lda), b, c, np.int64(m), np.int64(k), np.int64(start), a[:0]))
-
-
-@inlined
-def add_outer(address, a, b, c, ldc, m, k):
-    """c (m, k) += a (m, lanes) @ b (k, lanes).T, for blocks a and b."""
-    call(address, (a, b, c, np.int64(ldc), np.int64(m), np.int64(k)))

@@ -14,18 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.calls import call
+from npflows.backends.cpu.compiler.calls import call, flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS, NEEDS_INPUT
 from npflows.backends.cpu.kernels.dropout import dropout
-from npflows.backends.cpu.kernels.matmul import OUTER, PRODUCT, add_outer, matmul, matmul_transposed
+from npflows.backends.cpu.kernels.matmul import PRODUCT, matmul, matmul_transposed
+from npflows.backends.cpu.kernels.outer import OUTER, add_outer, panel_rows
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
 from npflows.backends.cpu.link import KERNELS, Link, NetworkKernels, Scratch
 from npflows.core import operations
 
 # spec: a header, then a record for each dense layer, then the tables that the records point to
 (N_DENSE, ACTIVATION, ACTIVATION_VJP, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS,
- RESIDUAL, DROPOUT, DROPOUT_ADDRESS, N_FEATURES, ENTERED, HEADER) = range(16)  # fmt: skip
+ RESIDUAL, DROPOUT, DROPOUT_ADDRESS, N_FEATURES, ENTERED, PANELS, HEADER) = range(17)  # fmt: skip
 (WEIGHT, BIAS, ROWS, COLUMNS, H, BEFORE, DH, ROW_PANELS, N_ROW_PANELS, COLUMN_PANELS, N_COLUMN_PANELS,
  UNLOCKED, RECORD) = range(13)  # fmt: skip
 
@@ -174,7 +175,7 @@ def backpropagate(spec, theta, key, first, dout, dx, work, temp):
 def weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext):
     """Gradients of the parameters and of the condition, once those of all hidden layers lie in temp."""
     last = spec[N_DENSE] - 1
-    h = x
+    h, panels = x, flat(temp[spec[PANELS] :])
     for layer in range(last + 1):
         r = record(spec, layer)
         d = hidden_gradient(spec, temp, layer) if layer < last else dout
@@ -183,13 +184,16 @@ def weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext):
             n, offset = spec[N_CONDITION], spec[CONDITION_WEIGHT]
             matmul_transposed(spec[PRODUCT_ADDRESS], theta[offset:], n, d, dcontext, n, rows, FROM_RESULT)
             if dtheta.size > 0:
-                add_outer(spec[OUTER_ADDRESS], d, context, dtheta[offset:], n, rows, n)
+                add_outer(spec[OUTER_ADDRESS], d, context, panels, 0, dtheta[offset:], n, rows, n)
         if dtheta.size > 0:
             add_lane_sums(d, dtheta[spec[r + BIAS] : spec[r + BIAS] + rows])
+            known = 0
             for p in range(spec[r + N_ROW_PANELS]):
                 q = spec[r + ROW_PANELS] + 3 * p
                 r0, r1, k = spec[q], spec[q + 1], spec[q + 2]
-                add_outer(spec[OUTER_ADDRESS], d[r0:], h, dtheta[spec[r + WEIGHT] + r0 * columns :], columns, r1 - r0, k)
+                weights = dtheta[spec[r + WEIGHT] + r0 * columns :]
+                add_outer(spec[OUTER_ADDRESS], d[r0:], h, panels, known, weights, columns, r1 - r0, k)
+                known = k
         if layer < last:
             h, _ = hidden(spec, work, layer)
 
@@ -242,6 +246,7 @@ def pack_network(
         link(dropout, "dropout") if operation.dropout else 0,
         len(entered) - 1,
         0,
+        sum(operation.hidden),
     ]
     row = 0
     for layer in range(n_dense):
@@ -268,9 +273,10 @@ def keeps_input(operation: Any) -> bool:
 
 
 def rows(operation: Any) -> Scratch:
-    """Scratch of the network: hidden values, twice where the input of activations is kept too; and their gradients."""
-    n_hidden = sum(operation.hidden)
-    return Scratch(n_hidden * (2 if keeps_input(operation) else 1), n_hidden)
+    """Scratch of the network: hidden values, twice where the input of activations is kept too; and their gradients, with
+    the panels of what a layer takes."""
+    n_hidden, widest = sum(operation.hidden), max(operation.condition_dim, *operation.widths[:-1])
+    return Scratch(n_hidden * (2 if keeps_input(operation) else 1), n_hidden + panel_rows(widest))
 
 
 def pack(operation: operations.Mlp, link: Link) -> list[int]:

@@ -1,35 +1,37 @@
-"""Tiles of matrix products, as LLVM instructions on vectors of this CPU's width."""
+"""Tiles of matrix products, as LLVM instructions on vectors as wide as those of the CPU that Numba compiles for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba.core import cgutils
+
+from npflows.backends.cpu.compiler.jit import inlined
+from npflows.backends.cpu.compiler.target import vector_bytes
 
 FROM_ZERO, FROM_RESULT, FROM_BIAS = range(3)
 """Where a product starts from: zero, the numbers that the result holds, or a number for each row."""
 
 
-def _registers() -> tuple[int, int, int]:
-    """Bytes of a vector, bytes of a tile's row and height of a tile, such that tiles fill this CPU's registers."""
-    try:
-        features = binding.get_host_cpu_features()
-    except RuntimeError:  # unknown for some architectures
-        features = {}
-    if features.get("avx512f"):
-        return 64, 128, 8
-    return (32 if features.get("avx") else 16), 64, 6
-
-
-VECTOR_BYTES, TILE_BYTES, HEIGHT = _registers()
+VECTOR_BYTES = vector_bytes()
+TILE_BYTES, HEIGHT = (128, 8) if VECTOR_BYTES == 64 else (64, 6)
+"""Bytes of a tile's row and height of a tile, such that tiles fill the registers of the CPU that Numba compiles for."""
 NARROW_BYTES = 64
 """A row of a tile for what is left over: sixteen lanes of float32."""
 
 
+@inlined
+def tile_height(left):
+    """Rows of the next tile when so many are left: 4 and 4 are faster than 6 and 2."""
+    if left >= HEIGHT and (left != 8 or HEIGHT == 8):
+        return HEIGHT
+    return 4 if left >= 4 else 2 if left >= 2 else 1
+
+
 class Emit:
-    """Writes vector instructions for arrays of one dtype, that of argument number `of`; vectors are as wide as this CPU's,
+    """Writes vector instructions for arrays of one dtype, that of argument number `of`; vectors are as wide as the CPU's,
     or have so many lanes."""
 
     def __init__(
@@ -76,6 +78,14 @@ class Emit:
         kinds = [place.type, ir.IntType(32), mask.type, self.vector]
         function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(self.vector, kinds), name)
         return self.builder.call(function, [place, ir.Constant(ir.IntType(32), self.itemsize), mask, self.zeros()])
+
+    def store_masked(self, value: Any, pointer: Any, mask: Any) -> None:
+        """Store the lanes of the mask; the memory of the others is not touched."""
+        place = self.builder.bitcast(pointer, self.vector.as_pointer())
+        name = f"llvm.masked.store.v{self.width}f{8 * self.itemsize}.p0"
+        kinds = [self.vector, place.type, ir.IntType(32), mask.type]
+        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
+        self.builder.call(function, [value, place, ir.Constant(ir.IntType(32), self.itemsize), mask])
 
     def store(self, value: Any, pointer: Any) -> None:
         """Store a vector at a place, as if aligned to one entry."""
