@@ -39,6 +39,23 @@ def add_row(block, i, j, weight):
         target[t] += weight * source[t]
 
 
+@inlined(distinct=True)
+def add_row_to(total, row):
+    """total += row, in float64.
+
+    A loop that has numbers of both widths is vectorized for the wider ones, so that this is one of its own.
+    """
+    for t in range(total.size):
+        total[t] += row[t]
+
+
+@inlined(distinct=True)
+def subtract_row_from(total, row):
+    """total -= row, in float64."""
+    for t in range(total.size):
+        total[t] -= row[t]
+
+
 @inlined
 def scale_row(block, i, weight):
     """Row i *= weight."""

@@ -4,9 +4,10 @@ On [-B, B] the map is given by K bins; outside it is the identity.  Raw paramete
 widths and K for the heights, through softmax, and K - 1 for the derivatives at the inner knots, through softplus; the two
 end derivatives are 1, so that the density is continuous.  spline_lanes.py has the formulas.
 
-`forward` and `inverse` leave the softmax probabilities and the derivatives in the raw rows; the vjp reads them there.
-All loops run along lanes: a bin is found by comparing and selecting, knot after knot, never by gathering.  The twins for
-blocks of one lane run along the bins (spline_single.py).
+`forward` and `inverse` leave the softmax probabilities in the raw rows, and the raw parameters of the derivatives, of which
+only those at the two knots of a value's bin are ever needed; the vjp reads them there.  All loops run along lanes: a bin is
+found by comparing and selecting, four bins at a time, never by gathering.  The twins for blocks of one lane run along the
+bins (spline_single.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from npflows.backends.cpu.compiler.calls import as_real, flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import spline_lanes, spline_single, vecmath
+from npflows.backends.cpu.kernels.blocks import add_row_to, subtract_row_from
 from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, MapKernels, bits
 from npflows.core import operations
 
@@ -23,7 +25,9 @@ from npflows.core import operations
 # is on a circle
 BINS, MULTIPLIER, BOUND, MIN_WIDTH, MIN_HEIGHT, MIN_DERIVATIVE, SHIFT, N_CIRCULAR, CIRCULAR = range(9)
 # rows of scratch: the bin that holds each lane's value, then what the gradient needs
-X0, W, Y0, H, D0, D1, INDEX, ONES, EDGE_X, EDGE_Y, SUM, TOP, SCRATCH = range(13)
+X0, W, Y0, H, D0, D1, INDEX, ONES, EDGE, SUM, TOP, SCRATCH = range(12)
+AT_ONCE = 4
+"""Bins that a loop along lanes goes through."""
 
 
 @inlined
@@ -68,13 +72,12 @@ def single_derivative(spec, derivatives, k):
 def softmax(rows, scratch):
     """Softmax over the rows of each lane, in place."""
     top, total = scratch[TOP], scratch[SUM]
-    lanes = rows.shape[1]
+    lanes, last = rows.shape[1], rows.shape[0] - 1
     for t in range(lanes):
         top[t] = rows[0, t]
         total[t] = 0
-    for k in range(1, rows.shape[0]):
-        for t in range(lanes):
-            top[t] = rows[k, t] if rows[k, t] > top[t] else top[t]
+    for k in range(1, rows.shape[0], AT_ONCE):
+        spline_lanes.raise_top(rows[k], rows[min(k + 1, last)], rows[min(k + 2, last)], rows[min(k + 3, last)], top)
     for k in range(rows.shape[0]):
         for t in range(lanes):
             rows[k, t] = vecmath.exp(rows[k, t] - top[t])
@@ -88,33 +91,51 @@ def softmax(rows, scratch):
 
 @inlined
 def constrain(spec, raw, scratch):
-    """Raw parameters of all values in place: probabilities for widths and heights, derivatives."""
-    shift, least = number(spec, SHIFT, raw), number(spec, MIN_DERIVATIVE, raw)
+    """Raw parameters of the widths and heights of all values in place: probabilities."""
     for i in range(raw.shape[0] // spec[MULTIPLIER]):
-        widths, heights, derivatives = rows_of(spec, raw, i)
+        widths, heights, _ = rows_of(spec, raw, i)
         for shares in (widths, heights):
             softmax(shares, scratch)
-        for k in range(derivatives.shape[0]):
-            for t in range(raw.shape[1]):
-                derivatives[k, t] = least + vecmath.softplus(derivatives[k, t] + shift)
 
 
 @inlined
 def find_bin(spec, values, by_height, raw, i, scratch):
-    """Fill scratch with the bin of each lane's value: left knot (X0, Y0), sizes (W, H), derivatives (D0, D1)."""
+    """Fill scratch with the bin of each lane's value: left knot (X0, Y0), sizes (W, H), number (INDEX), and the rows of
+    derivatives at its knots (D0, D1)."""
     widths, heights, derivatives = rows_of(spec, raw, i)
     least_w, scale_w = sizes(spec, MIN_WIDTH, raw)
     least_h, scale_h = sizes(spec, MIN_HEIGHT, raw)
-    x0, w, y0, h, d0, d1 = scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1]
-    edge_x, edge_y, index = scratch[EDGE_X], scratch[EDGE_Y], scratch[INDEX]
-    bound = number(spec, BOUND, raw)
-    left, right = knot(spec, derivatives, scratch, 0), knot(spec, derivatives, scratch, 1)
-    spline_lanes.first_bin(widths[0], heights[0], left, right, x0, w, y0, h, d0, d1, edge_x, edge_y, index,
-                           bound, least_w, scale_w, least_h, scale_h)  # fmt: skip
-    for k in range(1, spec[BINS]):
-        left, right = right, knot(spec, derivatives, scratch, k + 1)
-        spline_lanes.next_bin(values, by_height, raw.dtype.type(k), widths[k], heights[k], left, right, x0, w, y0, h, d0,
-                              d1, edge_x, edge_y, index, least_w, scale_w, least_h, scale_h)  # fmt: skip
+    x0, w, y0, h, edge, index = scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[EDGE], scratch[INDEX]
+    shares, knots, lengths, least, scale = widths, x0, w, least_w, scale_w
+    others, other_knots, other_lengths, other_least, other_scale = heights, y0, h, least_h, scale_h
+    if by_height:
+        shares, knots, lengths, least, scale = heights, y0, h, least_h, scale_h
+        others, other_knots, other_lengths, other_least, other_scale = widths, x0, w, least_w, scale_w
+    bound, n, real = number(spec, BOUND, raw), spec[BINS], raw.dtype.type
+    for t in range(index.size):
+        edge[t] = other_knots[t] = -bound
+    for k in range(0, n, AT_ONCE):
+        a, b, c = min(k + 1, n - 1), min(k + 2, n - 1), min(k + 3, n - 1)
+        spline_lanes.search(values, real(k), real(n), shares[k], shares[a], shares[b], shares[c], knots, lengths, edge,
+                            index, least, scale)  # fmt: skip
+    for k in range(0, n, AT_ONCE):
+        a, b, c = min(k + 1, n - 1), min(k + 2, n - 1), min(k + 3, n - 1)
+        spline_lanes.follow(real(k), others[k], others[a], others[b], others[c], other_knots, other_lengths, index,
+                            other_least, other_scale)  # fmt: skip
+        spline_lanes.pick(
+            real(k), knot(spec, derivatives, scratch, k), knot(spec, derivatives, scratch, min(k + 1, n)),
+            knot(spec, derivatives, scratch, min(k + 2, n)), knot(spec, derivatives, scratch, min(k + 3, n)),
+            knot(spec, derivatives, scratch, min(k + 4, n)), scratch[D0], scratch[D1], index,
+        )  # fmt: skip
+
+
+@inlined
+def constrain_ends(spec, raw, i, scratch):
+    """Turn the rows D0 and D1 from raw parameters into derivatives."""
+    ends = raw.dtype.type(-1 if is_circular(spec, i) else 0)
+    last = raw.dtype.type(-1 if is_circular(spec, i) else spec[BINS] - 1)
+    spline_lanes.constrain_ends(scratch[D0], scratch[D1], scratch[INDEX], ends, last, number(spec, SHIFT, raw),
+                                number(spec, MIN_DERIVATIVE, raw))  # fmt: skip
 
 
 @inlined
@@ -160,16 +181,19 @@ def forward(spec, theta, x, raw, log_det):
     """y = f(x) and log_det += log dy/dx; raw parameters become constrained ones."""
     scratch = new_scratch(raw)
     constrain(spec, raw, scratch)
-    evaluate(spec, x, raw, log_det, scratch)
+    evaluate(spec, x, raw, log_det, scratch, True)
 
 
 @inlined
-def evaluate(spec, x, raw, log_det, scratch):
-    """x = y in place, for constrained parameters."""
+def evaluate(spec, x, raw, log_det, scratch, raw_derivatives):
+    """x = y in place, for constrained sizes."""
     for i in range(x.shape[0]):
         find_bin(spec, x[i], False, raw, i, scratch)
-        spline_lanes.forward(x[i], log_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
+        if raw_derivatives:
+            constrain_ends(spec, raw, i, scratch)
+        spline_lanes.forward(x[i], scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
                              number(spec, BOUND, raw))  # fmt: skip
+        add_row_to(log_det, scratch[W])
 
 
 @kernel
@@ -179,8 +203,9 @@ def forward_of_one(spec, theta, x, raw, log_det):
     constrain_one(spec, raw)
     for i in range(x.shape[0]):
         find_bin_of_one(spec, x[i], False, raw, i, scratch)
-        spline_lanes.forward(x[i], log_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
+        spline_lanes.forward(x[i], scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
                              number(spec, BOUND, raw))  # fmt: skip
+        add_row_to(log_det, scratch[W])
 
 
 @kernel
@@ -188,16 +213,19 @@ def inverse(spec, theta, x, raw, log_det):
     """x = f^-1(y) and log_det -= log dy/dx; raw parameters become constrained ones."""
     scratch = new_scratch(raw)
     constrain(spec, raw, scratch)
-    evaluate_inverse(spec, x, raw, log_det, scratch)
+    evaluate_inverse(spec, x, raw, log_det, scratch, True)
 
 
 @inlined
-def evaluate_inverse(spec, x, raw, log_det, scratch):
-    """x = f^-1(x) in place, for constrained parameters."""
+def evaluate_inverse(spec, x, raw, log_det, scratch, raw_derivatives):
+    """x = f^-1(x) in place, for constrained sizes."""
     for i in range(x.shape[0]):
         find_bin(spec, x[i], True, raw, i, scratch)
-        spline_lanes.inverse(x[i], log_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
+        if raw_derivatives:
+            constrain_ends(spec, raw, i, scratch)
+        spline_lanes.inverse(x[i], scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
                              number(spec, BOUND, raw))  # fmt: skip
+        subtract_row_from(log_det, scratch[W])
 
 
 @kernel
@@ -207,18 +235,20 @@ def inverse_of_one(spec, theta, x, raw, log_det):
     constrain_one(spec, raw)
     for i in range(x.shape[0]):
         find_bin_of_one(spec, x[i], True, raw, i, scratch)
-        spline_lanes.inverse(x[i], log_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
+        spline_lanes.inverse(x[i], scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
                              number(spec, BOUND, raw))  # fmt: skip
+        subtract_row_from(log_det, scratch[W])
 
 
 @kernel
 def forward_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
-    """dx: dL/dy in, dL/dx out; raw: constrained parameters in, gradient of the raw ones out."""
+    """dx: dL/dy in, dL/dx out; raw: what the map left there in, gradient of the raw parameters out."""
     scratch = new_scratch(raw)
     for i in range(x.shape[0]):
         find_bin(spec, x[i], False, raw, i, scratch)
+        constrain_ends(spec, raw, i, scratch)
         spline_lanes.forward_vjp(x[i], dx[i], dlog_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0],
-                                 scratch[D1], number(spec, BOUND, raw))  # fmt: skip
+                                 scratch[D1], number(spec, BOUND, raw), number(spec, MIN_DERIVATIVE, raw))  # fmt: skip
         widths, heights, _ = rows_of(spec, raw, i)
         sizes_vjp(spec, widths, scratch[X0], scratch[W], scratch[INDEX], scratch[SUM], sizes(spec, MIN_WIDTH, raw)[1])
         sizes_vjp(spec, heights, scratch[Y0], scratch[H], scratch[INDEX], scratch[SUM], sizes(spec, MIN_HEIGHT, raw)[1])
@@ -230,8 +260,10 @@ def sizes_vjp(spec, shares, g_knot, g_size, index, mean, scale):
     """Turn the gradient of the bin that holds each lane's value into that of the raw parameters of all sizes."""
     for t in range(mean.size):
         mean[t] = 0
-    for k in range(spec[BINS]):
-        spline_lanes.add_mean(shares[k], g_knot, g_size, index, mean, mean.dtype.type(k))
+    last = spec[BINS] - 1
+    for k in range(0, spec[BINS], AT_ONCE):  # a bin beyond the last has no gradient
+        spline_lanes.add_mean(shares[k], shares[min(k + 1, last)], shares[min(k + 2, last)], shares[min(k + 3, last)],
+                              g_knot, g_size, index, mean, mean.dtype.type(k))  # fmt: skip
     for k in range(spec[BINS]):
         spline_lanes.leave_softmax(shares[k], g_knot, g_size, index, mean, mean.dtype.type(k), scale)
 
@@ -246,8 +278,8 @@ def derivatives_vjp(spec, raw, i, scratch):
             raw[k, t] = 0  # a derivative that only values on circles have
     for j in range(derivatives.shape[0]):
         before = j - 1 if is_circular(spec, i) else j
-        spline_lanes.leave_softplus(derivatives[j], scratch[D0], scratch[D1], scratch[INDEX], real(before % n_bins),
-                                    real((before + 1) % n_bins), number(spec, MIN_DERIVATIVE, raw))  # fmt: skip
+        spline_lanes.leave_derivative(derivatives[j], scratch[D0], scratch[D1], scratch[INDEX], real(before % n_bins),
+                                      real((before + 1) % n_bins))  # fmt: skip
 
 
 @kernel
@@ -256,6 +288,7 @@ def solve(spec, theta, x, raw, dx, dlog_det, dtheta):
     scratch = new_scratch(raw)
     for i in range(x.shape[0]):
         find_bin(spec, x[i], False, raw, i, scratch)
+        constrain_ends(spec, raw, i, scratch)
         spline_lanes.solve(x[i], dx[i], dlog_det, scratch[X0], scratch[W], scratch[H], scratch[D0], scratch[D1],
                            number(spec, BOUND, raw))  # fmt: skip
 
@@ -263,13 +296,13 @@ def solve(spec, theta, x, raw, dx, dlog_det, dtheta):
 @kernel
 def constrained(spec, x, raw, log_det):
     """x (d, n) in place, for probabilities and derivatives in raw; log_det (n,) +=."""
-    evaluate(spec, x, raw, log_det, new_scratch(raw))
+    evaluate(spec, x, raw, log_det, new_scratch(raw), False)
 
 
 @kernel
 def constrained_inverse(spec, x, raw, log_det):
     """The same for the inverse."""
-    evaluate_inverse(spec, x, raw, log_det, new_scratch(raw))
+    evaluate_inverse(spec, x, raw, log_det, new_scratch(raw), False)
 
 
 def pack(operation: operations.Spline, value: int | None) -> list[int]:

@@ -24,39 +24,73 @@ def within(x, low, high):
 
 
 @inlined(distinct=True)
-def first_bin(
-    width, height, left, right, x0, w, y0, h, d0, d1, edge_x, edge_y, index, bound, least_w, scale_w, least_h, scale_h
-):  # fmt: skip
-    """Every value is in bin 0, until `next_bin` finds it to the right of its end at edge_x, edge_y."""
-    for t in range(index.size):
-        size_w, size_h = least_w + scale_w * width[t], least_h + scale_h * height[t]
-        x0[t], y0[t] = -bound, -bound
-        w[t], h[t], d0[t], d1[t] = size_w, size_h, left[t], right[t]
-        edge_x[t], edge_y[t] = size_w - bound, size_h - bound
-        index[t] = 0
+def raise_top(row_0, row_1, row_2, row_3, top):
+    """top = the largest of it and four rows; where one is NaN, so are the exponentials later."""
+    for t in range(top.size):
+        largest = top[t]
+        for value in (row_0[t], row_1[t], row_2[t], row_3[t]):
+            largest = value if value > largest else largest
+        top[t] = largest
 
 
 @inlined(distinct=True)
-def next_bin(
-    values, by_height, this, width, height, left, right, x0, w, y0, h, d0, d1, edge_x, edge_y, index, least_w, scale_w,
-    least_h, scale_h,
-):  # fmt: skip
-    """Move the values that lie beyond the last edge into bin `this`."""
+def search(values, first, n_bins, share_0, share_1, share_2, share_3, knot, size, edge, index, least, scale):
+    """Go through bins `first` to first + 3, from their left edge on, and leave each value in the last one that it reaches,
+    or in bin 0.  There are `n_bins` of them."""
+    one = edge.dtype.type(1)
     for t in range(index.size):
-        size_w, size_h = least_w + scale_w * width[t], least_h + scale_h * height[t]
-        a, b, sl, sr = edge_x[t], edge_y[t], left[t], right[t]
-        a0, w0, b0, h0, l0, r0, i0 = x0[t], w[t], y0[t], h[t], d0[t], d1[t], index[t]
-        inside = values[t] >= (b if by_height else a)
-        x0[t], y0[t] = (a if inside else a0), (b if inside else b0)
-        w[t], h[t] = (size_w if inside else w0), (size_h if inside else h0)
-        d0[t], d1[t] = (sl if inside else l0), (sr if inside else r0)
-        index[t] = this if inside else i0
-        edge_x[t], edge_y[t] = a + size_w, b + size_h
+        value, right, found, length, number = values[t], edge[t], knot[t], size[t], index[t]
+        this = first
+        for share in (share_0[t], share_1[t], share_2[t], share_3[t]):
+            here = least + scale * share
+            inside = (value >= right or this < one) and this < n_bins
+            found, length = (right if inside else found), (here if inside else length)
+            number = this if inside else number
+            right += here
+            this += one
+        edge[t], knot[t], size[t], index[t] = right, found, length, number
 
 
 @inlined(distinct=True)
-def forward(x, log_det, x0, w, y0, h, d0, d1, bound):
-    """x = y in place."""
+def follow(first, share_0, share_1, share_2, share_3, knot, size, index, least, scale):
+    """Of the same bins, add up the sizes in the other direction of those before each value's, and keep the size of its own."""
+    zero, one = knot.dtype.type(0), knot.dtype.type(1)
+    for t in range(index.size):
+        found, length, number = knot[t], size[t], index[t]
+        this = first
+        for share in (share_0[t], share_1[t], share_2[t], share_3[t]):
+            here = least + scale * share
+            found += here if this < number else zero
+            length = here if this == number else length
+            this += one
+        knot[t], size[t] = found, length
+
+
+@inlined(distinct=True)
+def pick(first, knot_0, knot_1, knot_2, knot_3, knot_4, d0, d1, index):
+    """Of the same bins, keep what each value's has at its two knots."""
+    one = d0.dtype.type(1)
+    for t in range(index.size):
+        left, right, number, this = d0[t], d1[t], index[t], first
+        a, b, c, d, e = knot_0[t], knot_1[t], knot_2[t], knot_3[t], knot_4[t]
+        for before, after in ((a, b), (b, c), (c, d), (d, e)):
+            left, right = (before if this == number else left), (after if this == number else right)
+            this += one
+        d0[t], d1[t] = left, right
+
+
+@inlined(distinct=True)
+def constrain_ends(d0, d1, index, first, last, shift, least):
+    """Derivatives at the two knots from their raw parameters; 1 to the left of bin `first` and to the right of the `last`."""
+    one = d0.dtype.type(1)
+    for t in range(index.size):
+        left, right, number = least + vecmath.softplus(d0[t] + shift), least + vecmath.softplus(d1[t] + shift), index[t]
+        d0[t], d1[t] = (one if number == first else left), (one if number == last else right)
+
+
+@inlined(distinct=True)
+def forward(x, x0, w, y0, h, d0, d1, bound):
+    """x = y in place; the logarithm of dy/dx is left in `w`."""
     zero, one, two = x.dtype.type(0), x.dtype.type(1), x.dtype.type(2)
     for t in range(x.size):
         value, inverse_w, size, base, sl, sr = x[t], one / w[t], h[t], y0[t], d0[t], d1[t]
@@ -68,13 +102,12 @@ def forward(x, log_det, x0, w, y0, h, d0, d1, bound):
         log_slope = vecmath.log(m * ratio * ratio)
         y = within(base + size * (s * xi * xi + sl * a) * inverse_d, -bound, bound)  # edges are sums, and round
         outside = value < -bound or value > bound
-        x[t] = value if outside else y
-        log_det[t] += zero if outside else log_slope
+        x[t], w[t] = (value if outside else y), (zero if outside else log_slope)
 
 
 @inlined(distinct=True)
-def inverse(y, log_det, x0, w, y0, h, d0, d1, bound):
-    """y = x in place: the root of qa xi^2 + qb xi + qc = 0, of its two forms the one in which nothing cancels.
+def inverse(y, x0, w, y0, h, d0, d1, bound):
+    """y = x in place, and the logarithm of dy/dx is left in `w`: the root of qa xi^2 + qb xi + qc = 0, of its two forms the one in which nothing cancels.
 
     With eta = (y - y0) / h the discriminant is (d0 (1 - eta) - d1 eta)^2 + 4 s^2 eta (1 - eta), which is never negative.
     """
@@ -85,8 +118,8 @@ def inverse(y, log_det, x0, w, y0, h, d0, d1, bound):
         curve, e = eta * (sl + sr - two * s), sl * (one - eta) - sr * eta
         qa, qb, qc = s - sl + curve, sl - curve, -s * eta
         root = np.sqrt(e * e - two * two * s * qc * (one - eta))
-        minus, plus = (root - qb) / (two * qa), -two * qc / (qb + root)
-        xi = within(minus if qb < zero else plus, zero, one)
+        falls = qb < zero
+        xi = within((root - qb if falls else -two * qc) / (two * qa if falls else qb + root), zero, one)
         a, back = xi * (one - xi), one - xi
         d = s + (sl + sr - two * s) * a
         m = sr * xi * xi + two * s * a + sl * back * back
@@ -94,13 +127,13 @@ def inverse(y, log_det, x0, w, y0, h, d0, d1, bound):
         log_slope = vecmath.log(m * ratio * ratio)
         x = within(base + width * xi, -bound, bound)
         outside = value < -bound or value > bound
-        y[t] = value if outside else x
-        log_det[t] -= zero if outside else log_slope
+        y[t], w[t] = (value if outside else x), (zero if outside else log_slope)
 
 
 @inlined(distinct=True)
-def forward_vjp(x, dx, dlog_det, x0, w, y0, h, d0, d1, bound):
-    """dx: dL/dy in, dL/dx out; each row of the bin gives way to its own gradient."""
+def forward_vjp(x, dx, dlog_det, x0, w, y0, h, d0, d1, bound, least):
+    """dx: dL/dy in, dL/dx out; each row of the bin gives way to its own gradient, those of derivatives to the gradient of
+    their raw parameters."""
     zero, one, two = x.dtype.type(0), x.dtype.type(1), x.dtype.type(2)
     for t in range(x.size):
         value, dy, dl = x[t], dx[t], dlog_det[t]
@@ -124,18 +157,21 @@ def forward_vjp(x, dx, dlog_det, x0, w, y0, h, d0, d1, bound):
         w[t] = zero if outside else -(g_xi * xi + g_s * s) * inverse_w
         h[t] = zero if outside else g_s * inverse_w + dy * quotient
         y0[t] = zero if outside else dy
-        d0[t] = zero if outside else g_l
-        d1[t] = zero if outside else g_r
+        d0[t] = zero if outside else g_l * (one - vecmath.exp(least - sl))
+        d1[t] = zero if outside else g_r * (one - vecmath.exp(least - sr))
 
 
 @inlined(distinct=True)
-def add_mean(share, g_knot, g_size, index, mean, this):
-    """mean += the share of bin `this` times the gradient of its size: a bin before that of the value moves its left knot,
-    and so receives the knot's gradient, the bin itself that of its size."""
-    zero = mean.dtype.type(0)
+def add_mean(share_0, share_1, share_2, share_3, g_knot, g_size, index, mean, first):
+    """mean += the shares of bins `first` to first + 3 times the gradients of their sizes: a bin before that of the value
+    moves its left knot, and so receives the knot's gradient, the bin itself that of its size."""
+    zero, one = mean.dtype.type(0), mean.dtype.type(1)
     for t in range(mean.size):
-        i, knot, size = index[t], g_knot[t], g_size[t]
-        mean[t] += share[t] * (knot if i > this else (size if i == this else zero))
+        number, knot, size, total, this = index[t], g_knot[t], g_size[t], mean[t], first
+        for share in (share_0[t], share_1[t], share_2[t], share_3[t]):
+            total += share * (knot if number > this else (size if number == this else zero))
+            this += one
+        mean[t] = total
 
 
 @inlined(distinct=True)
@@ -143,18 +179,17 @@ def leave_softmax(share, g_knot, g_size, index, mean, this, scale):
     """share = the gradient of the raw parameter that it came from."""
     zero = mean.dtype.type(0)
     for t in range(mean.size):
-        i, knot, size = index[t], g_knot[t], g_size[t]
-        share[t] *= scale * ((knot if i > this else (size if i == this else zero)) - mean[t])
+        number, knot, size = index[t], g_knot[t], g_size[t]
+        share[t] *= scale * ((knot if number > this else (size if number == this else zero)) - mean[t])
 
 
 @inlined(distinct=True)
-def leave_softplus(derivative, g0, g1, index, before, after, least):
-    """derivative = the gradient of the raw parameter that it came from, at the knot between two bins."""
-    zero, one = derivative.dtype.type(0), derivative.dtype.type(1)
+def leave_derivative(derivative, g0, g1, index, before, after):
+    """derivative = the gradient of the raw parameter of the knot between two bins, from that of each value's two knots."""
+    zero = derivative.dtype.type(0)
     for t in range(derivative.size):
-        i, sl, sr, value = index[t], g0[t], g1[t], derivative[t]
-        d = (sr if i == before else zero) + (sl if i == after else zero)
-        derivative[t] = d * (one - vecmath.exp(least - value))
+        number, left, right = index[t], g0[t], g1[t]
+        derivative[t] = (right if number == before else zero) + (left if number == after else zero)
 
 
 @inlined(distinct=True)
