@@ -181,6 +181,18 @@ def test_called_from_python_it_neither_warns_nor_changes_the_error_state(name):
     assert np.geterr() == before
 
 
+@for_both_types
+def test_exponential_of_negative_numbers_is_no_less_than_the_smallest_normal_one(dtype):
+    x, tiny = points(dtype), np.finfo(dtype).tiny
+    x = -np.abs(x[np.isfinite(x)])
+    y, exact = evaluate("exp_of_negative", x), np.exp(x.astype(WIDER[dtype]))
+    small = exact < tiny * 1.001
+    assert (np.abs(y - exact)[~small] <= 3 * np.finfo(dtype).eps * exact[~small]).all()
+    assert ((y[small] >= tiny) & (y[small] < 1.01 * tiny)).all()
+    assert evaluate("exp_of_negative", np.array([0], dtype)) == 1
+    assert np.isnan(evaluate("exp_of_negative", np.array([np.nan], dtype))).all()
+
+
 @compiled_only
 @for_both_types
 @for_every_function

@@ -78,13 +78,16 @@ def softmax(rows, scratch):
         total[t] = 0
     for k in range(1, rows.shape[0], AT_ONCE):
         spline_lanes.raise_top(rows[k], rows[min(k + 1, last)], rows[min(k + 2, last)], rows[min(k + 3, last)], top)
-    for k in range(rows.shape[0]):
-        for t in range(lanes):
-            rows[k, t] = vecmath.exp(rows[k, t] - top[t])
-            total[t] += rows[k, t]
+    whole = rows.shape[0] // AT_ONCE * AT_ONCE
+    for k in range(0, whole, AT_ONCE):
+        spline_lanes.four_exponentials(rows[k], rows[k + 1], rows[k + 2], rows[k + 3], top, total)
+    for k in range(whole, rows.shape[0]):
+        spline_lanes.exponential(rows[k], top, total)
     for t in range(lanes):
         total[t] = rows.dtype.type(1) / total[t]
-    for k in range(rows.shape[0]):
+    for k in range(0, whole, AT_ONCE):
+        spline_lanes.scale_four(rows[k], rows[k + 1], rows[k + 2], rows[k + 3], total)
+    for k in range(whole, rows.shape[0]):
         for t in range(lanes):
             rows[k, t] *= total[t]
 
@@ -114,18 +117,19 @@ def find_bin(spec, values, by_height, raw, i, scratch):
     bound, n, real = number(spec, BOUND, raw), spec[BINS], raw.dtype.type
     for t in range(index.size):
         edge[t] = other_knots[t] = -bound
+    whole = n // AT_ONCE * AT_ONCE
+    for k in range(0, whole, AT_ONCE):
+        spline_lanes.search_four(values, real(k), shares[k], shares[k + 1], shares[k + 2], shares[k + 3], knots, lengths,
+                                 edge, index, -bound, least, scale)  # fmt: skip
+    for k in range(whole, n):
+        spline_lanes.search(values, real(k), shares[k], knots, lengths, edge, index, -bound, least, scale)
     for k in range(0, n, AT_ONCE):
         a, b, c = min(k + 1, n - 1), min(k + 2, n - 1), min(k + 3, n - 1)
-        spline_lanes.search(values, real(k), real(n), shares[k], shares[a], shares[b], shares[c], knots, lengths, edge,
-                            index, least, scale)  # fmt: skip
-    for k in range(0, n, AT_ONCE):
-        a, b, c = min(k + 1, n - 1), min(k + 2, n - 1), min(k + 3, n - 1)
-        spline_lanes.follow(real(k), others[k], others[a], others[b], others[c], other_knots, other_lengths, index,
-                            other_least, other_scale)  # fmt: skip
-        spline_lanes.pick(
-            real(k), knot(spec, derivatives, scratch, k), knot(spec, derivatives, scratch, min(k + 1, n)),
-            knot(spec, derivatives, scratch, min(k + 2, n)), knot(spec, derivatives, scratch, min(k + 3, n)),
-            knot(spec, derivatives, scratch, min(k + 4, n)), scratch[D0], scratch[D1], index,
+        spline_lanes.follow(
+            real(k), others[k], others[a], others[b], others[c], knot(spec, derivatives, scratch, k),
+            knot(spec, derivatives, scratch, min(k + 1, n)), knot(spec, derivatives, scratch, min(k + 2, n)),
+            knot(spec, derivatives, scratch, min(k + 3, n)), knot(spec, derivatives, scratch, min(k + 4, n)),
+            other_knots, other_lengths, scratch[D0], scratch[D1], index, other_least, other_scale,
         )  # fmt: skip
 
 
@@ -264,7 +268,11 @@ def sizes_vjp(spec, shares, g_knot, g_size, index, mean, scale):
     for k in range(0, spec[BINS], AT_ONCE):  # a bin beyond the last has no gradient
         spline_lanes.add_mean(shares[k], shares[min(k + 1, last)], shares[min(k + 2, last)], shares[min(k + 3, last)],
                               g_knot, g_size, index, mean, mean.dtype.type(k))  # fmt: skip
-    for k in range(spec[BINS]):
+    whole = spec[BINS] // AT_ONCE * AT_ONCE
+    for k in range(0, whole, AT_ONCE):
+        spline_lanes.leave_four(shares[k], shares[k + 1], shares[k + 2], shares[k + 3], g_knot, g_size, index, mean,
+                                mean.dtype.type(k), scale)  # fmt: skip
+    for k in range(whole, spec[BINS]):
         spline_lanes.leave_softmax(shares[k], g_knot, g_size, index, mean, mean.dtype.type(k), scale)
 
 

@@ -34,54 +34,85 @@ def raise_top(row_0, row_1, row_2, row_3, top):
 
 
 @inlined(distinct=True)
-def search(values, first, n_bins, share_0, share_1, share_2, share_3, knot, size, edge, index, least, scale):
-    """Go through bins `first` to first + 3, from their left edge on, and leave each value in the last one that it reaches,
-    or in bin 0.  There are `n_bins` of them."""
+def exponential(row, top, total):
+    """row = exp(row - top), and total += row."""
+    for t in range(total.size):
+        row[t] = vecmath.exp_of_negative(row[t] - top[t])
+        total[t] += row[t]
+
+
+@inlined(distinct=True)
+def four_exponentials(row_0, row_1, row_2, row_3, top, total):
+    """The same for four rows."""
+    for t in range(total.size):
+        largest = top[t]
+        a, b = vecmath.exp_of_negative(row_0[t] - largest), vecmath.exp_of_negative(row_1[t] - largest)
+        c, d = vecmath.exp_of_negative(row_2[t] - largest), vecmath.exp_of_negative(row_3[t] - largest)
+        row_0[t], row_1[t], row_2[t], row_3[t] = a, b, c, d
+        total[t] = total[t] + a + b + c + d
+
+
+@inlined(distinct=True)
+def scale_four(row_0, row_1, row_2, row_3, factor):
+    """Four rows times a factor."""
+    for t in range(factor.size):
+        by = factor[t]
+        row_0[t], row_1[t], row_2[t], row_3[t] = row_0[t] * by, row_1[t] * by, row_2[t] * by, row_3[t] * by
+
+
+@inlined(distinct=True)
+def search_four(values, first, share_0, share_1, share_2, share_3, knot, size, edge, index, low, least, scale):
+    """Go through bins `first` to first + 3, from their left edge on, and leave each value in the last one that it reaches;
+    what is below `low`, the left edge of bin 0, is in that."""
     one = edge.dtype.type(1)
+    second, third, fourth = first + one, first + one + one, first + one + one + one
     for t in range(index.size):
         value, right, found, length, number = values[t], edge[t], knot[t], size[t], index[t]
-        this = first
-        for share in (share_0[t], share_1[t], share_2[t], share_3[t]):
-            here = least + scale * share
-            inside = (value >= right or this < one) and this < n_bins
+        value = value if value > low else low
+        for this, share in ((first, share_0[t]), (second, share_1[t]), (third, share_2[t]), (fourth, share_3[t])):
+            here, inside = least + scale * share, value >= right
             found, length = (right if inside else found), (here if inside else length)
             number = this if inside else number
             right += here
-            this += one
         edge[t], knot[t], size[t], index[t] = right, found, length, number
 
 
 @inlined(distinct=True)
-def follow(first, share_0, share_1, share_2, share_3, knot, size, index, least, scale):
-    """Of the same bins, add up the sizes in the other direction of those before each value's, and keep the size of its own."""
-    zero, one = knot.dtype.type(0), knot.dtype.type(1)
+def search(values, this, share, knot, size, edge, index, low, least, scale):
+    """The same for one bin."""
     for t in range(index.size):
-        found, length, number = knot[t], size[t], index[t]
-        this = first
-        for share in (share_0[t], share_1[t], share_2[t], share_3[t]):
-            here = least + scale * share
-            found += here if this < number else zero
-            length = here if this == number else length
-            this += one
-        knot[t], size[t] = found, length
+        value, right, found, length, number = values[t], edge[t], knot[t], size[t], index[t]
+        value = value if value > low else low
+        here, inside = least + scale * share[t], value >= right
+        found, length = (right if inside else found), (here if inside else length)
+        number = this if inside else number
+        edge[t], knot[t], size[t], index[t] = right + here, found, length, number
 
 
 @inlined(distinct=True)
-def pick(first, knot_0, knot_1, knot_2, knot_3, knot_4, d0, d1, index):
-    """Of the same bins, keep what each value's has at its two knots."""
-    one = d0.dtype.type(1)
+def follow(
+    first, share_0, share_1, share_2, share_3, knot_0, knot_1, knot_2, knot_3, knot_4, knot, size, d0, d1, index, least,
+    scale,
+):  # fmt: skip
+    """Of the same bins, in the other direction: add up the sizes of those before each value's, and keep the size of its own
+    and what its two knots have for derivatives."""
+    zero, one = knot.dtype.type(0), knot.dtype.type(1)
     for t in range(index.size):
-        left, right, number, this = d0[t], d1[t], index[t], first
+        found, length, left, right, number = knot[t], size[t], d0[t], d1[t], index[t]
         a, b, c, d, e = knot_0[t], knot_1[t], knot_2[t], knot_3[t], knot_4[t]
-        for before, after in ((a, b), (b, c), (c, d), (d, e)):
-            left, right = (before if this == number else left), (after if this == number else right)
+        this = first
+        for share, before, after in ((share_0[t], a, b), (share_1[t], b, c), (share_2[t], c, d), (share_3[t], d, e)):
+            here, mine = least + scale * share, this == number
+            found += here if this < number else zero
+            length = here if mine else length
+            left, right = (before if mine else left), (after if mine else right)
             this += one
-        d0[t], d1[t] = left, right
+        knot[t], size[t], d0[t], d1[t] = found, length, left, right
 
 
 @inlined(distinct=True)
 def constrain_ends(d0, d1, index, first, last, shift, least):
-    """Derivatives at the two knots from their raw parameters; 1 to the left of bin `first` and to the right of the `last`."""
+    """Derivatives at the two knots from their raw parameters; 1 to the left of bin `first` and to the right of `last`."""
     one = d0.dtype.type(1)
     for t in range(index.size):
         left, right, number = least + vecmath.softplus(d0[t] + shift), least + vecmath.softplus(d1[t] + shift), index[t]
@@ -107,7 +138,9 @@ def forward(x, x0, w, y0, h, d0, d1, bound):
 
 @inlined(distinct=True)
 def inverse(y, x0, w, y0, h, d0, d1, bound):
-    """y = x in place, and the logarithm of dy/dx is left in `w`: the root of qa xi^2 + qb xi + qc = 0, of its two forms the one in which nothing cancels.
+    """y = x in place, and the logarithm of dy/dx is left in `w`.
+
+    x is the root of qa xi^2 + qb xi + qc = 0, of its two forms the one in which nothing cancels.
 
     With eta = (y - y0) / h the discriminant is (d0 (1 - eta) - d1 eta)^2 + 4 s^2 eta (1 - eta), which is never negative.
     """
@@ -181,6 +214,21 @@ def leave_softmax(share, g_knot, g_size, index, mean, this, scale):
     for t in range(mean.size):
         number, knot, size = index[t], g_knot[t], g_size[t]
         share[t] *= scale * ((knot if number > this else (size if number == this else zero)) - mean[t])
+
+
+@inlined(distinct=True)
+def leave_four(share_0, share_1, share_2, share_3, g_knot, g_size, index, mean, first, scale):
+    """The same for bins `first` to first + 3."""
+    zero, one = mean.dtype.type(0), mean.dtype.type(1)
+    two, three = first + one + one, first + one + one + one
+    second = first + one
+    for t in range(mean.size):
+        number, knot, size, middle = index[t], g_knot[t], g_size[t], mean[t]
+        a, b, c, d = share_0[t], share_1[t], share_2[t], share_3[t]
+        share_0[t] = a * (scale * ((knot if number > first else (size if number == first else zero)) - middle))
+        share_1[t] = b * (scale * ((knot if number > second else (size if number == second else zero)) - middle))
+        share_2[t] = c * (scale * ((knot if number > two else (size if number == two else zero)) - middle))
+        share_3[t] = d * (scale * ((knot if number > three else (size if number == three else zero)) - middle))
 
 
 @inlined(distinct=True)

@@ -17,7 +17,7 @@ def softmax(values):
         for k in range(n):
             half[k] -= top
     for k in range(values.size):
-        values[k] = vecmath.exp(values[k])
+        values[k] = vecmath.exp_of_negative(values[k])
     for half in (values[:n], values[n:]):
         total = values.dtype.type(0)
         for k in range(n):

@@ -58,6 +58,7 @@ def _build(
 
     exp_terms = tuple(map(real, reversed(exp_coefficients)))
     lowest = real((info.minexp - info.nmant - 2) * math.log(2))  # exp of less is 0
+    lowest_normal = real(info.minexp * math.log(2) + 1e-4)
     highest = real((info.maxexp + 0.4) * math.log(2))  # exp of more is inf
     saturated = real((info.nmant + 4) * math.log(2))  # expm1 of less than -this is -1, tanh of more than its half is 1
     # Adding it rounds to an integer n, and leaves n + 2 * bias in the lowest bits.
@@ -88,6 +89,12 @@ def _build(
         first = bits >> unsigned(1)  # 2**n in two factors, as it may be no normal number
         second = bits - first
         return (one + p) * unsigned(first << mantissa).view(real) * unsigned(second << mantissa).view(real)
+
+    @inlined
+    def exp_of_negative(x):
+        """e^x for x <= 0, and no less than the smallest normal number."""
+        bits, _, p = reduce(max(x, lowest_normal))
+        return (one + p) * unsigned((bits - unsigned(bias)) << mantissa).view(real)
 
     @inlined
     def expm1(x):
@@ -170,8 +177,8 @@ def _build(
         """cos(pi x)."""
         return sine_of_half_turn(half - abs(turns(x)))
 
-    return SimpleNamespace(exp=exp, expm1=expm1, log=log, log1p=log1p, tanh=tanh, softplus=softplus, sigmoid=sigmoid,
-                           sinpi=sinpi, cospi=cospi)  # fmt: skip
+    return SimpleNamespace(exp=exp, exp_of_negative=exp_of_negative, expm1=expm1, log=log, log1p=log1p, tanh=tanh,
+                           softplus=softplus, sigmoid=sigmoid, sinpi=sinpi, cospi=cospi)  # fmt: skip
 
 
 # exp: minimax fits of this project's own on |r| < ln(2) / 2, for the relative error of expm1.
@@ -225,6 +232,11 @@ def _by_type(function: Callable) -> Any:
 @_by_type
 def exp(x: Any) -> Any:
     """e to the power of x, accurate also where the result is denormal."""
+
+
+@_by_type
+def exp_of_negative(x: Any) -> Any:
+    """e to the power of x <= 0, or the smallest normal number where it is less: four fifths of the cost of `exp`."""
 
 
 @_by_type
