@@ -152,8 +152,9 @@ class TransformedDistribution(Assembly, abstract=True):
                 shares = np.exp(log_probs - log_prob) / len(results)
             dx = sum(share[:, None] * result.dx for share, result in zip(shares, results))
             dx[:, self.preprocessing.integer] = 0
-        lost = np.isneginf(log_prob) | ~np.isfinite(dx).all(axis=1)
-        dx[lost & ~np.isnan(log_prob)] = 0
+        if not (np.isfinite(log_prob).all() and np.isfinite(dx).all()):
+            lost = np.isneginf(log_prob) | ~np.isfinite(dx).all(axis=1)
+            dx[lost & ~np.isnan(log_prob)] = 0
         return (log_prob[0] if single else log_prob), self._shaped(dx, single)
 
     @ignore_underflow

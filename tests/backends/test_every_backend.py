@@ -80,6 +80,11 @@ def test_gradients_of_the_map_are_the_same(name, direction, dtype, backend):
     assert_close(own.dx, expected.dx, OF_GRADIENTS[dtype])
     assert_close(own.dcondition, expected.dcondition, OF_GRADIENTS[dtype])
     assert_close(own.gradient[free], expected.gradient[free], OF_GRADIENTS[dtype])
+    given |= {"dy": given["dy"][:1], "dlog": given["dlog"][:1], "gradient": False}  # in a block of one lane
+    alone = evaluation.pullback(executables[0], x=x[:1], condition=None if context is None else context[:1], input=True,
+                                **given)  # fmt: skip
+    assert_close(alone.dx, expected.dx[:1], OF_GRADIENTS[dtype])
+    assert_close(alone.dcondition, expected.dcondition[:1], OF_GRADIENTS[dtype])
 
 
 @pytest.mark.nojit

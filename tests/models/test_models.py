@@ -96,6 +96,24 @@ def test_a_row_alone_gets_the_bits_of_the_same_row_among_others(name, dtype):
 
 
 @for_every_model
+@both_dtypes
+def test_gradients_of_a_row_alone_have_the_bits_of_the_same_row_among_others(name, dtype):
+    flow = build(name, dtype)
+    x, context = data(flow, 20), condition(flow, 20)
+    rng = np.random.default_rng(3)
+    dy, dlog = rng.normal(size=x.shape), rng.normal(size=20)
+    for kind in (flow.pullback, lambda *args, **options: flow.pullback(*args, inverse=True, **options)):
+        for with_base in (False,) if kind is not flow.pullback else (False, True):
+            given = {"input": True, "gradient": False, "with_base": with_base}
+            every = kind(x, context, dlog=dlog, dy=None if with_base else dy, **given)
+            for i in (0, 13):
+                row, one = slice(i, i + 1), None if context is None else context[i : i + 1]
+                alone = kind(x[row], one, dlog=dlog[row], dy=None if with_base else dy[row], **given)
+                np.testing.assert_array_equal(alone.dx[0], every.dx[i])
+                np.testing.assert_array_equal(alone.dcondition[:1], every.dcondition[row])
+
+
+@for_every_model
 def test_seed_decides_the_samples(name):
     flow = build(name, "float32")
     context = condition(flow, 50)

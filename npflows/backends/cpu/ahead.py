@@ -30,8 +30,8 @@ def parts(program: Program, dtype: np.dtype) -> list[str]:
     with listed() as wanted:
         for inverse, gradient in itertools.product((False, True), repeat=2):
             executable.plan(inverse, gradient)
-        for inverse in (False, True) if executable.has_one_lane else ():
-            executable.plan(inverse, False, one_lane=True)
+            if executable.has_one_lane:
+                executable.plan(inverse, gradient, one_lane=True)
     wanted += [Wanted(module, kind, kind, dtype.name) for kind, module in SHARED.items()]
     wanted += [Wanted(mailbox.__name__, _SHARE, kind, dtype.name) for kind in SHARED]
     wanted += [Wanted(pool.__name__, _PREPARE, "threads", dtype.name)]

@@ -221,7 +221,7 @@ def pullback(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin,
         for b in range(g * n_blocks // n_buffers, (g + 1) * n_blocks // n_buffers):
             a = b * block_width
             width = min(block_width, n - a)
-            lanes = padded(width)
+            lanes = 1 if plan[ONE_LANE] else padded(width)
             start = 0
             block = carve(arena, start, plan[BLOCK_ROWS], lanes)
             start += block.size

@@ -50,7 +50,7 @@ class LayerKernels:
     scratch : callable
         Takes the operation; returns its `Scratch`.
     one_lane : callable
-        Takes the operation; returns whether forward and inverse also work on a block of one lane.
+        Takes the operation; returns whether the kernels also work on a block of one lane.
     """
 
     functions: Callable[[Any], tuple[Function, ...]]
@@ -71,7 +71,7 @@ class NetworkKernels:
     pack, scratch : callable
         As in `LayerKernels`.
     one_lane : bool
-        Whether the forward kernels also work on a block of one lane.
+        Whether the kernels also work on a block of one lane, without gradients of parameters there.
     """
 
     roles: dict[str, tuple[Function, str]]
@@ -147,6 +147,11 @@ class Link:
     def gradient(self) -> bool:
         """Whether the layer's vjp is in use."""
         return len(self.kernels) > 1
+
+    @property
+    def learns(self) -> bool:
+        """Whether gradients of parameters are in use, which blocks of one lane have none of."""
+        return self.gradient and not self.one_lane
 
     def network(self, operation: Any, role: str, *users: Function) -> int:
         """The address of a network's kernel."""

@@ -218,6 +218,7 @@ class CompiledProgram:
     ) -> None:
         """See `npflows.core.backend.Executable`."""
         n = len(x)
+        plan = self.plan(inverse, True, n == 1 and self.has_one_lane and not buffers.shape[1])
         threads.run(driver.pullback, "pullback", len(buffers), self._scratch(n, True), self.dtype,
-                    (self.plan(inverse, True), *state, x, condition, key, origin, self.block_width(n), dy, dlog, log_prob,
+                    (plan, *state, x, condition, key, origin, self.block_width(n), dy, dlog, log_prob,
                      dx, dcondition, len(buffers), buffers))  # fmt: skip

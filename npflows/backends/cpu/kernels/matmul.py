@@ -81,6 +81,48 @@ def _vector_tile(height: int) -> Callable:
     return tile
 
 
+def _column_tile(n_vectors: int) -> Callable:
+    """c (columns, 1) = start + a (k, columns).T @ b (k, 1), for as many columns as vectors have, or fewer of one vector."""
+
+    @intrinsic
+    def tile(typingctx, a, a_at, a_row, b, c, c_at, k, start, columns):
+        i8 = types.int64
+        signature = types.void(a, i8, i8, b, c, i8, i8, i8, i8)
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emit(context, builder, signature, args)
+            a_row, k, start, columns = args[2], args[6], args[7], args[8]
+            left, right, out = emit.pointer(0), emit.first(3), emit.pointer(4)
+            one, step, mask = emit.number(1), emit.number(emit.width), emit.first_lanes(columns)
+
+            def load(place: Any) -> Any:
+                return emit.load_masked(place, mask) if n_vectors == 1 else emit.load(place)
+
+            places = [emit.at(out, (emit.number(j), step)) for j in range(n_vectors)]
+            [totals] = emit.variables(1, n_vectors)
+            with builder.if_else(builder.icmp_signed("==", start, emit.number(FROM_RESULT))) as (add, zero):
+                with add:
+                    for total, place in zip(totals, places):
+                        builder.store(load(place), total)
+                with zero:
+                    for total in totals:
+                        builder.store(emit.zeros(), total)
+            with cgutils.for_range(builder, k) as loop:
+                entry = emit.splat(builder.load(emit.at(right, (loop.index, one))))
+                for j, total in enumerate(totals):
+                    emit.add_product(total, load(emit.at(left, (loop.index, a_row), (emit.number(j), step))), entry)
+            for total, place in zip(totals, places):
+                if n_vectors == 1:
+                    emit.store_masked(builder.load(total), place, mask)
+                else:
+                    emit.store(builder.load(total), place)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return tile
+
+
 def _product_tile(height: int, row_bytes: int) -> Callable:
     """c (height, row_bytes) = start + a (height, k) @ b (k, row_bytes)."""
 
@@ -136,6 +178,7 @@ else:
         return rows
 
     _wide_rows, _narrow_rows = _rows(TILE_BYTES), _rows(NARROW_BYTES)
+    _columns_4, _columns_1 = _column_tile(4), _column_tile(1)
     _vector_16, _vector_4, _vector_1 = _vector_tile(16), _vector_tile(4), _vector_tile(1)
 
     @kernel
@@ -160,8 +203,20 @@ else:
 
     @kernel
     def product_of_one(a, a_row, a_column, b, c, m, k, start, bias):
-        """The same for blocks of one lane, and rows of a whose entries lie side by side: a_column is 1."""
-        i = 0
+        """The same for blocks of one lane.
+
+        Entries of a that lie side by side are in a row, with a_column 1; or in a column, with a_row 1, and then the sum
+        does not start from a bias.
+        """
+        i, width = 0, VECTOR_BYTES // c.itemsize
+        if a_column != 1:
+            while i + 4 * width <= m:
+                _columns_4(a, i, a_column, b, c, i, k, start, width)
+                i += 4 * width
+            while i < m:
+                _columns_1(a, i, a_column, b, c, i, k, start, min(width, m - i))
+                i += width
+            return
         while i + 16 <= m:
             _vector_16(a, i * a_row, a_row, b, 0, c, i, bias, i, k, start)
             i += 16
@@ -186,5 +241,5 @@ def matmul(address, a, lda, b, c, m, k, start, bias):
 
 @inlined
 def matmul_transposed(address, a, lda, b, c, m, k, start):
-    """c (m, lanes) = start + a (k, m).T @ b (k, lanes), for blocks b and c of sixteen lanes or a multiple."""
+    """c (m, lanes) = start + a (k, m).T @ b (k, lanes), for blocks b and c; start is not FROM_BIAS."""
     call(address, (a, np.int64(1), np.int64(lda), b, c, np.int64(m), np.int64(k), np.int64(start), a[:0]))

@@ -240,7 +240,7 @@ def pack_network(
         offsets.get("condition_weight", 0),
         group,
         link(*PRODUCT),
-        link(*OUTER) if link.gradient else 0,
+        link(*OUTER) if link.learns else 0,
         int(operation.residual),
         round(operation.dropout * 2**32),
         link(dropout, "dropout") if operation.dropout else 0,

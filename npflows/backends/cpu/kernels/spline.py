@@ -158,7 +158,7 @@ def find_bin_of_one(spec, values, by_height, raw, i, scratch):
     least_h, scale_h = sizes(spec, MIN_HEIGHT, raw)
     k, x0, w, y0, h = spline_single.find_bin(values[0], by_height, flat(widths), flat(heights), number(spec, BOUND, raw),
                                              least_w, scale_w, least_h, scale_h)  # fmt: skip
-    scratch[X0, 0], scratch[W, 0], scratch[Y0, 0], scratch[H, 0] = x0, w, y0, h
+    scratch[X0, 0], scratch[W, 0], scratch[Y0, 0], scratch[H, 0], scratch[INDEX, 0] = x0, w, y0, h, k
     scratch[D0, 0] = single_derivative(spec, derivatives, k)
     scratch[D1, 0] = single_derivative(spec, derivatives, k + 1)
 
@@ -259,6 +259,27 @@ def forward_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
         derivatives_vjp(spec, raw, i, scratch)
 
 
+@kernel
+def forward_vjp_of_one(spec, theta, x, raw, dx, dlog_det, dtheta):
+    """The same for a block of one lane."""
+    scratch = new_scratch(raw)
+    for i in range(x.shape[0]):
+        find_bin_of_one(spec, x[i], False, raw, i, scratch)
+        spline_lanes.forward_vjp(x[i], dx[i], dlog_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0],
+                                 scratch[D1], number(spec, BOUND, raw), number(spec, MIN_DERIVATIVE, raw))  # fmt: skip
+        widths, heights, derivatives = rows_of(spec, raw, i)
+        k, n = int(scratch[INDEX, 0]), derivatives.shape[0]
+        spline_single.sizes_vjp(flat(widths), k, scratch[X0, 0], scratch[W, 0], sizes(spec, MIN_WIDTH, raw)[1])
+        spline_single.sizes_vjp(flat(heights), k, scratch[Y0, 0], scratch[H, 0], sizes(spec, MIN_HEIGHT, raw)[1])
+        for j in range(i * spec[MULTIPLIER] + 2 * spec[BINS], (i + 1) * spec[MULTIPLIER]):
+            raw[j, 0] = 0
+        circular = n == spec[BINS]
+        if circular or k < n:
+            derivatives[(k + 1) % n if circular else k, 0] += scratch[D1, 0]
+        if circular or k > 0:
+            derivatives[k if circular else k - 1, 0] += scratch[D0, 0]
+
+
 @inlined
 def sizes_vjp(spec, shares, g_knot, g_size, index, mean, scale):
     """Turn the gradient of the bin that holds each lane's value into that of the raw parameters of all sizes."""
@@ -302,6 +323,16 @@ def solve(spec, theta, x, raw, dx, dlog_det, dtheta):
 
 
 @kernel
+def solve_of_one(spec, theta, x, raw, dx, dlog_det, dtheta):
+    """The same for a block of one lane."""
+    scratch = new_scratch(raw)
+    for i in range(x.shape[0]):
+        find_bin_of_one(spec, x[i], False, raw, i, scratch)
+        spline_lanes.solve(x[i], dx[i], dlog_det, scratch[X0], scratch[W], scratch[H], scratch[D0], scratch[D1],
+                           number(spec, BOUND, raw))  # fmt: skip
+
+
+@kernel
 def constrained(spec, x, raw, log_det):
     """x (d, n) in place, for probabilities and derivatives in raw; log_det (n,) +=."""
     evaluate(spec, x, raw, log_det, new_scratch(raw), False)
@@ -327,4 +358,5 @@ def pack(operation: operations.Spline, value: int | None) -> list[int]:
 
 ROLES = {"forward": forward, "inverse": inverse, "vjp": forward_vjp, "solve": solve}
 KERNELS[operations.Spline] = MapKernels(lambda operation: ROLES, pack)
-ONE_LANE_TWINS[forward], ONE_LANE_TWINS[inverse] = forward_of_one, inverse_of_one
+ONE_LANE_TWINS.update({forward: forward_of_one, inverse: inverse_of_one, forward_vjp: forward_vjp_of_one,
+                       solve: solve_of_one})  # fmt: skip

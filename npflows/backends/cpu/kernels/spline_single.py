@@ -38,3 +38,14 @@ def find_bin(value, by_height, widths, heights, bound, least_w, scale_w, least_h
         if value >= (edge_y if by_height else edge_x):
             found, x0, y0 = k, edge_x, edge_y
     return found, x0, least_w + scale_w * widths[found], y0, least_h + scale_h * heights[found]
+
+
+@inlined
+def sizes_vjp(shares, k, g_knot, g_size, scale):
+    """Turn the gradient of bin k, which holds the value, into that of the raw parameters of all sizes."""
+    mean = shares.dtype.type(0)
+    for j in range(k + 1):
+        mean += shares[j] * (g_knot if j < k else g_size)
+    zero = shares.dtype.type(0)
+    for j in range(shares.size):
+        shares[j] *= scale * ((g_knot if j < k else g_size if j == k else zero) - mean)

@@ -52,6 +52,10 @@ class Emit:
         array = self.context.make_array(self.signature.args[i])(self.context, self.builder, self.args[i])
         return self.builder.gep(array.data, [self.args[i + 1]])
 
+    def first(self, i: int) -> Any:
+        """The first entry of the array that is argument i."""
+        return self.context.make_array(self.signature.args[i])(self.context, self.builder, self.args[i]).data
+
     def at(self, pointer: Any, *steps: tuple[Any, Any]) -> Any:
         """pointer + the sum of count * stride over `steps`."""
         for count, stride in steps:
