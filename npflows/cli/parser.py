@@ -122,7 +122,9 @@ def parser() -> argparse.ArgumentParser:
     option("--base", "latent distribution", "normal", choices=["normal", "student_t", "uniform"])
     option("--dtype", "precision to compute in", "float32", choices=["float32", "float64"])
     option("--epochs", "passes through the table at most", 100, type=_count, metavar="N")
-    fitting.add_argument("--max-seconds", type=_positive, metavar="S", help="stop after the epoch in which this time is up")
+    fitting.add_argument(
+        "--max-seconds", type=_positive, metavar="S", help="time for the fit, in which the learning rate falls to 0"
+    )
     option("--patience", "stop after N epochs without improvement", 20, type=_count, metavar="N")
     fitting.add_argument("--batch-size", type=_count, metavar="N",
                          help="rows of a step (default: a 200th of the rows, from 128 to 512)")  # fmt: skip

@@ -177,7 +177,9 @@ def read(path: str | os.PathLike[str]) -> Saved | None:
             {name[len(_PREFIX) :]: array for name, array in content.items() if name.startswith(_PREFIX)},
             {name: content[name] for name in ("standardize", "standardize_condition")},
         )
-        later = {"averaged": saved.numbers.get("step"), "planned_steps": saved.numbers["options"].get("max_steps", 0)}
+        options = saved.numbers["options"]
+        later = {"averaged": saved.numbers.get("step"), "planned_steps": options.get("max_steps", 0),
+                 "tempering_end": options.get("tempering_steps", 0)}  # fmt: skip
         saved.numbers = {**later, **_NO_BOUNDS, **saved.numbers}  # what older files lack
         history = saved.about["history"]
         if "validation_loss" in history and "clipped_loss" not in history:

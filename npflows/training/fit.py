@@ -104,7 +104,10 @@ def fit(
     max_epochs : int
         Passes through the training rows at most; the length of the cosine schedule.
     max_seconds : float, optional
-        Stop after the epoch in which this time is up.
+        Time for the run from the call on, with all that is compiled in it.  The first steps tell how many fit into it.  If
+        these are fewer than those of `max_epochs`, the cosine schedule is as long as they are: the rate falls to 0 as the
+        time ends, in the middle of an epoch if need be.  The bits then depend on the speed of the machine.  With `resume`
+        it is the time of this call, and the schedule is that of the steps before it and those that fit.
     batch_size : int, optional
         Rows of a step, about: a pass is cut into batches of equal size.  By default a 200th of the training rows, but at
         least 128 and at most 512.
@@ -114,7 +117,7 @@ def fit(
         Plateau halves the rate after a quarter of `patience` without improvement.
     warmup_steps : int, optional
         Steps over which the rate rises from 0 first; with the cosine schedule by default a tenth of all steps, and 200 at
-        most, with the others none.
+        most, with the others none.  Where `max_seconds` ends the run, a tenth of the steps that fit is the most.
     weight_decay : float
         Decoupled weight decay.
     dropout : float, "auto" or None

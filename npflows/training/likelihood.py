@@ -118,16 +118,17 @@ class LikelihoodTrainer(Run):
 
     def run_round(self) -> dict[str, float]:
         shuffled = self.rng.permutation(len(self.train))
-        total, n_taken, norm, skipped = 0.0, 0, 0.0, 0
-        rate = self.schedule.rate(self.step)
+        total, n_taken, norm, rate, skipped = 0.0, 0, 0.0, 0.0, 0
         self._now, excess = Judgment(), 0.0
         for batch in np.array_split(shuffled, self.n_batches):
-            rate = self.schedule.rate(self.step)
+            rate = self.next_rate()
             loss, taken, norm, beyond = self.run_step(batch, rate)
             if taken:
                 total, n_taken, excess = total + loss * len(batch), n_taken + len(batch), excess + beyond
             else:
                 skipped += 1
+            if self.budget.end_step():
+                break
         train_loss = total / n_taken if n_taken else math.nan
         clipped_loss = (total - excess) / n_taken if n_taken else math.nan
         validation_loss = math.nan
@@ -174,19 +175,25 @@ class LikelihoodTrainer(Run):
 
     def messages(self) -> list[str]:
         """What a user should know about the rows on which the result depends."""
+        messages = []
+        if self.budget.is_up and self.step < self.n_batches:
+            messages.append(
+                f"max_seconds was up after {self.step} of the {self.n_batches} steps of the first epoch, so that the flow "
+                f"has not seen all rows: give it more time"
+            )
         if self._must_stay_inside:
-            return []
+            return messages
         judged, bounds = self._best if self.best_round else self._now, (self.train_bound, self.validation_bound)
         lost = any(not math.isfinite(loss) for loss in judged.train_far.losses.values())
         consequence = f"in a gradient each of them weighs no more than a row at {bounds[0].most:.3g}"
         consequence += ", and steps without a finite loss are not taken" if lost else ""
-        messages = [judged.train_far.message("training rows of x", "training", len(self.train), bounds[0], consequence)]
+        found = [judged.train_far.message("training rows of x", "training", len(self.train), bounds[0], consequence)]
         if self.validation is not None:
             rows = "validation rows of x" if self.validation.x is self.train.x else "rows of validation_data"
             consequence = f"each of them counts as {bounds[1].most:.3g} where the best epoch is chosen"
             n = len(self.validation)
-            messages.append(judged.validation_far.message(rows, "validation", n, bounds[1], consequence))
-        return [message for message in messages if message is not None]
+            found.append(judged.validation_far.message(rows, "validation", n, bounds[1], consequence))
+        return messages + [message for message in found if message is not None]
 
     def line(self, record: dict[str, float]) -> str:
         text = f"train {record['train_loss']:.4f}"
@@ -222,5 +229,6 @@ class LikelihoodTrainer(Run):
 
     def restore(self, arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
         super().restore(arrays, numbers)
+        self.schedule.total_steps -= self.round * self.n_batches - self.step  # of epochs that time cut short
         for name in BOUNDS:
             setattr(self, name, LossBound(*(numbers[f"{name}_{part}"] for part in LossBound._fields)))

@@ -30,22 +30,24 @@ def run_rounds(
     flow, progress = run.flow, settings.progress
     if saved is not None:
         saved.restore(run)
+        run.budget.expect(sum(flow.history["seconds"]) / max(1, run.step))
     else:
         begin()
         flow.history = {}
         run.begin()
     progress.begin(max_rounds, run.unit, run.round)
     try:
-        while run.round < max_rounds and not (settings.is_time_up or run.is_stuck):
+        while run.round < max_rounds and not (run.budget.is_up or run.is_stuck):
             run.round += 1
             started = time.perf_counter()
             record = {run.unit: run.round, **run.run_round(), "seconds": time.perf_counter() - started}
             for name, value in record.items():
                 flow.history.setdefault(name, []).append(value)
-            progress.update(run.line(record))
+            progress.update(run.line(record), run.planned_rounds(max_rounds))
             if settings.checkpoint is not None:
                 checkpoint.write(run, settings.checkpoint)
             wants_end = [callback(flow, record) is True for callback in settings.callbacks]  # every one is called
+            run.budget.end_round()
             if any(wants_end):
                 break
     finally:

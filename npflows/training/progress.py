@@ -37,11 +37,13 @@ class Progress:
                 return
             self._bar = tqdm(total=total, initial=done, unit=unit, leave=True)
 
-    def update(self, text: str) -> None:
-        """One more is done."""
+    def update(self, text: str, total: int) -> None:
+        """One more is done, of so many as far as is known now."""
+        self._total = total
         self._done += 1
         self._text = text
         if self._bar is not None:
+            self._bar.total = total
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()
         elif self._show and time.monotonic() - self._last_line >= self.seconds_between_lines:

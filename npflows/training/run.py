@@ -10,6 +10,7 @@ import numpy as np
 from npflows.core.backend import Optimizer
 from npflows.core.errors import TrainingError
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.training.budget import Budget
 from npflows.training.schedules import Schedule
 
 PATIENCE_FOR_BAD_STEPS = 5
@@ -38,6 +39,8 @@ class Run:
         Draws everything that the run draws.
     patience : int or None
         Rounds without improvement after which the run is stuck.
+    budget : Budget
+        The time that it may take; no limit by default.
     """
 
     unit: ClassVar[str]
@@ -59,9 +62,10 @@ class Run:
         ema: float | None,
         rng: np.random.Generator,
         patience: int | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.flow, self.schedule, self.optimizer = flow, schedule, optimizer
-        self.ema, self.rng, self.patience = ema, rng, patience
+        self.ema, self.rng, self.patience, self.budget = ema, rng, patience, budget or Budget()
         self.theta = flow.parameters.theta
         self.average, self.best = self.theta.copy(), self.theta.copy()
         self.best_loss, self.best_round = math.inf, 0
@@ -80,6 +84,14 @@ class Run:
     def is_stuck(self) -> bool:
         """Whether patience is at an end."""
         return self.patience is not None and self.waited >= self.patience
+
+    def planned_rounds(self, most: int) -> int:
+        """Rounds of the whole run as far as is known: `most`, or as many as there is time for."""
+        if not self.step or self.schedule.end >= self.schedule.total_steps:
+            return most
+        if self.budget.is_up:
+            return self.round
+        return min(most, math.ceil(self.round * self.schedule.end / self.step))
 
     def begin(self) -> None:
         """Before the first round; the first parameters are kept if nothing is better."""
@@ -100,6 +112,10 @@ class Run:
     def messages(self) -> list[str]:
         """What a user should know about a run that is over."""
         return []
+
+    def next_rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.schedule.rate(self.step, self.budget.steps_left())
 
     def take_step(self, n: int, loss: float, rate: float) -> tuple[bool, float]:
         """A step along the gradient in `buffers[n]`: whether it was taken, and the gradient's norm."""

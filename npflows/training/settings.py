@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from npflows.core.backend import require_training
 from npflows.core.checks import SeedLike, as_choice, as_int, as_positive, as_rng
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.training.budget import Budget
 from npflows.training.progress import Progress
 from npflows.training.schedules import SCHEDULES, Schedule
 
@@ -38,7 +38,7 @@ class TrainingSettings:
         callbacks: Callable | Iterable[Callable],
     ) -> None:
         require_training()
-        self.max_seconds = math.inf if max_seconds is None else as_positive(max_seconds, "max_seconds")
+        self.budget = Budget(math.inf if max_seconds is None else as_positive(max_seconds, "max_seconds"))
         self.learning_rate = as_positive(learning_rate, "learning_rate")
         self.schedule = as_choice(schedule, "schedule", SCHEDULES)
         self.warmup_steps = None if warmup_steps is None else as_int(warmup_steps, "warmup_steps", 0)
@@ -63,12 +63,6 @@ class TrainingSettings:
             if not callable(callback):
                 raise TypeError(f"callbacks must be functions of (flow, record), got {callback!r}")
         self.progress, self.rng = Progress(progress), as_rng(rng)
-        self._started = time.monotonic()
-
-    @property
-    def is_time_up(self) -> bool:
-        """Whether `max_seconds` have passed since the arguments were checked."""
-        return time.monotonic() - self._started >= self.max_seconds
 
     def for_run(
         self, flow: TransformedDistribution, total_steps: int, free: np.ndarray | None = None
@@ -83,6 +77,7 @@ class TrainingSettings:
         return {
             "schedule": Schedule(self.schedule, self.learning_rate, total_steps, self.warmup_steps, plateau),
             "optimizer": flow.executable().optimizer(parameters.theta, free, self.weight_decay, self.clip_norm),
+            "budget": self.budget,
             "ema": self.ema,
             "rng": self.rng,
             "patience": self.patience,

@@ -36,7 +36,7 @@ class VariationalTrainer(Run):
     planned_steps : int
         What `max_steps` was when the run began.
     tempering_steps : int
-        Steps over which the exponent of the target rises from 0 to 1.
+        Steps over which the exponent of the target rises from 0 to 1, unless there is time for fewer than planned.
     sticking : bool
         Whether the gradient is that of the path alone.
     noise : ndarray (n, d)
@@ -46,7 +46,7 @@ class VariationalTrainer(Run):
     """
 
     unit = "round"
-    numbers = (*Run.numbers, "planned_steps")
+    numbers = (*Run.numbers, "planned_steps", "tempering_end")
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class VariationalTrainer(Run):
     ) -> None:
         self.target, self.batch_size, self.max_steps, self.planned_steps = target, batch_size, max_steps, planned_steps
         self.steps_per_round, self.tempering_steps, self.sticking = steps_per_round, tempering_steps, sticking
+        self.tempering_end: float = tempering_steps
         self.noise = noise
         self._trouble = ""
         self.errors: Any = np.geterr()  # the user's own, for the user's function
@@ -87,12 +88,14 @@ class VariationalTrainer(Run):
         elbos, norm, skipped = [], math.nan, 0
         rate = beta = 0.0
         for _ in range(min(self.steps_per_round, self.max_steps - self.step)):
-            rate, beta = self.schedule.rate(self.step), self._exponent()
+            rate, beta = self.next_rate(), self._exponent()
             elbo, taken, norm = self.run_step(rate, beta)
             if taken:
                 elbos.append(elbo)
             else:
                 skipped += 1
+            if self.budget.end_step():
+                break
         elbo = float(np.mean(elbos)) if elbos else math.nan
         judged, ess = self._evaluate() if len(self.noise) else (elbo, math.nan)
         if beta < 1:  # the target is not yet the one that counts
@@ -113,7 +116,10 @@ class VariationalTrainer(Run):
 
     def _exponent(self) -> float:
         """The exponent of the target in this step."""
-        return min(1.0, (self.step + 1) / self.tempering_steps) if self.tempering_steps else 1.0
+        done, end = self.step + 1, self.schedule.end
+        if done < self.tempering_end and end < self.schedule.total_steps:
+            self.tempering_end = self.tempering_steps / self.planned_steps * end
+        return min(1.0, done / self.tempering_end) if self.tempering_end else 1.0
 
     @ignore_underflow
     def run_step(self, rate: float, beta: float) -> tuple[float, bool, float]:
@@ -241,9 +247,9 @@ def fit_variational(
         x (n, input_dim) to the target's log-density (n,), up to a constant, and its gradient (n, input_dim); both finite
         everywhere.  x is float64 and read-only.
     max_steps : int
-        Steps; the length of the cosine schedule.
+        Steps at most; the length of the cosine schedule.
     max_seconds : float, optional
-        Stop after the round in which this time is up.
+        Time for the run, which ends it as in `fit`: the cosine schedule and tempering are then as long as there is time.
     batch_size : int
         Samples of a step.
     sticking_the_landing : bool
@@ -257,7 +263,8 @@ def fit_variational(
         Samples that judge the parameters after each round; their noise is the same each time.  With 0 the round's own
         samples do.
     steps_per_round : int, optional
-        By default a hundredth of `max_steps`; a run that is made longer with `resume` keeps its rounds.
+        By default a hundredth of `max_steps`, whatever there is time for; a run that is made longer with `resume` keeps
+        its rounds.
     learning_rate, schedule, warmup_steps, weight_decay, clip_norm, ema, checkpoint, resume, rng, progress, callbacks
         As in `fit`, with rounds for epochs.
     patience : int, optional
