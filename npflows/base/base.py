@@ -69,7 +69,7 @@ class Base(Runnable, Configured, abstract=True):
         return None
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """n samples (n, dim) as float64."""
+        """n samples (n, dim) as float64; of a distribution of your own with whatever `rng` offers."""
         raise NotImplementedError
 
     def cdf(self, z: ArrayLike) -> NDArray[np.float64]:
@@ -86,7 +86,12 @@ class Base(Runnable, Configured, abstract=True):
 
     @ignore_underflow
     def sample(self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0) -> NDArray[np.float64]:
-        """Samples (n_samples, dim), their distances from the center multiplied by `temperature`."""
+        """Samples (n_samples, dim), their distances from the center multiplied by `temperature`.
+
+        A Generator gives a key alone, four numbers as `rng.random(4)` does (`Cylinder` takes two keys); each value follows
+        from the key and its place, on any number of threads.  With the same seed or state of the Generator, fewer samples
+        are therefore the first of more.  A distribution of your own takes from it what its `draw` takes.
+        """
         n = as_int(n_samples, "n_samples", 0)
         z = self.draw(n, as_rng(rng))
         temperature = as_positive(temperature, "temperature")

@@ -7,7 +7,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base.base import Base
 from npflows.core import operations
+from npflows.core.backend import select
 from npflows.core.checks import as_int, as_positive
+from npflows.core.counters import new_key
 from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
 
@@ -40,8 +42,11 @@ class Cylinder(Base):
         return ~self.periodic
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        z = rng.standard_normal((n, self.dim))
-        z[:, self.periodic] = rng.uniform(-self.bound, self.bound, (n, int(self.periodic.sum())))
+        z, n_circles = np.empty((n, self.dim)), int(self.periodic.sum())
+        n_lines = self.dim - n_circles
+        z[:, ~self.periodic] = select().normals(new_key(rng), n * n_lines).reshape(n, n_lines)
+        u = select().uniforms(new_key(rng), n * n_circles).reshape(n, n_circles)
+        z[:, self.periodic] = self.bound * (2 * u - 1)
         return z
 
     def cdf(self, z: ArrayLike) -> NDArray[np.float64]:

@@ -9,12 +9,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base.base import Base
 from npflows.core import operations
+from npflows.core.backend import select
 from npflows.core.checks import as_int
+from npflows.core.counters import FARTHEST, new_key
 from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
-
-FARTHEST = 1e150
-"""The largest quantile: the square of a larger one is out of range."""
 
 
 def density(v: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -96,4 +95,4 @@ class StudentT(Base):
         return self._by_column(of, u, "u")
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        return rng.standard_t(self.degrees_of_freedom, (n, self.dim))
+        return select().student_ts(new_key(rng), n, self.degrees_of_freedom)

@@ -7,7 +7,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base.base import Base
 from npflows.core import operations
+from npflows.core.backend import select
 from npflows.core.checks import as_int
+from npflows.core.counters import new_key
 from npflows.core.parameters import Parameter
 
 
@@ -54,4 +56,5 @@ class Uniform(Base):
         )
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        return rng.uniform(*self.support, (n, self.dim))
+        low, high = self.support
+        return low + (high - low) * select().uniforms(new_key(rng), n * self.dim).reshape(n, self.dim)

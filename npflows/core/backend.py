@@ -192,6 +192,21 @@ class Backend(Protocol):
         y (n, d) and the log-determinant (n,)."""
         ...
 
+    def uniforms(self, key: NDArray, n: int) -> NDArray:
+        """n numbers (n,) from 0, included, to 1, float64; see `npflows.core.counters`.
+
+        Number i follows from key (4,) and i alone, the same bits on every backend.
+        """
+        ...
+
+    def normals(self, key: NDArray, n: int) -> NDArray:
+        """n standard normal numbers (n,) in the same way, the same ones on every backend to rounding."""
+        ...
+
+    def student_ts(self, key: NDArray, n: int, df: NDArray) -> NDArray:
+        """n rows (n, d) of Student's t in the same way, each column with its degrees of freedom (d,)."""
+        ...
+
     def cache_folder(self) -> Path | None:
         """The folder in which compiled code is kept; None where nothing is compiled, or nothing can be written."""
         ...

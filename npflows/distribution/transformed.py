@@ -209,6 +209,8 @@ class TransformedDistribution(Assembly, abstract=True):
         n_samples : int
             How many, 0 included.
         rng : int, numpy.random.Generator or None
+            A Generator gives a key alone, four numbers (eight where columns are on circles) whatever `n_samples` is, and
+            every value follows from the key and its place: fewer samples are the first of more.
         temperature : float
             Multiplies the distance from the base distribution's center, where latent samples are drawn; above 0.
         condition : array_like, optional

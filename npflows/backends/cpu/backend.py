@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from npflows.backends.cpu import ahead
 from npflows.backends.cpu.compiler.folders import cache_directory
 from npflows.backends.cpu.compiler.jit import DISABLED
 from npflows.backends.cpu.compiler.target import environment
-from npflows.backends.cpu.kernels import spline
+from npflows.backends.cpu.kernels import counters, spline
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS
 from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, Link, pack_map, scratch
 from npflows.backends.cpu.program import CompiledProgram
+from npflows.backends.cpu.threads import pool as threads
 from npflows.core.operations import Network, Program, Spline
 
 
@@ -54,6 +56,19 @@ class CpuBackend:
         function(np.array(pack_map(operation), np.int64), block, rows, log_det)
         return np.ascontiguousarray(block.T), log_det
 
+    def uniforms(self, key: NDArray, n: int) -> NDArray:
+        """n uniform numbers; see `npflows.core.backend.Backend`."""
+        return _drawn(counters.draw, "draw", key, n, 2, (0,))
+
+    def normals(self, key: NDArray, n: int) -> NDArray:
+        """n standard normal numbers; see `npflows.core.backend.Backend`."""
+        return _drawn(counters.draw, "draw", key, n, 2, (1,))
+
+    def student_ts(self, key: NDArray, n: int, df: NDArray) -> NDArray:
+        """n rows of Student's t; see `npflows.core.backend.Backend`."""
+        values = _drawn(counters.draw_student_t, "draw_student_t", key, n * len(df), 1, (df,))
+        return values.reshape(n, len(df))
+
     def cache_folder(self) -> Path | None:
         """The folder in which kernels are kept; None where nothing can be written, or nothing is compiled."""
         return None if DISABLED else cache_directory()
@@ -69,6 +84,14 @@ class CpuBackend:
     def target_environment(self, target: str | None) -> dict[str, str]:
         """The variables under which a process compiles for a target; see `npflows.core.backend.Backend`."""
         return environment(target)
+
+
+def _drawn(function: Callable, kind: str, key: NDArray, n: int, per_block: int, law: tuple) -> NDArray:
+    """n values, so many from each block of random numbers, of a law with these arguments."""
+    values, real = np.empty(n), np.dtype(np.float64)
+    pieces, n_bytes = -(-n // (per_block * counters.PIECE)), counters.SCRATCH * real.itemsize
+    threads.run(function, kind, pieces, n_bytes, real, (key, *law, values))
+    return values
 
 
 BACKEND = CpuBackend()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from npflows.backends.reference import conditioned, convnet  # they register what they implement
 from npflows.backends.reference.activations import ACTIVATIONS
 from npflows.backends.reference.common import Given
+from npflows.backends.reference.counters import normals, student_ts, uniforms
 from npflows.backends.reference.networks import network
 from npflows.backends.reference.program import ReferenceExecutable
 from npflows.backends.reference.spline import evaluate
@@ -55,6 +56,18 @@ class ReferenceBackend:
         with np.errstate(all="ignore"):
             y, log_slopes = evaluate(operation, x.astype(np.float64), constrained.astype(np.float64), inverse=inverse)
         return y, log_slopes.sum(axis=1)
+
+    def uniforms(self, key: NDArray, n: int) -> NDArray:
+        """n uniform numbers; see `npflows.core.backend.Backend`."""
+        return uniforms(key, n)
+
+    def normals(self, key: NDArray, n: int) -> NDArray:
+        """n standard normal numbers; see `npflows.core.backend.Backend`."""
+        return normals(key, n)
+
+    def student_ts(self, key: NDArray, n: int, df: NDArray) -> NDArray:
+        """n rows of Student's t; see `npflows.core.backend.Backend`."""
+        return student_ts(key, n, df)
 
     def cache_folder(self) -> None:
         """Nothing is compiled here."""

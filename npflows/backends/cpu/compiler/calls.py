@@ -69,6 +69,8 @@ SIGNATURES = {
     "pullback": "VIIVFFFFiiiFLLFFiM",
     "combine": "VIMBVL",
     "update": "VIVVBVVdddddVd",
+    "draw": "VIIiL",
+    "draw_student_t": "VIILL",
 }
 
 

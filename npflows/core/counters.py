@@ -1,0 +1,31 @@
+"""Random numbers that follow from a key and their own number alone, so that any thread or machine can draw any of them.
+
+They are those of Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3",
+doi:10.1145/2063384.2063405), which makes four words of 32 bits from a counter of four and a key of two.  Here the key has
+four words: the last two are those of the counter that do not count.  Block i, whose counter begins with the two words of
+i, gives two numbers of 52 bits, u from 0, excluded, to 1 and a from -1 to 1, excluded.  Made of them are
+
+    uniform:      1 - u and (a + 1) / 2, values 2 i and 2 i + 1 of a table, read row by row
+    normal:       r cos(pi a) and r sin(pi a) with r^2 = -2 log(u), values 2 i and 2 i + 1; none is beyond 8.5 (Box and
+                  Muller 1958, doi:10.1214/aoms/1177706645)
+    Student's t:  r cos(pi a) with r^2 = v (u^(-2 / v) - 1) for v degrees of freedom, value i (Bailey 1994, Mathematics of
+                  Computation 62, 779)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDS = 10
+MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+"""What the first and third word of the counter are multiplied by in each round."""
+INCREMENTS = 0x9E3779B9, 0xBB67AE85
+"""What the two words of the key grow by after each round."""
+FARTHEST = 1e150
+"""The largest value of Student's t: the square of a larger one is out of range."""
+
+
+def new_key(rng: np.random.Generator) -> NDArray[np.int64]:
+    """A key: four words of 32 bits, each from one number of `rng.random(4)`, the quickest way to them."""
+    return (rng.random(4) * 2.0**32).astype(np.int64)
