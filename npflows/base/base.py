@@ -88,12 +88,12 @@ class Base(Runnable, Configured, abstract=True):
     def sample(self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0) -> NDArray[np.float64]:
         """Samples (n_samples, dim), their distances from the center multiplied by `temperature`.
 
-        A Generator gives a key alone, four numbers as `rng.random(4)` does (`Cylinder` takes two keys); each value follows
-        from the key and its place, on any number of threads.  With the same seed or state of the Generator, fewer samples
-        are therefore the first of more.  A distribution of your own takes from it what its `draw` takes.
+        A Generator gives a key alone, four numbers as `rng.random(4)` does (`Cylinder` takes two keys, and no samples take
+        none); each value follows from the key and its place, on any number of threads.  With the same seed or state of the
+        Generator, fewer samples are therefore the first of more.  A distribution of your own takes what its `draw` takes.
         """
-        n = as_int(n_samples, "n_samples", 0)
-        z = self.draw(n, as_rng(rng))
+        n, generator = as_int(n_samples, "n_samples", 0), as_rng(rng)
+        z = self.draw(n, generator) if n else np.zeros((0, self.dim))
         temperature = as_positive(temperature, "temperature")
         return z if temperature == 1 else np.where(self.tempered, self.center + temperature * (z - self.center), z)
 

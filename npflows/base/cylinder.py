@@ -9,7 +9,7 @@ from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.backend import select
 from npflows.core.checks import as_int, as_positive
-from npflows.core.counters import new_key
+from npflows.core.counters import place
 from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
 
@@ -42,10 +42,10 @@ class Cylinder(Base):
         return ~self.periodic
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        z, n_circles = np.empty((n, self.dim)), int(self.periodic.sum())
-        n_lines = self.dim - n_circles
-        z[:, ~self.periodic] = select().normals(new_key(rng), n * n_lines).reshape(n, n_lines)
-        u = select().uniforms(new_key(rng), n * n_circles).reshape(n, n_circles)
+        z, circles = np.empty((n, self.dim)), n * int(self.periodic.sum())
+        lines = z.size - circles
+        z[:, ~self.periodic] = select().normals(place(rng, "normal", lines), lines).reshape(n, -1)
+        u = select().uniforms(place(rng, "uniform", circles), circles).reshape(n, -1)
         z[:, self.periodic] = self.bound * (2 * u - 1)
         return z
 

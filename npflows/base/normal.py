@@ -11,7 +11,7 @@ from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.backend import select
 from npflows.core.checks import as_int
-from npflows.core.counters import new_key
+from npflows.core.counters import place
 from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
 
@@ -71,7 +71,8 @@ class Normal(Base):
         return self._by_column(lambda u: self.center + self._scale * ndtri(u), u, "u")
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        z = select().normals(new_key(rng), n * self.dim).reshape(n, self.dim)
+        values = n * self.dim
+        z = select().normals(place(rng, "normal", values), values).reshape(n, self.dim)
         if not self._is_standard:
             z *= self._scale
             z += self.center

@@ -11,7 +11,7 @@ from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.backend import select
 from npflows.core.checks import as_int
-from npflows.core.counters import FARTHEST, new_key
+from npflows.core.counters import FARTHEST, place
 from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
 
@@ -95,4 +95,4 @@ class StudentT(Base):
         return self._by_column(of, u, "u")
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        return select().student_ts(new_key(rng), n, self.degrees_of_freedom)
+        return select().student_ts(place(rng, "student_t", n * self.dim), n, self.degrees_of_freedom)

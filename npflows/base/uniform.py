@@ -9,7 +9,7 @@ from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.backend import select
 from npflows.core.checks import as_int
-from npflows.core.counters import new_key
+from npflows.core.counters import place
 from npflows.core.parameters import Parameter
 
 
@@ -56,5 +56,5 @@ class Uniform(Base):
         )
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        low, high = self.support
-        return low + (high - low) * select().uniforms(new_key(rng), n * self.dim).reshape(n, self.dim)
+        (low, high), values = self.support, n * self.dim
+        return low + (high - low) * select().uniforms(place(rng, "uniform", values), values).reshape(n, self.dim)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from npflows.core.counters import Place
 from npflows.core.operations import Network, Program, Spline
 
 IDENTITY = np.zeros((3, 0))
@@ -192,18 +193,18 @@ class Backend(Protocol):
         y (n, d) and the log-determinant (n,)."""
         ...
 
-    def uniforms(self, key: NDArray, n: int) -> NDArray:
+    def uniforms(self, place: Place, n: int) -> NDArray:
         """n numbers (n,) from 0, included, to 1, float64; see `npflows.core.counters`.
 
-        Number i follows from key (4,) and i alone, the same bits on every backend.
+        Each follows from the key and its own number alone, the same bits on every backend.
         """
         ...
 
-    def normals(self, key: NDArray, n: int) -> NDArray:
+    def normals(self, place: Place, n: int) -> NDArray:
         """n standard normal numbers (n,) in the same way, the same ones on every backend to rounding."""
         ...
 
-    def student_ts(self, key: NDArray, n: int, df: NDArray) -> NDArray:
+    def student_ts(self, place: Place, n: int, df: NDArray) -> NDArray:
         """n rows (n, d) of Student's t in the same way, each column with its degrees of freedom (d,)."""
         ...
 

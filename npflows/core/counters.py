@@ -24,8 +24,37 @@ INCREMENTS = 0x9E3779B9, 0xBB67AE85
 """What the two words of the key grow by after each round."""
 FARTHEST = 1e150
 """The largest value of Student's t: the square of a larger one is out of range."""
+Place = tuple[NDArray[np.int64], int]
+"""A key (4,), and the number of the first value that is wanted."""
 
 
 def new_key(rng: np.random.Generator) -> NDArray[np.int64]:
     """A key: four words of 32 bits, each from one number of `rng.random(4)`, the quickest way to them."""
     return (rng.random(4) * 2.0**32).astype(np.int64)
+
+
+class Pieces(np.random.Generator):
+    """The generator of several calls that draw samples of one flow piece by piece: together they draw those of one call.
+
+    It shares the state of the generator that it is made from.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        super().__init__(rng.bit_generator)
+        self._places: dict[str, Place] = {}
+
+    def place(self, law: str, n: int) -> Place:
+        """Where the next n values of a law begin."""
+        key, first = self._places.get(law) or (new_key(self), 0)
+        self._places[law] = key, first + n
+        return key, first
+
+
+def in_pieces(rng: np.random.Generator) -> Pieces:
+    """The generator, or one that shares its state, for calls that together are as one."""
+    return rng if isinstance(rng, Pieces) else Pieces(rng)
+
+
+def place(rng: np.random.Generator, law: str, n: int) -> Place:
+    """The place of n values of a law: the beginning of those of a new key, or in pieces where the last ones ended."""
+    return rng.place(law, n) if isinstance(rng, Pieces) else (new_key(rng), 0)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import Cotangents
 from npflows.core.checks import SeedLike, as_choice, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
+from npflows.core.counters import in_pieces
 from npflows.core.statistics import log_mean_exp
 from npflows.core.tables import FRAMES, to_frame
 from npflows.core.underflow import ignore_underflow
@@ -240,7 +241,7 @@ class TransformedDistribution(Assembly, abstract=True):
         self, n_samples: int, condition: ArrayLike, rng: SeedLike = None, temperature: float = 1.0
     ) -> NDArray[Any]:  # fmt: skip
         """Draw `n_samples` for each of m finite conditions (m, condition_dim): an array (m, n_samples, input_dim)."""
-        n, generator = as_int(n_samples, "n_samples", 0), as_rng(rng)
+        n, generator = as_int(n_samples, "n_samples", 0), in_pieces(as_rng(rng))
         if not self.condition_dim:
             raise ValueError("this flow takes no condition (condition_dim=0): use sample")
         if condition is None:

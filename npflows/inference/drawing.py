@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from npflows.core.counters import in_pieces
 from npflows.distribution.transformed import TransformedDistribution
 
 PIECE_VALUES = 1 << 20
@@ -45,9 +46,10 @@ def draw(
     flow: TransformedDistribution, n: int, rng: np.random.Generator, condition: ArrayLike | None = None
 ) -> Iterator[Drawn]:
     """Draw n samples with their log-densities, piece by piece; one condition for all or one for each."""
+    generator = in_pieces(rng)
     context, step = flow.conditioning.rows(condition, n), rows_at_once(flow.latent_dim)
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
         part = None if context is None else context[rows]
-        x, log_prob = flow.sample_and_log_prob(rows.stop - start, rng, condition=part)
+        x, log_prob = flow.sample_and_log_prob(rows.stop - start, generator, condition=part)
         yield Drawn(rows, x, log_prob, part)

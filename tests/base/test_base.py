@@ -8,8 +8,11 @@ import scipy.stats
 from helpers import scipy_distribution
 from registry import both_dtypes
 
+import npflows
 from npflows import Base, Normal, NormalizingFlow, Permutation, Standardize, StudentT, Uniform
 from npflows.backends.cpu.compiler.jit import kernel
+from npflows.base import Cylinder
+from npflows.core.counters import in_pieces
 from npflows.core.parameters import Parameter
 
 BASES = {
@@ -226,3 +229,63 @@ def test_users_own_base_works_under_a_flow():
             NotImplementedError, match=r"Laplace has no (cdf\(z\)|ppf\(u\)); a base distribution of your own"
         ):
             method(x)
+
+
+CYLINDER = {"cylinder": lambda **o: Cylinder(3, [False, True, False], 2.0, **o)}
+with_cylinder = pytest.mark.parametrize("make", {**BASES, **CYLINDER}.values(), ids={**BASES, **CYLINDER})
+
+
+@with_cylinder
+def test_fewer_samples_are_the_first_of_more_and_take_as_much_from_a_generator(make):
+    base, states = make(), []
+    many = base.sample(10_000, 3)
+    for n in (1, 2, 77, 9_999):
+        rng = np.random.default_rng(3)
+        np.testing.assert_array_equal(base.sample(n, rng), many[:n])
+        states.append(rng.bit_generator.state)
+    assert all(state == states[0] for state in states)
+    generator = np.random.default_rng(3)
+    generator.random(8 if isinstance(base, Cylinder) else 4)
+    assert generator.bit_generator.state == states[0]
+    assert not np.array_equal(base.sample(5, rng), many[:5]), "a Generator that went on gives the same samples"
+    state = rng.bit_generator.state
+    assert base.sample(0, rng).shape == (0, base.dim)
+    assert rng.bit_generator.state == state, "no samples take something"
+
+
+@with_cylinder
+def test_samples_in_pieces_are_those_of_one_call(make):
+    base = make()
+    rng = np.random.default_rng(3)
+    generator = in_pieces(rng)
+    drawn = np.concatenate([base.sample(n, generator) for n in (1, 7, 0, 64, 129, 1000)])
+    np.testing.assert_array_equal(drawn, base.sample(len(drawn), 3))
+    assert in_pieces(generator) is generator
+    other = np.random.default_rng(3)
+    base.sample(1, other)
+    assert rng.bit_generator.state == other.bit_generator.state
+
+
+@with_cylinder
+def test_samples_have_the_same_bits_on_any_number_of_threads(make):
+    base, drawn = make(), []
+    for n in (1, 2, 5):
+        npflows.set_num_threads(n)
+        drawn.append(base.sample(20_000, 0))
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("generator", [np.random.MT19937, np.random.Philox, np.random.SFC64])
+def test_generators_of_every_kind_give_keys(generator):
+    samples = Normal(2).sample(4000, np.random.Generator(generator(0)))
+    assert scipy.stats.kstest(samples.ravel(), "norm").pvalue > 1e-3
+
+
+def test_columns_of_a_cylinder_are_independent():
+    base = Cylinder(4, [False, True, True, False], 1.5)
+    z = base.sample(50_000, 2)
+    assert scipy.stats.kstest(z[:, 1:3].ravel(), scipy.stats.uniform(-1.5, 3).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(z[:, ::3].ravel(), "norm").pvalue > 1e-3
+    for values in (z, abs(z)):
+        assert abs(np.corrcoef(values.T)[np.triu_indices(4, 1)]).max() < 4 / math.sqrt(len(z))

@@ -265,6 +265,7 @@ def test_an_interrupted_write_leaves_the_old_file_alone(monkeypatch, error, path
 
 
 @pytest.mark.filterwarnings("ignore:.* dominate the training loss:UserWarning")
+@pytest.mark.filterwarnings("ignore:x has standardized values far outside:UserWarning")
 @pytest.mark.parametrize("name", make_golden.FLOWS)
 def test_a_golden_file_is_read_and_computes_the_same(name):
     file = make_golden.FOLDER / f"{name}.npz"

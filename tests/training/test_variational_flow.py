@@ -67,7 +67,7 @@ def test_a_fit_afterwards_continues_without_a_new_standardization():
     nll = -flow.log_prob(x).mean()
     flow.fit(x, **{**FIT, "max_epochs": 0})
     np.testing.assert_array_equal(flow.params, before)
-    flow.fit(x, learning_rate=1e-6, dropout=0, **FIT)
+    flow.fit(x, learning_rate=1e-6, validation_fraction=0.0, dropout=None, **FIT)
     np.testing.assert_array_equal(flow.standardize.table, table)
     assert flow.history["train_loss"][0] == pytest.approx(nll, abs=0.05)
     assert next(iter(flow.history)) == "epoch"

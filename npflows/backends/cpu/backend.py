@@ -17,6 +17,7 @@ from npflows.backends.cpu.kernels.activations import ACTIVATIONS
 from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, Link, pack_map, scratch
 from npflows.backends.cpu.program import CompiledProgram
 from npflows.backends.cpu.threads import pool as threads
+from npflows.core.counters import Place
 from npflows.core.operations import Network, Program, Spline
 
 
@@ -56,18 +57,19 @@ class CpuBackend:
         function(np.array(pack_map(operation), np.int64), block, rows, log_det)
         return np.ascontiguousarray(block.T), log_det
 
-    def uniforms(self, key: NDArray, n: int) -> NDArray:
+    def uniforms(self, place: Place, n: int) -> NDArray:
         """n uniform numbers; see `npflows.core.backend.Backend`."""
-        return _drawn(counters.draw, "draw", key, n, 2, (0,))
+        return _pairs(place, n, is_normal=False)
 
-    def normals(self, key: NDArray, n: int) -> NDArray:
+    def normals(self, place: Place, n: int) -> NDArray:
         """n standard normal numbers; see `npflows.core.backend.Backend`."""
-        return _drawn(counters.draw, "draw", key, n, 2, (1,))
+        return _pairs(place, n, is_normal=True)
 
-    def student_ts(self, key: NDArray, n: int, df: NDArray) -> NDArray:
+    def student_ts(self, place: Place, n: int, df: NDArray) -> NDArray:
         """n rows of Student's t; see `npflows.core.backend.Backend`."""
-        values = _drawn(counters.draw_student_t, "draw_student_t", key, n * len(df), 1, (df,))
-        return values.reshape(n, len(df))
+        values = np.empty((n, len(df)))
+        _draw(counters.draw_student_t, "draw_student_t", values.size, (*place, df, values.ravel()))
+        return values
 
     def cache_folder(self) -> Path | None:
         """The folder in which kernels are kept; None where nothing can be written, or nothing is compiled."""
@@ -86,12 +88,18 @@ class CpuBackend:
         return environment(target)
 
 
-def _drawn(function: Callable, kind: str, key: NDArray, n: int, per_block: int, law: tuple) -> NDArray:
-    """n values, so many from each block of random numbers, of a law with these arguments."""
-    values, real = np.empty(n), np.dtype(np.float64)
-    pieces, n_bytes = -(-n // (per_block * counters.PIECE)), counters.SCRATCH * real.itemsize
-    threads.run(function, kind, pieces, n_bytes, real, (key, *law, values))
-    return values
+def _pairs(place: Place, n: int, *, is_normal: bool) -> NDArray:
+    """n values of a law of which a block has two."""
+    key, first = place
+    skipped = first % 2
+    values = np.empty(skipped + n)
+    _draw(counters.draw, "draw", -(-len(values) // 2), (key, first // 2, int(is_normal), values))
+    return values[skipped:]
+
+
+def _draw(function: Callable, kind: str, blocks: int, arguments: tuple) -> None:
+    real = np.dtype(np.float64)
+    threads.run(function, kind, -(-blocks // counters.PIECE), counters.SCRATCH * real.itemsize, real, arguments)
 
 
 BACKEND = CpuBackend()

@@ -21,6 +21,7 @@ from npflows.backends.reference.networks import network
 from npflows.backends.reference.program import ReferenceExecutable
 from npflows.backends.reference.spline import evaluate
 from npflows.core.backend import Backend
+from npflows.core.counters import Place
 from npflows.core.operations import Network, Program, Spline
 
 __all__ = ["BACKEND", "ReferenceBackend", "ReferenceExecutable", "conditioned", "convnet"]
@@ -57,17 +58,17 @@ class ReferenceBackend:
             y, log_slopes = evaluate(operation, x.astype(np.float64), constrained.astype(np.float64), inverse=inverse)
         return y, log_slopes.sum(axis=1)
 
-    def uniforms(self, key: NDArray, n: int) -> NDArray:
+    def uniforms(self, place: Place, n: int) -> NDArray:
         """n uniform numbers; see `npflows.core.backend.Backend`."""
-        return uniforms(key, n)
+        return uniforms(*place, n)
 
-    def normals(self, key: NDArray, n: int) -> NDArray:
+    def normals(self, place: Place, n: int) -> NDArray:
         """n standard normal numbers; see `npflows.core.backend.Backend`."""
-        return normals(key, n)
+        return normals(*place, n)
 
-    def student_ts(self, key: NDArray, n: int, df: NDArray) -> NDArray:
+    def student_ts(self, place: Place, n: int, df: NDArray) -> NDArray:
         """n rows of Student's t; see `npflows.core.backend.Backend`."""
-        return student_ts(key, n, df)
+        return student_ts(*place, np.tile(df, (n, 1)))
 
     def cache_folder(self) -> None:
         """Nothing is compiled here."""

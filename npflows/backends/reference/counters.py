@@ -20,10 +20,10 @@ def philox(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.u
     return np.stack([c0, c1, c2, c3])
 
 
-def from_zero(key: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+def from_zero(key: NDArray[np.int64], first: int, n: int) -> NDArray[np.float64]:
     """The two numbers of n blocks (2, n), from 0 to 1, 1 excluded."""
     words = key.astype(np.uint64)
-    block = np.arange(n, dtype=np.uint64)
+    block = np.arange(first, first + n, dtype=np.uint64)
     counter = np.stack([block & LOW, block >> HALF, *(np.full_like(block, word) for word in words[2:])])
     w = philox(counter, words[:2])
     bits = np.stack([w[0] | w[1] << HALF, w[2] | w[3] << HALF])
@@ -36,20 +36,28 @@ def cosine_and_sine(a: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.sin(np.pi * (0.5 - size)), np.sign(a) * np.sin(np.pi * np.minimum(size, 1 - size))])
 
 
-def uniforms(key: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+def blocks_of(first: int, n: int) -> tuple[int, int, slice]:
+    """The blocks, first and number, that have n values from the first on, two each; and which of their values these are."""
+    skipped = first % 2
+    return first // 2, (skipped + n + 1) // 2, slice(skipped, skipped + n)
+
+
+def uniforms(key: NDArray[np.int64], first: int, n: int) -> NDArray[np.float64]:
     """n numbers from 0 to 1."""
-    return from_zero(key, -(-n // 2)).T.ravel()[:n]
+    *blocks, part = blocks_of(first, n)
+    return from_zero(key, *blocks).T.ravel()[part]
 
 
-def normals(key: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+def normals(key: NDArray[np.int64], first: int, n: int) -> NDArray[np.float64]:
     """n standard normal numbers."""
-    a, b = from_zero(key, -(-n // 2))
-    return (np.sqrt(-2 * np.log(1 - a)) * cosine_and_sine(2 * b - 1)).T.ravel()[:n]
+    *blocks, part = blocks_of(first, n)
+    a, b = from_zero(key, *blocks)
+    return (np.sqrt(-2 * np.log(1 - a)) * cosine_and_sine(2 * b - 1)).T.ravel()[part]
 
 
-def student_ts(key: NDArray[np.int64], n: int, df: NDArray[np.float64]) -> NDArray[np.float64]:
-    """n rows (n, d) of Student's t, each column with its degrees of freedom (d,)."""
-    a, b = from_zero(key, n * len(df)).reshape(2, n, len(df))
+def student_ts(key: NDArray[np.int64], first: int, df: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Student's t with the degrees of freedom df, of any shape."""
+    a, b = from_zero(key, first, df.size).reshape(2, *df.shape)
     with np.errstate(over="ignore"):
         r = np.minimum(np.sqrt(df * np.expm1(-2 / df * np.log(1 - a))), FARTHEST)
     return r * cosine_and_sine(2 * b - 1)[0]

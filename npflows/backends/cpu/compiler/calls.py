@@ -69,8 +69,8 @@ SIGNATURES = {
     "pullback": "VIIVFFFFiiiFLLFFiM",
     "combine": "VIMBVL",
     "update": "VIVVBVVdddddVd",
-    "draw": "VIIiL",
-    "draw_student_t": "VIILL",
+    "draw": "VIIiiL",
+    "draw_student_t": "VIIiLL",
 }
 
 

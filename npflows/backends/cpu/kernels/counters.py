@@ -86,15 +86,15 @@ def store(a, b, values):
 
 
 @kernel
-def draw(scratch, counter, key, is_normal, values):
-    """Fill values (n,), two from a block, with standard normal or uniform numbers; key (4,)."""
+def draw(scratch, counter, key, first, is_normal, values):
+    """Fill values (n,), two from a block, with standard normal or uniform numbers; key (4,), and the first block."""
     a, b = scratch[:GROUP], scratch[GROUP : 2 * GROUP]
     while True:
         start = fetch_add(counter, 0, 1) * 2 * PIECE
         if start >= values.size:
             break
         for at in range(start, min(start + 2 * PIECE, values.size), 2 * GROUP):
-            blocks(key, at // 2, a, b)
+            blocks(key, first + at // 2, a, b)
             if is_normal:
                 make_normal(a, b)
             else:
@@ -111,7 +111,7 @@ def make_student_t(df, a, b):
 
 
 @kernel
-def draw_student_t(scratch, counter, key, df, values):
+def draw_student_t(scratch, counter, key, first, df, values):
     """Fill values (n,), one from a block, with Student's t; the degrees of freedom (d,) are those of columns in turn."""
     a, b, each = scratch[:GROUP], scratch[GROUP : 2 * GROUP], scratch[2 * GROUP : SCRATCH]
     while True:
@@ -121,7 +121,7 @@ def draw_student_t(scratch, counter, key, df, values):
         for at in range(start, min(start + PIECE, values.size), GROUP):
             for t in range(GROUP):
                 each[t] = df[(at + t) % df.size]
-            blocks(key, at, a, b)
+            blocks(key, first + at, a, b)
             make_student_t(each, a, b)
             n = min(GROUP, values.size - at)
             values[at : at + n] = a[:n]
