@@ -25,7 +25,7 @@ ROWS, COLUMNS = 4096, 8
 BASES = {"Normal": Normal, "Uniform": Uniform, "StudentT": StudentT}
 BY_NUMPY = {
     "Normal": lambda rng: rng.standard_normal((ROWS, COLUMNS)),
-    "Uniform": lambda rng: rng.random((ROWS, COLUMNS)),
+    "Uniform": lambda rng: rng.uniform(np.zeros(COLUMNS), np.ones(COLUMNS), (ROWS, COLUMNS)),
     "StudentT": lambda rng: rng.standard_t(np.full(COLUMNS, 5.0), (ROWS, COLUMNS)),
 }
 """What draws the same with a Generator of NumPy."""

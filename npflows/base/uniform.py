@@ -57,4 +57,7 @@ class Uniform(Base):
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         (low, high), values = self.support, n * self.dim
-        return low + (high - low) * select().uniforms(place(rng, "uniform", values), values).reshape(n, self.dim)
+        z = select().uniforms(place(rng, "uniform", values), values).reshape(n, self.dim)
+        z *= high - low
+        z += low
+        return z
