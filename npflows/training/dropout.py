@@ -27,9 +27,9 @@ class Dropout(NamedTuple):
     share: float | None = None
     early: bool = False
 
-    def at(self, step: int, total_steps: float) -> float | None:
-        """The share in a step."""
-        return None if self.early and step >= EARLY * total_steps else self.share
+    def at(self, step: int, end: float) -> float | None:
+        """The share in a step of a run that is planned to end after so many."""
+        return None if self.early and step >= EARLY * end else self.share
 
 
 AS_MADE = Dropout()

@@ -153,7 +153,7 @@ class LikelihoodTrainer(Run):
         x = self.flow.preprocessing.scatter(x, self.rng)
         n = len(batch)
         dlog = self._dlog[n] if weight is None else weight / -n
-        step: dict[str, Any] = {"key": self.step + 1, "dropout": self.dropout.at(self.step, self.schedule.total_steps)}
+        step: dict[str, Any] = {"key": self.step + 1, "dropout": self.dropout.at(self.step, self.schedule.end)}
         log_prob, excess = self._log_prob[:n], 0.0
         self.flow.accumulate(x, condition, dlog, self.buffers[n], log_prob=log_prob, **step)
         loss = float((log_prob * dlog).sum())
