@@ -50,11 +50,11 @@ def own_transposed(address, a, b, c, repeats):
 
 
 @kernel
-def own_outer(address, a, b, panels, c, repeats):
+def own_outer(address, first_rows, a, b, panel, c, repeats):
     """c (m, k) += a (m, lanes) @ b (k, lanes).T."""
     (m, k), flat = c.shape, c.reshape(c.size)
     for _ in range(repeats):
-        add_outer(address, a, b, panels, 0, flat, k, m, k)
+        add_outer(address, first_rows, a, b, panel, flat, k, m, k)
 
 
 @kernel

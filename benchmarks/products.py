@@ -24,7 +24,7 @@ from benchmarks import loops
 from benchmarks.common import DTYPES, Repeat, interleaved, machine
 from npflows.backends.cpu.compiler.calls import address
 from npflows.backends.cpu.kernels.matmul import PRODUCT
-from npflows.backends.cpu.kernels.outer import OUTER, panel_rows
+from npflows.backends.cpu.kernels.outer import OUTER, PANEL_ROWS
 
 FORMULAS = {
     "product": "c (m, lanes) = a (m, k) @ b (k, lanes)",
@@ -53,8 +53,8 @@ def own(kind: str, m: int, k: int, lanes: int, dtype: str) -> Repeat:
     a, b, c = operands(kind, m, k, lanes, dtype)
     if kind == "outer":
         c[:] = 0
-        panels = np.empty(panel_rows(k) * lanes, dtype)
-        return lambda repeats: loop(number, a, b, panels, c, repeats)
+        panel = np.empty(PANEL_ROWS * lanes, dtype)
+        return lambda repeats: loop(number, np.zeros(0, np.int64), a, b, panel, c, repeats)
     return lambda repeats: loop(number, a, b, c, repeats)
 
 

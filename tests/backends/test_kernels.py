@@ -12,7 +12,7 @@ from npflows import Base, NormalizingFlow, Permutation
 from npflows.backends.cpu.compiler.calls import address, call
 from npflows.backends.cpu.compiler.jit import DISABLED, inlined, kernel
 from npflows.backends.cpu.kernels import activations, matmul
-from npflows.backends.cpu.kernels.outer import outer, panel_rows
+from npflows.backends.cpu.kernels.outer import PANEL_ROWS, STEP, outer
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
 from npflows.backends.cpu.link import ONE_LANE_TWINS, Link
 
@@ -69,24 +69,23 @@ def test_outer_product_of_any_size_is_right_and_touches_nothing_else(dtype):
     for m, n, k in itertools.product(HEIGHTS, LANES, WIDTHS):
         a, b = block(rng, m, n, dtype), block(rng, k, n, dtype)
         c, ldc, _ = inside_a_larger_one(rng, m, k, dtype)
-        expected, size = c.copy(), panel_rows(k) * n
+        expected, size = c.copy(), PANEL_ROWS * n
         expected.reshape(-1, ldc)[:m, :k] += a[:m] @ b[:k].T
         panels = np.full(size + 8, np.nan, dtype)
-        outer(a, b, panels, 0, c, ldc, m, k)
+        outer(np.zeros(0, np.int64), a, b, panels, c, ldc, m, k)
         np.testing.assert_array_equal(c, expected)
         assert np.isnan(panels[size:]).all()
 
 
 @both_dtypes
-def test_panels_of_rows_that_are_known_already_are_used_again(dtype):
+def test_outer_product_of_a_staircase_has_all_that_is_wanted(dtype):
     rng = np.random.default_rng(0)
-    for (m, n), (known, k) in itertools.product([(5, 16), (8, 48)], itertools.pairwise(WIDTHS)):
+    for m, k, n in itertools.product([5, 24, 70], WIDTHS, [16, 48]):
+        first_rows = np.sort(rng.integers(0, m + 1, -(-k // STEP)))
         a, b, c = block(rng, m, n, dtype), block(rng, k, n, dtype), np.zeros((m, k), dtype)
-        panels, c_known = np.full(panel_rows(k) * n, np.nan, dtype), np.zeros((m, known), dtype)
-        outer(a, b, panels, 0, c_known.ravel(), known, m, known)
-        outer(a, b, panels, known, c.ravel(), k, m, k)
-        np.testing.assert_array_equal(c_known, a[:m] @ b[:known].T)
-        np.testing.assert_array_equal(c, a[:m] @ b[:k].T)
+        outer(first_rows, a, b, np.full(PANEL_ROWS * n, np.nan, dtype), c.ravel(), k, m, k)
+        wanted = np.arange(m)[:, None] >= first_rows[np.arange(k) // STEP]
+        np.testing.assert_array_equal(c[wanted], (a[:m] @ b[:k].T)[wanted])
 
 
 @both_dtypes

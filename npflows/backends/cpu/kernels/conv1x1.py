@@ -10,7 +10,7 @@ from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import vecmath
 from npflows.backends.cpu.kernels.blocks import copy, shift_row, total
 from npflows.backends.cpu.kernels.matmul import PRODUCT, matmul, matmul_transposed
-from npflows.backends.cpu.kernels.outer import OUTER, add_outer, panel_rows
+from npflows.backends.cpu.kernels.outer import OUTER, PANEL_ROWS, add_outer
 from npflows.backends.cpu.kernels.tiles import FROM_ZERO
 from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, LayerKernels, Link, Scratch
 from npflows.core import operations
@@ -20,12 +20,12 @@ N, KIND, PRODUCT_ADDRESS, OUTER_ADDRESS = range(4)
 PLU = operations.PARAMETERIZATIONS.index("plu")
 # theta, plu: a matrix (n, n) whose strict lower part is that of L, whose strict upper part is that of U and whose diagonal
 # is the logarithm of U's; full: the matrix itself.  work: x.  temp: three matrices (n, n), then a pixel (n, lanes), then
-# its panels (outer.py)
+# a panel (outer.py)
 
 
 @inlined
 def parts(spec, temp):
-    """Three matrices (n, n), flat, the channels of a pixel (n, lanes), and its panels, flat."""
+    """Three matrices (n, n), flat, the channels of a pixel (n, lanes), and a panel (outer.py), flat."""
     n, rows = spec[N], (spec[N] * spec[N] + temp.shape[1] - 1) // temp.shape[1]
     end = 3 * rows + n
     matrix, inverse, third = flat(temp[:rows]), flat(temp[rows : 2 * rows]), flat(temp[2 * rows : 3 * rows])
@@ -181,13 +181,13 @@ def add_parameter_gradient(spec, theta, dmatrix, inverse, dlog, dtheta, upper):
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
     """dx = W^T dy and dL/dW = dy x^T, summed over the pixels."""
     n, pixels = spec[N], dblock.shape[0] // spec[N]
-    matrix, inverse, dmatrix, dy, panels = parts(spec, temp)
+    matrix, inverse, dmatrix, dy, panel = parts(spec, temp)
     assemble(spec, theta, matrix, inverse, dmatrix, True, False)
     dmatrix[:] = 0
     for p in range(pixels):
         copy(dblock[p * n : (p + 1) * n], dy)
         if dtheta.size > 0:
-            add_outer(spec[OUTER_ADDRESS], dy, work[p * n : (p + 1) * n], panels, 0, dmatrix, n, n, n)
+            add_outer(spec[OUTER_ADDRESS], spec[:0], dy, work[p * n : (p + 1) * n], panel, dmatrix, n, n, n)
         matmul_transposed(spec[PRODUCT_ADDRESS], matrix, n, dy, dblock[p * n :], n, n, FROM_ZERO)
     if dtheta.size > 0:
         dlog = total(dlog_det) * pixels
@@ -198,7 +198,7 @@ def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
 def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
     """dy = W^-T dx and dL/dW = -dy x^T."""
     n, pixels = spec[N], dblock.shape[0] // spec[N]
-    matrix, inverse, dmatrix, dx, panels = parts(spec, temp)
+    matrix, inverse, dmatrix, dx, panel = parts(spec, temp)
     assemble(spec, theta, matrix, inverse, dmatrix, False, True)
     dmatrix[:] = 0
     for p in range(pixels):
@@ -206,7 +206,7 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
         copy(dy, dx)
         matmul_transposed(spec[PRODUCT_ADDRESS], inverse, n, dx, dy, n, n, FROM_ZERO)
         if dtheta.size > 0:
-            add_outer(spec[OUTER_ADDRESS], dy, work[p * n : (p + 1) * n], panels, 0, dmatrix, n, n, n)
+            add_outer(spec[OUTER_ADDRESS], spec[:0], dy, work[p * n : (p + 1) * n], panel, dmatrix, n, n, n)
     if dtheta.size > 0:
         for i in range(n * n):
             dmatrix[i] = -dmatrix[i]
@@ -225,9 +225,9 @@ def pack(operation: operations.Conv1x1, link: Link) -> list[int]:
 
 
 def rows(operation: operations.Conv1x1) -> Scratch:
-    """Scratch: the values that enter; three (n, n) matrices, the values of a pixel and their panels."""
+    """Scratch: the values that enter; three (n, n) matrices, the values of a pixel and a panel."""
     n = operation.channels
-    return Scratch(operation.dim, 3 * -(-n * n // LANE_MULTIPLE) + n + panel_rows(n))
+    return Scratch(operation.dim, 3 * -(-n * n // LANE_MULTIPLE) + n + PANEL_ROWS)
 
 
 KERNELS[operations.Conv1x1] = LayerKernels(

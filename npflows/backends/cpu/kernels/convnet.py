@@ -21,7 +21,7 @@ from npflows.backends.cpu.kernels.activations import ACTIVATIONS, NEEDS_INPUT
 from npflows.backends.cpu.kernels.blocks import copy, gather, scatter, total
 from npflows.backends.cpu.kernels.convolution import CONVOLVE, CONVOLVE_OUTER, offsets
 from npflows.backends.cpu.kernels.matmul import PRODUCT, matmul, matmul_transposed
-from npflows.backends.cpu.kernels.outer import OUTER, add_outer, panel_rows
+from npflows.backends.cpu.kernels.outer import OUTER, PANEL_ROWS, add_outer
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
 from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, Link, NetworkKernels, Scratch
 from npflows.core import operations
@@ -184,7 +184,7 @@ def transpose_weights(spec, theta, r, weights):
 def condition_vjp(spec, theta, context, r, d, dtheta, dcontext, rest):
     """Gradients of the condition and its weights; `rest` is scratch."""
     n, rows, m = spec[N_CONDITION], plane_rows(spec), spec[r + C_OUT]
-    dshift, panels = rest[:m], flat(rest[m:])
+    dshift, panel = rest[:m], flat(rest[m:])
     for i in range(m):
         for t in range(d.shape[1]):
             dshift[i, t] = 0
@@ -194,7 +194,7 @@ def condition_vjp(spec, theta, context, r, d, dtheta, dcontext, rest):
     offset = spec[CONDITION_WEIGHT]
     matmul_transposed(spec[PRODUCT_ADDRESS], theta[offset:], n, dshift, dcontext, n, m, FROM_RESULT)
     if dtheta.size > 0:
-        add_outer(spec[PRODUCT_OUTER_ADDRESS], dshift, context, panels, 0, dtheta[offset:], n, m, n)
+        add_outer(spec[PRODUCT_OUTER_ADDRESS], spec[:0], dshift, context, panel, dtheta[offset:], n, m, n)
 
 
 @kernel
@@ -249,7 +249,7 @@ def rows(operation: operations.ConvNet) -> Scratch:
     n_hidden = sum(channels[1:-1])
     weights = [math.prod(shape) for name, shape in operation.shapes.items() if name.startswith("weight")]
     largest = max(weights) + max(channels)
-    weight_rows = max(-(-largest // LANE_MULTIPLE), max(channels) + panel_rows(operation.condition_dim))
+    weight_rows = max(-(-largest // LANE_MULTIPLE), max(channels) + PANEL_ROWS)
     return Scratch(
         plane * (channels[0] + n_hidden * (2 if keeps_input(operation) else 1)),
         plane * channels[-1] + 2 * slot_rows(operation) + weight_rows,

@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from npflows.backends.cpu.compiler.jit import DISABLED, inlined, kernel
 from npflows.backends.cpu.kernels.matmul import DEPTH
 from npflows.backends.cpu.kernels.tiles import (
+    ACROSS,
     FROM_BIAS,
     FROM_RESULT,
     HEIGHT,
@@ -134,8 +135,8 @@ else:
     _wide_2, _wide_1 = _product_tile(2, TILE_BYTES), _product_tile(1, TILE_BYTES)
     _narrow, _narrow_4 = _product_tile(HEIGHT, NARROW_BYTES), _product_tile(4, NARROW_BYTES)
     _narrow_2, _narrow_1 = _product_tile(2, NARROW_BYTES), _product_tile(1, NARROW_BYTES)
-    _outer_44, _outer_41 = _outer_tile(4, 4), _outer_tile(4, 1)
-    _outer_14, _outer_11 = _outer_tile(1, 4), _outer_tile(1, 1)
+    _outer_4w, _outer_41 = _outer_tile(4, ACROSS), _outer_tile(4, 1)
+    _outer_1w, _outer_11 = _outer_tile(1, ACROSS), _outer_tile(1, 1)
 
     @kernel
     def convolve(table, a, a_row, a_column, b, c, m, k, height, width, lanes, start, bias):
@@ -192,18 +193,18 @@ else:
                 j, q = 0, i * lda + r
                 if i + 4 <= m:
                     while j < k:
-                        if j + 4 <= k:
-                            _outer_44(table, j, a, q, lda, b, r, lanes, c, i * k + j, k, count, row, n)
-                            j += 4
+                        if j + ACROSS <= k:
+                            _outer_4w(table, j, a, q, lda, b, r, lanes, c, i * k + j, k, count, row, n)
+                            j += ACROSS
                         else:
                             _outer_41(table, j, a, q, lda, b, r, lanes, c, i * k + j, k, count, row, n)
                             j += 1
                     i += 4
                 else:
                     while j < k:
-                        if j + 4 <= k:
-                            _outer_14(table, j, a, q, lda, b, r, lanes, c, i * k + j, k, count, row, n)
-                            j += 4
+                        if j + ACROSS <= k:
+                            _outer_1w(table, j, a, q, lda, b, r, lanes, c, i * k + j, k, count, row, n)
+                            j += ACROSS
                         else:
                             _outer_11(table, j, a, q, lda, b, r, lanes, c, i * k + j, k, count, row, n)
                             j += 1

@@ -47,6 +47,7 @@ from npflows.backends.cpu.kernels.mlp import (
     record,
     rows,
 )
+from npflows.backends.cpu.kernels.outer import STEP
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO, HEIGHT
 from npflows.backends.cpu.link import KERNELS, Link, NetworkKernels
 from npflows.core import operations
@@ -186,6 +187,13 @@ def column_panels(operation: operations.Made, layer: int) -> list[tuple[int, int
     return [(n - b, n - a, n_rows - height) for a, b, height in reversed(mirrored)]
 
 
+def first_rows(operation: operations.Made, layer: int) -> list[int]:
+    """For each STEP columns of a masked layer, the first row that one of them reaches."""
+    mask = operation.mask(layer)
+    reached = [mask[:, j : j + STEP].any(axis=1) for j in range(0, mask.shape[1], STEP)]
+    return [int(rows.argmax()) if rows.any() else len(rows) for rows in reached]
+
+
 def pack(operation: operations.Made, link: Link) -> list[int]:
     """Pack the spec of the network: its panels of weights that are free, and the units that each feature unlocks."""
     n, layers = operation.n_features, range(len(operation.hidden) + 1)
@@ -194,6 +202,7 @@ def pack(operation: operations.Made, link: Link) -> list[int]:
         link,
         row_panels=[row_panels(operation, layer) for layer in layers],
         column_panels=[column_panels(operation, layer) for layer in layers],
+        first_rows=[first_rows(operation, layer) for layer in layers],
         unlocked=[
             *(np.searchsorted(degrees, np.arange(n), side="right").tolist() for degrees in operation.degrees[1:-1]),
             [],

@@ -19,16 +19,16 @@ from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS, NEEDS_INPUT
 from npflows.backends.cpu.kernels.dropout import dropout
 from npflows.backends.cpu.kernels.matmul import PRODUCT, matmul, matmul_transposed
-from npflows.backends.cpu.kernels.outer import OUTER, add_outer, panel_rows
+from npflows.backends.cpu.kernels.outer import OUTER, PANEL_ROWS, add_outer
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
 from npflows.backends.cpu.link import KERNELS, Link, NetworkKernels, Scratch
 from npflows.core import operations
 
 # spec: a header, then a record for each dense layer, then the tables that the records point to
 (N_DENSE, ACTIVATION, ACTIVATION_VJP, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS,
- RESIDUAL, DROPOUT, DROPOUT_ADDRESS, N_FEATURES, ENTERED, PANELS, HEADER) = range(17)  # fmt: skip
+ RESIDUAL, DROPOUT, DROPOUT_ADDRESS, N_FEATURES, ENTERED, PANEL, HEADER) = range(17)  # fmt: skip
 (WEIGHT, BIAS, ROWS, COLUMNS, H, BEFORE, DH, ROW_PANELS, N_ROW_PANELS, COLUMN_PANELS, N_COLUMN_PANELS,
- UNLOCKED, RECORD) = range(13)  # fmt: skip
+ UNLOCKED, FIRST_ROWS, N_FIRST_ROWS, RECORD) = range(15)  # fmt: skip
 
 
 @inlined
@@ -175,7 +175,7 @@ def backpropagate(spec, theta, key, first, dout, dx, work, temp):
 def weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext):
     """Gradients of the parameters and of the condition, once those of all hidden layers lie in temp."""
     last = spec[N_DENSE] - 1
-    h, panels = x, flat(temp[spec[PANELS] :])
+    h, panel = x, flat(temp[spec[PANEL] :])
     for layer in range(last + 1):
         r = record(spec, layer)
         d = hidden_gradient(spec, temp, layer) if layer < last else dout
@@ -184,16 +184,12 @@ def weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext):
             n, offset = spec[N_CONDITION], spec[CONDITION_WEIGHT]
             matmul_transposed(spec[PRODUCT_ADDRESS], theta[offset:], n, d, dcontext, n, rows, FROM_RESULT)
             if dtheta.size > 0:
-                add_outer(spec[OUTER_ADDRESS], d, context, panels, 0, dtheta[offset:], n, rows, n)
+                add_outer(spec[OUTER_ADDRESS], spec[:0], d, context, panel, dtheta[offset:], n, rows, n)
         if dtheta.size > 0:
             add_lane_sums(d, dtheta[spec[r + BIAS] : spec[r + BIAS] + rows])
-            known = 0
-            for p in range(spec[r + N_ROW_PANELS]):
-                q = spec[r + ROW_PANELS] + 3 * p
-                r0, r1, k = spec[q], spec[q + 1], spec[q + 2]
-                weights = dtheta[spec[r + WEIGHT] + r0 * columns :]
-                add_outer(spec[OUTER_ADDRESS], d[r0:], h, panels, known, weights, columns, r1 - r0, k)
-                known = k
+            first_rows = spec[spec[r + FIRST_ROWS] : spec[r + FIRST_ROWS] + spec[r + N_FIRST_ROWS]]
+            weights = dtheta[spec[r + WEIGHT] :]
+            add_outer(spec[OUTER_ADDRESS], first_rows, d, h, panel, weights, columns, rows, columns)
         if layer < last:
             h, _ = hidden(spec, work, layer)
 
@@ -207,6 +203,7 @@ def pack_network(
     *,
     row_panels: Sequence[Sequence[Panel]],
     column_panels: Sequence[Sequence[Panel]],
+    first_rows: Sequence[Sequence[int]],
     unlocked: Sequence[Sequence[int]],
     entered: Sequence[int],
     group: int,
@@ -219,6 +216,9 @@ def pack_network(
         For each dense layer the rectangles that cover it.
     column_panels : sequence of sequences of (first column, end column, first row)
         The same, column by column; they cover every column.
+    first_rows : sequence of sequences of int
+        For each dense layer, and each `outer.STEP` columns of it, the first row that one of them reaches; all rows where
+        there are none.
     unlocked : sequence of sequences of int
         For each dense layer how many units have at most the degree 0, 1, 2, ...
     entered : sequence of int
@@ -263,6 +263,8 @@ def pack_network(
         spec += [i for panel in column_panels[layer] for i in panel]
         spec[r + UNLOCKED] = len(spec)
         spec += unlocked[layer]
+        spec[r + FIRST_ROWS], spec[r + N_FIRST_ROWS] = len(spec), len(first_rows[layer])
+        spec += first_rows[layer]
     spec[ENTERED] = len(spec)
     return [*spec, *entered]
 
@@ -274,9 +276,9 @@ def keeps_input(operation: Any) -> bool:
 
 def rows(operation: Any) -> Scratch:
     """Scratch of the network: hidden values, twice where the input of activations is kept too; and their gradients, with
-    the panels of what a layer takes."""
-    n_hidden, widest = sum(operation.hidden), max(operation.condition_dim, *operation.widths[:-1])
-    return Scratch(n_hidden * (2 if keeps_input(operation) else 1), n_hidden + panel_rows(widest))
+    a panel (outer.py)."""
+    n_hidden = sum(operation.hidden)
+    return Scratch(n_hidden * (2 if keeps_input(operation) else 1), n_hidden + PANEL_ROWS)
 
 
 def pack(operation: operations.Mlp, link: Link) -> list[int]:
@@ -287,6 +289,7 @@ def pack(operation: operations.Mlp, link: Link) -> list[int]:
         link,
         row_panels=[[(0, rows, columns)] for columns, rows in layers],
         column_panels=[[(0, columns, 0)] for columns, _ in layers],
+        first_rows=[[]] * len(layers),
         unlocked=[[]] * len(layers),
         entered=[0],
         group=0,

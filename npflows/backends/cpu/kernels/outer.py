@@ -2,10 +2,14 @@
 
     c (m, k) += a (m, lanes) @ b (k, lanes).T
 
-Sums over the lanes of vectors would keep the registers busy with adding up.  So b is transposed first, square by square in
-registers, into *panels*: 64 bytes of its rows side by side, lane after lane.  Then it is an ordinary product, in which the
-lanes are the depth: vectors along the rows of c, and entries of a broadcast against them.  The layout of panels is the same
-for vectors of any width, so that kernels that were compiled for different CPUs may share them.
+Sums over the lanes of vectors would keep the registers busy with adding up.  So rows of b are transposed first, square by
+square in registers, as many as two vectors have entries: a *panel*, in which they lie side by side, lane after lane, and
+which stays in the nearest cache.  Then it is an ordinary product, in which the lanes are the depth: vectors along the rows
+of c, and entries of a broadcast against them.
+
+Where c has few columns, whole vectors would not be filled.  There vectors run along the lanes and are summed in the end.
+
+Of a masked layer only a staircase is wanted: a table says for each STEP columns of c in which row they begin.
 """
 
 from __future__ import annotations
@@ -20,52 +24,49 @@ from numba.extending import intrinsic
 
 from npflows.backends.cpu.compiler.calls import call
 from npflows.backends.cpu.compiler.jit import DISABLED, inlined, kernel
-from npflows.backends.cpu.kernels.tiles import HEIGHT, VECTOR_BYTES, Emit, tile_height
+from npflows.backends.cpu.kernels.tiles import ACROSS, HEIGHT, VECTOR_BYTES, Emit, tile_height, write_outer
 
-PANEL_BYTES = 64
-MULTIPLE = 16
-"""Panels hold a multiple of so many rows, at most."""
-
-
-def panel_rows(k: int) -> int:
-    """Rows of scratch memory for the panels of k rows."""
-    return -(-k // MULTIPLE) * MULTIPLE
+PANEL_ROWS = 2 * 64 // 4
+"""Rows of scratch memory for a panel, of vectors of any width."""
+STEP = 8
+"""A table of first rows has an entry for so many columns."""
+FEW_COLUMNS, MANY_LANES = max(STEP, VECTOR_BYTES // 4 - 1), 64
+"""Up to so many columns, and from so many lanes on, sums over lanes are faster than panels."""
 
 
 @intrinsic
-def _square(typingctx, b, b_at, ldb, last, panels, panels_at):
-    """A square of panels = its transpose, rows of b of which the `last` one stands for all after it."""
+def _square(typingctx, b, b_at, ldb, last, panel, panel_at):
+    """A square of a panel = the transpose of that of b, in which row `last` stands for all after it."""
     i8 = types.int64
-    signature = types.void(b, i8, i8, i8, panels, i8)
+    signature = types.void(b, i8, i8, i8, panel, i8)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emit(context, builder, signature, args)
-        source, target, one = emit.pointer(0), emit.pointer(4), emit.number(1)
+        source, target, row = emit.pointer(0), emit.pointer(4), emit.number(2 * emit.width)
         rows = []
         for i in range(emit.width):
             inside = builder.icmp_signed("<", emit.number(i), args[3])
-            rows.append(emit.load(emit.at(source, (builder.select(inside, emit.number(i), args[3]), args[2]))))
-        row = emit.number(PANEL_BYTES // emit.itemsize)
-        for i, column in enumerate(emit.transposed(rows)):
-            emit.store(column, emit.at(target, (emit.number(i), row), (one, emit.number(0))))
+            rows.append(emit.at(source, (builder.select(inside, emit.number(i), args[3]), args[2])))
+        for i, column in enumerate(emit.columns_of(rows)):
+            emit.store(column, emit.at(target, (emit.number(i), row)))
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 def _tile(height: int, n_vectors: int) -> Callable:
-    """c (height, columns) += a (height, n) @ panels (n, columns), for as many columns as vectors have, or fewer of one."""
+    """c (height, columns) += a (height, n) @ panel (n, columns), for as many columns as vectors have, or fewer of one."""
 
     @intrinsic
-    def tile(typingctx, a, a_at, lda, panels, panels_at, apart, c, c_at, ldc, n, columns):
+    def tile(typingctx, a, a_at, lda, panel, panel_at, c, c_at, ldc, n, columns):
         i8 = types.int64
-        signature = types.void(a, i8, i8, panels, i8, i8, c, i8, i8, i8, i8)
+        signature = types.void(a, i8, i8, panel, i8, c, i8, i8, i8, i8)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             emit = Emit(context, builder, signature, args)
-            lda, apart, ldc, n, columns = (args[i] for i in (2, 5, 8, 9, 10))
-            left, right, out = emit.pointer(0), emit.pointer(3), emit.pointer(6)
-            one, step, row = emit.number(1), emit.number(emit.width), emit.number(PANEL_BYTES // emit.itemsize)
+            lda, ldc, n, columns = (args[i] for i in (2, 7, 8, 9))
+            left, right, out = emit.pointer(0), emit.pointer(3), emit.pointer(5)
+            one, step, row = emit.number(1), emit.number(emit.width), emit.number(2 * emit.width)
             mask = emit.first_lanes(columns)
             part = n_vectors == 1
             totals = emit.variables(height, n_vectors)
@@ -77,7 +78,7 @@ def _tile(height: int, n_vectors: int) -> Callable:
                 builder.store(emit.load_masked(place, mask) if part else emit.load(place), total)
             with cgutils.for_range(builder, n) as loop:
                 lane = emit.at(right, (loop.index, row))
-                vectors = [emit.load(emit.at(lane, (emit.number(j), apart))) for j in range(n_vectors)]
+                vectors = [emit.load(emit.at(lane, (emit.number(j), step))) for j in range(n_vectors)]
                 for i in range(height):
                     entry = emit.splat(builder.load(emit.at(left, (emit.number(i), lda), (loop.index, one))))
                     for total, vector in zip(totals[i], vectors):
@@ -94,60 +95,117 @@ def _tile(height: int, n_vectors: int) -> Callable:
     return tile
 
 
+def _sum_tile(height: int, width: int) -> Callable:
+    """c (height, width) += a (height, n) @ b (width, n).T, by sums over lanes."""
+
+    @intrinsic
+    def tile(typingctx, a, a_at, b, b_at, c, c_at, ldc, n):
+        i8 = types.int64
+        signature = types.void(a, i8, b, i8, c, i8, i8, i8)
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emit(context, builder, signature, args)
+            ldc, n = args[6], args[7]
+            left, right, out = emit.pointer(0), emit.pointer(2), emit.pointer(4)
+            down = [emit.at(left, (emit.number(i), n)) for i in range(height)]
+            across = [emit.at(right, (emit.number(j), n)) for j in range(width)]
+            places = [emit.at(out, (emit.number(i), ldc)) for i in range(height)]
+            write_outer(emit, down, across, places, (emit.number(1), emit.number(0), n))
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return tile
+
+
 if DISABLED:
 
-    def outer(a, b, panels, known, c, ldc, m, k):
+    def outer(first_rows, a, b, panel, c, ldc, m, k):
         out = np.lib.stride_tricks.as_strided(c, (m, k), (ldc * c.itemsize, c.itemsize))
-        out += a[:m] @ b[:k].T
+        whole = a[:m] @ b[:k].T
+        for j in range(0, k, STEP):
+            first = first_rows[j // STEP] if len(first_rows) else 0
+            out[first:, j : j + STEP] += whole[first:, j : j + STEP]
 
 else:
 
     def _rows(n_vectors: int) -> Callable:
-        """All rows of the result, from one column on, in tiles of this width."""
+        """Rows i to m of the result, from one column on, in tiles of this width."""
         full, four = _tile(HEIGHT, n_vectors), _tile(4, n_vectors)
         two, one = _tile(2, n_vectors), _tile(1, n_vectors)
 
         @inlined
-        def rows(a, panels, at, apart, c, j, ldc, m, columns):
-            i, n = 0, a.shape[1]
+        def rows(a, panel, at, c, i, j, ldc, m, columns):
+            n = a.shape[1]
             while i < m:
                 q, o, height = i * n, i * ldc + j, tile_height(m - i)
                 if height == HEIGHT:
-                    full(a, q, n, panels, at, apart, c, o, ldc, n, columns)
+                    full(a, q, n, panel, at, c, o, ldc, n, columns)
                 elif height == 4:
-                    four(a, q, n, panels, at, apart, c, o, ldc, n, columns)
+                    four(a, q, n, panel, at, c, o, ldc, n, columns)
                 elif height == 2:
-                    two(a, q, n, panels, at, apart, c, o, ldc, n, columns)
+                    two(a, q, n, panel, at, c, o, ldc, n, columns)
                 else:
-                    one(a, q, n, panels, at, apart, c, o, ldc, n, columns)
+                    one(a, q, n, panel, at, c, o, ldc, n, columns)
                 i += height
 
         return rows
 
     _wide_rows, _narrow_rows = _rows(2), _rows(1)
 
+    _sum_4w, _sum_41 = _sum_tile(4, ACROSS), _sum_tile(4, 1)
+    _sum_1w, _sum_11 = _sum_tile(1, ACROSS), _sum_tile(1, 1)
+
     @inlined
-    def place(j, n, panel):
-        """Where the j-th row of b begins in panels of so many rows."""
-        return j // panel * panel * n + j % panel
+    def sums(a, b, c, ldc, m, k):
+        """All of c, by sums over lanes."""
+        i, n = 0, a.shape[1]
+        while i < m:
+            j, four = 0, i + 4 <= m
+            while j < k:
+                several = j + ACROSS <= k
+                if four and several:
+                    _sum_4w(a, i * n, b, j * n, c, i * ldc + j, ldc, n)
+                elif four:
+                    _sum_41(a, i * n, b, j * n, c, i * ldc + j, ldc, n)
+                elif several:
+                    _sum_1w(a, i * n, b, j * n, c, i * ldc + j, ldc, n)
+                else:
+                    _sum_11(a, i * n, b, j * n, c, i * ldc + j, ldc, n)
+                j += ACROSS if several else 1
+            i += 4 if four else 1
+
+    @inlined
+    def first_row(first_rows, j):
+        """The row in which column j begins."""
+        return first_rows[j // STEP] if first_rows.size > 0 else 0
 
     @kernel
-    def outer(a, b, panels, known, c, ldc, m, k):
+    def outer(first_rows, a, b, panel, c, ldc, m, k):
         """c (m, k) += a[:m] @ b[:k].T, for blocks a and b of the same lanes, sixteen or a multiple.
 
-        panels: scratch, `panel_rows(k)` times the lanes; from an earlier call it holds the first `known` rows of b.
+        first_rows: for each STEP columns the first row that is wanted of them, never falling; above it, c may or may not
+        be added to.  Empty if all are.  panel: scratch, PANEL_ROWS times the lanes.
         """
-        n, width, panel = a.shape[1], VECTOR_BYTES // c.itemsize, PANEL_BYTES // c.itemsize
-        for j in range(known // width * width, k, width):
+        n, width = a.shape[1], VECTOR_BYTES // c.itemsize
+        if k <= FEW_COLUMNS and n >= MANY_LANES:
+            sums(a, b, c, ldc, m, k)
+            return
+        for j in range(0, k, 2 * width):
+            half = j + width
             for t in range(0, n, width):
-                _square(b, j * n + t, n, min(width, k - j) - 1, panels, place(j, n, panel) + t * panel)
-        j, apart = 0, width if 2 * width <= panel else n * panel
-        while j + 2 * width <= k:
-            _wide_rows(a, panels, place(j, n, panel), apart, c, j, ldc, m, width)
-            j += 2 * width
-        while j < k:
-            _narrow_rows(a, panels, place(j, n, panel), apart, c, j, ldc, m, min(width, k - j))
-            j += width
+                _square(b, j * n + t, n, min(width, k - j) - 1, panel, 2 * width * t)
+                if half < k:
+                    _square(b, half * n + t, n, min(width, k - half) - 1, panel, 2 * width * t + width)
+            first = first_row(first_rows, j)
+            if half + width <= k:
+                both = first_row(first_rows, half)
+                _narrow_rows(a, panel, 0, c, first, j, ldc, both, width)
+                _wide_rows(a, panel, 0, c, both, j, ldc, m, width)
+                continue
+            _narrow_rows(a, panel, 0, c, first, j, ldc, m, min(width, k - j))
+            if half < k:
+                _narrow_rows(a, panel, width, c, first_row(first_rows, half), half, ldc, m, k - half)
 
 
 OUTER = outer, "outer"
@@ -155,6 +213,6 @@ OUTER = outer, "outer"
 
 
 @inlined
-def add_outer(address, a, b, panels, known, c, ldc, m, k):
+def add_outer(address, first_rows, a, b, panel, c, ldc, m, k):
     """c (m, k) += a (m, lanes) @ b (k, lanes).T, for blocks a and b; see `outer`."""
-    call(address, (a, b, panels, np.int64(known), c, np.int64(ldc), np.int64(m), np.int64(k)))
+    call(address, (first_rows, a, b, panel, c, np.int64(ldc), np.int64(m), np.int64(k)))

@@ -18,6 +18,8 @@ FROM_ZERO, FROM_RESULT, FROM_BIAS = range(3)
 VECTOR_BYTES = vector_bytes()
 TILE_BYTES, HEIGHT = (128, 8) if VECTOR_BYTES == 64 else (64, 6)
 """Bytes of a tile's row and height of a tile, such that tiles fill the registers of the CPU that Numba compiles for."""
+ACROSS = 4 if VECTOR_BYTES == 64 else 2
+"""Width of a tile of four rows whose sums go over lanes, such that it fits as well."""
 NARROW_BYTES = 64
 """A row of a tile for what is left over: sixteen lanes of float32."""
 
@@ -122,15 +124,35 @@ class Emit:
         self.builder.store(self.builder.call(function, [a, b, self.builder.load(total)]), total)
 
     def transposed(self, rows: list[Any]) -> list[Any]:
-        """The columns of a square: in each stage, pairs of rows swap their blocks off the diagonal."""
-        n, block, rows = len(rows), 1, list(rows)
-        while block < n:
-            for i in (i for i in range(n) if not i & block):
+        """The columns of a square, or of squares side by side in vectors that are longer: in each stage, pairs of rows swap
+        their blocks off the diagonal."""
+        n, block, rows = rows[0].type.count, 1, list(rows)
+        while block < len(rows):
+            for i in (i for i in range(len(rows)) if not i & block):
                 a, b = rows[i], rows[i + block]
                 rows[i] = self.shuffle(a, b, [n + j - block if j & block else j for j in range(n)])
                 rows[i + block] = self.shuffle(a, b, [n + j if j & block else j + block for j in range(n)])
             block *= 2
         return rows
+
+    def columns_of(self, places: list[Any]) -> list[Any]:
+        """The columns of a square whose rows are at these places.
+
+        Pieces of 16 bytes go where they belong as they are loaded, so that only squares of that size have to be transposed
+        in registers.
+        """
+        size, columns = 16 // self.itemsize, []
+        piece = ir.VectorType(self.real, size)
+        for first in range(0, self.width, size):
+            at = [self.load(self.at(place, (self.number(first), self.number(1))), piece) for place in places]
+            columns += self.transposed([self.joined(at[i::size]) for i in range(size)])
+        return columns
+
+    def joined(self, parts: list[Any]) -> Any:
+        """Vectors one after the other."""
+        while len(parts) > 1:
+            parts = [self.shuffle(a, b, list(range(2 * a.type.count))) for a, b in zip(parts[::2], parts[1::2])]
+        return parts[0]
 
     def fold(self, a: Any, b: Any, group: int) -> Any:
         """Halve every group of neighboring lanes of a and of b by adding its halves; the result has all groups."""
