@@ -119,6 +119,10 @@ class _Distinct(_Inlined):
     library = _Linked
 
 
+OVERLOADED = {**_OPTIONS, "pipeline_class": _Inlined}
+"""What `numba.extending.overload` takes as `jit_options`, for functions that are inlined."""
+
+
 def inlined(
     function: Callable | None = None, *, reassociate: bool = False, distinct: bool = False, python: bool = False
 ) -> Any:

@@ -20,7 +20,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from npflows.backends.cpu.compiler.jit import inlined
+from npflows.backends.cpu.compiler.jit import OVERLOADED, inlined
 
 Real = TypeVar("Real", np.float32, np.float64)
 
@@ -219,7 +219,7 @@ def _by_type(function: Callable) -> Any:
         with np.errstate(all="ignore"):  # for when it is not compiled: overflow and 0 / 0 give the inf and NaN wanted
             return real(built(real(x)))
 
-    @overload(by_type)
+    @overload(by_type, jit_options=OVERLOADED)
     def compiled(x):
         if x not in (types.float32, types.float64):
             return None
