@@ -124,16 +124,26 @@ OVERLOADED = {**_OPTIONS, "pipeline_class": _Inlined}
 
 
 def inlined(
-    function: Callable | None = None, *, reassociate: bool = False, distinct: bool = False, python: bool = False
+    function: Callable | None = None,
+    *,
+    reassociate: bool = False,
+    distinct: bool = False,
+    python: bool = False,
+    always: bool = False,
 ) -> Any:
     """Compile as part of the kernels that call it; it keeps its own floating-point rules there.
 
     `distinct` promises that no two arrays among its arguments overlap: a loop over many rows is not vectorized without.
-    With `python` it can be called from Python too.
+    With `python` it can be called from Python too.  `always`: no call of it is left, whatever its size, which pays where it
+    has many arguments and little to do.
     """
     if function is None:
-        return functools.partial(inlined, reassociate=reassociate, distinct=distinct, python=python)
+        return functools.partial(inlined, reassociate=reassociate, distinct=distinct, python=python, always=always)
     if DISABLED:
         return function
-    options = {**_OPTIONS, "pipeline_class": _Kernel if python else _Distinct if distinct else _Inlined}
+    options: dict[str, Any] = {
+        **_OPTIONS,
+        "forceinline": always,
+        "pipeline_class": _Kernel if python else _Distinct if distinct else _Inlined,
+    }
     return numba.njit(fastmath=_FLAGS | {"reassoc"} if reassociate else _FLAGS, **options)(function)

@@ -27,9 +27,9 @@ from npflows.backends.cpu.kernels.tiles import (
     HEIGHT,
     NARROW_BYTES,
     TILE_BYTES,
+    UNEVEN,
     VECTOR_BYTES,
     Emit,
-    tile_height,
     write_product,
 )
 from npflows.backends.cpu.link import ONE_LANE_TWINS
@@ -160,20 +160,20 @@ else:
         full, four = _product_tile(HEIGHT, row_bytes), _product_tile(4, row_bytes)
         two, one = _product_tile(2, row_bytes), _product_tile(1, row_bytes)
 
-        @inlined
+        @inlined(always=True)
         def rows(a, p, a_row, a_column, b, r, ldb, c, j, ldc, bias, m, k, start):
             i = 0
-            while i < m:
-                q, o, height = i * a_row + p, i * ldc + j, tile_height(m - i)
-                if height == HEIGHT:
-                    full(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, k, start)
-                elif height == 4:
-                    four(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, k, start)
-                elif height == 2:
-                    two(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, k, start)
-                else:
-                    one(a, q, a_row, a_column, b, r, ldb, c, o, ldc, bias, i, k, start)
-                i += height
+            while i + HEIGHT <= m and m - i != UNEVEN:
+                full(a, i * a_row + p, a_row, a_column, b, r, ldb, c, i * ldc + j, ldc, bias, i, k, start)
+                i += HEIGHT
+            while i + 4 <= m:
+                four(a, i * a_row + p, a_row, a_column, b, r, ldb, c, i * ldc + j, ldc, bias, i, k, start)
+                i += 4
+            while i + 2 <= m:
+                two(a, i * a_row + p, a_row, a_column, b, r, ldb, c, i * ldc + j, ldc, bias, i, k, start)
+                i += 2
+            if i < m:
+                one(a, i * a_row + p, a_row, a_column, b, r, ldb, c, i * ldc + j, ldc, bias, i, k, start)
 
         return rows
 

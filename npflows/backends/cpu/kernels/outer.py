@@ -24,10 +24,12 @@ from numba.extending import intrinsic
 
 from npflows.backends.cpu.compiler.calls import call
 from npflows.backends.cpu.compiler.jit import DISABLED, inlined, kernel
-from npflows.backends.cpu.kernels.tiles import ACROSS, HEIGHT, VECTOR_BYTES, Emit, tile_height, write_outer
+from npflows.backends.cpu.kernels.tiles import ACROSS, HEIGHT, UNEVEN, VECTOR_BYTES, Emit, write_outer
 
 PANEL_ROWS = 2 * 64 // 4
 """Rows of scratch memory for a panel, of vectors of any width."""
+DEPTH = 128
+"""Lanes of a panel at most, so that it stays in the nearest cache beside what it is multiplied with."""
 STEP = 8
 """A table of first rows has an entry for so many columns."""
 FEW_COLUMNS, MANY_LANES = max(STEP, VECTOR_BYTES // 4 - 1), 64
@@ -130,24 +132,24 @@ if DISABLED:
 else:
 
     def _rows(n_vectors: int) -> Callable:
-        """Rows i to m of the result, from one column on, in tiles of this width."""
+        """Rows i to m of the result, from one column on, in tiles of this width, for n lanes from lane t on."""
         full, four = _tile(HEIGHT, n_vectors), _tile(4, n_vectors)
         two, one = _tile(2, n_vectors), _tile(1, n_vectors)
 
-        @inlined
-        def rows(a, panel, at, c, i, j, ldc, m, columns):
-            n = a.shape[1]
-            while i < m:
-                q, o, height = i * n, i * ldc + j, tile_height(m - i)
-                if height == HEIGHT:
-                    full(a, q, n, panel, at, c, o, ldc, n, columns)
-                elif height == 4:
-                    four(a, q, n, panel, at, c, o, ldc, n, columns)
-                elif height == 2:
-                    two(a, q, n, panel, at, c, o, ldc, n, columns)
-                else:
-                    one(a, q, n, panel, at, c, o, ldc, n, columns)
-                i += height
+        @inlined(always=True)
+        def rows(a, t, n, panel, at, c, i, j, ldc, m, columns):
+            lda = a.shape[1]
+            while i + HEIGHT <= m and m - i != UNEVEN:
+                full(a, i * lda + t, lda, panel, at, c, i * ldc + j, ldc, n, columns)
+                i += HEIGHT
+            while i + 4 <= m:
+                four(a, i * lda + t, lda, panel, at, c, i * ldc + j, ldc, n, columns)
+                i += 4
+            while i + 2 <= m:
+                two(a, i * lda + t, lda, panel, at, c, i * ldc + j, ldc, n, columns)
+                i += 2
+            if i < m:
+                one(a, i * lda + t, lda, panel, at, c, i * ldc + j, ldc, n, columns)
 
         return rows
 
@@ -180,6 +182,15 @@ else:
         """The row in which column j begins."""
         return first_rows[j // STEP] if first_rows.size > 0 else 0
 
+    @inlined
+    def fill(b, j, t, n, k, panel):
+        """The panel of rows of b from row j on, for n lanes from lane t on."""
+        lanes, width = b.shape[1], VECTOR_BYTES // b.itemsize
+        for first in range(j, min(j + 2 * width, k), width):
+            last = min(width, k - first) - 1
+            for s in range(0, n, width):
+                _square(b, first * lanes + t + s, lanes, last, panel, 2 * width * s + first - j)
+
     @kernel
     def outer(first_rows, a, b, panel, c, ldc, m, k):
         """c (m, k) += a[:m] @ b[:k].T, for blocks a and b of the same lanes, sixteen or a multiple.
@@ -191,21 +202,19 @@ else:
         if k <= FEW_COLUMNS and n >= MANY_LANES:
             sums(a, b, c, ldc, m, k)
             return
-        for j in range(0, k, 2 * width):
-            half = j + width
-            for t in range(0, n, width):
-                _square(b, j * n + t, n, min(width, k - j) - 1, panel, 2 * width * t)
+        for t in range(0, n, DEPTH):
+            depth = min(DEPTH, n - t)
+            for j in range(0, k, 2 * width):
+                half, first = j + width, first_row(first_rows, j)
+                fill(b, j, t, depth, k, panel)
+                if half + width <= k:
+                    both = first_row(first_rows, half)
+                    _narrow_rows(a, t, depth, panel, 0, c, first, j, ldc, both, width)
+                    _wide_rows(a, t, depth, panel, 0, c, both, j, ldc, m, width)
+                    continue
+                _narrow_rows(a, t, depth, panel, 0, c, first, j, ldc, m, min(width, k - j))
                 if half < k:
-                    _square(b, half * n + t, n, min(width, k - half) - 1, panel, 2 * width * t + width)
-            first = first_row(first_rows, j)
-            if half + width <= k:
-                both = first_row(first_rows, half)
-                _narrow_rows(a, panel, 0, c, first, j, ldc, both, width)
-                _wide_rows(a, panel, 0, c, both, j, ldc, m, width)
-                continue
-            _narrow_rows(a, panel, 0, c, first, j, ldc, m, min(width, k - j))
-            if half < k:
-                _narrow_rows(a, panel, width, c, first_row(first_rows, half), half, ldc, m, k - half)
+                    _narrow_rows(a, t, depth, panel, width, c, first_row(first_rows, half), half, ldc, m, k - half)
 
 
 OUTER = outer, "outer"

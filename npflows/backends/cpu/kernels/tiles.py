@@ -8,7 +8,6 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from npflows.backends.cpu.compiler.jit import inlined
 from npflows.backends.cpu.compiler.target import vector_bytes
 
 FROM_ZERO, FROM_RESULT, FROM_BIAS = range(3)
@@ -18,18 +17,12 @@ FROM_ZERO, FROM_RESULT, FROM_BIAS = range(3)
 VECTOR_BYTES = vector_bytes()
 TILE_BYTES, HEIGHT = (128, 8) if VECTOR_BYTES == 64 else (64, 6)
 """Bytes of a tile's row and height of a tile, such that tiles fill the registers of the CPU that Numba compiles for."""
+UNEVEN = 8 if HEIGHT == 6 else 0
+"""So many rows are left to two tiles of 4, which are faster than one of 6 and one of 2."""
 ACROSS = 4 if VECTOR_BYTES == 64 else 2
 """Width of a tile of four rows whose sums go over lanes, such that it fits as well."""
 NARROW_BYTES = 64
 """A row of a tile for what is left over: sixteen lanes of float32."""
-
-
-@inlined
-def tile_height(left):
-    """Rows of the next tile when so many are left: 4 and 4 are faster than 6 and 2."""
-    if left >= HEIGHT and (left != 8 or HEIGHT == 8):
-        return HEIGHT
-    return 4 if left >= 4 else 2 if left >= 2 else 1
 
 
 class Emit:
