@@ -191,7 +191,7 @@ def first_rows(operation: operations.Made, layer: int) -> list[int]:
     """For each STEP columns of a masked layer, the first row that one of them reaches."""
     mask = operation.mask(layer)
     reached = [mask[:, j : j + STEP].any(axis=1) for j in range(0, mask.shape[1], STEP)]
-    return [int(rows.argmax()) if rows.any() else len(rows) for rows in reached]
+    return [int(rows.argmax()) if rows.any() else mask.shape[0] for rows in reached]
 
 
 def pack(operation: operations.Made, link: Link) -> list[int]:
