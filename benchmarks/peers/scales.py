@@ -114,14 +114,14 @@ def constrain(spec, raw, scratch):
 def spline_forward(spec, theta, x, raw, log_det):
     scratch = new_scratch(raw)
     constrain(spec, raw, scratch)
-    spline.evaluate(spec, x, raw, log_det, scratch)
+    spline.evaluate(spec, x, raw, log_det, scratch, False)
 
 
 @kernel
 def spline_inverse(spec, theta, x, raw, log_det):
     scratch = new_scratch(raw)
     constrain(spec, raw, scratch)
-    spline.evaluate_inverse(spec, x, raw, log_det, scratch)
+    spline.evaluate_inverse(spec, x, raw, log_det, scratch, False)
 
 
 @dataclasses.dataclass(frozen=True)
