@@ -40,10 +40,10 @@ MODELS: dict[str, Callable[..., npflows.NormalizingFlow]] = {
     "IAF": lambda dim, hidden, **options: npflows.IAF(dim, 5, hidden, **options),
     "RealNVP": lambda dim, hidden, **options: npflows.RealNVP(dim, 8, hidden, "half", **options),
     "coupling spline": lambda dim, hidden, **options: npflows.NeuralSplineFlow(
-        dim, 8, hidden, affine_ends=False, **options
+        dim, 8, hidden, num_bins=8, affine_ends=False, **options
     ),
     "autoregressive spline": lambda dim, hidden, **options: npflows.NeuralSplineFlow(
-        dim, 5, hidden, conditioner="autoregressive", affine_ends=False, **options
+        dim, 5, hidden, num_bins=8, conditioner="autoregressive", affine_ends=False, **options
     ),
 }
 GLOWS = {

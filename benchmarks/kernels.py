@@ -47,27 +47,27 @@ class Functions:
 
 
 class Products:
-    """GFLOP/s of one thread in products of a square matrix with blocks of 128 lanes: more is better."""
+    """GFLOP/s of one thread in products of a square matrix with a block: more is better."""
 
-    params = (list(products.FORMULAS), few(8, 16, 32, 64, 128, 256, 512), few(*DTYPES))
-    param_names = ("product", "size", "dtype")
+    params = (list(products.FORMULAS), few(8, 16, 32, 64, 128, 256, 512), few(128, 16), few(*DTYPES))
+    param_names = ("product", "size", "lanes", "dtype")
     unit = "GFLOP/s"
     timeout = 180
 
-    def _rate(self, contender: str, product: str, size: int, dtype: str) -> float:
-        run = products.CONTENDERS[contender](product, size, size, 128, dtype)
+    def _rate(self, contender: str, product: str, size: int, lanes: int, dtype: str) -> float:
+        run = products.CONTENDERS[contender](product, size, size, lanes, dtype)
         run(1)
         with threadpool_limits(1):
-            return 2e-9 * size * size * 128 / best(run)
+            return 2e-9 * size * size * lanes / best(run)
 
-    def track_npflows(self, product: str, size: int, dtype: str) -> float:
-        return self._rate("npflows", product, size, dtype)
+    def track_npflows(self, product: str, size: int, lanes: int, dtype: str) -> float:
+        return self._rate("npflows", product, size, lanes, dtype)
 
-    def track_numpy(self, product: str, size: int, dtype: str) -> float:
-        return self._rate("NumPy", product, size, dtype)
+    def track_numpy(self, product: str, size: int, lanes: int, dtype: str) -> float:
+        return self._rate("NumPy", product, size, lanes, dtype)
 
-    def track_scipy(self, product: str, size: int, dtype: str) -> float:
-        return self._rate("SciPy", product, size, dtype)
+    def track_scipy(self, product: str, size: int, lanes: int, dtype: str) -> float:
+        return self._rate("SciPy", product, size, lanes, dtype)
 
 
 class AffineMap:

@@ -74,7 +74,7 @@ class _FlowEstimator(BaseEstimator):
     model: str = "spline"
     _: KW_ONLY
     num_layers: int = 8
-    hidden_dims: Sequence[int] = (64, 64)
+    hidden_dims: Sequence[int] = (64, 64, 64)
     activation: str = "relu"
     residual_blocks: int = 0
     actnorm: bool = False

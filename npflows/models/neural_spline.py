@@ -75,8 +75,8 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
 
     input_dim: InitVar[int] = field()
     num_layers: int = 8
-    hidden_dims: Sequence[int] = (64, 64)
-    num_bins: int = 8
+    hidden_dims: Sequence[int] = (64, 64, 64)
+    num_bins: int = 10
     tail_bound: float = 4.0
     conditioner: str = "coupling"
     _: KW_ONLY
