@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     fitting.add_argument(
         "--max-seconds", type=_positive, metavar="S", help="time for the fit, in which the learning rate falls to 0"
     )
-    option("--patience", "stop after N epochs without improvement", 20, type=_count, metavar="N")
+    option("--patience", "stop after N epochs without improvement", 15, type=_count, metavar="N")
     fitting.add_argument("--batch-size", type=_count, metavar="N",
                          help="rows of a step (default: a 200th of the rows, from 128 to 512)")  # fmt: skip
     option("--learning-rate", "Adam's, at its highest", 3e-3, type=_positive, metavar="R")

@@ -52,7 +52,7 @@ def fit(
     weight_decay: float = 0.0,
     dropout: float | str | None = "auto",
     clip_norm: float | None = 5.0,
-    patience: int | None = 20,
+    patience: int | None = 15,
     ema: float | None = 0.99,
     on_invalid: str = "raise",
     missing: MissingLike | None = None,

@@ -71,7 +71,7 @@ class TrainingSettings:
 
         `free` says which entries of theta may change; by default all free parameters.
         """
-        plateau = max(1, (self.patience or 20) // 4)
+        plateau = max(1, (self.patience or 15) // 4)
         parameters = flow.parameters
         free = parameters.free if free is None else free
         return {

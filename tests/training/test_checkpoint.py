@@ -141,7 +141,7 @@ OTHERS = {
         {"batch_size": 32, "learning_rate": 0.5, "ema": 0.9, "clip_norm": None, "weight_decay": 0.1, "patience": 3,
          "schedule": "constant", "warmup_steps": 2, "max_epochs": 9},
         ["batch_size is 32, the file has 64", "learning_rate is 0.5, the file has 0.01", "ema is 0.9, the file has 0.99",
-         "clip_norm is None, the file has 5.0", "weight_decay is 0.1, the file has 0.0", "patience is 3, the file has 20",
+         "clip_norm is None, the file has 5.0", "weight_decay is 0.1, the file has 0.0", "patience is 3, the file has 15",
          "schedule is 'constant', the file has 'cosine'", "warmup_steps is 2, the file has None", "steps is "],
     ),
 }  # fmt: skip
