@@ -42,7 +42,7 @@ def sets(package: Path, directory: Path) -> list[Path]:
     there = sorted(directory.glob("npflows-*")) if directory.is_dir() else []
     fitting = [folder for folder in there if folder.name.startswith(f"npflows-{source['source_digest'](package)[:16]}-")]
     if not fitting:
-        found = f"those in {directory} are of another source" if there else f"there are none in {directory}"
+        found = f"those in {directory} are of another source" if there else f"there are none in {directory.absolute()}"
         make = f"npflows warmup --target LEVEL --into {directory}"
         raise SystemExit(f"no kernels of this source: {found}; make them by: {make}")
     return fitting

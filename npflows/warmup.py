@@ -113,7 +113,9 @@ def _warm_into(
         raise OSError(f"no kernels can be put into {into}: {error.strerror}") from error
     try:
         seconds = _warm(chosen, real, n, {**environment, "NUMBA_CACHE_DIR": str(work)}, tell)
-        (made,) = work.iterdir()
+        made = next(work.iterdir(), None)
+        if made is None:
+            raise RuntimeError(f"there is nothing to put into {into}: no model was given, or NUMBA_DISABLE_JIT is set")
         kept = into / made.name
         kept.mkdir(exist_ok=True)
         for file in made.iterdir():

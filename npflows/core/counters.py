@@ -43,6 +43,10 @@ class Pieces(np.random.Generator):
         super().__init__(rng.bit_generator)
         self._places: dict[str, Place] = {}
 
+    def spawn(self, n_children: int) -> list[np.random.Generator]:
+        """Generators of their own, as of the one that this was made from."""
+        return np.random.Generator(self.bit_generator).spawn(n_children)
+
     def place(self, law: str, n: int) -> Place:
         """Where the next n values of a law begin."""
         key, first = self._places.get(law) or (new_key(self), 0)

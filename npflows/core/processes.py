@@ -23,6 +23,8 @@ sys.path[:] = json.loads(sys.argv[1])
 from npflows.core.processes import serve
 serve(sys.argv[2])
 """
+_ANSWER = "npflows.core.processes "
+"""What the line of an answer begins with; others, which whatever starts with Python may print, are passed over."""
 
 
 class Processes:
@@ -39,7 +41,7 @@ class Processes:
     """
 
     def __init__(self, function: str, n: int, environment: Mapping[str, str]) -> None:
-        self._command = [sys.executable, "-c", _START, json.dumps(sys.path), function]
+        self._command = [sys.executable, "-c", _START, json.dumps([p for p in sys.path if isinstance(p, str)]), function]
         self._environment = {**os.environ, **environment}
         self._running: list[subprocess.Popen[str] | None] = [None] * n
         self._stopped = threading.Event()
@@ -95,11 +97,11 @@ class Processes:
             assert stdout is not None
             stdin.write(json.dumps(task) + "\n")
             stdin.flush()
-            answer = stdout.readline()
-            if not answer:
-                return 0.0, f"the process that was to do it ended with status {process.wait()}"
-            seconds, complaint = json.loads(answer)
-            return seconds, complaint
+            for line in stdout:
+                if line.startswith(_ANSWER):
+                    seconds, complaint = json.loads(line.removeprefix(_ANSWER))
+                    return seconds, complaint
+            return 0.0, f"the process that was to do it ended with status {process.wait()}"
         except OSError as error:  # it can't be started, or is gone
             return 0.0, f"there is no process to do it ({error})"
 
@@ -120,4 +122,4 @@ def _answer(out: IO[str], do: Callable[..., Any], task: list[str]) -> None:
         do(*task)
     except Exception as error:
         complaint = f"{type(error).__name__}: {str(error) or 'no message'}".splitlines()[0]
-    print(json.dumps((time.perf_counter() - started, complaint)), file=out, flush=True)
+    print(_ANSWER + json.dumps((time.perf_counter() - started, complaint)), file=out, flush=True)

@@ -66,7 +66,7 @@ class VariationalTrainer(Run):
         self.steps_per_round, self.tempering_steps, self.sticking = steps_per_round, tempering_steps, sticking
         self.tempering_end: float = tempering_steps
         self.noise = noise
-        self._trouble = ""
+        self._trouble, self._beta = "", 1.0
         self.errors: Any = np.geterr()  # the user's own, for the user's function
         super().__init__(flow, {batch_size}, **options)
 
@@ -96,6 +96,7 @@ class VariationalTrainer(Run):
                 skipped += 1
             if self.budget.end_step():
                 break
+        self._beta = beta
         elbo = float(np.mean(elbos)) if elbos else math.nan
         judged, ess = self._evaluate() if len(self.noise) else (elbo, math.nan)
         if beta < 1:  # the target is not yet the one that counts
@@ -120,6 +121,15 @@ class VariationalTrainer(Run):
         if done < self.tempering_end and end < self.schedule.total_steps:
             self.tempering_end = self.tempering_steps / self.planned_steps * end
         return min(1.0, done / self.tempering_end) if self.tempering_end else 1.0
+
+    def messages(self) -> list[str]:
+        """What a user should know about a run that time ended too early."""
+        if not self.budget.is_up or (self.step and self._beta == 1):
+            return []
+        return [
+            f"max_seconds was up after {self.step} of {self.max_steps} steps, before the flow was drawn toward the target "
+            f"itself: give it more time"
+        ]
 
     @ignore_underflow
     def run_step(self, rate: float, beta: float) -> tuple[float, bool, float]:

@@ -1,5 +1,6 @@
 """Compiled kernels on disk: used again by the next process, never stale, never in the way."""
 
+import errno
 import os
 import runpy
 import shutil
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import npflows
-from npflows.backends.cpu.compiler import folders, jit, target
+from npflows.backends.cpu import ahead
+from npflows.backends.cpu.compiler import disk, folders, jit, target
+from npflows.backends.cpu.threads import pool
 
 pytestmark = pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")
 
@@ -162,6 +165,31 @@ def test_a_read_only_installation_and_home_are_done_without(package):
     assert package.run(NUMBA_CACHE_DIR="", HOME=home, XDG_CACHE_HOME="", LOCALAPPDATA=home) == f"2.0 {COMPILED}"
 
 
+def test_a_cache_on_a_read_only_file_system_is_read_and_no_more(package):
+    code = """
+import errno
+from pathlib import Path
+
+def refuse(*given, **options):
+    raise OSError(errno.EROFS, "Read-only file system")
+
+Path.write_bytes = Path.unlink = refuse
+from npflows.tiny import f
+"""
+    assert package.run(code + CALL) == f"2.0 {COMPILED}"
+    assert package.files() == []
+    package.run()
+    assert package.run(code + CALL) == f"2.0 {LOADED}"
+
+
+def test_kernels_that_are_compiled_ahead_but_can_not_be_kept_are_an_error(monkeypatch):
+    part = f"{pool.__name__} prepare threads float32"
+    ahead.compile_part(part)
+    monkeypatch.setattr(disk.DiskCache, "lost", OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(OSError, match=r"kernels can't be kept in .*: No space left on device"):
+        ahead.compile_part(part)
+
+
 def test_kernels_are_kept_beside_the_package_or_else_at_home(package):
     home = package.folder / "home"
     variables = {"NUMBA_CACHE_DIR": "", "HOME": str(home), "XDG_CACHE_HOME": "", "LOCALAPPDATA": str(home)}
@@ -212,6 +240,7 @@ def test_a_wheel_carries_kernels_and_those_of_another_source_are_ignored(package
     shutil.move(made, carried / made.name)
     assert package.run() == f"2.0 {LOADED}"
     assert package.files() == []
+    assert package.run(NPFLOWS_PORTABLE="0", **V3) == f"2.0 {COMPILED}"  # to be put into a folder, for instance
     package.help("5.0")
     assert package.run() == f"6.0 {COMPILED}"
 

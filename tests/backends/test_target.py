@@ -73,6 +73,12 @@ def test_every_arm_of_64_bits_runs_the_baseline(cpu, triple):
     assert targets() == ["generic"]
 
 
+def test_kernels_outlive_an_update_of_the_system():
+    before, after = (target.Target(f"arm64-apple-darwin{version}", "generic", "+neon") for version in ("23.1.0", "24.0.0"))
+    assert before.key == after.key == ("arm64-apple-darwin", "generic", "+neon")
+    assert target.Target(LINUX, "x86-64-v3", "").key == (LINUX, "x86-64-v3", "")
+
+
 def test_where_llvm_can_not_tell_nothing_portable_is_run(cpu, monkeypatch):
     cpu(V4)
 

@@ -231,6 +231,18 @@ def test_users_own_base_works_under_a_flow():
             method(x)
 
 
+class Crowd(Laplace):
+    """A base that draws each column by a generator of its own."""
+
+    def draw(self, n, rng):
+        return np.stack([one.laplace(scale=math.exp(-0.5), size=n) for one in rng.spawn(self.dim)], axis=1)
+
+
+def test_users_own_base_may_spawn_generators_in_pieces_too():
+    base = Crowd(2, dtype="float64")
+    np.testing.assert_array_equal(base.sample(5, in_pieces(np.random.default_rng(1))), base.sample(5, 1))
+
+
 CYLINDER = {"cylinder": lambda **o: Cylinder(3, [False, True, False], 2.0, **o)}
 with_cylinder = pytest.mark.parametrize("make", {**BASES, **CYLINDER}.values(), ids={**BASES, **CYLINDER})
 

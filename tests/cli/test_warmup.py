@@ -73,6 +73,13 @@ def test_nothing_half_made_is_left_when_a_process_fails(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@cached
+def test_a_set_of_nothing_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match=r"there is nothing to put into .*: no model was given"):
+        warmup([], into=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 REFUSED = {
     "unknown target": (["--target", "x86"], "target must be one of 'x86-64-v4', 'x86-64-v3', 'armv8-a', got 'x86'"),
     "a target of other CPUs": (["--target", OTHER], f"this CPU can't run code for the target '{OTHER}'"),

@@ -1,5 +1,6 @@
 """Tasks shared out among processes: all are done, errors come back in one line, and nothing is left behind."""
 
+import os
 import sys
 
 import pytest
@@ -30,6 +31,20 @@ def test_a_process_that_dies_is_an_error():
     with pytest.raises(RuntimeError, match=r"^gone: the process that was to do it ended with status 1$"), \
          Processes("sys:exit", 1, {}) as crew:  # fmt: skip
         list(crew.run([("gone",)]))
+
+
+def test_what_python_prints_when_it_starts_is_no_answer(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("print('Welcome to this cluster\\n[1, 2]', flush=True)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with Processes("os:mkdir", 1, {}) as crew:
+        [(task, _)] = crew.run([(str(tmp_path / "a"),)])
+    assert task == (str(tmp_path / "a"),)
+
+
+def test_a_path_of_modules_may_hold_what_is_no_string(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [tmp_path, *sys.path])
+    with Processes("os:mkdir", 1, {}) as crew:
+        assert len(list(crew.run([(str(tmp_path / "a"),)]))) == 1
 
 
 def test_no_task_is_no_work():

@@ -194,3 +194,8 @@ def test_tempering_is_over_in_time(clock, path):
     assert exponents[10:] == [1.0] * 10
     flow = variational(tempering=0.5, checkpoint=path, resume=True, max_seconds=600)
     assert flow.history["tempering"][20:] == [1.0] * 60, "tempered again"
+
+
+def test_a_variational_run_without_time_for_its_target_is_told(clock):
+    with pytest.warns(UserWarning, match="max_seconds was up after 1 of 100000 steps, before.*give it more time"):
+        variational(tempering=0.5, max_seconds=1)

@@ -10,6 +10,8 @@ import numpy as np
 from numba import types
 
 from npflows.backends.cpu.compiler.calls import Wanted, address, listed, signature
+from npflows.backends.cpu.compiler.disk import DiskCache
+from npflows.backends.cpu.compiler.folders import cache_directory
 from npflows.backends.cpu.program import CompiledProgram
 from npflows.backends.cpu.threads import mailbox, pool
 from npflows.core.operations import Program
@@ -44,7 +46,13 @@ def _cost(one: Wanted) -> int:
 
 
 def compile_part(part: str) -> None:
-    """Compile one of them, or load it."""
+    """Compile one of them, or load it.
+
+    Raises
+    ------
+    OSError
+        If what was compiled can't be written.
+    """
     module, name, kind, dtype = part.split()
     if name == _PREPARE:
         pool.prepare()
@@ -54,3 +62,5 @@ def compile_part(part: str) -> None:
         share.compile((types.int64[::1], *[types.int64] * 4, arguments))
     else:
         address(getattr(importlib.import_module(module), name), kind, np.dtype(dtype))
+    if (lost := DiskCache.lost) is not None:
+        raise OSError(f"kernels can't be kept in {cache_directory()}: {lost.strerror}")

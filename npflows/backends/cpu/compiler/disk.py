@@ -8,12 +8,13 @@ else works.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numba.core import serialize
 from numba.core.compiler import CompileResult
@@ -33,7 +34,14 @@ class DiskCache:
     One file for each signature and target, written under another name and renamed, so that any number of processes may
     share the folder.  A file that can't be read or written is as good as none.  Kernels for this very CPU go before those
     of portable targets, which are only looked for where the CPU can run them.
+
+    Attributes
+    ----------
+    lost : OSError or None
+        Why something that was compiled in this process could not be written.
     """
+
+    lost: ClassVar[OSError | None] = None
 
     def __init__(self, function: Callable) -> None:
         self.function = function
@@ -47,7 +55,7 @@ class DiskCache:
         """The name of the file for a signature and a target."""
         code = self.function.__code__
         arguments, _ = normalize_signature(signature)  # with a result, as `compile` gives it, or without, as a call does
-        digest = hashlib.sha256(repr((str(arguments), tuple(target), code.co_firstlineno)).encode())
+        digest = hashlib.sha256(repr((str(arguments), target.key, code.co_firstlineno)).encode())
         source = Path(code.co_filename)
         if source.is_file():  # a kernel of the user's own lies outside the package
             digest.update(file_digest(source))
@@ -75,8 +83,10 @@ class DiskCache:
             data = serialize.dumps(result._reduce())
             temporary.write_bytes(hashlib.sha256(data).digest() + data)
             os.replace(temporary, file)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        except OSError as error:
+            DiskCache.lost = error
+            with contextlib.suppress(OSError):  # where a file system is read-only, even of what is not there
+                temporary.unlink()
 
     def enable(self) -> None: ...
 

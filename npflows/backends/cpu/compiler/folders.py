@@ -63,10 +63,13 @@ def cache_directory() -> Path | None:
 
 @functools.cache
 def folders() -> tuple[Path, ...]:
-    """The folders in which kernels of this very source may lie, in the order in which they are looked for."""
+    """The folders in which kernels of this very source may lie, in the order in which they are looked for.
+
+    With NPFLOWS_PORTABLE=0 in the environment none that a wheel carries.
+    """
     carried = PACKAGE / CARRIED / folder_name()
-    found = cache_directory()
-    return (() if found is None else (found,)) + ((carried,) if carried.is_dir() else ())
+    found, is_used = cache_directory(), os.environ.get("NPFLOWS_PORTABLE") != "0" and carried.is_dir()
+    return (() if found is None else (found,)) + ((carried,) if is_used else ())
 
 
 def _forget_old(current: Path) -> None:

@@ -16,7 +16,7 @@ from numba.core import codegen
 
 
 class Target(NamedTuple):
-    """What machine code is made for, in LLVM's words; entries of the cache are kept by it.
+    """What machine code is made for, in LLVM's words.
 
     Attributes
     ----------
@@ -31,6 +31,11 @@ class Target(NamedTuple):
     triple: str
     cpu: str
     features: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What entries are kept by: the same without the version of the system, which macOS has in the triple."""
+        return self.triple.rstrip("0123456789."), self.cpu, self.features
 
 
 _V3 = frozenset(
