@@ -12,6 +12,7 @@ from numba import types
 from npflows.backends.cpu.compiler.calls import Wanted, address, listed, signature
 from npflows.backends.cpu.compiler.disk import DiskCache
 from npflows.backends.cpu.compiler.folders import cache_directory
+from npflows.backends.cpu.kernels import counters
 from npflows.backends.cpu.program import CompiledProgram
 from npflows.backends.cpu.threads import mailbox, pool
 from npflows.core.operations import Program
@@ -36,6 +37,7 @@ def parts(program: Program, dtype: np.dtype) -> list[str]:
                 executable.plan(inverse, gradient, one_lane=True)
     wanted += [Wanted(module, kind, kind, dtype.name) for kind, module in SHARED.items()]
     wanted += [Wanted(mailbox.__name__, _SHARE, kind, dtype.name) for kind in SHARED]
+    wanted += [Wanted(counters.__name__, "draw", "draw", "float64"), Wanted(mailbox.__name__, _SHARE, "draw", "float64")]
     wanted += [Wanted(pool.__name__, _PREPARE, "threads", dtype.name)]
     return [" ".join(one) for one in sorted(dict.fromkeys(wanted), key=lambda one: (_cost(one), one))]
 
