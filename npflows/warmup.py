@@ -81,7 +81,8 @@ def warmup(
     OSError
         If `into` can't be written.
     RuntimeError
-        If a process can't do its work.
+        If a process can't do its work, as where the folder has room no more or is read-only and lacks a kernel; or if there
+        is nothing to put into `into`.
     NotImplementedError
         Where NumPy alone evaluates flows, and nothing is compiled.
     """
