@@ -54,7 +54,7 @@ SIGNATURES = {
     "dropout": "iiiiiM",
     # a V, a_row i, a_column i, b M, c M, m i, k i, start i, bias V
     "product": "ViiMMiiiV",
-    # first_rows I, a M, b M, panels V, c V, ldc i, m i, k i
+    # first_rows I, a M, b M, panel V, c V, ldc i, m i, k i
     "outer": "IMMVViii",
     # table I, a V, a_row i, a_column i, b V, c V, m i, k i, height i, width i, lanes i, start i, bias V
     "convolution": "IViiVViiiiiiV",

@@ -189,9 +189,8 @@ def column_panels(operation: operations.Made, layer: int) -> list[tuple[int, int
 
 def first_rows(operation: operations.Made, layer: int) -> list[int]:
     """For each STEP columns of a masked layer, the first row that one of them reaches."""
-    mask = operation.mask(layer)
-    reached = [mask[:, j : j + STEP].any(axis=1) for j in range(0, mask.shape[1], STEP)]
-    return [int(rows.argmax()) if rows.any() else mask.shape[0] for rows in reached]
+    of_columns, of_rows = operation.degrees[layer : layer + 2]  # which rise, so that the first of the columns reaches most
+    return np.searchsorted(of_rows, of_columns[::STEP]).tolist()
 
 
 def pack(operation: operations.Made, link: Link) -> list[int]:

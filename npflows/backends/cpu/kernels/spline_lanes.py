@@ -220,15 +220,14 @@ def leave_softmax(share, g_knot, g_size, index, mean, this, scale):
 def leave_four(share_0, share_1, share_2, share_3, g_knot, g_size, index, mean, first, scale):
     """The same for bins `first` to first + 3."""
     zero, one = mean.dtype.type(0), mean.dtype.type(1)
-    two, three = first + one + one, first + one + one + one
-    second = first + one
+    second, third, fourth = first + one, first + one + one, first + one + one + one
     for t in range(mean.size):
         number, knot, size, middle = index[t], g_knot[t], g_size[t], mean[t]
         a, b, c, d = share_0[t], share_1[t], share_2[t], share_3[t]
         share_0[t] = a * (scale * ((knot if number > first else (size if number == first else zero)) - middle))
         share_1[t] = b * (scale * ((knot if number > second else (size if number == second else zero)) - middle))
-        share_2[t] = c * (scale * ((knot if number > two else (size if number == two else zero)) - middle))
-        share_3[t] = d * (scale * ((knot if number > three else (size if number == three else zero)) - middle))
+        share_2[t] = c * (scale * ((knot if number > third else (size if number == third else zero)) - middle))
+        share_3[t] = d * (scale * ((knot if number > fourth else (size if number == fourth else zero)) - middle))
 
 
 @inlined(distinct=True)
