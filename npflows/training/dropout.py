@@ -9,8 +9,9 @@ from npflows.distribution.transformed import TransformedDistribution
 
 PER_COLUMN, LEAST, MOST = 20.0, 0.05, 0.3
 """The share is PER_COLUMN columns over rows, none where that is below LEAST, and MOST at most (benchmarks/defaults.py)."""
-EARLY = 1 / 3
-"""Share of the steps in which it is dropped: throughout, it would blur what depends sharply on a condition."""
+EARLY, LATEST = 1 / 3, 0.8
+"""Part of the steps in which it is dropped, and the largest: throughout, it would blur what depends sharply on a condition.
+It grows with the root of how many times the share would be above MOST."""
 
 
 class Dropout(NamedTuple):
@@ -20,16 +21,16 @@ class Dropout(NamedTuple):
     ----------
     share : float or None
         Share of the hidden values; None for what each network was made with.
-    early : bool
-        Whether that holds for the first steps alone, and None afterwards.
+    early : float
+        The part of the run's steps for which that holds; afterwards it is None.
     """
 
     share: float | None = None
-    early: bool = False
+    early: float = 1.0
 
     def at(self, step: int, end: float) -> float | None:
         """The share in a step of a run that is planned to end after so many."""
-        return None if self.early and step >= EARLY * end else self.share
+        return None if self.early < 1 and step >= self.early * end else self.share
 
 
 AS_MADE = Dropout()
@@ -54,7 +55,7 @@ def as_dropout(
         share = PER_COLUMN * (flow.latent_dim + flow.condition_dim) / max(n_rows, 1.0)
         if share < LEAST or schedule != "cosine" or flow.num_params < n_rows or flow.program().dropout:
             return AS_MADE
-        return Dropout(min(share, MOST), early=True)
+        return Dropout(min(share, MOST), min(EARLY * max(1.0, share / MOST) ** 0.5, LATEST))
     share = as_positive(dropout, "dropout", zero=True)
     if share >= 1:
         raise ValueError(f"dropout must be below 1, got {dropout!r}")

@@ -124,8 +124,8 @@ def fit(
         Share of the hidden values of every network, but convolutions, that are set to 0 in each step, and never afterwards.
         None: what the networks were made with.  "auto": the same, but where they were made without, there are fewer
         distinct rows than parameters and the schedule is the cosine one, 20 d / n in the first third of the steps (Liu et
-        al. 2023, arXiv:2303.01500), for d columns, condition included, and n rows; 0.3 at most, and none where that is
-        below 0.05.
+        al. 2023, arXiv:2303.01500), for d columns, condition included, and n rows; none where that is below 0.05.  Where
+        it is more than 0.3, it is 0.3 in more steps: the third times the root of what is above, at most 0.8 of them.
     clip_norm : float or None
         Gradients of a larger global norm are scaled down to it.
     patience : int or None

@@ -10,6 +10,7 @@ import pytest
 
 import npflows
 from npflows.backends.cpu.kernels.dropout import dropout as drop
+from npflows.training.dropout import as_dropout
 
 FLOWS = {
     "tanh": lambda **o: npflows.MAF(3, 2, (8, 8), activation="tanh", **o),
@@ -102,6 +103,15 @@ def test_fit_drops_the_more_the_fewer_rows_there_are_for_the_columns():
     assert dropout_of_fit(40) == 0.3
     assert dropout_of_fit(400, hidden=(8,)) is None  # so few parameters don't learn rows by heart
     assert dropout_of_fit(400, schedule="constant") is None
+
+
+def test_fit_drops_for_longer_where_rows_are_fewer_still():
+    flow = npflows.MAF(2, 1, (64, 64), rng=0)
+    parts = [as_dropout("auto", flow, n_rows, "cosine").early for n_rows in (400, 134, 40, 10)]
+    assert parts == pytest.approx([1 / 3, 1 / 3, (1 / 0.3) ** 0.5 / 3, 0.8])
+    dropout = as_dropout("auto", flow, 40, "cosine")
+    assert [dropout.at(step, 1000) for step in (0, 608, 609, 999)] == [0.3, 0.3, None, None]
+    assert as_dropout(0.3, flow, 40, "cosine").at(999, 1000) == 0.3  # a given share is dropped to the end
 
 
 def test_what_depends_sharply_on_a_condition_stays_sharp():
