@@ -182,6 +182,12 @@ class Flowjax:
     def time(self, work: str, batch: int, at_least: float) -> float:
         return protocol.median_of(self.ready[work, batch], at_least)
 
+    def rate(self, n: int, threads: int) -> float:
+        """As torch_common.py's."""
+        a, b = jax.random.normal(jax.random.key(0), (2, n, n), "float32")
+        product = jax.jit(jnp.matmul)
+        return protocol.best_rate(lambda: product(a, b).block_until_ready(), 2.0 * n**3)
+
     def step_memory(self, batch: int) -> float:
         """MB of a train step; see protocol.py."""
         return protocol.step_memory(self._prepare(tasks.TRAIN, batch, 1))
@@ -209,5 +215,5 @@ class Flowjax:
 
 if __name__ == "__main__":
     flowjax = Flowjax()
-    names = ("build", "export", "evaluate", "warm", "time", "step_memory", "fit")
+    names = ("build", "export", "evaluate", "warm", "time", "rate", "step_memory", "fit")
     protocol.serve({name: getattr(flowjax, name) for name in names})

@@ -15,6 +15,7 @@ if __name__ == "__main__":
 import numpy as np
 
 import npflows
+from benchmarks import products
 from benchmarks.common import TrainStep
 from benchmarks.peers import protocol, tasks
 
@@ -74,6 +75,11 @@ class Npflows:
     def time(self, work: str, batch: int, at_least: float) -> float:
         return protocol.median_of(self.ready[work, batch], at_least)
 
+    def rate(self, n: int, threads: int) -> float:
+        """GFLOP/s of one thread in a product of n x n and n x 256 matrices, the tiles that all layers use."""
+        repeat = products.own("product", n, n, 256, "float32")
+        return protocol.best_rate(lambda: repeat(4), 4 * 2.0 * n**2 * 256)
+
     def step_memory(self, batch: int) -> float:
         """MB of a train step; see protocol.py."""
         return protocol.step_memory(self._prepare(tasks.TRAIN, batch, 1))
@@ -106,4 +112,4 @@ class Npflows:
 
 if __name__ == "__main__":
     worker = Npflows()
-    protocol.serve({name: getattr(worker, name) for name in ("build", "warm", "time", "step_memory", "fit")})
+    protocol.serve({name: getattr(worker, name) for name in ("build", "warm", "time", "rate", "step_memory", "fit")})

@@ -121,6 +121,12 @@ def median_of(work: Callable[[], Any], at_least: float) -> float:
     return statistics.median(seconds_of(work, at_least))
 
 
+def best_rate(work: Callable[[], Any], operations: float) -> float:
+    """GFLOP/s of the fastest of the calls that fill half a second."""
+    work()
+    return 1e-9 * operations / min(seconds_of(work, 0.5))
+
+
 def forget_peak() -> None:
     """Let the peak of resident memory start again, where the system can."""
     try:

@@ -1,12 +1,14 @@
 """npflows beside nflows, zuko, normflows and flowjax: the same models and data, one process for each.
 
-    python benchmarks/peers/race.py ENVIRONMENTS RESULTS.json [--threads 2] [--rounds 7] [--only TEXT] [--quick]
+    python benchmarks/peers/race.py ENVIRONMENTS RESULTS.json [--threads 2] [--rounds 7] [--only TEXT ...] [--held]
+                                    [--quick]
 
 First the agreement of carry.py, then every task of tasks.py, the galaxies and the memory of a large train step; what a
 results file of the same machine has already is not done again.  Every contender takes its turn in every round, each time
 another one first, so that a drifting machine meets all alike; a turn is the median of the calls that fill a fifth of a
 second, and garbage is not collected in it.  Of a contender whose call takes over 5 seconds the second call counts, and
-there are no more.
+there are no more.  `--held` holds all to vectors of 256 bits; the rates of a product, with and without, show whether each
+obeys.
 """
 
 from __future__ import annotations
@@ -29,15 +31,18 @@ from benchmarks.peers.protocol import PeerError, Worker
 from npflows.data import load_galaxies
 
 LONGEST, LONG, TURN = 60.0, 5.0, 0.2
+PRODUCT = 512
+"""Size of the product whose rate shows how long a contender's vectors are."""
 EPOCHS, BATCH, HELD_OUT, FITTED, MOST_EPOCHS = 20, 512, 2000, (tasks.MAF, tasks.COUPLING), 60
 
 
 class Race:
     """The processes and the results file."""
 
-    def __init__(self, environments: Path, results: Path, threads: int, rounds: int, turn: float) -> None:
+    def __init__(self, environments: Path, results: Path, threads: int, rounds: int, turn: float, held: bool) -> None:
         self.results, self.threads, self.rounds, self.turn = results, threads, rounds, turn
-        self.workers: dict[str, Worker] = {name: contenders.start(environments, name, threads) for name in (OWN, *PEERS)}
+        names = (OWN, *PEERS)
+        self.workers: dict[str, Worker] = {name: contenders.start(environments, name, threads, held) for name in names}
 
     def close(self) -> None:
         for worker in self.workers.values():
@@ -114,11 +119,22 @@ def agreements(environments: Path, results: Path, peers: list[str]) -> None:
         store.update(results, {"agreement": done})
 
 
-def step_memory(environments: Path, threads: int) -> dict[str, float]:
+def rates(environments: Path, threads: int) -> dict[str, list[float]]:
+    """GFLOP/s of a product in each contender's library, on one thread in npflows: held to 256 bits, and not."""
+    found: dict[str, list[float]] = {}
+    for name in (OWN, *PEERS):
+        for held in (True, False):
+            with contenders.start(environments, name, threads, held) as worker:
+                found.setdefault(name, []).append(worker("rate", n=PRODUCT, threads=threads))
+        print(f"product, {name}: {found[name][0]:.0f} GFLOP/s held to 256 bits, {found[name][1]:.0f} as it is", flush=True)
+    return found
+
+
+def step_memory(environments: Path, threads: int, held: bool) -> dict[str, float]:
     """MB of a train step of each contender, in a fresh process; npflows has a first one that fills its kernels' cache."""
     found = {}
     for name in (OWN, OWN, *PEERS):
-        with contenders.start(environments, name, threads) as worker:
+        with contenders.start(environments, name, threads, held) as worker:
             worker("build", model=tasks.MAF, size=tasks.LARGE, dtype="float32", threads=threads, seed=0)
             found[name] = worker("step_memory", batch=tasks.MEMORY_BATCH)
         print(f"memory, {name}: {found[name]:.0f} MB", flush=True)
@@ -131,30 +147,40 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="a JSON file, which is added to")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="", help="tasks whose name holds this text")
+    parser.add_argument("--only", nargs="+", default=[""], help="tasks whose name holds one of these texts")
+    parser.add_argument("--held", action="store_true", help="hold all contenders to vectors of 256 bits")
     parser.add_argument("--quick", action="store_true", help="one short round of the smallest tasks")
     given = parser.parse_args()
+
+    def wanted(name: str) -> bool:
+        return any(text in name for text in given.only)
+
     contenders.restrict_cpus(given.threads)
     conditions = store.conditions(given.threads)
     before = store.read(given.results).get("conditions", conditions)
     if before["machine"] != conditions["machine"]:
         raise SystemExit(f"{given.results} was measured on another machine or with other versions: {before['machine']}")
-    store.update(given.results, {"conditions": {**conditions, "rounds": given.rounds}})
-    todo = [task for task in tasks.TASKS if given.only in str(task)]
+    if before.get("held", given.held) != given.held:
+        raise SystemExit(f"{given.results} was measured {'with' if before['held'] else 'without'} --held")
+    store.update(given.results, {"conditions": {**conditions, "rounds": given.rounds, "held": given.held}})
+    todo = [task for task in tasks.TASKS if wanted(str(task))]
     if given.quick:
         todo = [task for task in todo if task.size == tasks.SMALL and task.batch == 256]
     agreements(given.environments, given.results, PEERS)
-    race = Race(given.environments, given.results, given.threads, *(1, 1e-3) if given.quick else (given.rounds, TURN))
+    if given.held and "rates" not in store.read(given.results):
+        store.update(given.results, {"rates": rates(given.environments, given.threads)})
+    rounds, turn = (1, 1e-3) if given.quick else (given.rounds, TURN)
+    race = Race(given.environments, given.results, given.threads, rounds, turn, given.held)
     try:
         race.run(todo)
         for model in FITTED:
             done = store.read(given.results).get("galaxies", {})
-            if model not in done and given.only in f"galaxies, {model}":
+            if model not in done and wanted(f"galaxies, {model}"):
                 found = race.fit(model, 2 if given.quick else EPOCHS, 1 if given.quick else 3)
                 store.update(given.results, {"galaxies": {**done, model: found}})
         race.close()
-        if not given.quick and given.only in "memory" and "memory" not in store.read(given.results):
-            store.update(given.results, {"memory": step_memory(given.environments, given.threads)})
+        if not given.quick and wanted("memory") and "memory" not in store.read(given.results):
+            store.update(given.results, {"memory": step_memory(given.environments, given.threads, given.held)})
     except PeerError as error:
         raise SystemExit(str(error)) from None
     finally:

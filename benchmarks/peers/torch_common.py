@@ -111,6 +111,12 @@ class TorchPeer(ABC):
     def time(self, work: str, batch: int, at_least: float) -> float:
         return protocol.median_of(self.ready[work, batch], at_least)
 
+    def rate(self, n: int, threads: int) -> float:
+        """GFLOP/s of a product of n x n matrices in float32."""
+        torch.set_num_threads(threads)
+        a, b = torch.randn(2, n, n, dtype=torch.float32)
+        return protocol.best_rate(lambda: a @ b, 2.0 * n**3)
+
     def step_memory(self, batch: int) -> float:
         """MB of a train step; see protocol.py."""
         return protocol.step_memory(self._prepare(tasks.TRAIN, batch, 1))
@@ -132,7 +138,7 @@ class TorchPeer(ABC):
         return {"seconds": seconds, "reached": reached}
 
     def serve(self) -> None:
-        names = ("build", "export", "evaluate", "warm", "time", "step_memory", "fit")
+        names = ("build", "export", "evaluate", "warm", "time", "rate", "step_memory", "fit")
         protocol.serve({name: getattr(self, name) for name in names})
 
 
