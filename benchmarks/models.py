@@ -61,7 +61,7 @@ class Sample:
 class Train:
     """A train step as `fit` takes it: gather, loss, gradient, clip, Adam."""
 
-    params = (list(MODELS), few(*SIZES), few(256, 4096), few(*DTYPES))
+    params = (list(MODELS), few(*SIZES), few(256, 512, 4096), few(*DTYPES))
     param_names = ("model", "size", "batch", "dtype")
     timeout = 300
 

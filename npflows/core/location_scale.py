@@ -43,9 +43,9 @@ class RobustScale(NamedTuple):
     sentinel: NDArray[np.float64]
 
 
-def sample_places(n: int, width: int) -> NDArray[np.int64]:
+def sample_places(n: int, width: int, most_rows: int = SAMPLE_ROWS) -> NDArray[np.int64]:
     """Places of rows, evenly spaced among n of so many values, from which quantiles are taken."""
-    most = min(SAMPLE_ROWS, max(100, SAMPLE_VALUES // max(width, 1)))
+    most = min(most_rows, max(100, SAMPLE_VALUES // max(width, 1)))
     return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(np.int64)
 
 
