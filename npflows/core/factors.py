@@ -1,4 +1,4 @@
-"""Factors of small matrices: by SciPy, or by NumPy alone where there is no SciPy."""
+"""Factors of small matrices by NumPy: importing scipy.linalg takes longer than all else before Glow's first train step."""
 
 from __future__ import annotations
 
@@ -10,23 +10,11 @@ Matrix = NDArray[np.float64]
 
 def qr(matrix: Matrix) -> Matrix:
     """The orthogonal factor Q of a matrix Q R."""
-    try:
-        from scipy import linalg
-    except ImportError:
-        return np.linalg.qr(matrix)[0]
-    return linalg.qr(matrix)[0]
+    return np.linalg.qr(matrix)[0]
 
 
 def lu(matrix: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     """P, L and U with P L U = matrix, by Gaussian elimination with row pivoting (Golub and Van Loan 2013, section 3.4)."""
-    try:
-        from scipy import linalg
-    except ImportError:
-        return _lu(matrix)
-    return linalg.lu(matrix)
-
-
-def _lu(matrix: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     n = len(matrix)
     upper, lower, rows = matrix.astype(np.float64), np.zeros((n, n)), np.arange(n)
     for i in range(n):
