@@ -1,8 +1,10 @@
 """Write what the races found into the tables of RESULTS.md, and draw it.
 
-    python benchmarks/peers/report.py RESULTS.json [--results benchmarks/RESULTS.md] [--plot docs/images/speed.png]
+    python benchmarks/peers/report.py RESULTS.json [--held HELD.json] [--results benchmarks/RESULTS.md]
+                                      [--plot docs/images/speed.png]
 
-Each section of RESULTS.md that this file knows is replaced as a whole.
+Each section of RESULTS.md that this file knows is replaced as a whole.  HELD.json is of a race with --held: its ratios
+stand beside the others'.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from benchmarks.peers import store, tasks
 from benchmarks.peers.contenders import OWN, PEERS
 
 RACES, GLOW = "Beside nflows, zuko, normflows and flowjax", "Glow beside normflows"
+HELD = "Beside the same, held to vectors of 256 bits"
 Found = dict[str, Any]
 
 
@@ -90,6 +93,32 @@ def speeds(done: dict[str, Found]) -> str:
         ]
         rows.append([str(task), *middle, times(ratio), verdict])
     return table(["work", OWN, *PEERS, "fastest peer / npflows", "aim"], rows)
+
+
+def held_section(found: Found, held: Found) -> str:
+    """The races with vectors of 256 bits, and their ratios beside those of the whole CPU."""
+    rows = []
+    for one in in_order(held["tasks"]):
+        task, whole = task_of(one), found.get("tasks", {}).get(str(task_of(one)))
+        middle = [
+            in_unit(float(np.median(one["seconds"][name]))) if name in one["seconds"] else "fails" for name in (OWN, *PEERS)
+        ]
+        rows.append([str(task), *middle, times(ratios(one)), "" if whole is None else times(ratios(whole))])
+    conditions = held["conditions"]
+    rates = [[name, *(f"{rate:.0f}" for rate in held["rates"][name])] for name in (OWN, *PEERS)]
+    return "\n\n".join(
+        [
+            f"""`python benchmarks/peers/race.py ENVIRONMENTS HELD.json --held`, then
+`python benchmarks/peers/report.py RESULTS.json --held HELD.json`. Medians of {conditions["rounds"]} rounds, as above; the
+last column has the ratios of the same work on the same CPU with vectors of all its bits.
+
+{conditions["date"]}. {conditions["machine"]}""",
+            table(["work", OWN, *PEERS, "fastest peer / npflows, 256 bits", "with vectors of all bits"], rows),
+            """GFLOP/s of a product of 512x512 matrices, on one thread in npflows and on all in the others: whether each
+obeys:""",
+            table(["", "held to 256 bits", "as it is"], rates),
+        ]
+    )
 
 
 def counts(done: dict[str, Found]) -> str:
@@ -230,12 +259,12 @@ SHADES = {1: "#f2a65a", 256: "#d9480f", 4096: "#7c2d12"}
 GRAY = "#8a94a3"
 
 
-def draw(found: Found, path: Path) -> None:
-    """Ratios to the fastest peer, a row for each work, model and size, a dot for each batch."""
+def draw(found: Found, held: Found, path: Path) -> None:
+    """Ratios to the fastest peer, a row for each work, model and size, a dot for each batch, a ring with 256 bits."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    lines: dict[str, list[tuple[int, np.ndarray]]] = {}
+    lines: dict[str, list[tuple[int, np.ndarray, bool]]] = {}
     starts = []
     for work, group in (
         (tasks.LOG_PROB, "log_prob"),
@@ -244,18 +273,24 @@ def draw(found: Found, path: Path) -> None:
         (tasks.SAMPLE, "sampling"),
     ):
         starts.append(len(lines))
-        for one in in_order(found["tasks"]):
-            if one["work"] == work:
-                lines.setdefault(f"{group}: {one['model']}, {one['size']}", []).append((one["batch"], ratios(one)))
+        for of, is_held in ((found, False), (held, True)):
+            for one in in_order(of.get("tasks", {})):
+                if one["work"] == work:
+                    label = f"{group}: {one['model']}, {one['size']}"
+                    lines.setdefault(label, []).append((one["batch"], ratios(one), is_held))
     figure = Figure(
-        figsize=(8.6, 1.3 + 0.27 * (len(lines) + len(found.get("galaxies", {})))), dpi=150, layout="constrained"
+        figsize=(8.6, 1.3 + (0.36 if held else 0.27) * (len(lines) + len(found.get("galaxies", {})))),
+        dpi=150,
+        layout="constrained",
     )
     ax = figure.subplots()
-    for y, values in enumerate(lines.values()):
-        for batch, ratio in values:
+    for row, values in enumerate(lines.values()):
+        for batch, ratio, is_held in values:
             low, middle, high = np.percentile(ratio, [25, 50, 75])
+            y = row + (0.0 if not held else 0.17 if is_held else -0.17)
+            face = "white" if is_held else SHADES[batch]
             ax.plot([low, high], [y, y], color=SHADES[batch], linewidth=1.4, solid_capstyle="round", zorder=2)
-            ax.plot(middle, y, "o", color=SHADES[batch], markersize=6.5, zorder=3)
+            ax.plot(middle, y, "o", color=SHADES[batch], markerfacecolor=face, markersize=6, zorder=3)
     labels = list(lines)
     starts.append(len(labels))
     for model, one in found.get("galaxies", {}).items():
@@ -266,6 +301,8 @@ def draw(found: Found, path: Path) -> None:
         ax.axhline(start - 0.5, color="#dfe3e8", linewidth=0.8)
     for batch, color in SHADES.items():
         ax.plot([], [], "o", color=color, markersize=6.5, label=f"{batch} row{'s' if batch > 1 else ''}")
+    if held:
+        ax.plot([], [], "o", color=GRAY, markerfacecolor="white", markersize=6, label="vectors of 256 bits")
     ax.axvline(1, color=GRAY, linewidth=1.2)
     ax.set_xscale("log")
     low, high = ax.get_xlim()
@@ -280,7 +317,7 @@ def draw(found: Found, path: Path) -> None:
     ax.grid(axis="x", color="#eceff3", zorder=0)
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=len(SHADES), fontsize=9.5, frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(SHADES) + bool(held), fontsize=9.5, frameon=False)
     threads = found["conditions"]["threads"]
     figure.suptitle(
         f"How many times faster npflows is than the fastest of {', '.join(PEERS[:-1])} and {PEERS[-1]}\n"
@@ -294,18 +331,22 @@ def main() -> None:
     root = Path(__file__).resolve().parents[2]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("found", type=Path, help="the JSON file that the races added to")
+    parser.add_argument("--held", type=Path, help="the JSON file of a race with --held")
     parser.add_argument("--results", type=Path, default=root / "benchmarks" / "RESULTS.md")
     parser.add_argument("--plot", type=Path, default=root / "docs" / "images" / "speed.png")
     given = parser.parse_args()
-    write(store.read(given.found), given.results, given.plot)
+    held = store.read(given.held) if given.held is not None else {}
+    write(store.read(given.found), held, given.results, given.plot)
 
 
-def write(found: Found, results: Path, plot: Path) -> None:
+def write(found: Found, held: Found, results: Path, plot: Path) -> None:
     """Replace the sections that there is something for, and draw the picture."""
     text = results.read_text()
     if found.get("tasks"):
         text = replace_section(text, RACES, races_section(found), "Galaxies")
-        draw(found, plot)
+        draw(found, held, plot)
+    if held.get("tasks"):
+        text = replace_section(text, HELD, held_section(found, held), "Galaxies")
     if found.get("glow"):
         text = replace_section(text, GLOW, glow_section(found), "Galaxies")
     results.write_text(text)
