@@ -20,7 +20,8 @@ HELD_TO_256_BITS = {
     "XLA_FLAGS": "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type=",
 }
 """What holds each library to vectors of 256 bits where the CPU has longer ones; the race checks it by a product's rate.
-XLA's own flag does not reach YNNPACK, which makes products by default: the second one takes it out."""
+XLA's own flag does not reach its products: the second flag takes out YNNPACK, which makes them by default and looks at the
+CPU by itself, and oneDNN, which makes them then, goes by its variable."""
 
 
 def start(environments: Path, name: str, threads: int, held: bool = False) -> Worker:
