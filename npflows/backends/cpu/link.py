@@ -91,10 +91,13 @@ class MapKernels:
         by dy/dx for the gradient of an inverse.
     pack : callable
         Takes the operation and None or k; returns the spec of the map for all values, or for the k-th alone.
+    temp : int
+        Rows of scratch memory that the kernels may use.
     """
 
     roles: Callable[[Any], dict[str, Function]]
     pack: Callable[[Any, int | None], list[int]]
+    temp: int = 0
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,11 @@ def scratch(operation: Any) -> Scratch:
 def pack_map(operation: Any, value: int | None = None) -> list[int]:
     """The spec of a scalar map, for all values or for one of them."""
     return KERNELS[type(operation)].pack(operation, value)
+
+
+def temp_of_map(operation: Any) -> int:
+    """Rows of scratch memory that the kernels of a scalar map may use."""
+    return KERNELS[type(operation)].temp
 
 
 def bits(*numbers: float) -> list[int]:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from npflows.backends.cpu import driver, kernels  # noqa: F401 the kernels enter themselves in KERNELS
 from npflows.backends.cpu.adam import Adam
+from npflows.backends.cpu.bijection import CompiledBijection
 from npflows.backends.cpu.compiler.calls import address
 from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, BaseKernels, LayerKernels, Link, Scratch, scratch
 from npflows.backends.cpu.threads import pool as threads
 from npflows.core.backend import Result, State
+from npflows.core.bijection import Bijection
 from npflows.core.operations import Placed, Program
 
 CHUNK = 65536
@@ -63,9 +65,19 @@ class CompiledProgram:
             layer.dim if again else size.work for layer, size, again in zip(layers, sizes, self.recomputed)
         )
         self._embedding_rows = embedding.work
-        self._scratch_rows = self._rows_of_scratch(sizes)
+        self.scratch_rows = self._rows_of_scratch(sizes)
         self.chunk_rows = min(CHUNK, max(1, CHUNK_VALUES // max(self._dims) // BLOCKS[0]) * BLOCKS[0])
+        self._bijection: tuple[Bijection, Bijection] | None = None
         self._plans: dict[tuple[bool, bool, bool], NDArray[np.int64]] = {}
+
+    def bijection(self, given: Bijection) -> Bijection:
+        """See `npflows.core.backend.Executable`; supports without kernels are evaluated by NumPy."""
+        if self._bijection is None or self._bijection[0] is not given:
+            try:
+                self._bijection = given, CompiledBijection(given.operation())
+            except NotImplementedError:
+                self._bijection = given, given
+        return self._bijection[1]
 
     def block_width(self, n: int) -> int:
         """Samples of a block when there are n of them."""
@@ -105,15 +117,17 @@ class CompiledProgram:
         """Rows of a thread's scratch memory, without a gradient and with one."""
         shared = max((size.work for size in sizes), default=0)
         samples, embedding = max(self._dims) + self._context_rows, self._embedding_rows
+        in_doubles = (1 + max(self._dims)) * 8 // self.dtype.itemsize  # sums, and samples on their way through a factor
         if self.program.embedding is not None:
             samples += self.condition_dim
-        back = 2 * samples + 1 + self._temp_rows + self._kept_rows + embedding + (shared if any(self.recomputed) else 0)
-        return samples + self._temp_rows + max(shared, embedding), back
+        kept = self._kept_rows + (shared if any(self.recomputed) else 0)
+        back = in_doubles + 2 * samples + 1 + self._temp_rows + kept + embedding
+        return in_doubles + samples + self._temp_rows + max(shared, embedding), back
 
     def _scratch(self, n: int, gradient: bool) -> int:
         """Bytes of scratch memory that a thread needs for n samples."""
         lanes = -(-min(n, self.block_width(n)) // LANE_MULTIPLE) * LANE_MULTIPLE
-        return self._scratch_rows[gradient] * lanes * self.dtype.itemsize
+        return self.scratch_rows[gradient] * lanes * self.dtype.itemsize
 
     def plan(self, inverse: bool, gradient: bool, one_lane: bool = False) -> NDArray[np.int64]:
         """The numbers that drivers read for one direction; kernels are compiled when a plan is first wanted."""

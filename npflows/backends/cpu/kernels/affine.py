@@ -11,8 +11,6 @@ s is clamped once, where exp would leave the range of the dtype, and the clamped
 
 from __future__ import annotations
 
-import numpy as np
-
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import vecmath
 from npflows.backends.cpu.link import KERNELS, MapKernels
@@ -82,7 +80,7 @@ def undo_row(x, shift, scale, log_det, gain, limit):
 
 
 @kernel
-def apply(spec, theta, x, raw, log_det):
+def apply(spec, theta, x, raw, log_det, temp):
     """x = x * exp(s) + t."""
     activate_scales(spec, raw)
     for i in range(x.shape[0]):
@@ -90,7 +88,7 @@ def apply(spec, theta, x, raw, log_det):
 
 
 @kernel
-def undo(spec, theta, x, raw, log_det):
+def undo(spec, theta, x, raw, log_det, temp):
     """x = (x - t) * exp(-s)."""
     activate_scales(spec, raw)
     for i in range(x.shape[0]):
@@ -147,25 +145,25 @@ def scale_vjp(spec, theta, dtheta, i, scale, ds):
 
 
 @kernel
-def apply_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
+def apply_vjp(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """dx: dL/dy in, dL/dx out; raw: its gradient on return; x is what went in."""
-    ds = np.empty_like(dlog_det)
+    ds = temp[0]
     for i in range(x.shape[0]):
         apply_row_vjp(x[i], raw[2 * i], raw[2 * i + 1], dx[i], dlog_det, ds, gain_of(spec, theta, i), limit_of(x))
         scale_vjp(spec, theta, dtheta, i, raw[2 * i + 1], ds)
 
 
 @kernel
-def undo_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
+def undo_vjp(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """The same for `undo`."""
-    ds = np.empty_like(dlog_det)
+    ds = temp[0]
     for i in range(x.shape[0]):
         undo_row_vjp(x[i], raw[2 * i], raw[2 * i + 1], dx[i], dlog_det, ds, gain_of(spec, theta, i), limit_of(x))
         scale_vjp(spec, theta, dtheta, i, raw[2 * i + 1], ds)
 
 
 @kernel
-def apply_solve(spec, theta, x, raw, dx, dlog_det, dtheta):
+def apply_solve(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """dx = dx / (dy/dx): what an inverse's gradient needs; log dy/dx does not depend on x, so dlog_det has no part."""
     limit = limit_of(x)
     for i in range(x.shape[0]):
@@ -175,7 +173,7 @@ def apply_solve(spec, theta, x, raw, dx, dlog_det, dtheta):
 
 
 @kernel
-def undo_solve(spec, theta, x, raw, dx, dlog_det, dtheta):
+def undo_solve(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """The same for `undo`."""
     limit = limit_of(x)
     for i in range(x.shape[0]):
@@ -193,4 +191,6 @@ def pack(operation: operations.Affine, value: int | None) -> list[int]:
     return [operations.SCALE_ACTIVATIONS.index(operation.scale_activation), operation.n_gains or 1 << 40]
 
 
-KERNELS[operations.Affine] = MapKernels(lambda operation: SHIFT_FIRST if operation.shift_first else SCALE_FIRST, pack)
+KERNELS[operations.Affine] = MapKernels(
+    lambda operation: SHIFT_FIRST if operation.shift_first else SCALE_FIRST, pack, temp=1
+)
