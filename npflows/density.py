@@ -32,6 +32,11 @@ class Density:
     (``cache=True``); one that finds it in a global variable works, and is compiled anew in each process.  Any number of
     threads may call at once.
 
+    Parameters
+    ----------
+    flow, condition, draws, rng
+        As in `embed`, which checks them.
+
     Attributes
     ----------
     handle : int
@@ -152,8 +157,8 @@ class Density:
         condition: ArrayLike | None = None,
         dcondition: NDArray[np.float64] | None = None,
     ) -> float:
-        """The log-density of x (dim,); its gradient goes to `grad` (dim,), that with respect to the condition to `dcondition`
-        (condition_dim,), see `NormalizingFlow.log_prob_and_grad`."""
+        """The log-density of x (dim,); its gradient goes to `grad` (dim,), that with respect to the condition to
+        `dcondition` (condition_dim,), see `NormalizingFlow.log_prob_and_grad`."""
         out = np.empty(1)
         self._evaluate(
             _row(x, "x"), _rows(condition), _written(grad, "grad", 1), _written(dcondition, "dcondition", 1), out

@@ -72,12 +72,15 @@ class NetworkKernels:
         As in `LayerKernels`.
     one_lane : bool
         Whether the kernels also work on a block of one lane, without gradients of parameters there.
+    by_column : callable, optional
+        The twin of "forward" for blocks of one lane and weights whose matrices lie by column.
     """
 
     roles: dict[str, tuple[Function, str]]
     pack: Callable[[Any, Link], list[int]]
     scratch: Callable[[Any], Scratch]
     one_lane: bool = True
+    by_column: Function | None = None
 
 
 @dataclass(frozen=True)
@@ -133,10 +136,20 @@ class Link:
         The layer's kernels that are in use.
     one_lane : bool
         Whether blocks have one lane.
+    by_column : bool
+        Whether weights lie by column on the way forward, where networks have kernels for that.
+
+    Attributes
+    ----------
+    turned : list of operations
+        The networks whose weights lie by column.
     """
 
-    def __init__(self, dtype: np.dtype, kernels: tuple[Function, ...], one_lane: bool = False) -> None:
-        self.dtype, self.kernels, self.one_lane = dtype, kernels, one_lane
+    def __init__(
+        self, dtype: np.dtype, kernels: tuple[Function, ...], one_lane: bool = False, by_column: bool = False
+    ) -> None:  # fmt: skip
+        self.dtype, self.kernels, self.one_lane, self.by_column = dtype, kernels, one_lane, by_column
+        self.turned: list[Any] = []
 
     def __call__(self, function: Function, kind: str, *users: Function) -> int:
         """The address of `function`; 0 if it is only for certain users and none of them is in use."""
@@ -158,7 +171,14 @@ class Link:
 
     def network(self, operation: Any, role: str, *users: Function) -> int:
         """The address of a network's kernel."""
-        return self(*KERNELS[type(operation)].roles[role], *users)
+        table = KERNELS[type(operation)]
+        function, kind = table.roles[role]
+        if self.by_column and role == "forward" and table.by_column is not None:
+            number = self(table.by_column, kind, *users)
+            if number:
+                self.turned.append(operation)
+            return number
+        return self(function, kind, *users)
 
     def scalar_map(self, operation: Any, role: str, *users: Function) -> int:
         """The address of a scalar map's kernel."""

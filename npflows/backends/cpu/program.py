@@ -15,7 +15,16 @@ from npflows.backends.cpu import driver, kernels  # noqa: F401 the kernels enter
 from npflows.backends.cpu.adam import Adam
 from npflows.backends.cpu.bijection import CompiledBijection
 from npflows.backends.cpu.compiler.calls import address
-from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, BaseKernels, LayerKernels, Link, Scratch, scratch
+from npflows.backends.cpu.link import (
+    KERNELS,
+    LANE_MULTIPLE,
+    BaseKernels,
+    LayerKernels,
+    Link,
+    NetworkKernels,
+    Scratch,
+    scratch,
+)
 from npflows.backends.cpu.threads import pool as threads
 from npflows.core.backend import Result, State
 from npflows.core.bijection import Bijection
@@ -68,7 +77,8 @@ class CompiledProgram:
         self.scratch_rows = self._rows_of_scratch(sizes)
         self.chunk_rows = min(CHUNK, max(1, CHUNK_VALUES // max(self._dims) // BLOCKS[0]) * BLOCKS[0])
         self._bijection: tuple[Bijection, Bijection] | None = None
-        self._plans: dict[tuple[bool, bool, bool], NDArray[np.int64]] = {}
+        self._plans: dict[tuple[bool, bool, bool, bool], NDArray[np.int64]] = {}
+        self._turned: dict[bool, list[tuple[int, int, int]]] = {}
 
     def bijection(self, given: Bijection) -> Bijection:
         """See `npflows.core.backend.Executable`; supports without kernels are evaluated by NumPy."""
@@ -129,14 +139,33 @@ class CompiledProgram:
         lanes = -(-min(n, self.block_width(n)) // LANE_MULTIPLE) * LANE_MULTIPLE
         return self.scratch_rows[gradient] * lanes * self.dtype.itemsize
 
-    def plan(self, inverse: bool, gradient: bool, one_lane: bool = False) -> NDArray[np.int64]:
-        """The numbers that drivers read for one direction; kernels are compiled when a plan is first wanted."""
-        key = inverse, gradient, one_lane
+    def plan(
+        self, inverse: bool, gradient: bool, one_lane: bool = False, by_column: bool = False
+    ) -> NDArray[np.int64]:  # fmt: skip
+        """The numbers that drivers read for one direction; kernels are compiled when a plan is first wanted.
+
+        With `by_column`, for one lane alone, it is for parameters as `turned` gives them, on the way forward.
+        """
+        key = inverse, gradient, one_lane, by_column
         if key not in self._plans:
             self._plans[key] = self._plan(*key)
         return self._plans[key]
 
-    def _plan(self, inverse: bool, gradient: bool, one_lane: bool) -> NDArray[np.int64]:
+    def turned(self, theta: NDArray, inverse: bool) -> NDArray:
+        """The parameters with the matrices by column that networks read so in one direction."""
+        self.plan(inverse, False, one_lane=True, by_column=True)
+        result = theta.copy()
+        for start, rows, columns in self._turned[inverse]:
+            part = slice(start, start + rows * columns)
+            result[part] = theta[part].reshape(rows, columns).T.ravel()
+        return result
+
+    def turned_bytes(self) -> int:
+        """The size of the matrices that networks read by column on the way from data to latent."""
+        self.plan(False, False, one_lane=True, by_column=True)
+        return sum(rows * columns for _, rows, columns in self._turned[False]) * self.dtype.itemsize
+
+    def _plan(self, inverse: bool, gradient: bool, one_lane: bool, by_column: bool) -> NDArray[np.int64]:
         program, dtype = self.program, self.dtype
         header = [0] * driver.HEADER
         header[driver.N_LAYERS] = len(program.layers)
@@ -148,13 +177,16 @@ class CompiledProgram:
             header[driver.STANDARDIZATION] = driver.LAST if inverse else driver.FIRST
         records: list[int] = []
         specs: list[int] = []
+        turned: list[tuple[int, int, int]] = []
         position = driver.HEADER + driver.RECORD * len(program.layers)
         work, shared = 0, self._kept_rows
         triples = list(zip(program.layers, map(scratch, (layer.operation for layer in program.layers)), self.recomputed))
         for (layer, offset), size, again in reversed(triples) if inverse else triples:
             table: LayerKernels = KERNELS[type(layer)]
             functions = tuple(table.functions(layer)[1::2] if inverse else table.functions(layer)[::2])[: 1 + gradient]
-            spec = table.pack(layer, Link(dtype, functions, one_lane))
+            link = Link(dtype, functions, one_lane, by_column)
+            spec = table.pack(layer, link)
+            turned += [place for network in link.turned for place in _matrices(network, offset)]
             records += [
                 address(functions[0], "layer", dtype),
                 address(functions[1], "layer_vjp", dtype) if gradient else 0,
@@ -174,7 +206,11 @@ class CompiledProgram:
             specs += self._place_base(header, program.base, position, gradient)
             position = driver.HEADER + len(records) + len(specs)
         if program.embedding is not None:
-            specs += self._place_embedding(header, program.embedding, position, gradient, one_lane)
+            specs += self._place_embedding(header, program.embedding, position, gradient, one_lane, by_column)
+            if by_column:
+                turned += _matrices(*program.embedding)
+        if by_column:
+            self._turned[inverse] = turned
         return np.array(header + records + specs, np.int64)
 
     def _place_base(self, header: list[int], placed: Placed, position: int, gradient: bool) -> list[int]:
@@ -190,14 +226,15 @@ class CompiledProgram:
         return spec
 
     def _place_embedding(
-        self, header: list[int], placed: Placed, position: int, gradient: bool, one_lane: bool
+        self, header: list[int], placed: Placed, position: int, gradient: bool, one_lane: bool, by_column: bool
     ) -> list[int]:
         """Enter the embedding in the header; its spec."""
         network, offset = placed
-        roles = KERNELS[type(network)].roles
-        functions = tuple(roles[role][0] for role in ("forward", "vjp"))[: 1 + gradient]
+        table: NetworkKernels = KERNELS[type(network)]
+        functions = tuple(table.roles[role][0] for role in ("forward", "vjp"))[: 1 + gradient]
         spec = Link(self.dtype, functions, one_lane).pack(network)
-        header[driver.EMBEDDING] = address(functions[0], "network", self.dtype)
+        forward = table.by_column if by_column and table.by_column is not None else functions[0]
+        header[driver.EMBEDDING] = address(forward, "network", self.dtype)
         header[driver.EMBEDDING_VJP] = address(functions[1], "network_vjp", self.dtype) if gradient else 0
         header[driver.EMBEDDING_SPEC], header[driver.EMBEDDING_SPEC_END] = position, position + len(spec)
         header[driver.EMBEDDING_THETA], header[driver.EMBEDDING_THETA_END] = offset, offset + network.size
@@ -236,3 +273,9 @@ class CompiledProgram:
         threads.run(driver.pullback, "pullback", len(buffers), self._scratch(n, True), self.dtype,
                     (plan, *state, x, condition, key, origin, self.block_width(n), dy, dlog, log_prob,
                      dx, dcondition, len(buffers), buffers))  # fmt: skip
+
+
+def _matrices(network: Any, offset: int) -> list[tuple[int, int, int]]:
+    """Where the matrices of a network begin that lies at an offset, with their rows and columns."""
+    offsets = network.offsets
+    return [(offset + offsets[name], *shape) for name, shape in network.shapes.items() if len(shape) == 2]

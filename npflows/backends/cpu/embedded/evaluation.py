@@ -22,6 +22,7 @@ from npflows.backends.cpu.embedded.frame import (
     FROM_LINE,
     GRADIENT_PLAN,
     GRADIENT_PLAN_SIZE,
+    GRADIENT_THETA,
     INTEGERS,
     INVERSE_THETA,
     KEYS,
@@ -200,7 +201,7 @@ def evaluate_block(f, zero, memory, a, width, alone, x, condition, condition_row
     C, dC = carve(numbers, at, width, conditions), carve(numbers, at + per_condition, width, conditions)
     gC = carve(numbers, at + 2 * per_condition, width, conditions)
 
-    theta, forward_theta = vector(f[THETA], f[THETA_SIZE], zero), vector(f[FORWARD_THETA], f[THETA_SIZE], zero)
+    theta = vector(f[THETA], f[THETA_SIZE], zero)
     affine = table(f[AFFINE], f[AFFINE_ROWS], columns)
     condition_affine = table(f[CONDITION_AFFINE], 3, f[CONDITION_COLUMNS])
     support = vector(f[SUPPORT], f[SUPPORT_SIZE], 0)
@@ -229,14 +230,14 @@ def evaluate_block(f, zero, memory, a, width, alone, x, condition, condition_row
             plan = vector(f[GRADIENT_PLAN], f[GRADIENT_PLAN_SIZE], 0)
             if lanes == 1:
                 plan = vector(f[ONE_GRADIENT_PLAN], f[ONE_GRADIENT_PLAN_SIZE], 0)
-            way = forward_theta if lanes == 1 else theta
+            way = vector(f[GRADIENT_THETA] if lanes == 1 else f[THETA], f[THETA_SIZE], zero)
             pullback_block(plan, theta, way, affine, condition_affine, entering, C, 0, width, lanes, 0, 0, arena, no_rows,
                            inside, out, dT, dC, no_theta)  # fmt: skip
         else:
             plan = vector(f[VALUE_PLAN], f[VALUE_PLAN_SIZE], 0)
             if lanes == 1:
                 plan = vector(f[ONE_VALUE_PLAN], f[ONE_VALUE_PLAN_SIZE], 0)
-            way = forward_theta if lanes == 1 else theta
+            way = vector(f[FORWARD_THETA] if lanes == 1 else f[THETA], f[THETA_SIZE], zero)
             transport_block(plan, way, affine, condition_affine, entering, C, 0, width, lanes, 0, 0, arena, no_rows,
                             nothing, out)  # fmt: skip
         if f[TO_LINE] != 0:

@@ -27,6 +27,9 @@ SLOT_BYTES = 1 << 20
 ALL_BYTES = 1 << 28
 """Memory for slots, about; it is only taken from the system when a slot is first used."""
 LEAST_SLOTS = 16
+TURNED_BYTES = 1 << 19
+"""Weights up to which a gradient reads them by column on its way forward, and by row on its way back: with more, two copies
+of them do not fit into the cache of a CPU core, which costs more than columns gain."""
 
 _EVALUATE = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 10)
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 8)
@@ -46,8 +49,9 @@ class CompiledDensity:
     def __init__(self, program: CompiledProgram, frozen: Frozen) -> None:
         self._program = program
         one = program.has_one_lane
+        self._turns_gradient = one and program.turned_bytes() <= TURNED_BYTES
         self._plans = [
-            program.plan(inverse, gradient, one_lane)
+            program.plan(inverse, gradient, one_lane, by_column=one_lane and (self._turns_gradient or not gradient))
             for one_lane in (False, one)
             for inverse, gradient in ((False, False), (False, True), (True, False))
         ]
@@ -91,8 +95,10 @@ class CompiledDensity:
         f, dtype = self._frame, self._program.dtype
         theta = np.array(frozen.state.theta, dtype)
         affine, condition_affine = (np.array(table, np.float64) for table in frozen.state[1:])
-        kept = [theta, affine, condition_affine]
-        f[at.THETA] = f[at.FORWARD_THETA] = f[at.INVERSE_THETA] = theta.ctypes.data
+        ways = [self._program.turned(theta, inverse) for inverse in (False, True)] if f[at.ONE_LANE] else [theta, theta]
+        kept = [theta, affine, condition_affine, *ways]
+        f[at.THETA], f[at.FORWARD_THETA], f[at.INVERSE_THETA] = (array.ctypes.data for array in (theta, *ways))
+        f[at.GRADIENT_THETA] = f[at.FORWARD_THETA if self._turns_gradient else at.THETA]
         f[at.THETA_SIZE] = theta.size
         f[at.AFFINE], f[at.AFFINE_ROWS] = affine.ctypes.data, len(affine)
         f[at.CONDITION_AFFINE], f[at.CONDITION_COLUMNS] = condition_affine.ctypes.data, condition_affine.shape[1]
