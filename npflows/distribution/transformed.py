@@ -144,7 +144,7 @@ class TransformedDistribution(Assembly, abstract=True):
         """Log-density (n,) of x and its gradient with respect to x (n, input_dim), in the units of x; see `log_prob`.
 
         The gradient is 0 where the log-density is -inf, or so small that the gradient leaves the range of the compute
-        dtype, so that a sampler meets no NaN; and in integer columns.
+        dtype, so that a sampler meets no NaN; and in integer columns.  It is NaN where the log-density is.
 
         Parameters
         ----------
@@ -171,13 +171,12 @@ class TransformedDistribution(Assembly, abstract=True):
             dx[:, self.preprocessing.integer] = 0
             if both:
                 dcondition = sum(share[:, None] * result.dcondition for share, result in zip(shares, results))
-        if not (np.isfinite(log_prob).all() and np.isfinite(dx).all() and (not both or np.isfinite(dcondition).all())):
-            lost = np.isneginf(log_prob) | ~np.isfinite(dx).all(axis=1)
-            if both:
-                lost |= ~np.isfinite(dcondition).all(axis=1)
-            lost &= ~np.isnan(log_prob)
-            dx[lost] = 0
-            dcondition[lost[: len(dcondition)]] = 0
+        gradients = [dx, dcondition] if both else [dx]
+        if not (np.isfinite(log_prob).all() and all(np.isfinite(gradient).all() for gradient in gradients)):
+            lost = np.any([~np.isfinite(gradient).all(axis=1) for gradient in gradients], axis=0)
+            for gradient in gradients:
+                gradient[lost | np.isneginf(log_prob)] = 0
+                gradient[np.isnan(log_prob)] = np.nan
         answer = (log_prob[0] if single else log_prob), self._shaped(dx, single)
         return (*answer, dcondition[0] if single else dcondition) if both else answer
 

@@ -162,26 +162,24 @@ def mean_of_draws(f, draws, highest, total, gX, gC, log_prob):
 
 
 @inlined
-def store_gradients(unknown, dX, dC, wants_condition, log_prob, a, grad, dcondition):
-    """Write the gradients of rows a, a + 1, ...: NaN where the condition is unknown, 0 where the density is 0 or the
-    gradient has left the range of the compute dtype."""
+def store_gradients(dX, dC, wants_condition, log_prob, a, grad, dcondition):
+    """Write the gradients of rows a, a + 1, ...: NaN where the log-density is, 0 where the density is 0 or the gradient has
+    left the range of the compute dtype."""
     for t in range(dX.shape[0]):
-        lost = log_prob[t] == -np.inf
+        lost, unknown = log_prob[t] == -np.inf, np.isnan(log_prob[t])
         for d in range(dX.shape[1]):
             lost |= not np.isfinite(dX[t, d])
         if wants_condition:
             for d in range(dC.shape[1]):
                 lost |= not np.isfinite(dC[t, d])
-        lost &= not np.isnan(log_prob[t])
-        nowhere = dC.shape[1] > 0 and unknown[t] != 0.0
         if grad != 0:
             out = vector(grad + 8 * (a + t) * dX.shape[1], dX.shape[1], 0.0)
             for d in range(out.size):
-                out[d] = 0.0 if lost else np.nan if nowhere else dX[t, d]
+                out[d] = np.nan if unknown else 0.0 if lost else dX[t, d]
         if wants_condition:
             out = vector(dcondition + 8 * (a + t) * dC.shape[1], dC.shape[1], 0.0)
             for d in range(out.size):
-                out[d] = 0.0 if lost else np.nan if nowhere else dC[t, d]
+                out[d] = np.nan if unknown else 0.0 if lost else dC[t, d]
 
 
 @inlined
@@ -259,7 +257,7 @@ def evaluate_block(f, zero, memory, a, width, alone, x, condition, condition_row
         if not np.isfinite(out[t]):
             status = NOWHERE
     if wants_gradient:
-        store_gradients(unknown, dX, dC, wants_condition, out, a, grad, dcondition)
+        store_gradients(dX, dC, wants_condition, out, a, grad, dcondition)
     return status
 
 
