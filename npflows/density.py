@@ -14,6 +14,7 @@ from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.optional import scipy
 from npflows.distribution.conditioning import FARTHEST
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.support.columns import Column
 
 SIGNATURES = (
     "double (int, double *)",
@@ -22,6 +23,9 @@ SIGNATURES = (
     "double (int, double *, void *)",
 )
 """The C functions without a handle that `Density.function` makes."""
+
+KINDS = ("evaluate", "sample", "xla")
+"""The C functions that take a handle, or bring one along."""
 
 
 class Density:
@@ -80,6 +84,12 @@ class Density:
     def __repr__(self) -> str:
         takes = f", a condition of {self.condition_dim}" if self.condition_dim else ""
         return f"Density({type(self._flow).__name__} of {self.dim} values{takes})"
+
+    @property
+    def columns(self) -> list[Column] | None:
+        """Where each column of samples lives; None where all are the whole line."""
+        bijection = self._flow.preprocessing.bijection
+        return None if bijection is None else list(bijection.columns)
 
     @property
     def is_current(self) -> bool:
@@ -200,10 +210,11 @@ class Density:
 
         Parameters
         ----------
-        kind : {"evaluate", "sample"}
+        kind : {"evaluate", "sample", "xla"}
+            "xla": the handler of XLA's foreign function interface that `npflows.hosts.jax` registers.
         """
-        if kind not in ("evaluate", "sample"):
-            raise ValueError(f"kind must be 'evaluate' or 'sample', got {kind!r}")
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
         return self._compiled().entry(kind)
 
     def function(self, signature: str = SIGNATURES[0], *, exp: bool = False) -> int:

@@ -127,7 +127,7 @@ class Embedded(Protocol):
         ...
 
     def entry(self, kind: str) -> int:
-        """The address of a function that C may call: "evaluate" or "sample"."""
+        """The address of a function that C may call: "evaluate", "sample" or "xla"."""
         ...
 
     def stub(self, signature: str, exponential: bool) -> int:

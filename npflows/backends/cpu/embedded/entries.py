@@ -47,10 +47,15 @@ def sample_double(z, n, dim, condition, condition_rows, condition_dim, x, frame)
     return evaluation.sample(np.float64(0), z, n, dim, condition, condition_rows, condition_dim, x, f)
 
 
-def addresses(dtype: np.dtype) -> tuple[int, int]:
-    """The addresses of `evaluate` and `sample` for a compute dtype."""
-    single = dtype == np.float32
-    return (
-        c_address(evaluate_single if single else evaluate_double, EVALUATE_SIGNATURE),
-        c_address(sample_single if single else sample_double, SAMPLE_SIGNATURE),
-    )
+SIGNATURES = {"evaluate": EVALUATE_SIGNATURE, "sample": SAMPLE_SIGNATURE}
+_ENTRIES = {
+    ("evaluate", "float32"): evaluate_single,
+    ("evaluate", "float64"): evaluate_double,
+    ("sample", "float32"): sample_single,
+    ("sample", "float64"): sample_double,
+}
+
+
+def address_of(kind: str, dtype: np.dtype) -> int:
+    """The address of the entry "evaluate" or "sample" for a compute dtype."""
+    return c_address(_ENTRIES[kind, dtype.name], SIGNATURES[kind])

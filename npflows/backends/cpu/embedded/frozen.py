@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.backends.cpu.compiler.calls import address
-from npflows.backends.cpu.embedded import entries
 from npflows.backends.cpu.embedded import frame as at
+from npflows.backends.cpu.embedded import xla
+from npflows.backends.cpu.embedded.entries import address_of
 from npflows.backends.cpu.embedded.memory import LINE
 from npflows.backends.cpu.embedded.stubs import stub
 from npflows.backends.cpu.embedded.typing import DENSITY
@@ -57,7 +58,7 @@ class CompiledDensity:
         ]
         f = self._frame = np.zeros(at.SIZE, np.int64)
         self.handle = int(f.ctypes.data)
-        f[at.EVALUATE], f[at.SAMPLE] = entries.addresses(program.dtype)
+        f[at.EVALUATE], f[at.SAMPLE] = (address_of(kind, program.dtype) for kind in ("evaluate", "sample"))
         f[at.ABI], f[at.ONE_LANE] = at.VERSION, one
         for i, plan in enumerate(self._plans):
             f[at.VALUE_PLAN + 2 * i], f[at.VALUE_PLAN + 2 * i + 1] = plan.ctypes.data, plan.size
@@ -139,7 +140,9 @@ class CompiledDensity:
         return self._sample(z.ctypes.data, *z.shape, *rows, x.ctypes.data, self.handle)
 
     def entry(self, kind: str) -> int:
-        """The address of the entry "evaluate" or "sample"."""
+        """The address of the entry "evaluate" or "sample", or of the handler "xla"."""
+        if kind == "xla":
+            return xla.address()
         return int(self._frame[at.EVALUATE if kind == "evaluate" else at.SAMPLE])
 
     def stub(self, signature: str, exponential: bool) -> int:
