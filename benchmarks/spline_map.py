@@ -66,7 +66,7 @@ class OwnMap:
     def __init__(self, scalar_map: ScalarMap, lanes: int, dtype: str) -> None:
         self.given, self.empty = Operands.draw(lanes, scalar_map.multiplier, dtype), np.zeros(0, dtype)
         self.spec, roles = np.array(pack_map(scalar_map), np.int64), KERNELS[type(scalar_map)].roles(scalar_map)
-        self.temp = np.empty((temp_of_map(scalar_map), lanes), dtype)
+        self.temp = np.empty((temp_of_map(scalar_map, D), lanes), dtype)
         kinds = {FORWARD: "transformer", INVERSE: "transformer", VJP: "transformer_vjp"}
         self.addresses = {name: address(roles[name], kind, np.dtype(dtype)) for name, kind in kinds.items()}
         self.left = self.apply(FORWARD)[2]

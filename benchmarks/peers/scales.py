@@ -82,7 +82,7 @@ def pack_affine(operation: PeerAffine, value: int | None) -> list[int]:
     return [SCALES[operation.scale], *bits(operation.offset, least)]
 
 
-KERNELS[PeerAffine] = MapKernels(affine_roles, pack_affine, temp=1)
+KERNELS[PeerAffine] = MapKernels(affine_roles, pack_affine, lambda operation, n: 2 * n)
 
 
 @inlined
@@ -139,4 +139,4 @@ def pack_spline(operation: ZukoSpline, value: int | None) -> list[int]:
 
 
 SPLINE_ROLES = {**spline.ROLES, "forward": spline_forward, "inverse": spline_inverse}
-KERNELS[ZukoSpline] = MapKernels(lambda operation: SPLINE_ROLES, pack_spline)
+KERNELS[ZukoSpline] = MapKernels(lambda operation: SPLINE_ROLES, pack_spline, lambda operation, n: spline.SCRATCH)

@@ -58,7 +58,7 @@ class CpuBackend:
         block, log_det = np.ascontiguousarray(x.T), np.zeros(n)
         rows = np.ascontiguousarray(constrained.transpose(1, 2, 0)).reshape(d * operation.multiplier, n)
         function = spline.constrained_inverse if inverse else spline.constrained
-        temp = np.empty((temp_of_map(operation), n), block.dtype)
+        temp = np.empty((temp_of_map(operation, 1), n), block.dtype)
         function(np.array(pack_map(operation), np.int64), block, rows, log_det, temp)
         return np.ascontiguousarray(block.T), log_det
 

@@ -94,13 +94,13 @@ class MapKernels:
         by dy/dx for the gradient of an inverse.
     pack : callable
         Takes the operation and None or k; returns the spec of the map for all values, or for the k-th alone.
-    temp : int
-        Rows of scratch memory that the kernels may use.
+    temp : callable
+        Takes the operation and how many values there are; returns how many rows of scratch memory the kernels may use.
     """
 
     roles: Callable[[Any], dict[str, Function]]
     pack: Callable[[Any, int | None], list[int]]
-    temp: int = 0
+    temp: Callable[[Any, int], int] = lambda operation, n: 0
 
 
 @dataclass(frozen=True)
@@ -200,9 +200,9 @@ def pack_map(operation: Any, value: int | None = None) -> list[int]:
     return KERNELS[type(operation)].pack(operation, value)
 
 
-def temp_of_map(operation: Any) -> int:
-    """Rows of scratch memory that the kernels of a scalar map may use."""
-    return KERNELS[type(operation)].temp
+def temp_of_map(operation: Any, n: int) -> int:
+    """Rows of scratch memory that the kernels of a scalar map may use for n values."""
+    return KERNELS[type(operation)].temp(operation, n)
 
 
 def bits(*numbers: float) -> list[int]:

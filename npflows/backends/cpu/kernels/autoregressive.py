@@ -214,7 +214,7 @@ def pack(operation: operations.Autoregressive, link: Link) -> list[int]:
         seen_from(operation),
         network.n_in,
         *bits(1 / operation.bound),
-        temp_of_map(scalar_map),
+        temp_of_map(scalar_map, 1),
         *operation.order,
         *network.entered,
         *(starts[tuple(pack_map(scalar_map, k))] for k in range(n)),
@@ -227,7 +227,7 @@ def rows(operation: operations.Autoregressive) -> Scratch:
     """Scratch of the layer and of its network."""
     network, n, multiplier = operation.conditioner, operation.dim, operation.transformer.multiplier
     work, temp = scratch(network)
-    temp += temp_of_map(operation.transformer)
+    temp += temp_of_map(operation.transformer, n)
     return Scratch(seen_from(operation) + network.n_in + n * multiplier + work, n + network.n_in + 3 + temp)
 
 

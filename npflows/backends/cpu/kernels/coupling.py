@@ -181,7 +181,7 @@ def rows(operation: operations.Coupling) -> Scratch:
     """Scratch of the layer and of its network."""
     network, n_moved, multiplier = operation.conditioner, len(operation.moved), operation.transformer.multiplier
     work, temp = scratch(network)
-    temp = max(temp, temp_of_map(operation.transformer))  # one after the other
+    temp = max(temp, temp_of_map(operation.transformer, n_moved))  # one after the other
     return Scratch(network.n_in + n_moved * (1 + multiplier) + work, network.n_in + 2 * n_moved + 1 + temp)
 
 

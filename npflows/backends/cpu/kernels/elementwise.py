@@ -86,7 +86,7 @@ def pack(operation: operations.Elementwise, link: Link) -> list[int]:
 def rows(operation: operations.Elementwise) -> Scratch:
     """Scratch of the layer and of its scalar map."""
     scalar_map = operation.transformer
-    return Scratch(operation.dim * (1 + scalar_map.multiplier), operation.dim + 1 + temp_of_map(scalar_map))
+    return Scratch(operation.dim * (1 + scalar_map.multiplier), operation.dim + 1 + temp_of_map(scalar_map, operation.dim))
 
 
 KERNELS[operations.Elementwise] = LayerKernels(

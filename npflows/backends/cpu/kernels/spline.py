@@ -354,6 +354,6 @@ def pack(operation: operations.Spline, value: int | None) -> list[int]:
 
 
 ROLES = {"forward": forward, "inverse": inverse, "vjp": forward_vjp, "solve": solve}
-KERNELS[operations.Spline] = MapKernels(lambda operation: ROLES, pack, temp=SCRATCH)
+KERNELS[operations.Spline] = MapKernels(lambda operation: ROLES, pack, lambda operation, n: SCRATCH)
 ONE_LANE_TWINS.update({forward: forward_of_one, inverse: inverse_of_one, forward_vjp: forward_vjp_of_one,
                        solve: solve_of_one})  # fmt: skip
