@@ -94,8 +94,7 @@ class Density:
     @property
     def is_current(self) -> bool:
         """Whether the flow still has the numbers that it had when the density was made, or last refreshed."""
-        now = self._flow.state()
-        return all(np.array_equal(a, b) for a, b in zip(now, self._frozen.state))
+        return all(_same_bits(a, b) for a, b in zip(self._flow.state(), self._frozen.state))
 
     def _require_current(self) -> None:
         if not self.is_current:
@@ -372,6 +371,11 @@ def embed(
             f"embed takes rng as a whole number, so that the same points are drawn again elsewhere, got {rng!r}"
         )
     return Density(flow, fixed, as_int(draws, "draws"), rng)
+
+
+def _same_bits(a: NDArray, b: NDArray) -> bool:
+    """Whether two arrays of one dtype hold the same numbers, NaN included."""
+    return np.array_equal(a.ravel().view(np.int32), b.ravel().view(np.int32))
 
 
 def _raise(status: int) -> None:

@@ -182,3 +182,35 @@ def test_scipy_integrates_without_python():
     assert scipy.integrate.quad(line, 0.1, 0.2, args=(0.3, 0.4))[0] == pytest.approx(
         scipy.integrate.quad(lambda t: flow.log_prob([t, 0.3, 0.4]), 0.1, 0.2)[0], rel=1e-9
     )
+
+
+def test_calls_take_no_memory():
+    code = f"""
+import sys
+sys.path[:0] = [{HERE!r}, {str(Path(HERE).parent)!r}]
+import numba, numpy as np, npflows, embedded_cases as cases
+from numba.core.runtime import rtsys
+
+@numba.njit
+def work(density, x, grad, rows, out, grads, n):
+    for i in range(n):
+        density.log_prob(x)
+        density.log_prob_and_grad(x, grad)
+        density.sample_row(x, grad)
+        density.log_prob_and_grad_rows(rows, grads, out)
+
+flows = [cases.small(), cases.small("float64"), cases.with_support(), cases.with_integers(),
+         npflows.IAF(3, 2, (8,), rng=0), npflows.NeuralSplineFlow(3, 2, (8,), conditioner="autoregressive", rng=0),
+         npflows.Glow((4, 4, 1), num_scales=1, hidden_dims=(8, 8), rng=0)]
+for flow in flows:
+    d = flow.latent_dim
+    arguments = np.full(d, 0.5), np.empty(d), np.full((7, d), 0.5), np.empty(7), np.empty((7, d))
+    density = npflows.embed(flow)
+    work(density, *arguments, 1)
+    before = rtsys.get_allocation_stats()
+    work(density, *arguments, 1000)
+    print(rtsys.get_allocation_stats().alloc - before.alloc < 10)
+"""
+    environment = {**os.environ, "PYTHONPATH": ROOT, "NUMBA_NRT_STATS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True)
+    assert done.stdout.split() == ["True"] * 7, done.stderr

@@ -28,7 +28,7 @@ SLOT_BYTES = 1 << 20
 ALL_BYTES = 1 << 28
 """Memory for slots, about; it is only taken from the system when a slot is first used."""
 LEAST_SLOTS = 16
-TURNED_BYTES = 1 << 19
+TURNED_BYTES = 1 << 20
 """Weights up to which a gradient reads them by column on its way forward, and by row on its way back: with more, two copies
 of them do not fit into the cache of a CPU core, which costs more than columns gain."""
 
