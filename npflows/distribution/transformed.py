@@ -168,7 +168,6 @@ class TransformedDistribution(Assembly, abstract=True):
             with np.errstate(invalid="ignore"):
                 shares = np.exp(log_probs - log_prob) / len(results)
             dx = sum(share[:, None] * result.dx for share, result in zip(shares, results))
-            dx[:, self.preprocessing.integer] = 0
             if both:
                 dcondition = sum(share[:, None] * result.dcondition for share, result in zip(shares, results))
         gradients = [dx, dcondition] if both else [dx]
@@ -177,6 +176,8 @@ class TransformedDistribution(Assembly, abstract=True):
             for gradient in gradients:
                 gradient[lost | np.isneginf(log_prob)] = 0
                 gradient[np.isnan(log_prob)] = np.nan
+        if self.preprocessing.has_integers:
+            dx[:, self.preprocessing.integer] = 0
         answer = (log_prob[0] if single else log_prob), self._shaped(dx, single)
         return (*answer, dcondition[0] if single else dcondition) if both else answer
 

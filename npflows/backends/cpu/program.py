@@ -18,6 +18,7 @@ from npflows.backends.cpu.compiler.calls import address
 from npflows.backends.cpu.link import (
     KERNELS,
     LANE_MULTIPLE,
+    ONE_LANE_TWINS,
     BaseKernels,
     LayerKernels,
     Link,
@@ -187,9 +188,10 @@ class CompiledProgram:
             link = Link(dtype, functions, one_lane, by_column)
             spec = table.pack(layer, link)
             turned += [place for network in link.turned for place in _matrices(network, offset)]
+            run = tuple(ONE_LANE_TWINS.get(function, function) for function in functions) if one_lane else functions
             records += [
-                address(functions[0], "layer", dtype),
-                address(functions[1], "layer_vjp", dtype) if gradient else 0,
+                address(run[0], "layer", dtype),
+                address(run[1], "layer_vjp", dtype) if gradient else 0,
                 layer.dim,
                 position,
                 position + len(spec),

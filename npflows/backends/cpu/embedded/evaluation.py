@@ -148,23 +148,21 @@ def add_draw(log_prob, wants_gradient, dX, dC, highest, total, gX, gC):
 
 
 @inlined
-def mean_of_draws(f, draws, highest, total, gX, gC, log_prob):
-    """The logarithm of the mean density, and its gradients in place; 0 in columns of whole numbers."""
-    columns = vector(f[INTEGERS], f[N_INTEGERS], 0)
+def mean_of_draws(draws, highest, total, gX, gC, log_prob):
+    """The logarithm of the mean density, and its gradients in place."""
     for t in range(log_prob.size):
         log_prob[t] = np.log(total[t] / draws) + highest[t] if highest[t] > -np.inf or np.isnan(highest[t]) else -np.inf
         for d in range(gX.shape[1]):
             gX[t, d] /= total[t]
         for d in range(gC.shape[1]):
             gC[t, d] /= total[t]
-        for j in range(columns.size):
-            gX[t, columns[j]] = 0.0
 
 
 @inlined
-def store_gradients(dX, dC, wants_condition, log_prob, a, grad, dcondition):
+def store_gradients(f, dX, dC, wants_condition, log_prob, a, grad, dcondition):
     """Write the gradients of rows a, a + 1, ...: NaN where the log-density is, 0 where the density is 0 or the gradient has
-    left the range of the compute dtype."""
+    left the range of the compute dtype, and in columns of whole numbers."""
+    integers = vector(f[INTEGERS], f[N_INTEGERS], 0)
     for t in range(dX.shape[0]):
         lost, unknown = log_prob[t] == -np.inf, np.isnan(log_prob[t])
         for d in range(dX.shape[1]):
@@ -176,6 +174,8 @@ def store_gradients(dX, dC, wants_condition, log_prob, a, grad, dcondition):
             out = vector(grad + 8 * (a + t) * dX.shape[1], dX.shape[1], 0.0)
             for d in range(out.size):
                 out[d] = np.nan if unknown else 0.0 if lost else dX[t, d]
+            for j in range(integers.size):
+                out[integers[j]] = 0.0
         if wants_condition:
             out = vector(dcondition + 8 * (a + t) * dC.shape[1], dC.shape[1], 0.0)
             for d in range(out.size):
@@ -248,7 +248,7 @@ def evaluate_block(f, zero, memory, a, width, alone, x, condition, condition_row
 
     dX = dT if f[TO_LINE] == 0 else dP
     if draws > 0:
-        mean_of_draws(f, draws, highest, total, gX, gC, out)
+        mean_of_draws(draws, highest, total, gX, gC, out)
         dX, dC = gX, gC
     status = OK
     for t in range(width):
@@ -257,7 +257,7 @@ def evaluate_block(f, zero, memory, a, width, alone, x, condition, condition_row
         if not np.isfinite(out[t]):
             status = NOWHERE
     if wants_gradient:
-        store_gradients(dX, dC, wants_condition, out, a, grad, dcondition)
+        store_gradients(f, dX, dC, wants_condition, out, a, grad, dcondition)
     return status
 
 
