@@ -15,7 +15,16 @@ from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.core.imputils import lower_constant
-from numba.extending import NativeValue, intrinsic, models, overload_attribute, overload_method, register_model, unbox
+from numba.extending import (
+    NativeValue,
+    intrinsic,
+    models,
+    overload_attribute,
+    overload_method,
+    register_jitable,
+    register_model,
+    unbox,
+)
 
 from npflows.backends.cpu.embedded.frame import CONDITION_DIM, DIM, EVALUATE, SAMPLE, VERSION, WRONG_CONDITION, WRONG_DIM
 
@@ -171,16 +180,22 @@ SHAPES = (
 )
 
 
+@register_jitable
+def refuse(status):
+    """Raise what a status says, if nothing was done."""
+    if status == WRONG_DIM:
+        raise ValueError(LENGTH)
+    if status == WRONG_CONDITION:
+        raise ValueError(CONDITION)
+
+
 @overload_method(DensityType, "log_prob")
 def _log_prob(density, x, condition=None):
     expect("log_prob", x=(x, (1,), False), condition=(condition, (1,), True))
 
     def method(density, x, condition=None):
         status, value = evaluate_one(density, x, condition, None, None)
-        if status == WRONG_DIM:
-            raise ValueError(LENGTH)
-        if status == WRONG_CONDITION:
-            raise ValueError(CONDITION)
+        refuse(status)
         return value
 
     return method
@@ -195,10 +210,7 @@ def _log_prob_and_grad(density, x, grad, condition=None, dcondition=None):
         if grad.size != x.size or (dcondition is not None and dcondition.size != word(density, CONDITION_DIM)):
             raise ValueError(SHAPES)
         status, value = evaluate_one(density, x, condition, grad, dcondition)
-        if status == WRONG_DIM:
-            raise ValueError(LENGTH)
-        if status == WRONG_CONDITION:
-            raise ValueError(CONDITION)
+        refuse(status)
         return value
 
     return method
@@ -211,11 +223,7 @@ def _log_prob_rows(density, x, out, condition=None):
     def method(density, x, out, condition=None):
         if out.size != x.shape[0]:
             raise ValueError(SHAPES)
-        status = evaluate(density, x, condition, None, None, out)
-        if status == WRONG_DIM:
-            raise ValueError(LENGTH)
-        if status == WRONG_CONDITION:
-            raise ValueError(CONDITION)
+        refuse(evaluate(density, x, condition, None, None, out))
 
     return method
 
@@ -232,11 +240,7 @@ def _log_prob_and_grad_rows(
             raise ValueError(SHAPES)
         if dcondition is not None and dcondition.shape != (x.shape[0], word(density, CONDITION_DIM)):
             raise ValueError(SHAPES)
-        status = evaluate(density, x, condition, grad, dcondition, out)
-        if status == WRONG_DIM:
-            raise ValueError(LENGTH)
-        if status == WRONG_CONDITION:
-            raise ValueError(CONDITION)
+        refuse(evaluate(density, x, condition, grad, dcondition, out))
 
     return method
 
@@ -249,11 +253,7 @@ def _sampler(n_axes: int, name: str) -> Callable:
         def method(density, z, x, condition=None):
             if z.shape != x.shape:
                 raise ValueError("z and x must have the same shape")
-            status = draw(density, z, condition, x)
-            if status == WRONG_DIM:
-                raise ValueError(LENGTH)
-            if status == WRONG_CONDITION:
-                raise ValueError(CONDITION)
+            refuse(draw(density, z, condition, x))
 
         return method
 
