@@ -48,18 +48,6 @@ def middle(kind, low, high):
 
 
 @inlined
-def log_slope(kind, low, high, bound, x):
-    """log dt/dx."""
-    if kind == POSITIVE:
-        return -vecmath.log(x - low)
-    if kind == BELOW:
-        return -vecmath.log(high - x)
-    if kind == INTERVAL:
-        return vecmath.log(high - low) - vecmath.log(x - low) - vecmath.log(high - x)
-    return vecmath.log(2 * bound / (high - low))
-
-
-@inlined
 def bend(kind, low, high, x):
     """d log(dt/dx) / dx."""
     if kind == POSITIVE:
@@ -70,36 +58,49 @@ def bend(kind, low, high, x):
 
 
 @inlined
-def on_line(kind, low, high, bound, x):
-    """t of a value inside."""
+def enter(kind, low, high, bound, log_width, x):
+    """t and log dt/dx of a value inside; `log_width` is log(high - low), or on circles the logarithm of the slope."""
     if kind == POSITIVE:
-        return vecmath.log(x - low)
+        t = vecmath.log(x - low)
+        return t, -t
     if kind == BELOW:
-        return -vecmath.log(high - x)
+        t = -vecmath.log(high - x)
+        return t, t
     if kind == INTERVAL:
-        return vecmath.log(x - low) - vecmath.log(high - x)
-    return bound * (2 * (wrap(x, low, high) - low) / (high - low) - 1)
+        from_low, from_high = vecmath.log(x - low), vecmath.log(high - x)
+        return from_low - from_high, log_width - from_low - from_high
+    return bound * (2 * (wrap(x, low, high) - low) / (high - low) - 1), log_width
+
+
+@inlined
+def log_width_of(kind, low, high, bound):
+    """What `enter` takes."""
+    if kind == INTERVAL:
+        return vecmath.log(high - low)
+    return vecmath.log(2 * bound / (high - low)) if kind == PERIODIC else 0.0
 
 
 @inlined
 def to_line(kind, low, high, bound, d, t, log_det, inside):
     """t[:, d], which holds x; log_det += log dt/dx; inside becomes 0 where a value is outside."""
+    log_width, instead = log_width_of(kind, low, high, bound), middle(kind, low, high)
     for i in range(t.shape[0]):
         x = t[i, d]
         if not contains(kind, low, high, x) and not np.isnan(x):
             inside[i] = 0.0
-            x = middle(kind, low, high)
-        t[i, d] = on_line(kind, low, high, bound, x)
-        log_det[i] += log_slope(kind, low, high, bound, x)
+            x = instead
+        t[i, d], more = enter(kind, low, high, bound, log_width, x)
+        log_det[i] += more
 
 
 @inlined
 def to_line_vjp(kind, low, high, bound, d, x, dt, dlog_det, dx):
     """dx[:, d], from the gradients of t and log_det."""
+    log_width, instead = log_width_of(kind, low, high, bound), middle(kind, low, high)
     for i in range(x.shape[0]):
-        value = x[i, d] if contains(kind, low, high, x[i, d]) else middle(kind, low, high)
-        slope = vecmath.exp(log_slope(kind, low, high, bound, value))
-        dx[i, d] = dt[i, d] * slope + dlog_det[i] * bend(kind, low, high, value)
+        value = x[i, d] if contains(kind, low, high, x[i, d]) else instead
+        _, log_slope = enter(kind, low, high, bound, log_width, value)
+        dx[i, d] = dt[i, d] * vecmath.exp(log_slope) + dlog_det[i] * bend(kind, low, high, value)
 
 
 @inlined
