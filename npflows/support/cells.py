@@ -7,11 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from npflows.core.evaluation import Unconstrained
-from npflows.core.operations import Supports
+from npflows.core.operations import EDGE, Supports
 from npflows.support.columns import Column
-
-EDGE = 1e-6
-"""Whole numbers are not placed closer than this to the ends of their cells."""
 
 
 class CellBijection:

@@ -25,10 +25,11 @@ from npflows.core.operations.networks import ACTIVATIONS, ConvNet, Made, Mlp, Ne
 from npflows.core.operations.operation import Operation, Shapes, prefixed_shapes
 from npflows.core.operations.program import EMBEDDING_LAYER, Custom, Placed, Program
 from npflows.core.operations.scalar_maps import SCALE_ACTIVATIONS, Additive, Affine, ScalarMap, Spline
-from npflows.core.operations.supports import SUPPORT_KINDS, SupportPart, Supports
+from npflows.core.operations.supports import EDGE, SUPPORT_KINDS, SupportPart, Supports
 
 __all__ = [
     "ACTIVATIONS",
+    "EDGE",
     "EMBEDDING_LAYER",
     "PARAMETERIZATIONS",
     "SCALE_ACTIVATIONS",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EDGE = 1e-6
+"""Whole numbers are not placed closer than this to the ends of their cells."""
 SUPPORT_KINDS = ("positive", "below", "interval", "periodic", "ordered", "simplex", "pixels")
 
 

@@ -59,9 +59,7 @@ from npflows.backends.cpu.embedded.frame import (
 from npflows.backends.cpu.embedded.memory import LINE, allocate, claim, free, release, table, vector
 from npflows.backends.cpu.kernels.blocks import copy
 from npflows.backends.cpu.kernels.pixel_supports import level_of
-
-EDGE = 1e-6
-"""Whole numbers are not placed closer than this to the ends of their cells."""
+from npflows.core.operations import EDGE
 
 
 @inlined
@@ -72,12 +70,6 @@ def as_checked(f, n, dim, condition_rows, condition_dim):
     if condition_dim != f[CONDITION_DIM] or (condition_dim > 0 and condition_rows != 1 and condition_rows != n):
         return WRONG_CONDITION
     return OK
-
-
-@inlined
-def doubles_per_row(columns, conditions):
-    """Numbers of float64 that a row takes beside the scratch memory of the program."""
-    return 5 + 6 * columns + 3 * conditions
 
 
 @inlined

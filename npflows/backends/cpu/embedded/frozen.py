@@ -76,6 +76,7 @@ class CompiledDensity:
         f, itemsize = self._frame, self._program.dtype.itemsize
         rows = max(self._program.scratch_rows)
         for width in WIDTHS:
+            # what `evaluate_block` carves for a row: five numbers, five rows of values and three of conditions
             numbers = -(-width * (5 + 5 * columns + 3 * conditions) // 8) * 8
             n_bytes = -(-(LINE + 8 * numbers + itemsize * rows * width) // LINE) * LINE
             if n_bytes <= SLOT_BYTES:
