@@ -72,7 +72,7 @@ def own_convolution_outer(address, table, a, b, c, m, k, height, width, lanes, r
 
 
 @kernel
-def own_map(address, spec, theta, x, raw, y, used, log_det, repeats):
+def own_map(address, spec, theta, x, raw, y, used, log_det, temp, repeats):
     """y (d, lanes) = a scalar map of x, whose parameters it overwrites: `used`, a fresh copy of `raw` for each repeat.
 
     Address 0: the copies alone.
@@ -81,17 +81,17 @@ def own_map(address, spec, theta, x, raw, y, used, log_det, repeats):
         copy(x, y)
         copy(raw, used)
         if address != 0:
-            call(address, (spec, theta, y, used, log_det))
+            call(address, (spec, theta, y, used, log_det, temp))
 
 
 @kernel
-def own_map_vjp(address, spec, theta, x, raw, dy, dlog_det, dx, used, dtheta, repeats):
+def own_map_vjp(address, spec, theta, x, raw, dy, dlog_det, dx, used, dtheta, temp, repeats):
     """dx (d, lanes) and `used`, the gradients of x and of the raw parameters, from what the map left in `raw`."""
     for _ in range(repeats):
         copy(dy, dx)
         copy(raw, used)
         if address != 0:
-            call(address, (spec, theta, x, used, dx, dlog_det, dtheta))
+            call(address, (spec, theta, x, used, dx, dlog_det, dtheta, temp))
 
 
 @kernel

@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks import loops
 from benchmarks.common import DTYPES, Repeat, interleaved, machine, repeated
 from npflows.backends.cpu.compiler.calls import address
-from npflows.backends.cpu.link import KERNELS, pack_map
+from npflows.backends.cpu.link import KERNELS, pack_map, temp_of_map
 from npflows.core.operations import ScalarMap, Spline
 from npflows.transformers.scalar_maps import spline
 
@@ -66,6 +66,7 @@ class OwnMap:
     def __init__(self, scalar_map: ScalarMap, lanes: int, dtype: str) -> None:
         self.given, self.empty = Operands.draw(lanes, scalar_map.multiplier, dtype), np.zeros(0, dtype)
         self.spec, roles = np.array(pack_map(scalar_map), np.int64), KERNELS[type(scalar_map)].roles(scalar_map)
+        self.temp = np.empty((temp_of_map(scalar_map, D), lanes), dtype)
         kinds = {FORWARD: "transformer", INVERSE: "transformer", VJP: "transformer_vjp"}
         self.addresses = {name: address(roles[name], kind, np.dtype(dtype)) for name, kind in kinds.items()}
         self.left = self.apply(FORWARD)[2]
@@ -74,7 +75,7 @@ class OwnMap:
         """y and log_det, or x and its own; and what the kernel leaves of the raw parameters, for the vjp."""
         x, raw = self.given.x, self.given.raw
         y, used, log_det = np.empty_like(x), np.empty_like(raw), np.zeros(x.shape[1])
-        loops.own_map(self.addresses[direction], self.spec, self.empty, x, raw, y, used, log_det, 1)
+        loops.own_map(self.addresses[direction], self.spec, self.empty, x, raw, y, used, log_det, self.temp, 1)
         return y, log_det, used
 
     def gradients(self) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +87,7 @@ class OwnMap:
     def _vjp(self, number: int, dx: np.ndarray, used: np.ndarray) -> Repeat:
         x, _, dy, dlog_det = self.given
         return lambda repeats: loops.own_map_vjp(number, self.spec, self.empty, x, self.left, dy, dlog_det, dx, used,
-                                                 self.empty, repeats)  # fmt: skip
+                                                 self.empty, self.temp, repeats)  # fmt: skip
 
     def work(self) -> dict[tuple[str, bool], Repeat]:
         """Each kernel with the copies that it needs, and the copies alone."""
@@ -94,7 +95,8 @@ class OwnMap:
         y, used, log_det = np.empty_like(x), np.empty_like(raw), np.zeros(x.shape[1])
 
         def run(number: int) -> Repeat:
-            return lambda repeats: loops.own_map(number, self.spec, self.empty, x, raw, y, used, log_det, repeats)
+            return lambda repeats: loops.own_map(number, self.spec, self.empty, x, raw, y, used, log_det, self.temp,
+                                                 repeats)  # fmt: skip
 
         work = {}
         for direction, number in self.addresses.items():

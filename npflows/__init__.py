@@ -6,6 +6,7 @@ from npflows.base import Base, Cylinder, Normal, StudentT, Uniform
 from npflows.core.backend import backend
 from npflows.core.errors import TrainingError
 from npflows.core.threads import get_num_threads, set_num_threads
+from npflows.density import Density, embed
 from npflows.distribution.conditioning import one_hot
 from npflows.files.configuration import ModelConfiguration, create
 from npflows.files.flow_file import FlowFileError, load
@@ -46,6 +47,7 @@ __all__ = [
     "ConditionalRealNVP",
     "CouplingLayer",
     "Cylinder",
+    "Density",
     "FlowFileError",
     "Glow",
     "GlowBlock",
@@ -75,6 +77,7 @@ __all__ = [
     "Uniform",
     "backend",
     "create",
+    "embed",
     "functional",
     "get_num_threads",
     "load",

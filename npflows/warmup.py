@@ -19,6 +19,7 @@ from npflows.core.backend import require_training, select
 from npflows.core.checks import as_choice, as_dtype, as_int
 from npflows.core.processes import Processes
 from npflows.core.threads import get_num_threads
+from npflows.density import embed
 from npflows.flow import NormalizingFlow
 from npflows.models.table import MODELS
 
@@ -50,7 +51,7 @@ def warmup(
     into: str | os.PathLike | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Warmed:
-    """Compile the kernels with which models are fitted, evaluated and sampled, where they are not in the cache yet.
+    """Compile the kernels with which models are fitted, evaluated, sampled and embedded, where the cache lacks them.
 
     A kernel serves flows of any size.
 
@@ -184,3 +185,4 @@ def _use(name: str, real: str) -> None:
     z, _ = flow.forward(x, condition)
     flow.inverse_vjp(z, np.zeros_like(z), 0.0, condition)
     flow.sample_and_log_prob(2, 0, condition=condition[:1])
+    embed(flow)

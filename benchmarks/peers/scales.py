@@ -15,7 +15,7 @@ import math
 
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import affine, spline, vecmath
-from npflows.backends.cpu.kernels.spline import new_scratch, number, rows_of, softmax
+from npflows.backends.cpu.kernels.spline import number, rows_of, scratch_in, softmax
 from npflows.backends.cpu.link import KERNELS, Function, MapKernels, bits
 from npflows.core import operations
 
@@ -41,7 +41,7 @@ def scale_of(spec, r):
 
 
 @kernel
-def multiply(spec, theta, x, raw, log_det):
+def multiply(spec, theta, x, raw, log_det, temp):
     """x = x * s + t."""
     for i in range(x.shape[0]):
         shift, scale = raw[2 * i], raw[2 * i + 1]
@@ -52,7 +52,7 @@ def multiply(spec, theta, x, raw, log_det):
 
 
 @kernel
-def divide(spec, theta, x, raw, log_det):
+def divide(spec, theta, x, raw, log_det, temp):
     """x = (x - t) / s."""
     for i in range(x.shape[0]):
         shift, scale = raw[2 * i], raw[2 * i + 1]
@@ -82,7 +82,7 @@ def pack_affine(operation: PeerAffine, value: int | None) -> list[int]:
     return [SCALES[operation.scale], *bits(operation.offset, least)]
 
 
-KERNELS[PeerAffine] = MapKernels(affine_roles, pack_affine)
+KERNELS[PeerAffine] = MapKernels(affine_roles, pack_affine, lambda operation, n: 2 * n)
 
 
 @inlined
@@ -111,15 +111,15 @@ def constrain(spec, raw, scratch):
 
 
 @kernel
-def spline_forward(spec, theta, x, raw, log_det):
-    scratch = new_scratch(raw)
+def spline_forward(spec, theta, x, raw, log_det, temp):
+    scratch = scratch_in(temp)
     constrain(spec, raw, scratch)
     spline.evaluate(spec, x, raw, log_det, scratch, False)
 
 
 @kernel
-def spline_inverse(spec, theta, x, raw, log_det):
-    scratch = new_scratch(raw)
+def spline_inverse(spec, theta, x, raw, log_det, temp):
+    scratch = scratch_in(temp)
     constrain(spec, raw, scratch)
     spline.evaluate_inverse(spec, x, raw, log_det, scratch, False)
 
@@ -139,4 +139,4 @@ def pack_spline(operation: ZukoSpline, value: int | None) -> list[int]:
 
 
 SPLINE_ROLES = {**spline.ROLES, "forward": spline_forward, "inverse": spline_inverse}
-KERNELS[ZukoSpline] = MapKernels(lambda operation: SPLINE_ROLES, pack_spline)
+KERNELS[ZukoSpline] = MapKernels(lambda operation: SPLINE_ROLES, pack_spline, lambda operation, n: spline.SCRATCH)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from npflows import __version__
 from npflows.cli import using
+from npflows.cli.embedding import declarations
 from npflows.cli.fitting import fit
 from npflows.cli.inputs import condition_values, missing_values, split_names
 from npflows.cli.warming import warm_up
@@ -191,6 +192,14 @@ def parser() -> argparse.ArgumentParser:
     warming.add_argument("--target", metavar="LEVEL",
                          help="for all CPUs of x86-64-v4, x86-64-v3 or armv8-a (default: for this one)")  # fmt: skip
     warming.add_argument("--into", metavar="DIRECTORY", help="put kernels there (default: where npflows looks for them)")
+
+    embedding = command("embed", declarations, "declarations of embedded densities for C, C++ and Fortran")
+    language = embedding.add_mutually_exclusive_group(required=True)
+    language.add_argument(
+        "--header", dest="language", action="store_const", const="header", help="the C header, for C++ too"
+    )
+    language.add_argument("--fortran", dest="language", action="store_const", const="fortran", help="the Fortran module")
+    embedding.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: print it)")
 
     demo = command("demo", using.demo, "fit 20,000 galaxies, compare, and draw a picture of data and samples", quiet=False)
     demo.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf or svg (default: npflows_demo.png)")

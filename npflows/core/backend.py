@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from npflows.core.bijection import Bijection
 from npflows.core.counters import Place
-from npflows.core.operations import Network, Program, Spline
+from npflows.core.operations import Network, Program, Spline, Supports
 
 IDENTITY = np.zeros((3, 0))
 """The affine map that is none: no columns."""
@@ -77,6 +78,63 @@ class Cotangents(NamedTuple):
     condition: NDArray | None
 
 
+class Frozen(NamedTuple):
+    """The numbers of a density that compiled callers evaluate.
+
+    Attributes
+    ----------
+    state : State
+    farthest : float
+        Conditions whose standardized value is beyond it count as infinite.
+    condition : ndarray (condition_dim,), optional
+        Fixed for good; without it callers give one.
+    supports : Supports, optional
+        The bijection before the program.
+    places : ndarray (draws, k)
+        Where in their cells whole numbers are placed, the k columns of them, in each of the draws.
+    keys : ndarray of uint64 (k,)
+        For images, by which each one turns these places its own way.
+    """
+
+    state: State
+    farthest: float
+    condition: NDArray | None = None
+    supports: Supports | None = None
+    places: NDArray = np.zeros((0, 0))
+    keys: NDArray = np.zeros(0, np.uint64)
+
+
+class Embedded(Protocol):
+    """A frozen density, made ready for compiled callers in this process."""
+
+    handle: int
+    """The address by which they know it."""
+    numba_type: Any
+    """The type that it has in compiled Python."""
+
+    def set(self, frozen: Frozen) -> None:
+        """Take other numbers; the handle stays."""
+
+    def evaluate(
+        self, x: NDArray, condition: NDArray | None, grad: NDArray | None, dcondition: NDArray | None, out: NDArray
+    ) -> int:
+        """Log-densities out (n,) of rows x (n, dim) under conditions (1 or n, condition_dim), and their gradients; a status
+        below 0 where something does not fit."""
+        ...
+
+    def sample(self, z: NDArray, condition: NDArray | None, x: NDArray) -> int:
+        """Rows x (n, dim) from those of the base distribution, and a status."""
+        ...
+
+    def entry(self, kind: str) -> int:
+        """The address of a function that C may call: "evaluate", "sample" or "xla"."""
+        ...
+
+    def stub(self, signature: str, exponential: bool) -> int:
+        """The address of a function without a handle among its arguments."""
+        ...
+
+
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """What every optimizer takes for Adam: the decay of its two moments, and what keeps it from dividing by 0."""
 
@@ -121,6 +179,10 @@ class Executable(Protocol):
     input_dim: int
     output_dim: int
     condition_dim: int
+
+    def bijection(self, given: Bijection) -> Bijection:
+        """The same map as this backend evaluates it, for contiguous float64 arrays."""
+        ...
 
     def transport(
         self, state: State, x: NDArray, condition: NDArray, out: Result, *, inverse: bool = False, origin: int = 0
@@ -191,6 +253,16 @@ class Backend(Protocol):
     def spline(self, operation: Spline, x: NDArray, constrained: NDArray, inverse: bool) -> tuple[NDArray, NDArray]:
         """Map x (n, d) by splines whose shares of widths and heights and inner derivatives are given (n, d, multiplier):
         y (n, d) and the log-determinant (n,)."""
+        ...
+
+    def embed(self, executable: Any, frozen: Frozen) -> Embedded | None:
+        """A density for compiled callers; None where nothing is compiled.
+
+        Raises
+        ------
+        NotImplementedError
+            If it has a support that is not evaluated here.
+        """
         ...
 
     def uniforms(self, place: Place, n: int) -> NDArray:

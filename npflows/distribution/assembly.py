@@ -14,6 +14,7 @@ from npflows.base import Cylinder, as_base
 from npflows.base.base import Base
 from npflows.core import evaluation
 from npflows.core.backend import Executable, Pullback, Result, State, select
+from npflows.core.bijection import Bijection
 from npflows.core.checks import as_choice, as_names
 from npflows.core.configured import Configured
 from npflows.core.operations import Placed, Program
@@ -258,10 +259,11 @@ class Assembly(Parametrized, Configured, abstract=True):
 
         Where the condition is not finite, everything is NaN.
         """
-        lost, bijection = self.conditioning.lost(condition), self.preprocessing.bijection
+        executable, lost = self.executable(), self.conditioning.lost(condition)
+        bijection = self._bijection(executable)
         if lost is not None:
             condition = self.conditioning.without(condition, lost)
-        result = evaluation.transport(self.executable(), self.state(theta), x, condition, bijection=bijection, **wanted)
+        result = evaluation.transport(executable, self.state(theta), x, condition, bijection=bijection, **wanted)
         return result if lost is None else _with_nan(result, lost)
 
     def pullback(
@@ -278,7 +280,7 @@ class Assembly(Parametrized, Configured, abstract=True):
         Where the condition is not finite, everything is NaN, and with it the gradient of the parameters.
         """
         executable = self.executable(with_layers=with_layers, with_base=with_base)
-        lost, bijection = self.conditioning.lost(condition), self.preprocessing.bijection
+        lost, bijection = self.conditioning.lost(condition), self._bijection(executable)
         if lost is not None:
             condition = self.conditioning.without(condition, lost)
         result = evaluation.pullback(executable, self.state(), x, condition, bijection=bijection, **options)
@@ -299,8 +301,14 @@ class Assembly(Parametrized, Configured, abstract=True):
         **options: Any,
     ) -> None:
         """Add up gradients in given buffers; see `npflows.core.evaluation.accumulate`."""
-        executable, bijection = self.executable(dropout=dropout), self.preprocessing.bijection
-        evaluation.accumulate(executable, self.state(), x, condition, dlog, buffers, bijection=bijection, **options)
+        executable = self.executable(dropout=dropout)
+        evaluation.accumulate(executable, self.state(), x, condition, dlog, buffers,
+                              bijection=self._bijection(executable), **options)  # fmt: skip
+
+    def _bijection(self, executable: Executable) -> Bijection | None:
+        """The bijection in front of the program, if there is one."""
+        given = self.preprocessing.bijection
+        return None if given is None else executable.bijection(given)
 
 
 Outcome = TypeVar("Outcome", Result, Pullback)

@@ -133,30 +133,53 @@ class TransformedDistribution(Assembly, abstract=True):
 
     @ignore_underflow
     def log_prob_and_grad(
-        self, x: ArrayLike, condition: ArrayLike | None = None, *, draws: int = 16, rng: SeedLike = 0
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+        self,
+        x: ArrayLike,
+        condition: ArrayLike | None = None,
+        *,
+        wrt: str = "x",
+        draws: int = 16,
+        rng: SeedLike = 0,
+    ) -> tuple[NDArray[np.float64], ...]:
         """Log-density (n,) of x and its gradient with respect to x (n, input_dim), in the units of x; see `log_prob`.
 
         The gradient is 0 where the log-density is -inf, or so small that the gradient leaves the range of the compute
-        dtype, so that a sampler meets no NaN; and in integer columns.
+        dtype, so that a sampler meets no NaN; and in integer columns.  It is NaN where the log-density is.
+
+        Parameters
+        ----------
+        x, condition, draws, rng
+            As in `log_prob`.
+        wrt : {"x", "both"}
+            With "both" the gradient with respect to the condition (n, condition_dim) comes third.
         """
+        both = as_choice(wrt, "wrt", ("x", "both")) == "both"
+        if both and not self.condition_dim:
+            raise ValueError("wrt='both' needs a flow with a condition (condition_dim=0 here): leave wrt out")
         rows, context, single = self._given(x, condition)
         results = [
             self.pullback(points, context, dlog=np.ones(len(rows)), input=True, gradient=False)
             for points in self.preprocessing.cells(rows, draws, rng)
         ]
-        log_prob, dx = results[0].log_prob, results[0].dx
+        log_prob, dx, dcondition = results[0].log_prob, results[0].dx, results[0].dcondition
         if len(results) > 1:
             log_probs = np.array([result.log_prob for result in results])
             log_prob = log_mean_exp(log_probs)
             with np.errstate(invalid="ignore"):
                 shares = np.exp(log_probs - log_prob) / len(results)
             dx = sum(share[:, None] * result.dx for share, result in zip(shares, results))
+            if both:
+                dcondition = sum(share[:, None] * result.dcondition for share, result in zip(shares, results))
+        gradients = [dx, dcondition] if both else [dx]
+        if not (np.isfinite(log_prob).all() and all(np.isfinite(gradient).all() for gradient in gradients)):
+            lost = np.any([~np.isfinite(gradient).all(axis=1) for gradient in gradients], axis=0)
+            for gradient in gradients:
+                gradient[lost | np.isneginf(log_prob)] = 0
+                gradient[np.isnan(log_prob)] = np.nan
+        if self.preprocessing.has_integers:
             dx[:, self.preprocessing.integer] = 0
-        if not (np.isfinite(log_prob).all() and np.isfinite(dx).all()):
-            lost = np.isneginf(log_prob) | ~np.isfinite(dx).all(axis=1)
-            dx[lost & ~np.isnan(log_prob)] = 0
-        return (log_prob[0] if single else log_prob), self._shaped(dx, single)
+        answer = (log_prob[0] if single else log_prob), self._shaped(dx, single)
+        return (*answer, dcondition[0] if single else dcondition) if both else answer
 
     @ignore_underflow
     def nll_and_grad(

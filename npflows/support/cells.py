@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from npflows.core.evaluation import Unconstrained
+from npflows.core.operations import EDGE, Supports
 from npflows.support.columns import Column
-
-EDGE = 1e-6
-"""Whole numbers are not placed closer than this to the ends of their cells."""
 
 
 class CellBijection:
@@ -37,6 +35,10 @@ class CellBijection:
         self.periodic = np.array([column.is_periodic for column in self.columns])
         self.integer = np.array([column.is_integer for column in self.columns])
         self._whole = slice(None) if self.integer.all() else self.integer  # the same columns, without a copy
+
+    def operation(self) -> Supports:
+        """The bijection as plain data, for backends."""
+        raise NotImplementedError
 
     def to_unconstrained(self, x: np.ndarray) -> Unconstrained:
         """From the user's values (n, d), whole numbers placed in their cells, to the line."""
@@ -72,6 +74,11 @@ class CellBijection:
         """Undo `remember`."""
 
     @property
+    def integer_columns(self) -> tuple[int, ...]:
+        """The numbers of the columns of whole numbers."""
+        return tuple(np.flatnonzero(self.integer).tolist())
+
+    @property
     def has_integers(self) -> bool:
         return bool(self.integer.any())
 
@@ -93,6 +100,10 @@ class CellBijection:
         """n places in a cell (n, integer columns), one in each n-th part of every column's cell."""
         strata = rng.permuted(np.tile(np.arange(n), (int(self.integer.sum()), 1)), axis=1).T
         return np.clip((strata + rng.random(strata.shape)) / n, EDGE, 1 - EDGE)
+
+    def cell_places(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """What `cells` draws: places in a cell (n, integer columns), and keys by which images turn them, or none."""
+        return self.places(n, rng), np.zeros(0, np.uint64)
 
     def cells(self, x: np.ndarray, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """n copies of rows with whole numbers at random places of their cells, the same whatever rows are beside a row."""

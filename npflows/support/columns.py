@@ -19,6 +19,8 @@ class Column(Configured, abstract=True):
 
     is_periodic = False
     is_integer = False
+    kind = ""
+    """What `npflows.core.operations.SupportPart` calls it; nothing for the whole line."""
 
     def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray | float]:
         """t and log dt/dx at x, which lies inside."""
@@ -53,6 +55,11 @@ class Column(Configured, abstract=True):
         return -math.inf if low is None else low, math.inf if high is None else high
 
     @property
+    def numbers(self) -> tuple[float, float]:
+        """The numbers of its `npflows.core.operations.SupportPart`."""
+        return self.bounds
+
+    @property
     def alone(self) -> Column:
         """Where the values live if nothing is known of other columns."""
         return self
@@ -66,6 +73,8 @@ class Real(Column):
 
 class Positive(Column):
     """Values above `lower`."""
+
+    kind = "positive"
 
     def __init__(self, lower: float = 0.0) -> None:
         self.lower = _finite(lower, "lower")
@@ -101,6 +110,8 @@ class Positive(Column):
 class Below(Column):
     """Values below `upper`."""
 
+    kind = "below"
+
     def __init__(self, upper: float = 0.0) -> None:
         self.upper = _finite(upper, "upper")
 
@@ -134,6 +145,8 @@ class Below(Column):
 
 class Interval(Column):
     """Values between `low` and `high`, neither of which is one."""
+
+    kind = "interval"
 
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = _ends(low, high, "; half-lines are positive(lower) and below(upper)")
@@ -172,6 +185,7 @@ class Periodic(Column):
     """Values on a circle: `low` and `high` are the same point, and any value is taken to the one in [low, high)."""
 
     is_periodic = True
+    kind = "periodic"
 
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = _ends(low, high)
@@ -207,6 +221,11 @@ class Integer(Interval):
             raise ValueError(f"integer(low, high) needs whole numbers, got {low!r} and {high!r}")
         self.low, self.high = int(low), int(high)
         self._cells = Interval(self.low, self.high + 1)
+
+    @property
+    def numbers(self) -> tuple[float, float]:
+        """The ends of the cells."""
+        return self._cells.bounds
 
     def to_unconstrained(self, x: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
         """t and log dt/dx of the interval of length 1 above each number, in which x lies."""

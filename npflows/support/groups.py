@@ -72,6 +72,8 @@ class Ordered(Group):
     The logarithms of the gaps between neighbors are free numbers; with both ends, those of the gaps' ratios to the last.
     """
 
+    kind = "ordered"
+
     def __init__(
         self, columns: Sequence[int] | None = None, lower: float | None = None, upper: float | None = None
     ) -> None:
@@ -174,6 +176,8 @@ class Simplex(Group):
     of the whole.  The logarithms of the ratios to the part that is left out are free numbers.
     """
 
+    kind = "simplex"
+
     def __init__(self, columns: Sequence[int] | None = None, total: float = 1.0) -> None:
         super().__init__(columns)
         self.total = as_positive(total, "total")
@@ -185,6 +189,10 @@ class Simplex(Group):
     @property
     def bounds(self) -> tuple[float, float]:
         return 0.0, self.total
+
+    @property
+    def numbers(self) -> tuple[float, float]:
+        return self.total, 0.0
 
     def to_unconstrained(self, x: np.ndarray, bound: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         return _log_ratios(x, self._rest(x), self.total)

@@ -9,6 +9,7 @@ import numpy as np
 
 from npflows.core.checks import as_int, as_positive
 from npflows.core.evaluation import Unconstrained
+from npflows.core.operations import SupportPart, Supports
 from npflows.core.special import expit, log_expit
 from npflows.support.cells import EDGE, CellBijection, with_unknown
 from npflows.support.columns import Integer
@@ -34,6 +35,12 @@ class Pixels(CellBijection):
         super().__init__([Integer(0, levels - 1)] * dim)
         self.levels, self.alpha = levels, alpha
         self.forget()
+
+    def operation(self) -> Supports:
+        """The bijection as plain data, for backends."""
+        d = len(self.columns)
+        part = SupportPart("pixels", tuple(range(d)), (float(self.levels), self.alpha or 0.0))
+        return Supports(d, (part,), self.bound, self.integer_columns, self.levels)
 
     def to_unconstrained(self, x: np.ndarray) -> Unconstrained:
         """From dequantized values (n, d) in [0, levels] to the line."""
@@ -80,14 +87,19 @@ class Pixels(CellBijection):
         p = expit(t)
         return dx * (self.levels / (1 - 2 * self.alpha)) * p * (1 - p) + dlog_det[:, None] * (1 - 2 * p)
 
+    def cell_places(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """What `cells` draws: places in a cell (n, d), and keys (d,) by which each image turns them its own way."""
+        keys = rng.integers(1 << 64, size=len(self.columns), dtype=np.uint64)
+        return self.places(n, rng), keys
+
     def cells(self, x: np.ndarray, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """n copies of images at random places of their cells, which differ from image to image, so that errors average out,
         and are an image's own, whatever images are beside it."""
-        key = rng.integers(1 << 64, size=x.shape[1], dtype=np.uint64)
+        places, key = self.cell_places(n, rng)
         values = np.asarray(x, np.float64)
         values = np.where(np.isfinite(values), values, 0.0).astype(np.int64).view(np.uint64)
         turn = hashed((values * (key | np.uint64(1))).sum(axis=1, dtype=np.uint64)[:, None] + key)  # one for each image
-        for place in self.places(n, rng):
+        for place in places:
             yield self.dequantize(x, np.clip((place + turn) % 1.0, EDGE, 1 - EDGE))
 
     def quantize(self, x: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npflows.core.evaluation import Unconstrained
+from npflows.core.operations import SupportPart, Supports
 from npflows.support.cells import CellBijection, with_unknown
 from npflows.support.columns import Column, Real
 from npflows.support.groups import Group, groups_of
@@ -34,6 +35,12 @@ class Support(CellBijection):
         super().__init__(columns, bound)
         self.moved = [d for d, column in enumerate(self.columns) if not isinstance(column, (Real, Group))]
         self.groups = groups_of(self.columns)
+
+    def operation(self) -> Supports:
+        """The bijection as plain data, for backends: columns by themselves first, then groups."""
+        alone = [SupportPart(self.columns[d].kind, (d,), self.columns[d].numbers) for d in self.moved]
+        groups = [SupportPart(group.kind, tuple(where), group.numbers) for group, where in self.groups]
+        return Supports(len(self.columns), (*alone, *groups), self.bound, self.integer_columns)
 
     def to_unconstrained(self, x: np.ndarray) -> Unconstrained:
         """From the user's values (n, d), whole numbers placed in their cells, to the line."""

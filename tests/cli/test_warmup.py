@@ -35,6 +35,8 @@ def test_nothing_is_left_to_compile(name, flow):
     flow.log_prob_and_grad(x)
     flow.sample_and_log_prob(3, 0)
     flow.inverse_vjp(x, x)
+    density = npflows.embed(flow)
+    density.sample_row(x[0], density.log_prob(x[0]) * x[1])
     npflows.set_num_threads(2)
     flow.sample(20_000, 0)
     assert set(done.folder.iterdir()) == before

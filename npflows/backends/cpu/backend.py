@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from npflows.backends.cpu.compiler.jit import DISABLED
 from npflows.backends.cpu.compiler.target import environment
 from npflows.backends.cpu.kernels import counters, spline
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS
-from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, Link, pack_map, scratch
+from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, Link, pack_map, scratch, temp_of_map
 from npflows.backends.cpu.program import CompiledProgram
 from npflows.backends.cpu.threads import pool as threads
+from npflows.core.backend import Embedded, Frozen
 from npflows.core.counters import Place
 from npflows.core.operations import Network, Program, Spline
+
+_FROZEN = "npflows.backends.cpu.embedded.frozen"  # has no form that is not compiled
 
 
 class CpuBackend:
@@ -54,8 +58,13 @@ class CpuBackend:
         block, log_det = np.ascontiguousarray(x.T), np.zeros(n)
         rows = np.ascontiguousarray(constrained.transpose(1, 2, 0)).reshape(d * operation.multiplier, n)
         function = spline.constrained_inverse if inverse else spline.constrained
-        function(np.array(pack_map(operation), np.int64), block, rows, log_det)
+        temp = np.empty((temp_of_map(operation, 1), n), block.dtype)
+        function(np.array(pack_map(operation), np.int64), block, rows, log_det, temp)
         return np.ascontiguousarray(block.T), log_det
+
+    def embed(self, executable: CompiledProgram, frozen: Frozen) -> Embedded | None:
+        """A density for compiled callers; see `npflows.core.backend.Backend`."""
+        return None if DISABLED else importlib.import_module(_FROZEN).CompiledDensity(executable, frozen)
 
     def uniforms(self, place: Place, n: int) -> NDArray:
         """n uniform numbers; see `npflows.core.backend.Backend`."""

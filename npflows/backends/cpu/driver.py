@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.calls import borrow, call, carve, fetch_add
+from npflows.backends.cpu.compiler.calls import borrow, call, carve, doubles, fetch_add
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels.blocks import copy
 from npflows.backends.cpu.link import LANE_MULTIPLE
@@ -46,6 +46,12 @@ FIRST, LAST = 1, 2
 @inlined
 def padded(n):
     return (n + LANE_MULTIPLE - 1) // LANE_MULTIPLE * LANE_MULTIPLE
+
+
+@inlined
+def entries_of_doubles(arena, n):
+    """How many entries of the scratch memory n numbers of float64 take."""
+    return n * 8 // arena.itemsize
 
 
 @inlined
@@ -141,6 +147,47 @@ def settle(X, C, a, t, log_prob):
     return -np.inf
 
 
+@inlined
+def transport_block(
+    plan, theta, X_affine, C_affine, X, C, a, width, lanes, key, origin, arena, Y, log_det, log_prob
+):  # fmt: skip
+    """Carry samples a to a + width of X through the program in one block; see `transport` for the rest."""
+    mixed = has_factor(X_affine)
+    sums = doubles(arena, 0, 1, lanes)[0]
+    unmixed = doubles(arena, lanes, X_affine.shape[1] if mixed else 0, lanes)
+    start = entries_of_doubles(arena, lanes + unmixed.size)
+    block = carve(arena, start, plan[BLOCK_ROWS], lanes)
+    start += block.size
+    context = carve(arena, start, plan[CONTEXT_ROWS], lanes)
+    start += context.size
+    condition = context
+    if plan[EMBEDDING] > 0:
+        condition = carve(arena, start, plan[CONDITION_ROWS], lanes)
+        start += condition.size
+    temp = carve(arena, start, plan[TEMP_ROWS], lanes)
+    start += temp.size
+    if mixed and plan[STANDARDIZATION] == FIRST:
+        load_mixed(X, a, width, X_affine, unmixed, block)
+    else:
+        load(X, a, width, X_affine, plan[STANDARDIZATION] == FIRST, block)
+    load_condition(plan, theta, C, C_affine, a, width, key, origin + a, condition, context,
+                   carve(arena, start, plan[EMBEDDING_WORK], lanes), temp)  # fmt: skip
+    for t in range(lanes):
+        sums[t] = standardization_log_det(plan, X_affine)
+    run_layers(plan, theta, context, key, origin + a, block, sums, arena, start, False, temp)
+    if log_det.size > 0:
+        for t in range(width):
+            log_det[a + t] = sums[t]
+    if Y.shape[0] > 0 and mixed and plan[STANDARDIZATION] == LAST:
+        store_mixed(block, a, width, X_affine, Y)
+    elif Y.shape[0] > 0:
+        store(block, a, width, X_affine, plan[STANDARDIZATION] == LAST, Y)
+    if log_prob.size > 0:
+        add_base(plan, theta, block, sums)
+        for t in range(width):
+            log_prob[a + t] = settle(X, C, a, t, sums[t])
+
+
 @kernel
 def transport(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin, block_width, Y, log_det, log_prob):
     """Carry X (n, in_rows) through the program.
@@ -151,11 +198,7 @@ def transport(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin
     (n, out_rows), log_det (n,) and log_prob (n,), each unless it is empty.
     """
     plan, theta, arena, n = borrow(plan), borrow(theta), borrow(arena), X.shape[0]
-    want_y, want_log_det, want_log_prob = Y.shape[0] > 0, log_det.size > 0, log_prob.size > 0
     n_blocks = (n + block_width - 1) // block_width
-    row = np.empty(padded(block_width), np.float64)
-    mixed = has_factor(X_affine)
-    unmixed = np.empty((X_affine.shape[1] if mixed else 0, row.size), np.float64)
     while True:
         b = fetch_add(counter, 0, 1)
         if b >= n_blocks:
@@ -163,38 +206,98 @@ def transport(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin
         a = b * block_width
         width = min(block_width, n - a)
         lanes = 1 if plan[ONE_LANE] else padded(width)
-        start = 0
-        block = carve(arena, start, plan[BLOCK_ROWS], lanes)
-        start += block.size
-        context = carve(arena, start, plan[CONTEXT_ROWS], lanes)
-        start += context.size
-        condition = context
-        if plan[EMBEDDING] > 0:
-            condition = carve(arena, start, plan[CONDITION_ROWS], lanes)
-            start += condition.size
-        temp = carve(arena, start, plan[TEMP_ROWS], lanes)
-        start += temp.size
-        sums = row[:lanes]
-        if mixed and plan[STANDARDIZATION] == FIRST:
-            load_mixed(X, a, width, X_affine, unmixed[:, :lanes], block)
-        else:
-            load(X, a, width, X_affine, plan[STANDARDIZATION] == FIRST, block)
-        load_condition(plan, theta, C, C_affine, a, width, key, origin + a, condition, context,
-                       carve(arena, start, plan[EMBEDDING_WORK], lanes), temp)  # fmt: skip
-        for t in range(lanes):
-            sums[t] = standardization_log_det(plan, X_affine)
-        run_layers(plan, theta, context, key, origin + a, block, sums, arena, start, False, temp)
-        if want_log_det:
-            for t in range(width):
-                log_det[a + t] = sums[t]
-        if want_y and mixed and plan[STANDARDIZATION] == LAST:
-            store_mixed(block, a, width, X_affine, Y)
-        elif want_y:
-            store(block, a, width, X_affine, plan[STANDARDIZATION] == LAST, Y)
-        if want_log_prob:
-            add_base(plan, theta, block, sums)
-            for t in range(width):
-                log_prob[a + t] = settle(X, C, a, t, sums[t])
+        transport_block(plan, theta, X_affine, C_affine, X, C, a, width, lanes, key, origin, arena, Y, log_det, log_prob)
+
+
+@inlined
+def pullback_block(
+    plan, theta, forward_theta, X_affine, C_affine, X, C, a, width, lanes, key, origin, arena, dY, dlog, log_prob, dX, dC,
+    dtheta,
+):  # fmt: skip
+    """Carry the cotangents of samples a to a + width of X back in one block; see `pullback` for the rest.
+
+    `forward_theta` are the parameters on the way forward, which may lie in another order there (`Link.by_column`).
+    """
+    mixed = has_factor(X_affine)
+    sums = doubles(arena, 0, 1, lanes)[0]
+    unmixed = doubles(arena, lanes, X_affine.shape[1] if mixed else 0, lanes)
+    start = entries_of_doubles(arena, lanes + unmixed.size)
+    block = carve(arena, start, plan[BLOCK_ROWS], lanes)
+    start += block.size
+    dblock = carve(arena, start, plan[BLOCK_ROWS], lanes)
+    start += block.size
+    context = carve(arena, start, plan[CONTEXT_ROWS], lanes)
+    start += context.size
+    dcontext = carve(arena, start, plan[CONTEXT_ROWS], lanes)
+    start += context.size
+    condition, dcondition = context, dcontext
+    if plan[EMBEDDING] > 0:
+        condition = carve(arena, start, plan[CONDITION_ROWS], lanes)
+        start += condition.size
+        dcondition = carve(arena, start, plan[CONDITION_ROWS], lanes)
+        start += condition.size
+    embedding_work = carve(arena, start, plan[EMBEDDING_WORK], lanes)
+    start += embedding_work.size
+    dlog_det = arena[start : start + lanes]
+    start += lanes
+    temp = carve(arena, start, plan[TEMP_ROWS], lanes)
+    start += temp.size
+
+    if mixed and plan[STANDARDIZATION] == FIRST:
+        load_mixed(X, a, width, X_affine, unmixed, block)
+    else:
+        load(X, a, width, X_affine, plan[STANDARDIZATION] == FIRST, block)
+    load_condition(plan, forward_theta, C, C_affine, a, width, key, origin + a, condition, context, embedding_work, temp)
+    dcontext[:, :] = 0
+    for t in range(lanes):
+        sums[t] = standardization_log_det(plan, X_affine)
+        dlog_det[t] = dlog[a + t] if t < width else 0.0
+    run_layers(plan, forward_theta, context, key, origin + a, block, sums, arena, start, True, temp)
+
+    if plan[BASE] > 0:
+        add_base(plan, theta, block, sums)
+        for t in range(width):
+            log_prob[a + t] = settle(X, C, a, t, sums[t])
+        for d in range(plan[OUT_ROWS]):
+            for t in range(lanes):
+                dblock[d, t] = block[d, t]
+        spec, part = plan[plan[BASE_SPEC] : plan[BASE_SPEC_END]], theta[plan[BASE_THETA] : plan[BASE_THETA_END]]
+        dpart = dtheta[plan[BASE_THETA] : plan[BASE_THETA_END]]
+        call(plan[BASE_VJP], (spec, part, dblock[: plan[OUT_ROWS]], dlog_det, dpart))
+    elif mixed and plan[STANDARDIZATION] == LAST:
+        load_mixed_cotangent(dY, a, width, X_affine, unmixed, dblock)
+    else:
+        load_cotangent(dY, a, width, X_affine, plan[STANDARDIZATION] == LAST, dblock)
+
+    for layer in range(plan[N_LAYERS] - 1, -1, -1):
+        r = HEADER + RECORD * layer
+        work = carve(arena, start + plan[r + WORK] * lanes, plan[r + WORK_ROWS], lanes)
+        if plan[r + CHECKPOINT] != NONE:
+            rows = plan[r + LAYER_ROWS]
+            copy(carve(arena, start + plan[r + CHECKPOINT] * lanes, rows, lanes), block[:rows])
+            run_layer(plan, forward_theta, context, key, origin + a, layer, block, sums, work, temp)
+        arguments = (
+            plan[plan[r + SPEC] : plan[r + SPEC_END]],
+            theta[plan[r + THETA] : plan[r + THETA_END]],
+            context,
+            layer_key(key, layer),
+            origin + a,
+            dblock[: plan[r + LAYER_ROWS]],
+            dlog_det,
+            work,
+            temp,
+            dtheta[plan[r + THETA] : plan[r + THETA_END]],
+            dcontext,
+        )
+        call(plan[r + VJP], arguments)
+    embedding_vjp(plan, theta, key, origin + a, condition, dcontext, dcondition, embedding_work, temp, dtheta)
+
+    if dX.shape[0] > 0 and mixed and plan[STANDARDIZATION] == FIRST:
+        store_mixed_cotangent(dblock, a, width, X_affine, unmixed, dX)
+    elif dX.shape[0] > 0:
+        store_cotangent(dblock, a, width, X_affine, plan[STANDARDIZATION] == FIRST, dX)
+    if dC.shape[0] > 0:
+        store_condition_cotangent(dcondition, C, a, width, C_affine, dC)
 
 
 @kernel
@@ -209,9 +312,6 @@ def pullback(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin,
     """
     plan, theta, arena, gradients, n = borrow(plan), borrow(theta), borrow(arena), borrow(gradients), X.shape[0]
     n_blocks = (n + block_width - 1) // block_width
-    row = np.empty(padded(block_width), np.float64)
-    mixed = has_factor(X_affine)
-    unmixed = np.empty((X_affine.shape[1] if mixed else 0, row.size), np.float64)
     while True:
         g = fetch_add(counter, 0, 1)
         if g >= n_buffers:
@@ -222,94 +322,5 @@ def pullback(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin,
             a = b * block_width
             width = min(block_width, n - a)
             lanes = 1 if plan[ONE_LANE] else padded(width)
-            start = 0
-            block = carve(arena, start, plan[BLOCK_ROWS], lanes)
-            start += block.size
-            dblock = carve(arena, start, plan[BLOCK_ROWS], lanes)
-            start += block.size
-            context = carve(arena, start, plan[CONTEXT_ROWS], lanes)
-            start += context.size
-            dcontext = carve(arena, start, plan[CONTEXT_ROWS], lanes)
-            start += context.size
-            condition, dcondition = context, dcontext
-            if plan[EMBEDDING] > 0:
-                condition = carve(arena, start, plan[CONDITION_ROWS], lanes)
-                start += condition.size
-                dcondition = carve(arena, start, plan[CONDITION_ROWS], lanes)
-                start += condition.size
-            embedding_work = carve(arena, start, plan[EMBEDDING_WORK], lanes)
-            start += embedding_work.size
-            dlog_det = arena[start : start + lanes]
-            start += lanes
-            temp = carve(arena, start, plan[TEMP_ROWS], lanes)
-            start += temp.size
-            sums = row[:lanes]
-
-            if mixed and plan[STANDARDIZATION] == FIRST:
-                load_mixed(X, a, width, X_affine, unmixed[:, :lanes], block)
-            else:
-                load(X, a, width, X_affine, plan[STANDARDIZATION] == FIRST, block)
-            load_condition(
-                plan,
-                theta,
-                C,
-                C_affine,
-                a,
-                width,
-                key,
-                origin + a,
-                condition,
-                context,
-                embedding_work,
-                temp,
-            )
-            dcontext[:, :] = 0
-            for t in range(lanes):
-                sums[t] = standardization_log_det(plan, X_affine)
-                dlog_det[t] = dlog[a + t] if t < width else 0.0
-            run_layers(plan, theta, context, key, origin + a, block, sums, arena, start, True, temp)
-
-            if plan[BASE] > 0:
-                add_base(plan, theta, block, sums)
-                for t in range(width):
-                    log_prob[a + t] = settle(X, C, a, t, sums[t])
-                for d in range(plan[OUT_ROWS]):
-                    for t in range(lanes):
-                        dblock[d, t] = block[d, t]
-                spec, part = plan[plan[BASE_SPEC] : plan[BASE_SPEC_END]], theta[plan[BASE_THETA] : plan[BASE_THETA_END]]
-                dpart = dtheta[plan[BASE_THETA] : plan[BASE_THETA_END]]
-                call(plan[BASE_VJP], (spec, part, dblock[: plan[OUT_ROWS]], dlog_det, dpart))
-            elif mixed and plan[STANDARDIZATION] == LAST:
-                load_mixed_cotangent(dY, a, width, X_affine, unmixed[:, :lanes], dblock)
-            else:
-                load_cotangent(dY, a, width, X_affine, plan[STANDARDIZATION] == LAST, dblock)
-
-            for layer in range(plan[N_LAYERS] - 1, -1, -1):
-                r = HEADER + RECORD * layer
-                work = carve(arena, start + plan[r + WORK] * lanes, plan[r + WORK_ROWS], lanes)
-                if plan[r + CHECKPOINT] != NONE:
-                    rows = plan[r + LAYER_ROWS]
-                    copy(carve(arena, start + plan[r + CHECKPOINT] * lanes, rows, lanes), block[:rows])
-                    run_layer(plan, theta, context, key, origin + a, layer, block, sums, work, temp)
-                arguments = (
-                    plan[plan[r + SPEC] : plan[r + SPEC_END]],
-                    theta[plan[r + THETA] : plan[r + THETA_END]],
-                    context,
-                    layer_key(key, layer),
-                    origin + a,
-                    dblock[: plan[r + LAYER_ROWS]],
-                    dlog_det,
-                    work,
-                    temp,
-                    dtheta[plan[r + THETA] : plan[r + THETA_END]],
-                    dcontext,
-                )
-                call(plan[r + VJP], arguments)
-            embedding_vjp(plan, theta, key, origin + a, condition, dcontext, dcondition, embedding_work, temp, dtheta)
-
-            if dX.shape[0] > 0 and mixed and plan[STANDARDIZATION] == FIRST:
-                store_mixed_cotangent(dblock, a, width, X_affine, unmixed, dX)
-            elif dX.shape[0] > 0:
-                store_cotangent(dblock, a, width, X_affine, plan[STANDARDIZATION] == FIRST, dX)
-            if dC.shape[0] > 0:
-                store_condition_cotangent(dcondition, C, a, width, C_affine, dC)
+            pullback_block(plan, theta, theta, X_affine, C_affine, X, C, a, width, lanes, key, origin, arena, dY, dlog,
+                           log_prob, dX, dC, dtheta)  # fmt: skip

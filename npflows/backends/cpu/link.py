@@ -72,12 +72,15 @@ class NetworkKernels:
         As in `LayerKernels`.
     one_lane : bool
         Whether the kernels also work on a block of one lane, without gradients of parameters there.
+    by_column : callable, optional
+        The twin of "forward" for blocks of one lane and weights whose matrices lie by column.
     """
 
     roles: dict[str, tuple[Function, str]]
     pack: Callable[[Any, Link], list[int]]
     scratch: Callable[[Any], Scratch]
     one_lane: bool = True
+    by_column: Function | None = None
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,13 @@ class MapKernels:
         by dy/dx for the gradient of an inverse.
     pack : callable
         Takes the operation and None or k; returns the spec of the map for all values, or for the k-th alone.
+    temp : callable
+        Takes the operation and how many values there are; returns how many rows of scratch memory the kernels may use.
     """
 
     roles: Callable[[Any], dict[str, Function]]
     pack: Callable[[Any, int | None], list[int]]
+    temp: Callable[[Any, int], int] = lambda operation, n: 0
 
 
 @dataclass(frozen=True)
@@ -130,10 +136,20 @@ class Link:
         The layer's kernels that are in use.
     one_lane : bool
         Whether blocks have one lane.
+    by_column : bool
+        Whether weights lie by column on the way forward, where networks have kernels for that.
+
+    Attributes
+    ----------
+    turned : list of operations
+        The networks whose weights lie by column.
     """
 
-    def __init__(self, dtype: np.dtype, kernels: tuple[Function, ...], one_lane: bool = False) -> None:
-        self.dtype, self.kernels, self.one_lane = dtype, kernels, one_lane
+    def __init__(
+        self, dtype: np.dtype, kernels: tuple[Function, ...], one_lane: bool = False, by_column: bool = False
+    ) -> None:  # fmt: skip
+        self.dtype, self.kernels, self.one_lane, self.by_column = dtype, kernels, one_lane, by_column
+        self.turned: list[Any] = []
 
     def __call__(self, function: Function, kind: str, *users: Function) -> int:
         """The address of `function`; 0 if it is only for certain users and none of them is in use."""
@@ -155,7 +171,14 @@ class Link:
 
     def network(self, operation: Any, role: str, *users: Function) -> int:
         """The address of a network's kernel."""
-        return self(*KERNELS[type(operation)].roles[role], *users)
+        table = KERNELS[type(operation)]
+        function, kind = table.roles[role]
+        if self.by_column and role == "forward" and table.by_column is not None:
+            number = self(table.by_column, kind, *users)
+            if number:
+                self.turned.append(operation)
+            return number
+        return self(function, kind, *users)
 
     def scalar_map(self, operation: Any, role: str, *users: Function) -> int:
         """The address of a scalar map's kernel."""
@@ -175,6 +198,11 @@ def scratch(operation: Any) -> Scratch:
 def pack_map(operation: Any, value: int | None = None) -> list[int]:
     """The spec of a scalar map, for all values or for one of them."""
     return KERNELS[type(operation)].pack(operation, value)
+
+
+def temp_of_map(operation: Any, n: int) -> int:
+    """Rows of scratch memory that the kernels of a scalar map may use for n values."""
+    return KERNELS[type(operation)].temp(operation, n)
 
 
 def bits(*numbers: float) -> list[int]:

@@ -13,10 +13,22 @@ from numpy.typing import NDArray
 
 from npflows.backends.cpu import driver, kernels  # noqa: F401 the kernels enter themselves in KERNELS
 from npflows.backends.cpu.adam import Adam
+from npflows.backends.cpu.bijection import CompiledBijection
 from npflows.backends.cpu.compiler.calls import address
-from npflows.backends.cpu.link import KERNELS, LANE_MULTIPLE, BaseKernels, LayerKernels, Link, Scratch, scratch
+from npflows.backends.cpu.link import (
+    KERNELS,
+    LANE_MULTIPLE,
+    ONE_LANE_TWINS,
+    BaseKernels,
+    LayerKernels,
+    Link,
+    NetworkKernels,
+    Scratch,
+    scratch,
+)
 from npflows.backends.cpu.threads import pool as threads
 from npflows.core.backend import Result, State
+from npflows.core.bijection import Bijection
 from npflows.core.operations import Placed, Program
 
 CHUNK = 65536
@@ -63,9 +75,20 @@ class CompiledProgram:
             layer.dim if again else size.work for layer, size, again in zip(layers, sizes, self.recomputed)
         )
         self._embedding_rows = embedding.work
-        self._scratch_rows = self._rows_of_scratch(sizes)
+        self.scratch_rows = self._rows_of_scratch(sizes)
         self.chunk_rows = min(CHUNK, max(1, CHUNK_VALUES // max(self._dims) // BLOCKS[0]) * BLOCKS[0])
-        self._plans: dict[tuple[bool, bool, bool], NDArray[np.int64]] = {}
+        self._bijection: tuple[Bijection, Bijection] | None = None
+        self._plans: dict[tuple[bool, bool, bool, bool], NDArray[np.int64]] = {}
+        self._turned: dict[bool, list[tuple[int, int, int]]] = {}
+
+    def bijection(self, given: Bijection) -> Bijection:
+        """See `npflows.core.backend.Executable`; supports without kernels are evaluated by NumPy."""
+        if self._bijection is None or self._bijection[0] is not given:
+            try:
+                self._bijection = given, CompiledBijection(given.operation())
+            except NotImplementedError:
+                self._bijection = given, given
+        return self._bijection[1]
 
     def block_width(self, n: int) -> int:
         """Samples of a block when there are n of them."""
@@ -105,24 +128,45 @@ class CompiledProgram:
         """Rows of a thread's scratch memory, without a gradient and with one."""
         shared = max((size.work for size in sizes), default=0)
         samples, embedding = max(self._dims) + self._context_rows, self._embedding_rows
+        in_doubles = (1 + max(self._dims)) * 8 // self.dtype.itemsize  # sums, and samples on their way through a factor
         if self.program.embedding is not None:
             samples += self.condition_dim
-        back = 2 * samples + 1 + self._temp_rows + self._kept_rows + embedding + (shared if any(self.recomputed) else 0)
-        return samples + self._temp_rows + max(shared, embedding), back
+        kept = self._kept_rows + (shared if any(self.recomputed) else 0)
+        back = in_doubles + 2 * samples + 1 + self._temp_rows + kept + embedding
+        return in_doubles + samples + self._temp_rows + max(shared, embedding), back
 
     def _scratch(self, n: int, gradient: bool) -> int:
         """Bytes of scratch memory that a thread needs for n samples."""
         lanes = -(-min(n, self.block_width(n)) // LANE_MULTIPLE) * LANE_MULTIPLE
-        return self._scratch_rows[gradient] * lanes * self.dtype.itemsize
+        return self.scratch_rows[gradient] * lanes * self.dtype.itemsize
 
-    def plan(self, inverse: bool, gradient: bool, one_lane: bool = False) -> NDArray[np.int64]:
-        """The numbers that drivers read for one direction; kernels are compiled when a plan is first wanted."""
-        key = inverse, gradient, one_lane
+    def plan(
+        self, inverse: bool, gradient: bool, one_lane: bool = False, by_column: bool = False
+    ) -> NDArray[np.int64]:  # fmt: skip
+        """The numbers that drivers read for one direction; kernels are compiled when a plan is first wanted.
+
+        With `by_column`, for one lane alone, it is for parameters as `turned` gives them, on the way forward.
+        """
+        key = inverse, gradient, one_lane, by_column
         if key not in self._plans:
             self._plans[key] = self._plan(*key)
         return self._plans[key]
 
-    def _plan(self, inverse: bool, gradient: bool, one_lane: bool) -> NDArray[np.int64]:
+    def turned(self, theta: NDArray, inverse: bool) -> NDArray:
+        """The parameters with the matrices by column that networks read so in one direction."""
+        self.plan(inverse, False, one_lane=True, by_column=True)
+        result = theta.copy()
+        for start, rows, columns in self._turned[inverse]:
+            part = slice(start, start + rows * columns)
+            result[part] = theta[part].reshape(rows, columns).T.ravel()
+        return result
+
+    def turned_bytes(self) -> int:
+        """The size of the matrices that networks read by column on the way from data to latent."""
+        self.plan(False, False, one_lane=True, by_column=True)
+        return sum(rows * columns for _, rows, columns in self._turned[False]) * self.dtype.itemsize
+
+    def _plan(self, inverse: bool, gradient: bool, one_lane: bool, by_column: bool) -> NDArray[np.int64]:
         program, dtype = self.program, self.dtype
         header = [0] * driver.HEADER
         header[driver.N_LAYERS] = len(program.layers)
@@ -134,16 +178,20 @@ class CompiledProgram:
             header[driver.STANDARDIZATION] = driver.LAST if inverse else driver.FIRST
         records: list[int] = []
         specs: list[int] = []
+        turned: list[tuple[int, int, int]] = []
         position = driver.HEADER + driver.RECORD * len(program.layers)
         work, shared = 0, self._kept_rows
         triples = list(zip(program.layers, map(scratch, (layer.operation for layer in program.layers)), self.recomputed))
         for (layer, offset), size, again in reversed(triples) if inverse else triples:
             table: LayerKernels = KERNELS[type(layer)]
             functions = tuple(table.functions(layer)[1::2] if inverse else table.functions(layer)[::2])[: 1 + gradient]
-            spec = table.pack(layer, Link(dtype, functions, one_lane))
+            link = Link(dtype, functions, one_lane, by_column)
+            spec = table.pack(layer, link)
+            turned += [place for network in link.turned for place in _matrices(network, offset)]
+            run = tuple(ONE_LANE_TWINS.get(function, function) for function in functions) if one_lane else functions
             records += [
-                address(functions[0], "layer", dtype),
-                address(functions[1], "layer_vjp", dtype) if gradient else 0,
+                address(run[0], "layer", dtype),
+                address(run[1], "layer_vjp", dtype) if gradient else 0,
                 layer.dim,
                 position,
                 position + len(spec),
@@ -160,7 +208,11 @@ class CompiledProgram:
             specs += self._place_base(header, program.base, position, gradient)
             position = driver.HEADER + len(records) + len(specs)
         if program.embedding is not None:
-            specs += self._place_embedding(header, program.embedding, position, gradient, one_lane)
+            specs += self._place_embedding(header, program.embedding, position, gradient, one_lane, by_column)
+            if by_column:
+                turned += _matrices(*program.embedding)
+        if by_column:
+            self._turned[inverse] = turned
         return np.array(header + records + specs, np.int64)
 
     def _place_base(self, header: list[int], placed: Placed, position: int, gradient: bool) -> list[int]:
@@ -176,14 +228,15 @@ class CompiledProgram:
         return spec
 
     def _place_embedding(
-        self, header: list[int], placed: Placed, position: int, gradient: bool, one_lane: bool
+        self, header: list[int], placed: Placed, position: int, gradient: bool, one_lane: bool, by_column: bool
     ) -> list[int]:
         """Enter the embedding in the header; its spec."""
         network, offset = placed
-        roles = KERNELS[type(network)].roles
-        functions = tuple(roles[role][0] for role in ("forward", "vjp"))[: 1 + gradient]
+        table: NetworkKernels = KERNELS[type(network)]
+        functions = tuple(table.roles[role][0] for role in ("forward", "vjp"))[: 1 + gradient]
         spec = Link(self.dtype, functions, one_lane).pack(network)
-        header[driver.EMBEDDING] = address(functions[0], "network", self.dtype)
+        forward = table.by_column if by_column and table.by_column is not None else functions[0]
+        header[driver.EMBEDDING] = address(forward, "network", self.dtype)
         header[driver.EMBEDDING_VJP] = address(functions[1], "network_vjp", self.dtype) if gradient else 0
         header[driver.EMBEDDING_SPEC], header[driver.EMBEDDING_SPEC_END] = position, position + len(spec)
         header[driver.EMBEDDING_THETA], header[driver.EMBEDDING_THETA_END] = offset, offset + network.size
@@ -222,3 +275,9 @@ class CompiledProgram:
         threads.run(driver.pullback, "pullback", len(buffers), self._scratch(n, True), self.dtype,
                     (plan, *state, x, condition, key, origin, self.block_width(n), dy, dlog, log_prob,
                      dx, dcondition, len(buffers), buffers))  # fmt: skip
+
+
+def _matrices(network: Any, offset: int) -> list[tuple[int, int, int]]:
+    """Where the matrices of a network begin that lies at an offset, with their rows and columns."""
+    offsets = network.offsets
+    return [(offset + offsets[name], *shape) for name, shape in network.shapes.items() if len(shape) == 2]

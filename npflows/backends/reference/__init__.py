@@ -20,7 +20,7 @@ from npflows.backends.reference.counters import normals, student_ts, uniforms
 from npflows.backends.reference.networks import network
 from npflows.backends.reference.program import ReferenceExecutable
 from npflows.backends.reference.spline import evaluate
-from npflows.core.backend import Backend
+from npflows.core.backend import Backend, Frozen
 from npflows.core.counters import Place
 from npflows.core.operations import Network, Program, Spline
 
@@ -57,6 +57,9 @@ class ReferenceBackend:
         with np.errstate(all="ignore"):
             y, log_slopes = evaluate(operation, x.astype(np.float64), constrained.astype(np.float64), inverse=inverse)
         return y, log_slopes.sum(axis=1)
+
+    def embed(self, executable: Any, frozen: Frozen) -> None:
+        """Nothing is compiled here; see `npflows.core.backend.Backend`."""
 
     def uniforms(self, place: Place, n: int) -> NDArray:
         """n uniform numbers; see `npflows.core.backend.Backend`."""

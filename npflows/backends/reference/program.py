@@ -21,6 +21,7 @@ from npflows.backends.reference.standardization import (
     standardized_vjp,
 )
 from npflows.core.backend import Result, State
+from npflows.core.bijection import Bijection
 from npflows.core.operations import EMBEDDING_LAYER, ConvNet, Custom, Network, Placed, Program
 from npflows.core.underflow import ignore_underflow
 
@@ -78,6 +79,10 @@ class ReferenceExecutable:
         widest = [_intermediate_values(placed.operation) for placed in program.layers]
         self._widest = max([program.input_dim, program.output_dim, *widest])
         self.chunk_rows = max(1, min(CHUNK, self.rows_within(CHUNK_VALUES)))
+
+    def bijection(self, given: Bijection) -> Bijection:
+        """See `npflows.core.backend.Executable`."""
+        return given
 
     def rows_within(self, n_values: int) -> int:
         """Samples whose intermediate values in the widest layer are at most so many numbers."""

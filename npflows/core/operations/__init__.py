@@ -25,12 +25,15 @@ from npflows.core.operations.networks import ACTIVATIONS, ConvNet, Made, Mlp, Ne
 from npflows.core.operations.operation import Operation, Shapes, prefixed_shapes
 from npflows.core.operations.program import EMBEDDING_LAYER, Custom, Placed, Program
 from npflows.core.operations.scalar_maps import SCALE_ACTIVATIONS, Additive, Affine, ScalarMap, Spline
+from npflows.core.operations.supports import EDGE, SUPPORT_KINDS, SupportPart, Supports
 
 __all__ = [
     "ACTIVATIONS",
+    "EDGE",
     "EMBEDDING_LAYER",
     "PARAMETERIZATIONS",
     "SCALE_ACTIVATIONS",
+    "SUPPORT_KINDS",
     "ActNorm",
     "Additive",
     "Affine",
@@ -57,6 +60,8 @@ __all__ = [
     "Shapes",
     "Spline",
     "StudentT",
+    "SupportPart",
+    "Supports",
     "Uniform",
     "prefixed_shapes",
 ]

@@ -42,10 +42,11 @@ SIGNATURES = {
     "network_vjp": _COMMON + "MMMMMVM",
     # one step of the sequential direction: x M, out M, work M, temp M, step i
     "network_step": _COMMON + "MMMMi",
-    # spec I, theta V, x M (in place), raw M (rows * multiplier, lanes), log_det L (+=)
-    "transformer": "IVMML",
-    # spec I, theta V, x M, raw M (its gradient on return), dx M (in place), dlog_det V, dtheta V (+=; empty: not wanted)
-    "transformer_vjp": "IVMMMVV",
+    # spec I, theta V, x M (in place), raw M (rows * multiplier, lanes), log_det L (+=), temp M
+    "transformer": "IVMMLM",
+    # spec I, theta V, x M, raw M (its gradient on return), dx M (in place), dlog_det V, dtheta V (+=; empty: not wanted),
+    # temp M
+    "transformer_vjp": "IVMMMVVM",
     # h M (in place), before M
     "activation": "MM",
     # h M, before M, dh M (in place)
@@ -64,6 +65,12 @@ SIGNATURES = {
     "base": "IVML",
     # spec I, theta V, z M (its cotangent on return), dlog_prob V, dtheta V (+=; empty: not wanted)
     "base_vjp": "IVMVV",
+    # supports, on rows: spec I, x F, t F, log_det L, inside L
+    "support": "IFFLL",
+    # spec I, t F, x F, log_det L
+    "support_inverse": "IFFL",
+    # spec I, the rows F, the gradient of what comes of them F, dlog_det L, that of the rows F
+    "support_vjp": "IFFLF",
     # what threads share begins with each thread's own scratch V and the counter I of pieces; the rest stands there
     "transport": "VIIVFFFFiiiFLL",
     "pullback": "VIIVFFFFiiiFLLFFiM",
@@ -156,6 +163,10 @@ if DISABLED:
         """A block (rows, lanes) that begins at an entry of a flat array, as a view that does not keep it alive."""
         return array[start : start + rows * lanes].reshape(rows, lanes)
 
+    def doubles(array: np.ndarray, start: int, rows: int, lanes: int) -> np.ndarray:
+        """A block (rows, lanes) of float64 in the memory of a flat array, from its start-th float64 on, as such a view."""
+        return array.view(np.uint8)[8 * start : 8 * (start + rows * lanes)].view(np.float64).reshape(rows, lanes)
+
     def as_real(bits: int) -> float:
         """The float64 whose bits an integer of a spec holds."""
         return float(np.int64(bits).view(np.float64))
@@ -192,6 +203,11 @@ else:
         populate_array(array, data=data, shape=shape, strides=strides, itemsize=itemsize, meminfo=None)
         return array._getvalue()
 
+    def array_at(context: Any, builder: Any, type_: Any, number: Any, shape: list) -> Any:
+        """A contiguous array at an address, which is a number, not counted as in use."""
+        data = builder.inttoptr(number, context.get_data_type(type_.dtype).as_pointer())
+        return _view(context, builder, type_, data, shape)
+
     @intrinsic
     def flat(typingctx, block):
         """A block's entries one after the other, as a view that does not keep it alive."""
@@ -212,6 +228,18 @@ else:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             whole = context.make_array(array)(context, builder, args[0])
             return _view(context, builder, result, builder.gep(whole.data, [args[1]]), [args[2], args[3]])
+
+        return result(array, types.int64, types.int64, types.int64), codegen
+
+    @intrinsic
+    def doubles(typingctx, array, start, rows, lanes):
+        """A block (rows, lanes) of float64 in the memory of a flat array, from its start-th float64 on, as such a view."""
+        result = types.Array(types.float64, 2, "C")
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            whole = context.make_array(array)(context, builder, args[0])
+            data = builder.bitcast(whole.data, context.get_data_type(types.float64).as_pointer())
+            return _view(context, builder, result, builder.gep(data, [args[1]]), [args[2], args[3]])
 
         return result(array, types.int64, types.int64, types.int64), codegen
 

@@ -42,6 +42,20 @@ def kernel(function: Callable | None = None, *, reassociate: bool = False) -> An
     return compiled
 
 
+def entry(function: Callable) -> Any:
+    """Compile a function of whole numbers on first use, so that C may call it, and keep the result on disk."""
+    compiled = numba.njit(fastmath=_FLAGS, pipeline_class=_Kernel, **{**_OPTIONS, "no_cfunc_wrapper": False})(function)
+    compiled._cache = DiskCache(function)
+    return compiled
+
+
+def c_address(compiled: Any, signature: Any) -> int:
+    """The address at which C calls an `entry`, compiled for a signature if it is not yet."""
+    compiled.compile(signature)
+    result = compiled.overloads[signature.args]
+    return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+
+
 class _Linked(JITCodeLibrary):
     """Code that kernels are made of: machine code comes of them alone, as a whole."""
 

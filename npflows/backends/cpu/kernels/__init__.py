@@ -21,5 +21,6 @@ from npflows.backends.cpu.kernels import (  # noqa: F401
     rotation,
     spline,
     student_t,
+    supports,
     uniform,
 )

@@ -8,7 +8,7 @@ from npflows.core import operations
 
 
 @kernel
-def apply(spec, theta, x, raw, log_det):
+def apply(spec, theta, x, raw, log_det, temp):
     """x = x + t."""
     for i in range(x.shape[0]):
         for t in range(x.shape[1]):
@@ -16,7 +16,7 @@ def apply(spec, theta, x, raw, log_det):
 
 
 @kernel
-def undo(spec, theta, x, raw, log_det):
+def undo(spec, theta, x, raw, log_det, temp):
     """x = x - t."""
     for i in range(x.shape[0]):
         for t in range(x.shape[1]):
@@ -24,7 +24,7 @@ def undo(spec, theta, x, raw, log_det):
 
 
 @kernel
-def apply_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
+def apply_vjp(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """raw: its gradient on return; dL/dx is dL/dy."""
     for i in range(x.shape[0]):
         for t in range(x.shape[1]):
@@ -32,7 +32,7 @@ def apply_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
 
 
 @kernel
-def apply_solve(spec, theta, x, raw, dx, dlog_det, dtheta):
+def apply_solve(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """dy/dx is 1."""
 
 

@@ -11,11 +11,10 @@ s is clamped once, where exp would leave the range of the dtype, and the clamped
 
 from __future__ import annotations
 
-import numpy as np
-
+from npflows.backends.cpu.compiler.calls import flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import vecmath
-from npflows.backends.cpu.link import KERNELS, MapKernels
+from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, MapKernels
 from npflows.core import operations
 
 NONE, TANH, TANH_GAIN, SIGMOID = map(operations.SCALE_ACTIVATIONS.index, ("none", "tanh", "tanh_gain", "sigmoid"))
@@ -58,7 +57,7 @@ def activate_scales(spec, raw):
 @inlined
 def gain_of(spec, theta, i):
     """The factor that takes an activated row to s."""
-    return theta[i % spec[N_GAINS]] if spec[ACTIVATION] == TANH_GAIN else theta.dtype.type(1)
+    return theta[i if i < spec[N_GAINS] else i % spec[N_GAINS]] if spec[ACTIVATION] == TANH_GAIN else theta.dtype.type(1)
 
 
 @inlined(distinct=True)
@@ -82,7 +81,7 @@ def undo_row(x, shift, scale, log_det, gain, limit):
 
 
 @kernel
-def apply(spec, theta, x, raw, log_det):
+def apply(spec, theta, x, raw, log_det, temp):
     """x = x * exp(s) + t."""
     activate_scales(spec, raw)
     for i in range(x.shape[0]):
@@ -90,7 +89,7 @@ def apply(spec, theta, x, raw, log_det):
 
 
 @kernel
-def undo(spec, theta, x, raw, log_det):
+def undo(spec, theta, x, raw, log_det, temp):
     """x = (x - t) * exp(-s)."""
     activate_scales(spec, raw)
     for i in range(x.shape[0]):
@@ -147,25 +146,25 @@ def scale_vjp(spec, theta, dtheta, i, scale, ds):
 
 
 @kernel
-def apply_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
+def apply_vjp(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """dx: dL/dy in, dL/dx out; raw: its gradient on return; x is what went in."""
-    ds = np.empty_like(dlog_det)
+    ds = temp[0]
     for i in range(x.shape[0]):
         apply_row_vjp(x[i], raw[2 * i], raw[2 * i + 1], dx[i], dlog_det, ds, gain_of(spec, theta, i), limit_of(x))
         scale_vjp(spec, theta, dtheta, i, raw[2 * i + 1], ds)
 
 
 @kernel
-def undo_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
+def undo_vjp(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """The same for `undo`."""
-    ds = np.empty_like(dlog_det)
+    ds = temp[0]
     for i in range(x.shape[0]):
         undo_row_vjp(x[i], raw[2 * i], raw[2 * i + 1], dx[i], dlog_det, ds, gain_of(spec, theta, i), limit_of(x))
         scale_vjp(spec, theta, dtheta, i, raw[2 * i + 1], ds)
 
 
 @kernel
-def apply_solve(spec, theta, x, raw, dx, dlog_det, dtheta):
+def apply_solve(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """dx = dx / (dy/dx): what an inverse's gradient needs; log dy/dx does not depend on x, so dlog_det has no part."""
     limit = limit_of(x)
     for i in range(x.shape[0]):
@@ -175,13 +174,132 @@ def apply_solve(spec, theta, x, raw, dx, dlog_det, dtheta):
 
 
 @kernel
-def undo_solve(spec, theta, x, raw, dx, dlog_det, dtheta):
+def undo_solve(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """The same for `undo`."""
     limit = limit_of(x)
     for i in range(x.shape[0]):
         gain, scale = gain_of(spec, theta, i), raw[2 * i + 1]
         for t in range(x.shape[1]):
             dx[i, t] *= vecmath.exp(clamp(gain * scale[t], limit))
+
+
+@inlined(distinct=True)
+def scales_of_one(spec, theta, raw, s, limit):
+    """s, clamped, of all values of the one lane, of which raw has (t, r) side by side; r is activated in place."""
+    offset = raw.dtype.type(OFFSET)
+    if spec[ACTIVATION] == NONE:
+        for i in range(s.size):
+            raw[2 * i + 1] = clamp(raw[2 * i + 1], limit)
+    elif spec[ACTIVATION] == SIGMOID:
+        for i in range(s.size):
+            raw[2 * i + 1] = -vecmath.softplus(-(raw[2 * i + 1] + offset))
+    else:
+        for i in range(s.size):
+            raw[2 * i + 1] = vecmath.tanh(raw[2 * i + 1])
+    scaled(spec, theta, raw, s)
+    for i in range(s.size):
+        s[i] = clamp(s[i], limit)
+
+
+@inlined(distinct=True)
+def scaled(spec, theta, raw, s):
+    """s of all values of the one lane, from activated rows, not clamped."""
+    if spec[ACTIVATION] == TANH_GAIN and spec[N_GAINS] >= s.size:
+        for i in range(s.size):
+            s[i] = theta[i] * raw[2 * i + 1]
+    else:
+        for i in range(s.size):
+            s[i] = gain_of(spec, theta, i) * raw[2 * i + 1]
+
+
+@inlined(distinct=True)
+def map_one(x, raw, s, log_det, forward):
+    """x exp(s) + t, or (x - t) exp(-s), of the values of the one lane; log_det += s, or -= s, in their order."""
+    if forward:
+        for i in range(x.size):
+            x[i] = x[i] * vecmath.exp(s[i]) + raw[2 * i]
+        for i in range(x.size):
+            log_det[0] += s[i]
+    else:
+        for i in range(x.size):
+            x[i] = (x[i] - raw[2 * i]) * vecmath.exp(-s[i])
+        for i in range(x.size):
+            log_det[0] -= s[i]
+
+
+@kernel
+def apply_of_one(spec, theta, x, raw, log_det, temp):
+    """`apply` for a block of one lane."""
+    s = flat(temp[: x.shape[0]])
+    scales_of_one(spec, theta, flat(raw), s, limit_of(x))
+    map_one(flat(x), flat(raw), s, log_det, True)
+
+
+@kernel
+def undo_of_one(spec, theta, x, raw, log_det, temp):
+    """`undo` for a block of one lane."""
+    s = flat(temp[: x.shape[0]])
+    scales_of_one(spec, theta, flat(raw), s, limit_of(x))
+    map_one(flat(x), flat(raw), s, log_det, False)
+
+
+@inlined(distinct=True)
+def slopes_of_one(x, raw, s, dx, ds, dlog_det, limit, forward):
+    """`apply_row_vjp`, or `undo_row_vjp`, for the values of the one lane."""
+    zero, m = x.dtype.type(0), dlog_det[0]
+    if forward:
+        for i in range(x.size):
+            dy = dx[i]
+            d = dy * vecmath.exp(clamp(s[i], limit))
+            raw[2 * i], dx[i] = dy, d
+            ds[i] = d * x[i] + m if abs(s[i]) < limit else zero
+    else:
+        for i in range(x.size):
+            d = dx[i] * vecmath.exp(-clamp(s[i], limit))
+            ds[i] = -d * (x[i] - raw[2 * i]) - m if abs(s[i]) < limit else zero
+            raw[2 * i], dx[i] = -d, d
+
+
+@inlined(distinct=True)
+def scales_vjp_of_one(spec, theta, raw, ds):
+    """`scale_vjp` for the values of the one lane, without gradients of gains."""
+    one = raw.dtype.type(1)
+    if spec[ACTIVATION] == NONE:
+        for i in range(ds.size):
+            raw[2 * i + 1] = ds[i]
+    elif spec[ACTIVATION] == SIGMOID:
+        for i in range(ds.size):
+            raw[2 * i + 1] = ds[i] * (one - vecmath.exp(raw[2 * i + 1]))
+    elif spec[ACTIVATION] == TANH_GAIN and spec[N_GAINS] >= ds.size:
+        for i in range(ds.size):
+            value = raw[2 * i + 1]
+            raw[2 * i + 1] = ds[i] * theta[i] * (one - value * value)
+    else:
+        for i in range(ds.size):
+            value = raw[2 * i + 1]
+            raw[2 * i + 1] = ds[i] * gain_of(spec, theta, i) * (one - value * value)
+
+
+@inlined
+def map_vjp_of_one(spec, theta, x, raw, dx, dlog_det, temp, forward):
+    """The gradients of the one lane."""
+    n = x.shape[0]
+    s, ds = flat(temp[:n]), flat(temp[n : 2 * n])
+    scaled(spec, theta, flat(raw), s)
+    slopes_of_one(flat(x), flat(raw), s, flat(dx), ds, dlog_det, limit_of(x), forward)
+    scales_vjp_of_one(spec, theta, flat(raw), ds)
+
+
+@kernel
+def apply_vjp_of_one(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
+    """`apply_vjp` for a block of one lane."""
+    map_vjp_of_one(spec, theta, x, raw, dx, dlog_det, temp, True)
+
+
+@kernel
+def undo_vjp_of_one(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
+    """`undo_vjp` for a block of one lane."""
+    map_vjp_of_one(spec, theta, x, raw, dx, dlog_det, temp, False)
 
 
 SHIFT_FIRST = {"forward": undo, "inverse": apply, "vjp": undo_vjp, "solve": undo_solve}
@@ -193,4 +311,7 @@ def pack(operation: operations.Affine, value: int | None) -> list[int]:
     return [operations.SCALE_ACTIVATIONS.index(operation.scale_activation), operation.n_gains or 1 << 40]
 
 
-KERNELS[operations.Affine] = MapKernels(lambda operation: SHIFT_FIRST if operation.shift_first else SCALE_FIRST, pack)
+KERNELS[operations.Affine] = MapKernels(
+    lambda operation: SHIFT_FIRST if operation.shift_first else SCALE_FIRST, pack, lambda operation, n: 2 * n
+)
+ONE_LANE_TWINS.update({apply: apply_of_one, undo: undo_of_one, apply_vjp: apply_vjp_of_one, undo_vjp: undo_vjp_of_one})

@@ -13,13 +13,13 @@ from npflows.backends.cpu.compiler.calls import as_real, call
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import vecmath
 from npflows.backends.cpu.kernels.blocks import gather, scatter
-from npflows.backends.cpu.link import KERNELS, LayerKernels, Link, Scratch, bits, pack_map, scratch
+from npflows.backends.cpu.link import KERNELS, LayerKernels, Link, Scratch, bits, pack_map, scratch, temp_of_map
 from npflows.core import operations
 
 # spec: this header, then the order, where in what the network sees each value begins and where its scalar map's spec does,
 # the network's spec, the scalar map's for all values and for one
 (DIM, MULTIPLIER, NETWORK_THETA, THETA_PER_VALUE, NETWORK_SPEC, MAP_SPEC, NETWORK_FORWARD, NETWORK_VJP, STEP, STEP_VJP,
- WEIGHTS, MAP_FORWARD, MAP_INVERSE, MAP_VJP, MAP_SOLVE, SEEN, N_SEEN, PER_BOUND, HEADER) = range(19)  # fmt: skip
+ WEIGHTS, MAP_FORWARD, MAP_INVERSE, MAP_VJP, MAP_SOLVE, SEEN, N_SEEN, PER_BOUND, MAP_TEMP, HEADER) = range(20)  # fmt: skip
 # work: the input in order, what the network sees of it where that has circles, the raw parameters, the network's own
 
 
@@ -107,7 +107,8 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
             see(spec, x, seen, k)
     call(spec[NETWORK_FORWARD], (inner, weights, context, key, first, seen, raw, network_work, temp))
     gather(block, spec, HEADER, y)
-    call(spec[MAP_FORWARD], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], y, raw, log_det))
+    call(spec[MAP_FORWARD], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], y, raw, log_det,
+                             temp[spec[DIM] :]))  # fmt: skip
     scatter(y, spec, HEADER, block)
 
 
@@ -123,7 +124,7 @@ def inverse(spec, theta, context, key, first, block, log_det, work, temp):
         for t in range(target.size):
             value[0, t] = target[t]
         call(spec[MAP_INVERSE], (map_spec_of_value(spec, k), map_of_value(spec, theta, k), value,
-                                 raw[k * m : (k + 1) * m], log_det))  # fmt: skip
+                                 raw[k * m : (k + 1) * m], log_det, temp))  # fmt: skip
         if spec[SEEN] > 0:
             see(spec, x, seen, k)
         for t in range(target.size):
@@ -139,7 +140,7 @@ def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
     direct, through = temp[:n], temp[n:end]
     gather(dblock, spec, HEADER, direct)
     call(spec[MAP_VJP], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], x, raw, direct, dlog_det,
-                         dtheta[spec[NETWORK_THETA] :]))  # fmt: skip
+                         dtheta[spec[NETWORK_THETA] :], temp[end:]))  # fmt: skip
     call(spec[NETWORK_VJP], (inner, weights, context, key, first, seen, raw, through, network_work, temp[end:],
                              dtheta[: spec[NETWORK_THETA]], dcontext))  # fmt: skip
     for k in range(n):
@@ -156,7 +157,7 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
     inner, weights = network_part(spec, theta)
     n, m, end = spec[DIM], spec[MULTIPLIER], spec[N_SEEN]
     through, direct, dY, dL = temp[:end], temp[end : end + 1], temp[end + 1 : end + 2], temp[end + 2]
-    network_temp = temp[end + 3 :]
+    map_temp, network_temp = temp[end + 3 :], temp[end + 3 + spec[MAP_TEMP] :]
     for t in range(dlog_det.size):
         dL[t] = -dlog_det[t]
     for k in range(n - 1, -1, -1):
@@ -167,11 +168,11 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
         add_seen(spec, seen, through, k, target)
         for t in range(target.size):
             dY[0, t] = -target[t]
-        call(spec[MAP_SOLVE], (map_spec, map_theta, value, draw, dY, dL, dmap_theta))
+        call(spec[MAP_SOLVE], (map_spec, map_theta, value, draw, dY, dL, dmap_theta, map_temp))
         for t in range(target.size):
             direct[0, t] = dY[0, t]
             target[t] = -dY[0, t]
-        call(spec[MAP_VJP], (map_spec, map_theta, value, draw, direct, dL, dmap_theta))
+        call(spec[MAP_VJP], (map_spec, map_theta, value, draw, direct, dL, dmap_theta, map_temp))
     call(spec[STEP_VJP], (inner, weights, context, key, first, through, raw, network_work, network_temp, -1))
     call(spec[WEIGHTS], (inner, weights, context, key, first, seen, raw, through, network_work, network_temp,
                          dtheta[: spec[NETWORK_THETA]], dcontext))  # fmt: skip
@@ -213,6 +214,7 @@ def pack(operation: operations.Autoregressive, link: Link) -> list[int]:
         seen_from(operation),
         network.n_in,
         *bits(1 / operation.bound),
+        temp_of_map(scalar_map, 1),
         *operation.order,
         *network.entered,
         *(starts[tuple(pack_map(scalar_map, k))] for k in range(n)),
@@ -225,6 +227,7 @@ def rows(operation: operations.Autoregressive) -> Scratch:
     """Scratch of the layer and of its network."""
     network, n, multiplier = operation.conditioner, operation.dim, operation.transformer.multiplier
     work, temp = scratch(network)
+    temp += temp_of_map(operation.transformer, n)
     return Scratch(seen_from(operation) + network.n_in + n * multiplier + work, n + network.n_in + 3 + temp)
 
 

@@ -8,7 +8,7 @@ from npflows.backends.cpu.compiler.calls import as_real, call
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import vecmath
 from npflows.backends.cpu.kernels.blocks import gather, scatter
-from npflows.backends.cpu.link import KERNELS, LayerKernels, Link, Scratch, bits, pack_map, scratch
+from npflows.backends.cpu.link import KERNELS, LayerKernels, Link, Scratch, bits, pack_map, scratch, temp_of_map
 from npflows.core import operations
 
 # spec: this header, then the indices of the values kept (those on circles last) and of those moved, the network's spec, the
@@ -90,7 +90,8 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
     y = temp[: spec[N_MOVED]]
     gather(block, spec, start_of_moved(spec), moved)
     gather(block, spec, start_of_moved(spec), y)
-    call(spec[MAP_FORWARD], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], y, raw, log_det))
+    call(spec[MAP_FORWARD], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], y, raw, log_det,
+                             temp[spec[N_MOVED] :]))  # fmt: skip
     scatter(y, spec, start_of_moved(spec), block)
 
 
@@ -100,7 +101,7 @@ def inverse(spec, theta, context, key, first, block, log_det, work, temp):
     condition_map(spec, theta, context, key, first, block, work, temp)
     _, moved, raw, _ = parts(spec, work)
     gather(block, spec, start_of_moved(spec), moved)
-    call(spec[MAP_INVERSE], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], moved, raw, log_det))
+    call(spec[MAP_INVERSE], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], moved, raw, log_det, temp))
     scatter(moved, spec, start_of_moved(spec), block)
 
 
@@ -112,7 +113,7 @@ def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
     dmoved, dkept = temp[:a], temp[a:b]
     gather(dblock, spec, start_of_moved(spec), dmoved)
     call(spec[MAP_VJP], (spec[spec[MAP_SPEC] :], theta[spec[NETWORK_THETA] :], moved, raw, dmoved, dlog_det,
-                         dtheta[spec[NETWORK_THETA] :]))  # fmt: skip
+                         dtheta[spec[NETWORK_THETA] :], temp[b:]))  # fmt: skip
     scatter(dmoved, spec, start_of_moved(spec), dblock)
     call(spec[NETWORK_VJP], (spec[spec[NETWORK_SPEC] : spec[MAP_SPEC]], theta[: spec[NETWORK_THETA]], context, key,
                              first, kept, raw, dkept, network_work, temp[b:], dtheta[: spec[NETWORK_THETA]],
@@ -135,12 +136,12 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
         dL[t] = -dlog_det[t]
         for k in range(a):
             dY[k, t] = -dY[k, t]
-    call(spec[MAP_SOLVE], (map_spec, map_theta, moved, raw, dY, dL, dmap_theta))
+    call(spec[MAP_SOLVE], (map_spec, map_theta, moved, raw, dY, dL, dmap_theta, temp[c + 1 :]))
     for k in range(a):
         for t in range(dlog_det.size):
             dmoved[k, t] = dY[k, t]
             dY[k, t] = -dY[k, t]
-    call(spec[MAP_VJP], (map_spec, map_theta, moved, raw, dmoved, dL, dmap_theta))
+    call(spec[MAP_VJP], (map_spec, map_theta, moved, raw, dmoved, dL, dmap_theta, temp[c + 1 :]))
     call(spec[NETWORK_VJP], (spec[spec[NETWORK_SPEC] : spec[MAP_SPEC]], theta[: spec[NETWORK_THETA]], context, key,
                              first, kept, raw, dkept, network_work, temp[c + 1 :], dtheta[: spec[NETWORK_THETA]],
                              dcontext))  # fmt: skip
@@ -180,6 +181,7 @@ def rows(operation: operations.Coupling) -> Scratch:
     """Scratch of the layer and of its network."""
     network, n_moved, multiplier = operation.conditioner, len(operation.moved), operation.transformer.multiplier
     work, temp = scratch(network)
+    temp = max(temp, temp_of_map(operation.transformer, n_moved))  # one after the other
     return Scratch(network.n_in + n_moved * (1 + multiplier) + work, network.n_in + 2 * n_moved + 1 + temp)
 
 

@@ -6,7 +6,7 @@ from npflows.backends.cpu.compiler.calls import call
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels.blocks import copy
 from npflows.backends.cpu.kernels.mlp import add_lane_sums, fill_rows
-from npflows.backends.cpu.link import KERNELS, LayerKernels, Link, Scratch, pack_map
+from npflows.backends.cpu.link import KERNELS, LayerKernels, Link, Scratch, pack_map, temp_of_map
 from npflows.core import operations
 
 # spec: this header, then the scalar map's; theta: raw parameters of all values, then the map's own
@@ -27,7 +27,7 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
     x, raw = parts(spec, work)
     fill_rows(theta, raw)
     copy(block, x)
-    call(spec[MAP_FORWARD], (spec[HEADER:], theta[raw.shape[0] :], block, raw, log_det))
+    call(spec[MAP_FORWARD], (spec[HEADER:], theta[raw.shape[0] :], block, raw, log_det, temp))
 
 
 @kernel
@@ -35,7 +35,7 @@ def inverse(spec, theta, context, key, first, block, log_det, work, temp):
     """x_k = f^-1(y_k; raw_k)."""
     x, raw = parts(spec, work)
     fill_rows(theta, raw)
-    call(spec[MAP_INVERSE], (spec[HEADER:], theta[raw.shape[0] :], block, raw, log_det))
+    call(spec[MAP_INVERSE], (spec[HEADER:], theta[raw.shape[0] :], block, raw, log_det, temp))
     copy(block, x)
 
 
@@ -44,7 +44,7 @@ def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
     """dx_k = dy_k df/dx + dlog_det d(log df/dx)/dx; draw_k is summed over the lanes."""
     x, raw = parts(spec, work)
     own = raw.shape[0]
-    call(spec[MAP_VJP], (spec[HEADER:], theta[own:], x, raw, dblock, dlog_det, dtheta[own:]))
+    call(spec[MAP_VJP], (spec[HEADER:], theta[own:], x, raw, dblock, dlog_det, dtheta[own:], temp))
     if dtheta.size > 0:
         add_lane_sums(raw, dtheta[:own])
 
@@ -54,14 +54,14 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
     """With dL = -dlog_det: solve for dY, push (dY, dL) through the forward vjp, and dy = -dY."""
     x, raw = parts(spec, work)
     own, n = raw.shape[0], spec[DIM]
-    direct, dL = temp[:n], temp[n]
+    direct, dL, rest = temp[:n], temp[n], temp[n + 1 :]
     for t in range(dL.size):
         dL[t] = -dlog_det[t]
         for k in range(n):
             dblock[k, t] = -dblock[k, t]
-    call(spec[MAP_SOLVE], (spec[HEADER:], theta[own:], x, raw, dblock, dL, dtheta[own:]))
+    call(spec[MAP_SOLVE], (spec[HEADER:], theta[own:], x, raw, dblock, dL, dtheta[own:], rest))
     copy(dblock, direct)
-    call(spec[MAP_VJP], (spec[HEADER:], theta[own:], x, raw, direct, dL, dtheta[own:]))
+    call(spec[MAP_VJP], (spec[HEADER:], theta[own:], x, raw, direct, dL, dtheta[own:], rest))
     if dtheta.size > 0:
         add_lane_sums(raw, dtheta[:own])
     for k in range(n):
@@ -83,8 +83,14 @@ def pack(operation: operations.Elementwise, link: Link) -> list[int]:
     ]
 
 
+def rows(operation: operations.Elementwise) -> Scratch:
+    """Scratch of the layer and of its scalar map."""
+    scalar_map = operation.transformer
+    return Scratch(operation.dim * (1 + scalar_map.multiplier), operation.dim + 1 + temp_of_map(scalar_map, operation.dim))
+
+
 KERNELS[operations.Elementwise] = LayerKernels(
     lambda operation: (forward, inverse, forward_vjp, inverse_vjp),
     pack,
-    lambda operation: Scratch(operation.dim * (1 + operation.transformer.multiplier), operation.dim + 1),
+    rows,
 )

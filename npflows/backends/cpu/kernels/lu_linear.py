@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from npflows.backends.cpu.compiler.calls import flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import vecmath
 from npflows.backends.cpu.kernels.blocks import add_row, copy, dot, gather, scale_row, scatter, shift_row, total
-from npflows.backends.cpu.link import KERNELS, LayerKernels, Scratch
+from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, LayerKernels, Scratch
 from npflows.core import operations
 
 # spec: the dimension, then the fixed permutation; theta: a matrix (dim, dim) whose strict lower part is that of L, whose
@@ -152,6 +153,45 @@ def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
             dblock[i, t] = -dy[i, t]
 
 
+@kernel
+def forward_of_one(spec, theta, context, key, first, block, log_det, work, temp):
+    """`forward` for a block of one lane."""
+    n = spec[0]
+    permuted, upper = parts(spec, work)
+    gather(block, spec, 1, permuted)
+    x, u, y = flat(permuted), flat(upper), flat(block)
+    for i in range(n):
+        value = x[i] * vecmath.exp(theta[i * n + i])
+        for j in range(i + 1, n):
+            value += theta[i * n + j] * x[j]
+        u[i] = value
+    for i in range(n):
+        value = u[i]
+        for j in range(i):
+            value += theta[i * n + j] * u[j]
+        y[i] = value + theta[n * n + i]
+    log_det[0] += log_diagonal(spec, theta)
+
+
+@kernel
+def forward_vjp_of_one(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
+    """`forward_vjp` for a block of one lane, without gradients of parameters."""
+    n = spec[0]
+    du, dy = flat(temp[:n]), flat(dblock)
+    for j in range(n):
+        value = dy[j]
+        for i in range(j + 1, n):
+            value += theta[i * n + j] * dy[i]
+        du[j] = value
+    for j in range(n - 1, -1, -1):
+        value = du[j] * vecmath.exp(theta[j * n + j])
+        for i in range(j):
+            value += theta[i * n + j] * du[i]
+        du[j] = value
+    scatter(temp[:n], spec, 1, dblock)
+
+
+ONE_LANE_TWINS.update({forward: forward_of_one, forward_vjp: forward_vjp_of_one})
 KERNELS[operations.LULinear] = LayerKernels(
     lambda operation: (forward, inverse, forward_vjp, inverse_vjp),
     lambda operation, link: [operation.dim, *operation.order],

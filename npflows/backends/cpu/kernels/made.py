@@ -220,4 +220,5 @@ KERNELS[operations.Made] = NetworkKernels(
     },
     pack,
     rows,
+    by_column=mlp.forward_by_column,
 )

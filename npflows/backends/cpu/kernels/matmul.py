@@ -82,40 +82,46 @@ def _vector_tile(height: int) -> Callable:
 
 
 def _column_tile(n_vectors: int) -> Callable:
-    """c (columns, 1) = start + a (k, columns).T @ b (k, 1), for as many columns as vectors have, or fewer of one vector."""
+    """c (columns, 1) = start + a (k, columns).T @ b (k, 1), for as many columns as vectors have, or fewer in the last."""
 
     @intrinsic
-    def tile(typingctx, a, a_at, a_row, b, c, c_at, k, start, columns):
+    def tile(typingctx, a, a_at, a_row, b, c, c_at, bias, bias_at, k, start, columns):
         i8 = types.int64
-        signature = types.void(a, i8, i8, b, c, i8, i8, i8, i8)
+        signature = types.void(a, i8, i8, b, c, i8, bias, i8, i8, i8, i8)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             emit = Emit(context, builder, signature, args)
-            a_row, k, start, columns = args[2], args[6], args[7], args[8]
-            left, right, out = emit.pointer(0), emit.first(3), emit.pointer(4)
-            one, step, mask = emit.number(1), emit.number(emit.width), emit.first_lanes(columns)
+            a_row, k, start, columns = args[2], args[8], args[9], args[10]
+            left, right, out, biases = emit.pointer(0), emit.first(3), emit.pointer(4), emit.pointer(6)
+            one, step, last = emit.number(1), emit.number(emit.width), n_vectors - 1
+            mask = emit.first_lanes(builder.sub(columns, emit.number(last * emit.width)))
 
-            def load(place: Any) -> Any:
-                return emit.load_masked(place, mask) if n_vectors == 1 else emit.load(place)
+            def load(place: Any, j: int) -> Any:
+                return emit.load_masked(place, mask) if j == last else emit.load(place)
 
             places = [emit.at(out, (emit.number(j), step)) for j in range(n_vectors)]
             [totals] = emit.variables(1, n_vectors)
-            with builder.if_else(builder.icmp_signed("==", start, emit.number(FROM_RESULT))) as (add, zero):
-                with add:
-                    for total, place in zip(totals, places):
-                        builder.store(load(place), total)
-                with zero:
-                    for total in totals:
-                        builder.store(emit.zeros(), total)
-            with cgutils.for_range(builder, k) as loop:
-                entry = emit.splat(builder.load(emit.at(right, (loop.index, one))))
+            for total in totals:
+                builder.store(emit.zeros(), total)
+            for kind, source in ((FROM_RESULT, out), (FROM_BIAS, biases)):
+                with builder.if_then(builder.icmp_signed("==", start, emit.number(kind))):
+                    for j, total in enumerate(totals):
+                        builder.store(load(emit.at(source, (emit.number(j), step)), j), total)
+
+            def add_row(p: Any, load_last: Callable) -> None:
+                entry = emit.splat(builder.load(emit.at(right, (p, one))))
                 for j, total in enumerate(totals):
-                    emit.add_product(total, load(emit.at(left, (loop.index, a_row), (emit.number(j), step))), entry)
-            for total, place in zip(totals, places):
-                if n_vectors == 1:
-                    emit.store_masked(builder.load(total), place, mask)
-                else:
-                    emit.store(builder.load(total), place)
+                    place = emit.at(left, (p, a_row), (emit.number(j), step))
+                    emit.add_product(total, load_last(place) if j == last else emit.load(place), entry)
+
+            final = builder.sub(k, one)
+            with cgutils.for_range(builder, final) as loop:  # what a vector has beyond the columns is of the next row
+                add_row(loop.index, emit.load)
+            with builder.if_then(builder.icmp_signed(">", k, emit.number(0))):
+                add_row(final, lambda place: emit.load_masked(place, mask))
+            for total, place in zip(totals[:last], places):
+                emit.store(builder.load(total), place)
+            emit.store_masked(builder.load(totals[last]), places[last], mask)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -178,7 +184,8 @@ else:
         return rows
 
     _wide_rows, _narrow_rows = _rows(TILE_BYTES), _rows(NARROW_BYTES)
-    _columns_4, _columns_1 = _column_tile(4), _column_tile(1)
+    _columns_1, _columns_2, _columns_3, _columns_4 = map(_column_tile, (1, 2, 3, 4))
+    _columns_5, _columns_6, _columns_7, _columns_8 = map(_column_tile, (5, 6, 7, 8))
     _vector_16, _vector_4, _vector_1 = _vector_tile(16), _vector_tile(4), _vector_tile(1)
 
     @kernel
@@ -201,22 +208,47 @@ else:
                     _narrow_rows(a, p * a_column, a_row, a_column, b, p * ldb + j, ldb, c, j, ldc, bias, m, depth, begin)
                     j += narrow
 
+    @inlined
+    def _all_columns(a, a_column, b, c, m, k, start, bias):
+        """Passes over the columns, as few and as even as can be: each sum waits for its last step, so that several side by
+        side take no longer than one."""
+        width = VECTOR_BYTES // c.itemsize
+        n_vectors, step = (m + width - 1) // width, 8 * width
+        if n_vectors > 8:
+            n_passes = (n_vectors + 7) // 8
+            step = (n_vectors + n_passes - 1) // n_passes * width
+        i = 0
+        while i < m:
+            n = min(step, m - i)
+            wide = (n + width - 1) // width
+            if wide == 8:
+                _columns_8(a, i, a_column, b, c, i, bias, i, k, start, n)
+            elif wide == 7:
+                _columns_7(a, i, a_column, b, c, i, bias, i, k, start, n)
+            elif wide == 6:
+                _columns_6(a, i, a_column, b, c, i, bias, i, k, start, n)
+            elif wide == 5:
+                _columns_5(a, i, a_column, b, c, i, bias, i, k, start, n)
+            elif wide == 4:
+                _columns_4(a, i, a_column, b, c, i, bias, i, k, start, n)
+            elif wide == 3:
+                _columns_3(a, i, a_column, b, c, i, bias, i, k, start, n)
+            elif wide == 2:
+                _columns_2(a, i, a_column, b, c, i, bias, i, k, start, n)
+            else:
+                _columns_1(a, i, a_column, b, c, i, bias, i, k, start, n)
+            i += step
+
     @kernel
     def product_of_one(a, a_row, a_column, b, c, m, k, start, bias):
         """The same for blocks of one lane.
 
-        Entries of a that lie side by side are in a row, with a_column 1; or in a column, with a_row 1, and then the sum
-        does not start from a bias.
+        Entries of a that lie side by side are in a row, with a_column 1; or in a column, with a_row 1.
         """
-        i, width = 0, VECTOR_BYTES // c.itemsize
         if a_column != 1:
-            while i + 4 * width <= m:
-                _columns_4(a, i, a_column, b, c, i, k, start, width)
-                i += 4 * width
-            while i < m:
-                _columns_1(a, i, a_column, b, c, i, k, start, min(width, m - i))
-                i += width
+            _all_columns(a, a_column, b, c, m, k, start, bias)
             return
+        i = 0
         while i + 16 <= m:
             _vector_16(a, i * a_row, a_row, b, 0, c, i, bias, i, k, start)
             i += 16
@@ -243,3 +275,9 @@ def matmul(address, a, lda, b, c, m, k, start, bias):
 def matmul_transposed(address, a, lda, b, c, m, k, start):
     """c (m, lanes) = start + a (k, m).T @ b (k, lanes), for blocks b and c; start is not FROM_BIAS."""
     call(address, (a, np.int64(1), np.int64(lda), b, c, np.int64(m), np.int64(k), np.int64(start), a[:0]))
+
+
+@inlined
+def matmul_by_column(address, a, b, c, m, k, start, bias):
+    """`matmul` for blocks of one lane and an a that lies by column, a.T (k, m)."""
+    call(address, (a, np.int64(1), np.int64(m), b, c, np.int64(m), np.int64(k), np.int64(start), bias))

@@ -18,10 +18,10 @@ from npflows.backends.cpu.compiler.calls import call, flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS, NEEDS_INPUT
 from npflows.backends.cpu.kernels.dropout import dropout
-from npflows.backends.cpu.kernels.matmul import PRODUCT, matmul, matmul_transposed
+from npflows.backends.cpu.kernels.matmul import PRODUCT, matmul, matmul_by_column, matmul_transposed
 from npflows.backends.cpu.kernels.outer import OUTER, PANEL_ROWS, add_outer
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
-from npflows.backends.cpu.link import KERNELS, Link, NetworkKernels, Scratch
+from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, Link, NetworkKernels, Scratch
 from npflows.core import operations
 
 # spec: a header, then a record for each dense layer, then the tables that the records point to
@@ -113,10 +113,50 @@ def forward(spec, theta, context, key, first, x, out, work, temp):
 
 
 @kernel
+def forward_by_column(spec, theta, context, key, first, x, out, work, temp):
+    """The same for a block of one lane, outside training, where each matrix of weights lies by column: without panels, as
+    what the mask forbids is zero."""
+    last, address = spec[N_DENSE] - 1, spec[PRODUCT_ADDRESS]
+    h = x
+    for layer in range(last + 1):
+        r = record(spec, layer)
+        y, before = out, out
+        if layer < last:
+            y, before = hidden(spec, work, layer)
+        rows, bias = spec[r + ROWS], theta[spec[r + BIAS] :]
+        matmul_by_column(address, theta[spec[r + WEIGHT] :], h, y, rows, spec[r + COLUMNS], FROM_BIAS, bias)
+        if layer == 0 and spec[N_CONDITION] > 0:
+            matmul_by_column(
+                address, theta[spec[CONDITION_WEIGHT] :], context, y, rows, spec[N_CONDITION], FROM_RESULT, bias
+            )
+        if layer < last:
+            add_skip(spec, work, layer, 0, rows, y, before)
+            call(spec[ACTIVATION], (y, before))
+        h = y
+
+
+@kernel
 def forward_vjp(spec, theta, context, key, first, x, dout, dx, work, temp, dtheta, dcontext):
     """dx (n_in, lanes) = J^T dout; adds to dtheta and dcontext; temp keeps the gradients of the hidden layers."""
     backpropagate(spec, theta, key, first, dout, dx, work, temp)
     weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext)
+
+
+@kernel
+def forward_vjp_of_one(spec, theta, context, key, first, x, dout, dx, work, temp, dtheta, dcontext):
+    """The same for a block of one lane, without panels: narrow ones take as long as wide ones there."""
+    d, last = dout, spec[N_DENSE] - 1
+    for layer in range(last, -1, -1):
+        r = record(spec, layer)
+        below = hidden_gradient(spec, temp, layer - 1) if layer > 0 else dx
+        columns, rows = spec[r + COLUMNS], spec[r + ROWS]
+        matmul_transposed(spec[PRODUCT_ADDRESS], theta[spec[r + WEIGHT] :], columns, d, below, columns, rows, FROM_ZERO)
+        if layer == 0 and spec[N_CONDITION] > 0:
+            n = spec[N_CONDITION]
+            matmul_transposed(spec[PRODUCT_ADDRESS], theta[spec[CONDITION_WEIGHT] :], n, d, dcontext, n, rows, FROM_RESULT)
+        if layer > 0:
+            activation_vjp(spec, key, first, layer - 1, 0, columns, below, work, temp)
+        d = below
 
 
 @inlined
@@ -296,5 +336,6 @@ def pack(operation: operations.Mlp, link: Link) -> list[int]:
     )
 
 
+ONE_LANE_TWINS[forward_vjp] = forward_vjp_of_one
 ROLES = {"forward": (forward, "network"), "vjp": (forward_vjp, "network_vjp")}
-KERNELS[operations.Mlp] = NetworkKernels(ROLES, pack, rows)
+KERNELS[operations.Mlp] = NetworkKernels(ROLES, pack, rows, by_column=forward_by_column)

@@ -12,8 +12,6 @@ bins (spline_single.py).
 
 from __future__ import annotations
 
-import numpy as np
-
 from npflows.backends.cpu.compiler.calls import as_real, flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import spline_lanes, spline_single, vecmath
@@ -172,18 +170,17 @@ def sizes(spec, least, raw):
 
 
 @inlined
-def new_scratch(raw):
+def scratch_in(temp):
     """Scratch (SCRATCH, lanes), in which the row ONES is 1."""
-    scratch = np.empty((SCRATCH, raw.shape[1]), raw.dtype)
-    for t in range(raw.shape[1]):
-        scratch[ONES, t] = 1
-    return scratch
+    for t in range(temp.shape[1]):
+        temp[ONES, t] = 1
+    return temp[:SCRATCH]
 
 
 @kernel
-def forward(spec, theta, x, raw, log_det):
+def forward(spec, theta, x, raw, log_det, temp):
     """y = f(x) and log_det += log dy/dx; raw parameters become constrained ones."""
-    scratch = new_scratch(raw)
+    scratch = scratch_in(temp)
     constrain(spec, raw, scratch)
     evaluate(spec, x, raw, log_det, scratch, True)
 
@@ -201,9 +198,9 @@ def evaluate(spec, x, raw, log_det, scratch, raw_derivatives):
 
 
 @kernel
-def forward_of_one(spec, theta, x, raw, log_det):
+def forward_of_one(spec, theta, x, raw, log_det, temp):
     """The same for a block of one lane."""
-    scratch = new_scratch(raw)
+    scratch = scratch_in(temp)
     constrain_one(spec, raw)
     for i in range(x.shape[0]):
         find_bin_of_one(spec, x[i], False, raw, i, scratch)
@@ -213,9 +210,9 @@ def forward_of_one(spec, theta, x, raw, log_det):
 
 
 @kernel
-def inverse(spec, theta, x, raw, log_det):
+def inverse(spec, theta, x, raw, log_det, temp):
     """x = f^-1(y) and log_det -= log dy/dx; raw parameters become constrained ones."""
-    scratch = new_scratch(raw)
+    scratch = scratch_in(temp)
     constrain(spec, raw, scratch)
     evaluate_inverse(spec, x, raw, log_det, scratch, True)
 
@@ -233,9 +230,9 @@ def evaluate_inverse(spec, x, raw, log_det, scratch, raw_derivatives):
 
 
 @kernel
-def inverse_of_one(spec, theta, x, raw, log_det):
+def inverse_of_one(spec, theta, x, raw, log_det, temp):
     """The same for a block of one lane."""
-    scratch = new_scratch(raw)
+    scratch = scratch_in(temp)
     constrain_one(spec, raw)
     for i in range(x.shape[0]):
         find_bin_of_one(spec, x[i], True, raw, i, scratch)
@@ -245,9 +242,9 @@ def inverse_of_one(spec, theta, x, raw, log_det):
 
 
 @kernel
-def forward_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
+def forward_vjp(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """dx: dL/dy in, dL/dx out; raw: what the map left there in, gradient of the raw parameters out."""
-    scratch = new_scratch(raw)
+    scratch = scratch_in(temp)
     for i in range(x.shape[0]):
         find_bin(spec, x[i], False, raw, i, scratch)
         constrain_ends(spec, raw, i, scratch)
@@ -260,9 +257,9 @@ def forward_vjp(spec, theta, x, raw, dx, dlog_det, dtheta):
 
 
 @kernel
-def forward_vjp_of_one(spec, theta, x, raw, dx, dlog_det, dtheta):
+def forward_vjp_of_one(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """The same for a block of one lane."""
-    scratch = new_scratch(raw)
+    scratch = scratch_in(temp)
     for i in range(x.shape[0]):
         find_bin_of_one(spec, x[i], False, raw, i, scratch)
         spline_lanes.forward_vjp(x[i], dx[i], dlog_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0],
@@ -312,9 +309,9 @@ def derivatives_vjp(spec, raw, i, scratch):
 
 
 @kernel
-def solve(spec, theta, x, raw, dx, dlog_det, dtheta):
+def solve(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """dx = (dx - dlog_det d(log dy/dx)/dx) / (dy/dx): what an inverse's gradient needs."""
-    scratch = new_scratch(raw)
+    scratch = scratch_in(temp)
     for i in range(x.shape[0]):
         find_bin(spec, x[i], False, raw, i, scratch)
         constrain_ends(spec, raw, i, scratch)
@@ -323,9 +320,9 @@ def solve(spec, theta, x, raw, dx, dlog_det, dtheta):
 
 
 @kernel
-def solve_of_one(spec, theta, x, raw, dx, dlog_det, dtheta):
+def solve_of_one(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """The same for a block of one lane."""
-    scratch = new_scratch(raw)
+    scratch = scratch_in(temp)
     for i in range(x.shape[0]):
         find_bin_of_one(spec, x[i], False, raw, i, scratch)
         spline_lanes.solve(x[i], dx[i], dlog_det, scratch[X0], scratch[W], scratch[H], scratch[D0], scratch[D1],
@@ -333,15 +330,15 @@ def solve_of_one(spec, theta, x, raw, dx, dlog_det, dtheta):
 
 
 @kernel
-def constrained(spec, x, raw, log_det):
+def constrained(spec, x, raw, log_det, temp):
     """x (d, n) in place, for probabilities and derivatives in raw; log_det (n,) +=."""
-    evaluate(spec, x, raw, log_det, new_scratch(raw), False)
+    evaluate(spec, x, raw, log_det, scratch_in(temp), False)
 
 
 @kernel
-def constrained_inverse(spec, x, raw, log_det):
+def constrained_inverse(spec, x, raw, log_det, temp):
     """The same for the inverse."""
-    evaluate_inverse(spec, x, raw, log_det, new_scratch(raw), False)
+    evaluate_inverse(spec, x, raw, log_det, scratch_in(temp), False)
 
 
 def pack(operation: operations.Spline, value: int | None) -> list[int]:
@@ -357,6 +354,6 @@ def pack(operation: operations.Spline, value: int | None) -> list[int]:
 
 
 ROLES = {"forward": forward, "inverse": inverse, "vjp": forward_vjp, "solve": solve}
-KERNELS[operations.Spline] = MapKernels(lambda operation: ROLES, pack)
+KERNELS[operations.Spline] = MapKernels(lambda operation: ROLES, pack, lambda operation, n: SCRATCH)
 ONE_LANE_TWINS.update({forward: forward_of_one, inverse: inverse_of_one, forward_vjp: forward_vjp_of_one,
                        solve: solve_of_one})  # fmt: skip
