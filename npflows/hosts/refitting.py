@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,18 @@ FIT: dict[str, Any] = {
     "patience": 20,
     "ema": 0.95,
     "dropout": None,
+    "progress": False,
 }
 """How it is fitted, arguments of `NormalizingFlow.fit`: a few hundred to a few thousand points, until the points that are
 held out get no likelier."""
 REFIT: dict[str, Any] = {**FIT, "learning_rate": 2e-3}
 """The same for all fits but the first, which begin with the parameters of the fit before."""
+
+
+SMALLEST_SPREAD = 1e-14
+"""Standard deviations below this share of the largest value are rounding: the column is constant."""
+GIVEN = frozenset({"flow", "x", "sample_weight", "log_weight", "condition", "standardize", "rng"})
+"""Arguments of `NormalizingFlow.fit` that are not the user's to give."""
 
 
 def default_flow(n_dim: int, rng: SeedLike) -> NormalizingFlow:
@@ -63,9 +71,12 @@ class RefittedFlow:
     def __init__(self, n_dim: int, rng: SeedLike = None, flow: NormalizingFlow | None = None, **options: Any) -> None:
         self.n_dim, self.rng, self.options, self.n_fits = as_int(n_dim, "n_dim"), as_rng(rng), options, 0
         self.flow = default_flow(self.n_dim, self.rng) if flow is None else _checked(flow, self.n_dim)
-        unknown = sorted(set(options) & {"sample_weight", "log_weight", "condition", "standardize", "rng"})
+        given = sorted(set(options) & GIVEN)
+        if given:
+            raise ValueError(f"{', '.join(given)}: the sampler gives these itself; leave them out")
+        unknown = sorted(set(options) - set(signature(NormalizingFlow.fit).parameters))
         if unknown:
-            raise ValueError(f"{', '.join(unknown)}: the sampler gives these itself; leave them out")
+            raise TypeError(f"NormalizingFlow.fit takes no {', '.join(unknown)}")
 
     def fit(self, x: np.ndarray, weight: np.ndarray | None = None) -> dict[str, list[float]]:
         """Fit the flow to points x (n, n_dim) with weights (n,), from where it is; returns `flow.history`.
@@ -79,7 +90,7 @@ class RefittedFlow:
             with warnings.catch_warnings(), at_most_threads(1):
                 # that nothing was better, or that some points are far from others, is nothing that a user can act on here
                 warnings.simplefilter("ignore", UserWarning)
-                self.flow.fit(x, sample_weight=weight, standardize=False, rng=self.rng, progress=False, **settings)
+                self.flow.fit(x, sample_weight=weight, standardize=False, rng=self.rng, **settings)
         except TrainingError as error:
             warn_user(f"fit {self.n_fits} of the sampler's flow ended early, and the sampler goes on with it: {error}")
         return self.flow.history
@@ -92,7 +103,7 @@ def standardize(flow: NormalizingFlow, x: np.ndarray, weight: np.ndarray | None 
     centered = x - loc
     covariance = (share[:, None] * centered).T @ centered
     scale = np.sqrt(np.diag(covariance))
-    scale[~(scale > 0)] = 1.0
+    scale[~(scale > SMALLEST_SPREAD * np.abs(x).max(axis=0))] = 1.0
     effective = 1 / (share**2).sum()
     factor = None
     if effective > 2 * len(scale):

@@ -54,9 +54,7 @@ def emcee(
     """
     for name, column in zip(prior.columns or range(prior.latent_dim), prior.support or []):
         if column.is_integer:
-            raise ValueError(
-                f"column {name} has whole numbers, which emcee can't walk on: use dynesty or nautilus"
-            )
+            raise ValueError(f"column {name} has whole numbers, which emcee can't walk on: use dynesty or nautilus")
     bounded = transforms_of(prior)
     if bounded and unconstrained is None:
         which = ", ".join(f"{name} by {words}" for name, words in bounded.items())
