@@ -175,7 +175,7 @@ class LogPosterior:
         """
         generator, found = as_rng(rng), np.empty((0, self.n_dim))
         for _ in range(100):
-            x = self.flow.sample(max(2 * n_walkers, 16), generator, condition=self.condition_for_samples)
+            x = self.flow.sample(max(2 * n_walkers, 16), generator, condition=self._one_condition)
             t = self._density.to_unconstrained(x, np.arange(self.n_dim))[0] if self.unconstrained else x
             t = t[np.isfinite(t).all(axis=1)]
             found = np.concatenate([found, t[np.isfinite(self(t))]])[:n_walkers]
@@ -187,7 +187,7 @@ class LogPosterior:
         )
 
     @property
-    def condition_for_samples(self) -> NDArray[np.float64] | None:
+    def _one_condition(self) -> NDArray[np.float64] | None:
         """The condition (condition_dim,), if any."""
         return None if self.condition is None else self.condition[0]
 
