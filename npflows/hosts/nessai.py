@@ -13,7 +13,10 @@ import numpy as np
 
 from npflows.core.checks import as_rng
 from npflows.files.flow_file import load
-from npflows.hosts.refitting import RefittedFlow, default_flow
+from npflows.flow import NormalizingFlow
+from npflows.hosts.refitting import RefittedFlow
+from npflows.models.maf import MAF
+from npflows.models.neural_spline import NeuralSplineFlow
 
 try:
     import torch
@@ -35,6 +38,17 @@ TRAINING = {
 """Keys of nessai's `training_config` and the arguments of `NormalizingFlow.fit` that they stand for."""
 
 
+PATIENCE = 15
+"""Epochs without improvement after which a fit ends.  With few, flows miss narrow parts, and the evidence is too small."""
+
+
+def default_flow(n_dim: int, rng: np.random.Generator) -> NormalizingFlow:
+    """The flow that nessai gets where none is given: smooth, so that rejection sampling keeps many of its samples."""
+    if n_dim == 1:
+        return NeuralSplineFlow(1, num_layers=2, rng=rng)
+    return MAF(n_dim, num_layers=3, hidden_dims=(64,), activation="tanh", rng=rng)
+
+
 class NpflowsModel(FlowModel):
     """nessai's interface to its flow, by npflows.
 
@@ -52,13 +66,14 @@ class NpflowsModel(FlowModel):
         unknown = sorted(set(flow_config or {}) - {"n_inputs", "flow"})
         if unknown:
             raise ValueError(f"npflows takes flow of flow_config, a function that makes a flow, got {', '.join(unknown)}")
-        self._options = {TRAINING[name]: value for name, value in given.items() if name in TRAINING}
+        self._options: dict[str, Any] = {"patience": PATIENCE}
+        self._options.update((TRAINING[name], value) for name, value in given.items() if name in TRAINING)
         super().setup_from_input_dict({k: v for k, v in (flow_config or {}).items() if k != "flow"}, given)
         self._make = (flow_config or {}).get("flow") or default_flow
 
     def initialise(self) -> None:
         n, rng = self.flow_config["n_inputs"], as_rng(self.rng)
-        self._refitted = RefittedFlow(n, rng, self._make(n, rng), **self._options)
+        self._refitted = RefittedFlow(n, self._make(n, rng), rng, **self._options)
         self.model = SimpleNamespace(base_distribution_log_prob=self._base_log_prob, device=torch.device("cpu"))
         self.device = self.inference_device = torch.device("cpu")
         self.initialised = True

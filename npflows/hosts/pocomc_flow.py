@@ -7,15 +7,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import SeedLike, as_rng
+from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.optional import required
 from npflows.flow import NormalizingFlow
 from npflows.hosts.posterior import as_prior
 from npflows.hosts.refitting import RefittedFlow
+from npflows.models.neural_spline import NeuralSplineFlow
 from npflows.support.groups import Group
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+PATIENCE = 30
+"""Epochs without improvement after which a fit ends."""
+
+
+def default_flow(n_dim: int, rng: np.random.Generator) -> NormalizingFlow:
+    """The flow that pocoMC gets where none is given: splines, whose tails keep the error of the evidence small."""
+    return NeuralSplineFlow(
+        n_dim, num_layers=2, hidden_dims=(64,), num_bins=8, tail_bound=5.0, conditioner="autoregressive", rng=rng
+    )
 
 
 class PocomcFlow:
@@ -31,7 +43,9 @@ class PocomcFlow:
     """
 
     def __init__(self, n_dim: int, rng: SeedLike, flow: NormalizingFlow | None, **options: Any) -> None:
-        self._refitted = RefittedFlow(n_dim, rng, flow, **options)
+        n, generator = as_int(n_dim, "n_dim"), as_rng(rng)
+        chosen = default_flow(n, generator) if flow is None else flow
+        self._refitted = RefittedFlow(n, chosen, generator, **{"patience": PATIENCE, **options})
 
     @property
     def flow(self) -> NormalizingFlow:

@@ -1,4 +1,4 @@
-"""A flow that a sampler fits again and again: which one, how it is fitted, and what it keeps from one fit to the next."""
+"""A flow that a sampler fits again and again: how it is fitted, and what it keeps from one fit to the next."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from npflows.core.checks import SeedLike, as_int, as_rng, warn_user
+from npflows.core.checks import SeedLike, as_rng, warn_user
 from npflows.core.errors import TrainingError
 from npflows.core.threads import at_most_threads
 from npflows.flow import NormalizingFlow
-from npflows.models.maf import MAF
 
 FIT: dict[str, Any] = {
     "validation_fraction": 0.25,
@@ -20,26 +19,18 @@ FIT: dict[str, Any] = {
     "batch_size": 256,
     "learning_rate": 3e-3,
     "schedule": "constant",
-    "patience": 20,
     "ema": 0.95,
     "dropout": None,
     "progress": False,
 }
 """How it is fitted, arguments of `NormalizingFlow.fit`: a few hundred to a few thousand points, until the points that are
 held out get no likelier."""
-REFIT: dict[str, Any] = {**FIT, "learning_rate": 2e-3}
-"""The same for all fits but the first, which begin with the parameters of the fit before."""
-
-
+REFIT: dict[str, Any] = {"learning_rate": 2e-3}
+"""What is different in all fits but the first, which begin with the parameters of the fit before."""
 SMALLEST_SPREAD = 1e-14
 """Standard deviations below this share of the largest value are rounding: the column is constant."""
 GIVEN = frozenset({"flow", "x", "sample_weight", "log_weight", "condition", "standardize", "rng"})
 """Arguments of `NormalizingFlow.fit` that are not the user's to give."""
-
-
-def default_flow(n_dim: int, rng: SeedLike) -> NormalizingFlow:
-    """The flow that a sampler gets where none is given."""
-    return MAF(n_dim, num_layers=3, hidden_dims=(64,), rng=rng)
 
 
 class RefittedFlow:
@@ -53,12 +44,12 @@ class RefittedFlow:
     ----------
     n_dim : int
         Number of parameters of the sampler's problem.
+    flow : NormalizingFlow
+        Without supports and without a condition.
     rng : int, numpy.random.Generator or None
-        Draws first weights, splits, shuffles and samples.
-    flow : NormalizingFlow, optional
-        One of your own instead of the default, without supports and without a condition.
+        Draws splits, shuffles and samples.
     options
-        Arguments of `NormalizingFlow.fit` that replace the default ones.
+        Arguments of `NormalizingFlow.fit` that replace or add to those of `FIT`.
 
     Attributes
     ----------
@@ -68,9 +59,9 @@ class RefittedFlow:
         How often it has been fitted.
     """
 
-    def __init__(self, n_dim: int, rng: SeedLike = None, flow: NormalizingFlow | None = None, **options: Any) -> None:
-        self.n_dim, self.rng, self.options, self.n_fits = as_int(n_dim, "n_dim"), as_rng(rng), options, 0
-        self.flow = default_flow(self.n_dim, self.rng) if flow is None else _checked(flow, self.n_dim)
+    def __init__(self, n_dim: int, flow: NormalizingFlow, rng: SeedLike = None, **options: Any) -> None:
+        self.n_dim, self.rng, self.options, self.n_fits = n_dim, as_rng(rng), options, 0
+        self.flow = _checked(flow, n_dim)
         given = sorted(set(options) & GIVEN)
         if given:
             raise ValueError(f"{', '.join(given)}: the sampler gives these itself; leave them out")
@@ -84,7 +75,7 @@ class RefittedFlow:
         The flow holds the best parameters that were found, those of the fit before where nothing was better.
         """
         standardize(self.flow, x, weight)
-        settings = {**(REFIT if self.n_fits else FIT), **self.options}
+        settings = {**FIT, **(REFIT if self.n_fits else {}), **self.options}
         self.n_fits += 1
         try:
             with warnings.catch_warnings(), at_most_threads(1):
