@@ -1,6 +1,6 @@
 """npflows: normalizing flows on NumPy and Numba."""
 
-from npflows import backends, functional, support  # noqa: F401 the first registers where flows run
+from npflows import backends, functional, hosts, support  # noqa: F401 the first registers where flows run
 from npflows._version import __version__ as __version__
 from npflows.base import Base, Cylinder, Normal, StudentT, Uniform
 from npflows.core.backend import backend
@@ -80,6 +80,7 @@ __all__ = [
     "embed",
     "functional",
     "get_num_threads",
+    "hosts",
     "load",
     "one_hot",
     "set_num_threads",

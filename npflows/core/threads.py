@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +41,23 @@ def default_num_threads() -> int:
 
 
 _num_threads: int | None = None
+_most: ContextVar[int | None] = ContextVar("npflows_most_threads", default=None)
 
 
 def get_num_threads() -> int:
     """The number of threads that npflows uses."""
-    return default_num_threads() if _num_threads is None else _num_threads
+    n, most = default_num_threads() if _num_threads is None else _num_threads, _most.get()
+    return n if most is None else min(n, most)
+
+
+@contextmanager
+def at_most_threads(n: int) -> Iterator[None]:
+    """Use no more than n threads in this block of the calling thread, whatever the setting of the process is."""
+    token = _most.set(n)
+    try:
+        yield
+    finally:
+        _most.reset(token)
 
 
 def set_num_threads(n: int | None) -> None:
