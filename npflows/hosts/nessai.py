@@ -5,12 +5,14 @@ This module needs nessai 0.15; no other module imports it, but nessai itself, by
 
 from __future__ import annotations
 
+import math
 import os
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from npflows.base import Normal
 from npflows.core.checks import as_rng
 from npflows.files.flow_file import load
 from npflows.flow import NormalizingFlow
@@ -38,8 +40,8 @@ TRAINING = {
 """Keys of nessai's `training_config` and the arguments of `NormalizingFlow.fit` that they stand for."""
 
 
-PATIENCE = 15
-"""Epochs without improvement after which a fit ends.  With few, flows miss narrow parts, and the evidence is too small."""
+PATIENCE = 10
+"""Epochs without improvement after which a fit ends."""
 
 
 def default_flow(n_dim: int, rng: np.random.Generator) -> NormalizingFlow:
@@ -52,11 +54,18 @@ def default_flow(n_dim: int, rng: np.random.Generator) -> NormalizingFlow:
 class NpflowsModel(FlowModel):
     """nessai's interface to its flow, by npflows.
 
+    nessai draws latent values within a radius, beyond which a flow that fits the live points well has a few of them: what
+    lies there would never be found, and narrow parts be lost for good.  So the normal distribution of latent values is
+    wider than the flow's own, and has `volume` times its volume.
+
     Of `training_config` the keys lr, clip_grad_norm, batch_size, val_size, max_epochs and patience are used where you give
     them, with npflows' defaults for samplers instead of nessai's otherwise.  Of `flow_config` the key `flow` may be a
     function of (n_inputs, rng) that makes a `NormalizingFlow`; the others, which describe nessai's own flows, are refused.
     Subclasses of other proposals of nessai use it with `_FlowModelClass = NpflowsModel`.
     """
+
+    volume = 2.0
+    """The volume of the proposal in units of that of the flow's own distribution; 1 for the flow as it is."""
 
     def setup_from_input_dict(self, flow_config: dict[str, Any] | None, training_config: dict[str, Any] | None) -> None:
         given = dict(training_config or {})
@@ -74,6 +83,11 @@ class NpflowsModel(FlowModel):
     def initialise(self) -> None:
         n, rng = self.flow_config["n_inputs"], as_rng(self.rng)
         self._refitted = RefittedFlow(n, self._make(n, rng), rng, **self._options)
+        base = self._refitted.flow.base
+        if not isinstance(base, Normal) or base.learnable or base.loc.any() or (base.scale != 1).any():
+            raise ValueError(
+                f"nessai draws latent values from the standard normal, which must be the flow's base, got {base!r}"
+            )
         self.model = SimpleNamespace(base_distribution_log_prob=self._base_log_prob, device=torch.device("cpu"))
         self.device = self.inference_device = torch.device("cpu")
         self.initialised = True
@@ -129,22 +143,22 @@ class NpflowsModel(FlowModel):
         """Latent values (n, d) of x (n, d), and the log-density (n,) of x."""
         _no(conditional)
         z, log_det = self._refitted.flow.forward(x)
-        return z, self._refitted.flow.base.log_prob(z) + log_det
+        return z / self._spread, self._refitted.flow.base.log_prob(z, self._spread) + log_det
 
     def inverse(self, z: np.ndarray, conditional: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """x (n, d) of latent values z (n, d), and log |det dx/dz| (n,)."""
         _no(conditional)
-        return self._refitted.flow.inverse(z)
+        x, log_det = self._refitted.flow.inverse(self._spread * np.asarray(z, np.float64))
+        return x, log_det + math.log(self.volume)
 
     def log_prob(self, x: np.ndarray, conditional: np.ndarray | None = None) -> np.ndarray:
         """Log-density (n,) of x (n, d)."""
-        _no(conditional)
-        return self._refitted.flow.log_prob(x)
+        return self.forward_and_log_prob(x, conditional)[1]
 
     def sample(self, n: int = 1, conditional: np.ndarray | None = None) -> np.ndarray:
         """Draw x (n, d)."""
         _no(conditional)
-        return self._refitted.flow.sample(int(n), self._refitted.rng)
+        return self._refitted.flow.sample(int(n), self._refitted.rng, self._spread)
 
     def sample_latent_distribution(self, n: int = 1) -> np.ndarray:
         """Draw latent values (n, d)."""
@@ -160,13 +174,18 @@ class NpflowsModel(FlowModel):
         """Samples x (n, d) and their log-densities (n,), of new latent values or of z (n, d), drawn from `alt_dist`."""
         _no(conditional)
         if z is None:
-            return tuple(self._refitted.flow.sample_and_log_prob(int(N), self._refitted.rng))
+            return tuple(self._refitted.flow.sample_and_log_prob(int(N), self._refitted.rng, self._spread))
         z = np.asarray(z, np.float64)
-        x, log_det = self._refitted.flow.inverse(z)
+        x, log_det = self.inverse(z)
         if alt_dist is None:
             return x, self._refitted.flow.base.log_prob(z) - log_det
         log_p = alt_dist.log_prob(torch.from_numpy(z).type(torch.get_default_dtype()))
         return x, log_p.numpy().astype(np.float64) - log_det
+
+    @property
+    def _spread(self) -> float:
+        """The factor by which every latent value is farther from 0 in the flow than nessai knows."""
+        return self.volume ** (1 / self._refitted.n_dim)
 
     def move_to(self, device: Any, update_default: bool = False) -> None:
         """Nothing: flows of npflows run on the CPU."""

@@ -67,6 +67,27 @@ def test_the_model_answers_all_that_nessai_asks(tmp_path):
         model.log_prob(X, conditional=X)
 
 
+def test_the_proposal_is_a_density_of_twice_the_volume(tmp_path):
+    model = made(tmp_path, max_epochs=5)
+    model.train(X, plot=False)
+    axis = np.linspace(-9, 9, 361)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    density = np.exp(model.log_prob(grid)) * (axis[1] - axis[0]) ** 2
+    np.testing.assert_allclose(density.sum(), 1, atol=1e-3)
+    spread = np.linalg.det(np.cov(model.sample(20_000).T)) / np.linalg.det(np.cov(model._refitted.flow.sample(20_000, 0).T))
+    np.testing.assert_allclose(spread, 4, rtol=0.2)  # the square of the volume
+    x, log_q = model.sample_and_log_prob(50)
+    np.testing.assert_allclose(log_q, model.log_prob(x), atol=1e-4)
+
+
+def test_a_base_that_nessai_does_not_draw_from_is_refused(tmp_path):
+    def heavy(n, rng):
+        return npflows.MAF(n, base_distribution="student_t", rng=rng)
+
+    with pytest.raises(ValueError, match="the standard normal, which must be the flow's base, got StudentT"):
+        made(tmp_path, flow_config={"flow": heavy})
+
+
 def test_weights_are_written_and_read(tmp_path):
     model = made(tmp_path, max_epochs=3)
     model.train(X, plot=False)
