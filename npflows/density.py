@@ -223,8 +223,8 @@ class Density:
         ----------
         signature : str
             ``double (int, double *)``: the number of values, and x; ``double (double *)``: x;
-            ``double (double *, double *)``: x, and where to write the gradient; ``double (int, double *, void *)``: the last
-            argument is ignored.
+            ``double (double *, double *)``: x, and where to write the gradient; ``double (int, double *, void *)``: the
+            last argument is ignored.
         exp : bool
             Return the density.
 
