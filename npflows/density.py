@@ -222,8 +222,9 @@ class Density:
         Parameters
         ----------
         signature : str
-            "double (int, double *)": the number of values, and x; "double (double *)": x; "double (double *, double *)": x,
-            and where to write the gradient; "double (int, double *, void *)": the last argument is ignored.
+            ``double (int, double *)``: the number of values, and x; ``double (double *)``: x;
+            ``double (double *, double *)``: x, and where to write the gradient; ``double (int, double *, void *)``: the
+            last argument is ignored.
         exp : bool
             Return the density.
 
