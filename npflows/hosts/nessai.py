@@ -48,7 +48,7 @@ def default_flow(n_dim: int, rng: np.random.Generator) -> NormalizingFlow:
     """The flow that nessai gets where none is given: smooth, so that rejection sampling keeps many of its samples."""
     if n_dim == 1:
         return NeuralSplineFlow(1, num_layers=2, rng=rng)
-    return MAF(n_dim, num_layers=3, hidden_dims=(64,), activation="tanh", rng=rng)
+    return MAF(n_dim, num_layers=3, hidden_dims=(32,), activation="tanh", rng=rng)
 
 
 class NpflowsModel(FlowModel):
