@@ -79,7 +79,7 @@ class FrozenColumns(Frozen):
     """A flow of several columns with the methods of SciPy's frozen multivariate distributions."""
 
     def rvs(self, size: Shape = 1, random_state: SeedLike = None) -> Any:
-        """Draw samples (*size, d); of size 1, one sample (d,), as `scipy.stats.multivariate_normal` gives it."""
+        """Draw samples of the shape `size` with an axis of d after it; of size 1 a single one, as SciPy does."""
         x, shape = self._draw(size, random_state)
         return x[0] if shape in ((), (1,)) else x.reshape(*shape, self.dim)
 
