@@ -1,6 +1,8 @@
 """With `np.seterr(all="raise")` nothing that npflows computes on valid input reaches the user as a FloatingPointError."""
 
 import contextlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,3 +117,21 @@ def test_nor_from_a_fit_with_a_condition_near_the_largest_float():
         MAF(2, 1, (8,), condition_dim=1, rng=0).fit(
             x, condition=np.append(x[1:, :1], [[1e300]], 0), max_epochs=1, progress=False
         )
+
+
+def test_modules_that_are_imported_late_compute_nothing_that_raises():
+    """Kernels are imported with the first flow, when the user's program has long called seterr."""
+    code = """
+import importlib, pkgutil
+import numpy as np, numba, scipy.special, scipy.stats, scipy.optimize, scipy.integrate, sklearn.base, matplotlib.figure
+np.seterr(all="raise")
+import npflows
+hosts = ("npflows.hosts.", "npflows.__main__")
+names = [m.name for m in pkgutil.walk_packages(npflows.__path__, "npflows.") if not m.name.startswith(hosts)]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) > 200

@@ -14,7 +14,8 @@ from npflows.core.operations import SUPPORT_KINDS
 
 ORDERED, SIMPLEX = map(SUPPORT_KINDS.index, ("ordered", "simplex"))
 EPS = float(np.finfo(np.float64).eps)
-SMALLEST = float(np.nextafter(0.0, 1.0))
+SMALLEST = 5e-324
+"""The smallest number above 0."""
 
 
 @inlined
