@@ -10,8 +10,10 @@ import numpy as np
 
 from npflows.core.checks import SeedLike, as_rng, warn_user
 from npflows.core.errors import TrainingError
+from npflows.core.statistics import effective_sample_size
 from npflows.core.threads import at_most_threads
 from npflows.flow import NormalizingFlow
+from npflows.training.moments import moments
 
 FIT: dict[str, Any] = {
     "validation_fraction": 0.25,
@@ -89,16 +91,13 @@ class RefittedFlow:
 
 def standardize(flow: NormalizingFlow, x: np.ndarray, weight: np.ndarray | None = None) -> None:
     """Set the flow's first layer from points x (n, d) with weights (n,), with correlations where the points suffice."""
-    share = np.full(len(x), 1 / len(x)) if weight is None else weight / weight.sum()
-    loc = share @ x
-    centered = x - loc
-    covariance = (share[:, None] * centered).T @ centered
-    scale = np.sqrt(np.diag(covariance))
-    scale[~(scale > SMALLEST_SPREAD * np.abs(x).max(axis=0))] = 1.0
-    effective = 1 / (share**2).sum()
+    weight = np.ones(len(x)) if weight is None else weight / weight.mean()
+    loc, scale, _, _ = moments(lambda: iter([(x, weight)]), len(x))
+    scale = np.where(scale > SMALLEST_SPREAD * np.abs(x).max(axis=0), scale, 1.0)
     factor = None
-    if effective > 2 * len(scale):
-        correlations = covariance / np.outer(scale, scale)
+    if effective_sample_size(weight) > 2 * len(scale):
+        u = (x - loc) / scale
+        correlations = (weight[:, None] * u).T @ u / len(x)
         np.fill_diagonal(correlations, 1.0)
         try:
             factor = np.linalg.cholesky(correlations)
