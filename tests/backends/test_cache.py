@@ -13,6 +13,7 @@ import pytest
 import npflows
 from npflows.backends.cpu import ahead
 from npflows.backends.cpu.compiler import disk, folders, jit, target
+from npflows.backends.cpu.compiler.source import source_digest
 from npflows.backends.cpu.threads import pool
 
 pytestmark = pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")
@@ -36,12 +37,12 @@ class Package:
         self.folder, self.cache = folder, folder / "cache"
         source = Path(npflows.__file__).parent
         shutil.copytree(source, folder / "npflows", ignore=shutil.ignore_patterns("__pycache__", "data"))
-        (folder / "npflows/tiny.py").write_text(KERNEL.format(where="npflows.helper"))
+        (folder / "npflows/backends/cpu/tiny.py").write_text(KERNEL.format(where="npflows.backends.cpu.helper"))
         self.help("1.0")
 
     def help(self, step):
         """Change the helper but not the date of its file."""
-        self.write(self.folder / "npflows/helper.py", HELPER.format(step=step))
+        self.write(self.folder / "npflows/backends/cpu/helper.py", HELPER.format(step=step))
 
     @staticmethod
     def write(file, text):
@@ -54,7 +55,7 @@ class Package:
         return subprocess.Popen([sys.executable, "-c", code], cwd=self.folder, env=environment, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
-    def run(self, code="from npflows.tiny import f; " + CALL, **variables):
+    def run(self, code="from npflows.backends.cpu.tiny import f; " + CALL, **variables):
         return finished(self.start(code, **variables))
 
     def files(self):
@@ -108,7 +109,7 @@ def test_a_changed_helper_in_another_file_is_compiled_anew(package):
 
 def test_a_changed_kernel_outside_the_package_is_compiled_anew(package):
     own = package.folder / "own.py"
-    text = KERNEL.format(where="npflows.helper")
+    text = KERNEL.format(where="npflows.backends.cpu.helper")
     package.write(own, text)
     run = "from own import f; " + CALL
     assert package.run(run) == f"2.0 {COMPILED}"
@@ -138,7 +139,7 @@ def test_a_flipped_bit_is_never_run(package):
     code = f"""
 from pathlib import Path
 from numba import float64
-from npflows.tiny import f
+from npflows.backends.cpu.tiny import f
 file, used = Path({str(file)!r}), []
 data = file.read_bytes()
 for place in range(0, len(data), 61):
@@ -174,7 +175,7 @@ def refuse(*given, **options):
     raise OSError(errno.EROFS, "Read-only file system")
 
 Path.write_bytes = Path.unlink = refuse
-from npflows.tiny import f
+from npflows.backends.cpu.tiny import f
 """
     assert package.run(code + CALL) == f"2.0 {COMPILED}"
     assert package.files() == []
@@ -205,7 +206,7 @@ def test_kernels_are_kept_beside_the_package_or_else_at_home(package):
 
 
 def test_two_processes_may_fill_an_empty_cache_at_once(package):
-    both = [package.start("from npflows.tiny import f; print(f(1.0))") for _ in range(2)]
+    both = [package.start("from npflows.backends.cpu.tiny import f; print(f(1.0))") for _ in range(2)]
     assert [finished(process) for process in both] == ["2.0", "2.0"]
     assert [file.suffix for file in package.files()] == [".nbc"]
     assert package.run() == f"2.0 {LOADED}"
@@ -258,3 +259,15 @@ def test_a_wheel_is_only_built_with_kernels_of_its_source(package):
     package.help("5.0")
     with pytest.raises(SystemExit, match=r"those in .*cache are of another source"):
         sets(package.folder / "npflows", package.cache)
+
+
+def test_an_edit_recompiles_where_kernels_are_made_and_nowhere_else(tmp_path):
+    def digest(edited):
+        tree = tmp_path / (edited or "as it was").replace("/", "-")
+        for folder in ("backends/cpu/kernels", "core/operations", "cli"):
+            (tree / folder).mkdir(parents=True)
+            (tree / folder / "one.py").write_text("a = 2\n" if folder == edited else "a = 1\n")
+        return source_digest(tree)
+
+    assert digest("cli") == digest("")
+    assert len({digest("backends/cpu/kernels"), digest("core/operations"), digest("cli")}) == 3

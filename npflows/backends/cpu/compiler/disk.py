@@ -1,9 +1,9 @@
 """Compiled kernels on disk, kept by the target that they were compiled for.
 
 Numba's own disk cache judges freshness by one source file, so that a changed helper in another file, or an upgrade whose
-files carry old dates, would silently run old numerics.  Here every entry lies in a folder named by the contents of the
-whole package (compiler/folders.py).  Where nothing can be written the functions are compiled anew in every process, and all
-else works.
+files carry old dates, would silently run old numerics.  Here every entry lies in a folder named by the contents of all
+that kernels are made of (compiler/source.py).  Where nothing can be written the functions are compiled anew in every
+process, and all else works.
 """
 
 from __future__ import annotations
