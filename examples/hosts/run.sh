@@ -4,7 +4,10 @@
 #     bash examples/hosts/run.sh          # emcee, dynesty, UltraNest, nautilus, SciPy, NumPyro, BlackJAX, PyMC
 #     bash examples/hosts/run.sh torch    # pocoMC and nessai; prints what torch_output.txt records
 #     bash examples/hosts/run.sh tests    # the first, and the tests of hosts
+#
+# A second argument is the wheel of npflows to install instead of this checkout.
 set -euo pipefail
+package=$(realpath "${2:-$(dirname "$0")/../..}")
 cd "$(dirname "$0")"
 case "${1:-}" in
   "" | tests)
@@ -19,7 +22,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 extra=$([ "${1:-}" = tests ] && echo "[test]" || true)
-"$work/venv/bin/pip" install -q --disable-pip-version-check -r "$requirements" "../..$extra"
+"$work/venv/bin/pip" install -q --disable-pip-version-check -r "$requirements" "$package$extra"
 unset PYTHONPATH
 "$work/venv/bin/pip" list --disable-pip-version-check |
   grep -iE '^(npflows|numpy|numba|scipy|emcee|dynesty|ultranest|nautilus-sampler|jax|numpyro|blackjax|pymc|pytensor|nutpie|torch|pocomc|nessai) '
