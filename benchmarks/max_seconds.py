@@ -2,8 +2,8 @@
 
     NPFLOWS_NUM_THREADS=1 python benchmarks/max_seconds.py 10 30 [--rows 400000]
 
-The table has 40,000 rows, or those of --rows, of 6 columns, from a mixture of twelve bent Gaussians; 20,000 further rows are
-held out.
+The table has 40,000 rows, or those of --rows, of 6 columns, from a mixture of twelve bent Gaussians; 20,000 further rows
+are held out.
 """
 
 from __future__ import annotations

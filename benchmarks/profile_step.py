@@ -2,8 +2,8 @@
 
     NPFLOWS_NUM_THREADS=1 python benchmarks/profile_step.py "MAF" "D=8, 64x64" 256 [--seconds 5]
 
-prints the share and the microseconds of a step that each compiled kernel, each library and Python's interpreter take.  What is
-inlined into a kernel counts as the kernel.  For vectors of 256 bits set NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=.
+prints the share and the microseconds of a step that each compiled kernel, each library and Python's interpreter take.
+What is inlined into a kernel counts as the kernel.  For vectors of 256 bits set NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def main() -> None:
         counts[where(int(address, 16), library, starts, names)] += 1
     total = sum(counts.values())
     print(machine())
-    print(f"train step {arguments.model} {arguments.size}, B={arguments.batch}: {1e6 * seconds / n:.0f} us, {total} samples\n")
+    work = f"train step {arguments.model} {arguments.size}, B={arguments.batch}"
+    print(f"{work}: {1e6 * seconds / n:.0f} us, {total} samples\n")
     print("| what | share | us a step |\n| --- | --- | --- |")
     for name, count in counts.most_common(16):
         print(f"| {name} | {100 * count / total:.1f} % | {1e6 * seconds / n * count / total:.1f} |")
