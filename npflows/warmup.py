@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -53,7 +53,8 @@ def warmup(
 ) -> Warmed:
     """Compile the kernels with which models are fitted, evaluated, sampled and embedded, where the cache lacks them.
 
-    A kernel serves flows of any size.
+    A kernel serves flows of any size.  Those of all activations, bases and conditioners are among them, and so of the flows
+    that `npflows.hosts` gives to samplers.
 
     Parameters
     ----------
@@ -134,10 +135,11 @@ def _warm(
     seconds = dict.fromkeys(chosen, 0.0)
     owners: dict[str, str] = {}
     for name in chosen:
-        flow = _small(name, real)
-        for layers, base in ((True, True), (True, False), (False, True)):
-            for part in select().parts(flow.program(with_layers=layers, with_base=base), flow.dtype):
-                owners.setdefault(part, name)
+        for variant in ({}, *MODELS[name].variants):
+            flow = _small(name, real, **variant)
+            for layers, base in ((True, True), (True, False), (False, True)):
+                for part in select().parts(flow.program(with_layers=layers, with_base=base), flow.dtype):
+                    owners.setdefault(part, name)
     with Processes(_TASK, n, environment) as crew:
         for (_, part, *_), spent in crew.run([("compile", part) for part in owners]):
             seconds[owners[part]] += spent
@@ -166,10 +168,10 @@ def _warm_here(chosen: list[str], real: str, tell: Callable[[str, float], None])
     return seconds
 
 
-def _small(name: str, real: str) -> NormalizingFlow:
-    """A small flow that uses all that flows of a model use."""
+def _small(name: str, real: str, **variant: Any) -> NormalizingFlow:
+    """A small flow that uses all that flows of a model use, by default or with other arguments."""
     model = MODELS[name]
-    return model.build(**model.small, hidden_dims=(8, 8), condition_dim=1, dtype=real, rng=0)
+    return model.build(**{**model.small, "hidden_dims": (8, 8), "condition_dim": 1, "dtype": real, "rng": 0, **variant})
 
 
 def _use(name: str, real: str) -> None:

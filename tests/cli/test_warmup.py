@@ -13,6 +13,7 @@ import npflows.warmup
 from npflows import MAF, NeuralSplineFlow
 from npflows.backends.cpu.compiler import folders, target
 from npflows.cli import main
+from npflows.hosts.pocomc_flow import default_flow
 from npflows.models.table import MODELS, TABLE_MODELS
 from npflows.warmup import warmup
 
@@ -22,7 +23,14 @@ cached = pytest.mark.skipif(folders.cache_directory() is None, reason="nothing c
 
 @cached
 @pytest.mark.parametrize(
-    ("name", "flow"), [("maf", MAF(5, 3, (24, 16), rng=0)), ("spline", NeuralSplineFlow(4, 3, (16,), rng=0))]
+    ("name", "flow"),
+    [
+        ("maf", MAF(5, 3, (24, 16), rng=0)),
+        ("spline", NeuralSplineFlow(4, 3, (16,), rng=0)),
+        ("maf", MAF(2, 3, (32,), activation="tanh", base_distribution="student_t", rng=0)),
+        ("spline", default_flow(2, np.random.default_rng(0))),
+    ],
+    ids=["maf", "spline", "other choices", "a sampler's"],
 )
 def test_nothing_is_left_to_compile(name, flow):
     done = warmup(name)

@@ -15,7 +15,7 @@ from npflows.backends.cpu.compiler.folders import cache_directory
 from npflows.backends.cpu.kernels import counters, supports
 from npflows.backends.cpu.program import CompiledProgram
 from npflows.backends.cpu.threads import mailbox, pool
-from npflows.core.operations import Program
+from npflows.core.operations import Program, StudentT
 
 SHARED = {
     "transport": "npflows.backends.cpu.driver",
@@ -46,7 +46,8 @@ def parts(program: Program, dtype: np.dtype) -> list[str]:
                     executable.plan(inverse, gradient, one_lane=True, by_column=by_column)
     wanted += [Wanted(module, kind, kind, dtype.name) for kind, module in SHARED.items()]
     wanted += [Wanted(mailbox.__name__, _SHARE, kind, dtype.name) for kind in SHARED]
-    wanted += [Wanted(counters.__name__, "draw", "draw", "float64"), Wanted(mailbox.__name__, _SHARE, "draw", "float64")]
+    for kind in ("draw", "draw_student_t") if isinstance(program.base and program.base.operation, StudentT) else ("draw",):
+        wanted += [Wanted(counters.__name__, kind, kind, "float64"), Wanted(mailbox.__name__, _SHARE, kind, "float64")]
     wanted += [Wanted(supports.__name__, name, kind, "float64") for name, kind in SUPPORTS.items()]
     wanted += [Wanted(_ENTRIES, kind, _ENTRY, dtype.name) for kind in ("evaluate", "sample")]
     wanted += [Wanted(pool.__name__, _PREPARE, "threads", dtype.name)]
