@@ -13,6 +13,8 @@ from npflows.core.checks import SeedLike, as_dtype, as_int, as_rng, as_shape, as
 from npflows.core.registry import construct
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import VerificationReport
+from npflows.export.c_file import to_c
+from npflows.export.onnx_file import to_onnx
 from npflows.files.configuration import ModelConfiguration, configuration_of
 from npflows.files.flow_file import save
 from npflows.inference.grid_density import conditional, marginal
@@ -147,6 +149,7 @@ class NormalizingFlow(TransformedDistribution):
     fit, fit_variational, initialize = fit, fit_variational, initialize
     importance_weights, mode, entropy, kl_divergence = importance_weights, mode, entropy, kl_divergence
     to_unit_cube, from_unit_cube, marginal, conditional = to_unit_cube, from_unit_cube, marginal, conditional
+    to_onnx, to_c = to_onnx, to_c
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow to one .npz file, in full or not at all; `npflows.load` reads it."""

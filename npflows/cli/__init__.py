@@ -1,4 +1,4 @@
-"""The command `npflows`: fit, score, sample, info, verify and plot for tables in files, and a demonstration."""
+"""The command `npflows`: fit, score, sample, info, verify and plot for tables in files, export, and a demonstration."""
 
 from npflows.cli.command import main
 

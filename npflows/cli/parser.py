@@ -10,10 +10,12 @@ from typing import Any, NoReturn
 from npflows import __version__
 from npflows.cli import using
 from npflows.cli.embedding import declarations
+from npflows.cli.exporting import export
 from npflows.cli.fitting import fit
 from npflows.cli.inputs import condition_values, missing_values, split_names
 from npflows.cli.warming import warm_up
 from npflows.core.operations import ACTIVATIONS
+from npflows.export.tracing import WHAT
 from npflows.files.tables import TableError
 from npflows.models.table import MODELS, TABLE_MODELS
 
@@ -200,6 +202,12 @@ def parser() -> argparse.ArgumentParser:
     )
     language.add_argument("--fortran", dest="language", action="store_const", const="fortran", help="the Fortran module")
     embedding.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: print it)")
+
+    exporting = command("export", export, "write a flow as a C99 file, or as an ONNX model")
+    exporting.add_argument("flow", metavar="FLOW.npz")
+    exporting.add_argument("-o", "--output", required=True, metavar="OUT", help="a name that ends with .c or .onnx")
+    exporting.add_argument("--what", choices=WHAT, help="what an ONNX model computes (default: log_prob); C has all")
+    exporting.add_argument("--prefix", metavar="NAME", help="what the names of C functions begin with (default: flow)")
 
     demo = command("demo", using.demo, "fit 20,000 galaxies, compare, and draw a picture of data and samples", quiet=False)
     demo.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf or svg (default: npflows_demo.png)")
