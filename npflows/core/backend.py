@@ -304,10 +304,11 @@ class Backend(Protocol):
 
 
 _loaders: dict[str, Callable[[], Backend]] = {}
+_on_demand: set[str] = set()
 _loaded: dict[str, Backend] = {}
 
 
-def register_backend(name: str, load: Callable[[], Backend]) -> None:
+def register_backend(name: str, load: Callable[[], Backend], *, on_demand: bool = False) -> None:
     """Make a backend known by its name; the first one runs everything that names none.
 
     Parameters
@@ -315,13 +316,17 @@ def register_backend(name: str, load: Callable[[], Backend]) -> None:
     name : str
     load : callable
         Gives the backend; called when it is first wanted.
+    on_demand : bool
+        Whether it needs a device, so that `load` may fail, and is chosen by its name alone.
     """
     _loaders.setdefault(name, load)
+    if on_demand:
+        _on_demand.add(name)
 
 
 def available_backends() -> tuple[str, ...]:
-    """The names of the backends that can run here; the first one is the default."""
-    return tuple(_loaders)
+    """The names of the backends that can run here, without those that need a device; the first one is the default."""
+    return tuple(name for name in _loaders if name not in _on_demand)
 
 
 def select(name: str | None = None) -> Backend:

@@ -1,0 +1,102 @@
+"""From operations to what the GPU's kernels read: the specs of the CPU, in which the numbers of functions stand where the
+CPU has addresses; scratch memory for one lane; and which sums over samples are left for later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npflows.backends.cpu.kernels.outer import OUTER
+from npflows.backends.cpu.link import KERNELS, Link, Scratch, scratch
+from npflows.backends.cuda.texts import text_of
+from npflows.core.operations import Conv1x1, ConvNet, Custom, Elementwise, Made, Mlp
+
+Function = Callable[..., Any]
+
+
+class Called(NamedTuple):
+    """A function that a kernel calls by its number."""
+
+    text: Function
+    kind: str
+    defers: bool
+    """Whether it is the outer product of rows that stay where they are."""
+
+
+class NumberingLink(Link):
+    """Gives a layer the numbers of the functions that its kernels call, from 1 on, and keeps the list of them.
+
+    Attributes
+    ----------
+    called : list of Called
+    """
+
+    def __init__(self, dtype: np.dtype, kernels: tuple[Function, ...]) -> None:
+        super().__init__(dtype, kernels)
+        self.called: list[Called] = []
+        self._defers = False
+
+    def __call__(self, function: Function, kind: str, *users: Function) -> int:
+        """The number of `function`; 0 if it is only for certain users and none of them is in use."""
+        if users and not any(kernel in users for kernel in self.kernels):
+            return 0
+        one = Called(text_of(function), kind, self._defers and function is OUTER[0])
+        if one not in self.called:
+            self.called.append(one)
+        return self.called.index(one) + 1
+
+    def pack(self, network: Any) -> list[int]:
+        """The spec of a network; what dense and masked ones multiply for their gradients stays in work and temp."""
+        self._defers = isinstance(network, (Mlp, Made))
+        spec = super().pack(network)
+        self._defers = False
+        return spec
+
+
+def conditioner_of(operation: Any) -> Any:
+    """The network of an operation, or the operation if it is one; None where there is none."""
+    return operation if isinstance(operation, (Mlp, Made, ConvNet)) else getattr(operation, "conditioner", None)
+
+
+def scratch_of_lane(operation: Any) -> Scratch:
+    """Rows of scratch memory for blocks of one lane, where matrices lie in as many rows as they have entries."""
+    work, temp = scratch(operation)
+    network = conditioner_of(operation)
+    if isinstance(operation, Conv1x1):
+        temp += 3 * operation.channels**2
+    if isinstance(network, ConvNet):
+        temp += max(math.prod(shape) for name, shape in network.shapes.items() if name.startswith("weight"))
+        temp += max(network.channels)
+    return Scratch(work, temp)
+
+
+def own_sums(operation: Any) -> tuple[int, int]:
+    """The range of an operation's parameters whose gradient each thread adds up for its own samples; the gradients of the
+    others are products of rows that stay in work and temp, which are summed later."""
+    network = conditioner_of(operation)
+    scalar_map: Any = getattr(operation, "transformer", None)
+    learned = 0 if scalar_map is None else scalar_map.theta_per_value
+    if isinstance(operation, Elementwise):
+        return (operation.dim * scalar_map.multiplier if learned else operation.size), operation.size
+    if isinstance(network, (Mlp, Made)):
+        return (network.size if learned else operation.size), operation.size
+    return 0, operation.size
+
+
+def functions_of(operation: Any, inverse: bool) -> tuple[Function, ...]:
+    """The kernels of a layer in one direction: the map and its vjp, where it has one.
+
+    Raises
+    ------
+    NotImplementedError
+        If it is a layer of the user's own.
+    """
+    if isinstance(operation, Custom):
+        raise NotImplementedError(
+            f"{operation.name} is a layer of your own, compiled for the CPU: it has no CUDA kernel; use flow.to('cpu')"
+        )
+    functions = KERNELS[type(operation)].functions(operation)
+    return tuple(functions[1::2] if inverse else functions[::2])
