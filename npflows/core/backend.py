@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -220,6 +220,14 @@ class Executable(Protocol):
         """Gradient buffers of `n_bytes` for n samples; it follows from the program and n alone."""
         ...
 
+    def gradient_buffers(self, sizes: Collection[int], theta: NDArray) -> dict[int, Any]:
+        """Memory for the gradients of a training run, for each number of samples that its steps have.
+
+        `pullback` fills it, and the optimizer's `step` reads it: arrays (buffer_count, theta.size), unless the backend
+        keeps gradients where it computes.
+        """
+        ...
+
     def rows_within(self, n_values: int) -> int:
         """Samples whose intermediate values in the widest layer are at most so many numbers."""
         ...
@@ -229,6 +237,20 @@ class Executable(Protocol):
     ) -> Optimizer:  # fmt: skip
         """Adam for a parameter vector, which it changes in place where `free` is true."""
         ...
+
+
+class HostBuffers:
+    """What executables have in common whose gradients are arrays of NumPy."""
+
+    def buffer_count(self, n: int, n_bytes: int) -> int:
+        """Gradient buffers of `n_bytes` for n samples."""
+        raise NotImplementedError
+
+    def gradient_buffers(self, sizes: Collection[int], theta: NDArray) -> dict[int, Any]:
+        """Memory for the gradients of a training run; see `Executable`."""
+        counts = {n: self.buffer_count(n, theta.nbytes) for n in sizes}
+        memory = np.zeros((max(counts.values()), theta.size), theta.dtype)
+        return {n: memory[:count] for n, count in counts.items()}
 
 
 class Backend(Protocol):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from npflows.backends.cpu.kernels import adam
 from npflows.backends.cuda.device import cuda, kernel, launch, require_device, to_device
 from npflows.backends.cuda.kernels import texts_calling
+from npflows.backends.cuda.memory import Gradient, Memory
 from npflows.core.backend import BETA_1, BETA_2, Outcome
 
 PIECE = 32
@@ -65,10 +66,14 @@ class Adam:
         Decoupled; 0 for none.
     clip_norm : float or None
         Global norm to which a larger gradient is scaled down.
+    memory : Memory
+        Where programs find the parameters that a step leaves on the GPU.
     """
 
-    def __init__(self, theta: NDArray, free: NDArray, weight_decay: float, clip_norm: float | None) -> None:
-        self.theta, self.free = theta, free
+    def __init__(
+        self, theta: NDArray, free: NDArray, weight_decay: float, clip_norm: float | None, memory: Memory
+    ) -> None:  # fmt: skip
+        self.theta, self.free, self._memory = theta, free, memory
         self.weight_decay, self.clip_norm = weight_decay, clip_norm
         self._m, self._v = np.zeros_like(theta), np.zeros_like(theta)
         self._state: tuple[Any, ...] | None = None
@@ -91,28 +96,29 @@ class Adam:
         """Start over with no moments."""
         self.m[:], self.v[:], self.steps = 0, 0, 0
 
-    def step(self, buffers: NDArray, rate: float, average: NDArray | None = None, share: float = 0.0) -> Outcome:
-        """Add up the gradient buffers (g, p) and take a step, unless the gradient is not finite; a moving average of the
-        parameters (p,) then moves toward them by its share."""
+    def step(self, buffers: Any, rate: float, average: NDArray | None = None, share: float = 0.0) -> Outcome:
+        """Take a step along a gradient that is on the GPU, or the sum of gradient buffers (g, p), unless it is not finite;
+        a moving average of the parameters (p,) then moves toward them by its share."""
         require_device()
         if self._state is None:
             pieces = np.zeros(max(1, -(-self.theta.size // PIECE)))
             self._state = tuple(map(to_device, (self.free, np.zeros_like(self.theta), pieces, self._m, self._v)))
         free, gradient, squares, m, v = self._state
-        launch(_kernels().combine, squares.size, to_device(buffers), free, gradient, squares)
+        given = buffers.array.reshape(1, gradient.size) if isinstance(buffers, Gradient) else to_device(buffers)
+        launch(_kernels().combine, squares.size, given, free, gradient, squares)
         norm = math.sqrt(squares.copy_to_host().sum())
         if not math.isfinite(norm):
             return Outcome(False, norm)
         self.steps += 1
         clip = 1.0 if self.clip_norm is None or norm <= self.clip_norm else self.clip_norm / norm
         correct_1, correct_2 = 1 / (1 - BETA_1**self.steps), 1 / (1 - BETA_2**self.steps)
-        theta = to_device(self.theta)
-        mean = theta if average is None else to_device(average)
+        theta = self._memory.taken("theta", self.theta)
+        mean = theta if average is None else self._memory.taken("average", average)
         launch(_kernels().update, theta.size, theta, gradient, free, m, v, float(clip), float(rate),
                float(self.weight_decay), correct_1, correct_2, mean, int(average is not None), float(share))  # fmt: skip
-        self.theta[:] = theta.copy_to_host()
+        self._memory.keep("theta", self.theta, theta)
         if average is not None:
-            average[:] = mean.copy_to_host()
+            self._memory.keep("average", average, mean)
         return Outcome(True, norm)
 
     def _fetch(self) -> None:

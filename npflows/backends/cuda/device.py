@@ -10,7 +10,8 @@ import importlib
 import importlib.util
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,17 @@ def require_device() -> None:
 
 def kernel(function: Callable) -> Any:
     """A function that the host launches, one call for each thread."""
-    return cuda.jit(function)
+    return cuda.jit(_of_plain_arrays(function) if SIMULATED else function)
+
+
+def _of_plain_arrays(function: Callable) -> Callable:
+    """The same function for the simulator, which wraps arrays and is several times slower for it."""
+
+    def plain(*arguments):
+        function(*(getattr(getattr(one, "_item", one), "_ary", one) for one in arguments))
+
+    # the simulator replaces numba.cuda where the globals of the function that it runs hold it
+    return FunctionType(plain.__code__, function.__globals__, function.__name__, None, plain.__closure__)
 
 
 def device_function(function: Callable) -> Any:
@@ -100,17 +111,21 @@ def choose(single: Any, double: Any) -> Any:
     return by_type
 
 
-def dispatcher(functions: Sequence[tuple[Any, str]]) -> Any:
-    """What calls one of several functions by its number, from 1 on, with a tuple of arguments.
+def dispatcher(functions: dict[int, tuple[Any, str]], kinds: Collection[str]) -> Any:
+    """What calls one of several functions by its number with a tuple of arguments.
 
     Parameters
     ----------
-    functions : sequence of (function, letters)
+    functions : dict of int to (function, letters)
         Letters stand for the arguments as in `npflows.backends.cpu.compiler.calls.SIGNATURES`; a call reaches only the
         functions that take its arguments, so that where there is one it is called without asking for the number.
+    kinds : collection of str
+        The letters of all calls that there are: where no function takes one's arguments it is never made, as one of dropout
+        where there is none.
     """
     if SIMULATED:
-        return lambda number, arguments: functions[int(number) - 1][0](*arguments)
+        return lambda number, arguments: functions[int(number)][0](*arguments)
+    known = {letters.replace("L", "V") for letters in kinds}
 
     def call(number, arguments):
         """Stands for them."""
@@ -118,11 +133,13 @@ def dispatcher(functions: Sequence[tuple[Any, str]]) -> Any:
     @_extending().overload(call)
     def called(number, arguments):
         given = "".join(map(_letter, arguments))
-        fitting = [i for i, (_, letters) in enumerate(functions) if letters.replace("L", "V") == given]
+        if given not in known:
+            raise TypeError(f"no function has the arguments {given}")
+        fitting = [i for i, (_, letters) in functions.items() if letters.replace("L", "V") == given]
         names = {f"function_{i}": functions[i][0] for i in fitting}
         lines = ["def chosen(number, arguments):"]
         for i in fitting[1:]:
-            lines += [f"    if number == {i + 1}:", f"        function_{i}(*arguments)", "        return"]
+            lines += [f"    if number == {i}:", f"        function_{i}(*arguments)", "        return"]
         lines += [f"    function_{i}(*arguments)" for i in fitting[:1]] or ["    pass"]
         exec("\n".join(lines), names)
         return names["chosen"]

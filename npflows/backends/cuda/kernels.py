@@ -14,7 +14,7 @@ from npflows.backends.cpu.kernels.matmul import PRODUCT
 from npflows.backends.cpu.kernels.outer import OUTER
 from npflows.backends.cuda import products
 from npflows.backends.cuda.device import NUMPY, choose, cuda, device_function, dispatcher, kernel
-from npflows.backends.cuda.link import Called
+from npflows.backends.cuda.link import Called, number_of
 from npflows.backends.cuda.texts import Texts, no_sums, text_of
 
 REPLACED = {
@@ -27,14 +27,13 @@ REPLACED = {
 
 
 def texts_calling(called: tuple[Called, ...]) -> Texts:
-    """The texts of the CPU's kernels, of which some call those of a list by their numbers."""
-    functions: list[tuple[Any, str]] = []
-
+    """The texts of the CPU's kernels, which call these functions by their numbers."""
+    functions: dict[int, tuple[Any, str]] = {}
     replaced = {mlp.add_lane_sums: device_function(no_sums)}
-    texts = Texts(device_function, choose, replaced, dispatcher(functions), NUMPY)
+    texts = Texts(device_function, choose, replaced, dispatcher(functions, SIGNATURES.values()), NUMPY)
     for one in called:
         text = products.no_outer if one.defers else REPLACED.get(one.text, one.text)
-        functions.append((texts.again(text), SIGNATURES[one.kind]))
+        functions[number_of(one)] = texts.again(text), SIGNATURES[one.kind]
     return texts
 
 

@@ -9,16 +9,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npflows.backends.cpu.kernels import spline
 from npflows.backends.cpu.kernels.outer import OUTER
-from npflows.backends.cpu.link import KERNELS, Link, Scratch, scratch
+from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, Link, Scratch, scratch
 from npflows.backends.cuda.texts import text_of
 from npflows.core.operations import Conv1x1, ConvNet, Custom, Elementwise, Made, Mlp
 
 Function = Callable[..., Any]
 
 
+TWINS = {function: twin for function, twin in ONE_LANE_TWINS.items() if function in spline.ROLES.values()}
+"""The functions for a single lane that are shorter; the others of the CPU are for vectors along rows."""
+
+
 class Called(NamedTuple):
-    """A function that a kernel calls by its number."""
+    """A function that kernels call by its number, which is one for the whole process."""
 
     text: Function
     kind: str
@@ -26,27 +31,35 @@ class Called(NamedTuple):
     """Whether it is the outer product of rows that stay where they are."""
 
 
-class NumberingLink(Link):
-    """Gives a layer the numbers of the functions that its kernels call, from 1 on, and keeps the list of them.
+_numbers: dict[Called, int] = {}
 
-    Attributes
-    ----------
-    called : list of Called
-    """
+
+def number_of(one: Called) -> int:
+    """The number of a function, from 1 on."""
+    return _numbers.setdefault(one, len(_numbers) + 1)
+
+
+class NumberingLink(Link):
+    """Gives a layer the numbers of the functions that its kernels call, and keeps the set of them."""
 
     def __init__(self, dtype: np.dtype, kernels: tuple[Function, ...]) -> None:
         super().__init__(dtype, kernels)
-        self.called: list[Called] = []
+        self._called: set[Called] = set()
         self._defers = False
 
     def __call__(self, function: Function, kind: str, *users: Function) -> int:
         """The number of `function`; 0 if it is only for certain users and none of them is in use."""
         if users and not any(kernel in users for kernel in self.kernels):
             return 0
-        one = Called(text_of(function), kind, self._defers and function is OUTER[0])
-        if one not in self.called:
-            self.called.append(one)
-        return self.called.index(one) + 1
+        defers = self._defers and function is OUTER[0]
+        one = Called(text_of(TWINS.get(function, function)), kind, defers)
+        self._called.add(one)
+        return number_of(one)
+
+    def called(self, gradient: bool) -> tuple[Called, ...]:
+        """The functions that the map's kernel calls, or that of its gradient, by their numbers."""
+        used = (one for one in self._called if gradient or not one.kind.endswith(("_vjp", "outer")))
+        return tuple(sorted(used, key=number_of))
 
     def pack(self, network: Any) -> list[int]:
         """The spec of a network; what dense and masked ones multiply for their gradients stays in work and temp."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,21 @@ from numpy.typing import NDArray
 from npflows.backends.cuda.device import empty, to_device
 
 
+class Gradient:
+    """A gradient that stays on the GPU, between the program that adds it up and the optimizer that reads it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.array: Any = None
+
+
 class Memory:
     """Arrays by name, whose memory grows to what was ever wanted; nothing of it is pickled."""
 
+    _copies: ClassVar[dict[str, tuple[NDArray, Any]]] = {}  # programs and optimizers share parameters
+
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, np.dtype], Any] = {}
-        self._copies: dict[str, tuple[NDArray, Any]] = {}
 
     def block(self, name: str, rows: int, lanes: int, dtype: Any) -> Any:
         """A block (rows, lanes) of any numbers, of one row at least; a name has one block at a time."""
@@ -37,6 +46,18 @@ class Memory:
             self._copies[name] = known = array.copy(), to_device(array)
         return known[1]
 
+    def taken(self, name: str, array: NDArray) -> Any:
+        """Such a copy for the caller alone, who changes it."""
+        copy = self.resident(name, array)
+        self._copies.pop(name, None)
+        return copy
+
+    def keep(self, name: str, array: NDArray, copy: Any) -> None:
+        """Bring a copy's numbers into the array of the host, and know that they are the same."""
+        array[:] = copy.copy_to_host()
+        self._copies[name] = array.copy(), copy
+
 
 def _same_bits(a: NDArray, b: NDArray) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    same_kind = a.shape == b.shape and a.dtype == b.dtype
+    return same_kind and np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))

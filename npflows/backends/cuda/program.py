@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +16,10 @@ from npflows.backends.cuda import kernels
 from npflows.backends.cuda.adam import Adam
 from npflows.backends.cuda.device import launch, launch_blocks, require_device, to_device
 from npflows.backends.cuda.link import Called, NumberingLink, functions_of, own_sums, scratch_of_lane
-from npflows.backends.cuda.memory import Memory
+from npflows.backends.cuda.memory import Gradient, Memory
 from npflows.backends.cuda.sums import (
     SHARED,
     SIDE,
-    TILE,
     OuterProduct,
     Place,
     combine,
@@ -26,6 +27,7 @@ from npflows.backends.cuda.sums import (
     make_add_products,
     pieces_of,
     products_of,
+    tiles,
 )
 from npflows.core.backend import Result, State
 from npflows.core.bijection import Bijection
@@ -53,7 +55,8 @@ class Step(NamedTuple):
     run, run_vjp : kernel
     own : (int, int)
         See `npflows.backends.cuda.link.own_sums`.
-    products : list of OuterProduct
+    products : array (tiles, 10), optional
+        On the GPU: see `npflows.backends.cuda.sums.tiles`.
     """
 
     operation: Any
@@ -63,7 +66,7 @@ class Step(NamedTuple):
     run: Any
     run_vjp: Any
     own: tuple[int, int]
-    products: list[OuterProduct]
+    products: Any
 
 
 class Passed(NamedTuple):
@@ -115,7 +118,7 @@ class CudaProgram:
         own = max((_own_rows(placed.operation) for placed in parts), default=1)
         rows = sum(size.work for size in sizes) + self._temp_rows + own + 4 * self._rows + 4 * self._context_rows
         self.chunk_rows = max(256, min(CHUNK, CHUNK_BYTES // (rows * self.dtype.itemsize) // 256 * 256))
-        self._memory = Memory()
+        self._memory, self._lock = Memory(), threading.Lock()
         self._steps: dict[tuple[bool, bool], tuple[list[Step], Step | None]] = {}
         self._bijection: tuple[Bijection, Bijection] | None = None
 
@@ -132,19 +135,30 @@ class CudaProgram:
         """One gradient buffer: pieces are added up on the GPU."""
         return 1
 
+    def gradient_buffers(self, sizes: Collection[int], theta: NDArray) -> dict[int, Any]:
+        """See `npflows.core.backend.Executable`."""
+        return dict.fromkeys(sizes, Gradient(theta.size))
+
     def rows_within(self, n_values: int) -> int:
         """Samples whose scratch in the layer with the most is at most so many numbers."""
         return n_values // max(self._work_rows + self._temp_rows, 1)
 
     def optimizer(self, theta: NDArray, free: NDArray, weight_decay: float, clip_norm: float | None) -> Adam:
         """Adam for a parameter vector; see `npflows.core.backend.Executable`."""
-        return Adam(theta, free, weight_decay, clip_norm)
+        return Adam(theta, free, weight_decay, clip_norm, self._memory)
 
     def transport(
         self, state: State, x: NDArray, condition: NDArray, out: Result, *, inverse: bool = False, origin: int = 0
     ) -> None:
         """See `npflows.core.backend.Executable`."""
         require_device()
+        with self._lock:
+            self._transport(state, x, condition, out, inverse, origin)
+
+    def _transport(
+        self, state: State, x: NDArray, condition: NDArray, out: Result, inverse: bool, origin: int
+    ) -> None:  # fmt: skip
+        """`transport`, by one thread at a time."""
         for part in self._chunks(len(x)):
             passed = self._pass(state, x[part], condition[part], inverse, False, 0, origin + part.start)
             if out.y.size:
@@ -163,7 +177,7 @@ class CudaProgram:
         condition: NDArray,
         dy: NDArray,
         dlog: NDArray,
-        buffers: NDArray,
+        buffers: Any,
         log_prob: NDArray,
         dx: NDArray,
         dcondition: NDArray,
@@ -174,6 +188,25 @@ class CudaProgram:
     ) -> None:
         """See `npflows.core.backend.Executable`."""
         require_device()
+        with self._lock:
+            self._pullback(state, x, condition, dy, dlog, buffers, log_prob, dx, dcondition, inverse, key, origin)
+
+    def _pullback(
+        self,
+        state: State,
+        x: NDArray,
+        condition: NDArray,
+        dy: NDArray,
+        dlog: NDArray,
+        buffers: Any,
+        log_prob: NDArray,
+        dx: NDArray,
+        dcondition: NDArray,
+        inverse: bool,
+        key: int,
+        origin: int,
+    ) -> None:
+        """`pullback`, by one thread at a time."""
         gradients, wanted = None, bool(buffers.size)
         if wanted:
             gradients = self._memory.block("gradients", pieces_of(len(x)), state.theta.size, self.dtype)
@@ -199,8 +232,11 @@ class CudaProgram:
         if gradients is not None:
             gradient = self._memory.vector("gradient", state.theta.size, self.dtype)
             launch(combine, gradient.size, gradients, gradient)
-            buffers[:] = 0
-            buffers[0] = gradient.copy_to_host()
+            if isinstance(buffers, Gradient):
+                buffers.array = gradient
+            else:
+                buffers[:] = 0
+                buffers[0] = gradient.copy_to_host()
 
     def _chunks(self, n: int) -> list[slice]:
         return [slice(start, min(start + self.chunk_rows, n)) for start in range(0, n, self.chunk_rows)]
@@ -294,7 +330,7 @@ class CudaProgram:
         launch(run, n, memory.resident("base spec", spec), passed.theta, start, start + base.size,
                dblock[: self.output_dim], dlog_det, own, rows)  # fmt: skip
         if rows:
-            self._add(gradients, {"dtheta": own}, [OuterProduct(_OWN, None, 0, 1, rows, 1)], start, n)
+            self._add(gradients, _sums_of_own(rows), own, own, own, own, start, n)
         return dblock
 
     def _pass_back(self, passed: Passed, dblock: Any, dlog_det: Any, gradients: Any, inverse: bool, key: int) -> Any:
@@ -310,8 +346,7 @@ class CudaProgram:
                    passed.first, dblock[: step.operation.dim], dlog_det, work, temp, own, step.own[0], rows,
                    dcontext)  # fmt: skip
             if rows:
-                blocks = {"work": work, "temp": temp, "context": passed.context, "dtheta": own}
-                self._add(gradients, blocks, step.products, step.start, n)
+                self._add(gradients, step.products, work, temp, passed.context, own, step.start, n)
         if embedding is None:
             return dcontext
         dcondition = memory.block("dcondition", self.condition_dim, n, self.dtype)
@@ -321,19 +356,15 @@ class CudaProgram:
                _layer_key(key, EMBEDDING_LAYER), passed.first, passed.condition, dcontext, dcondition, work, temp,
                memory.block("own", rows, n, self.dtype), rows)  # fmt: skip
         if rows:
-            blocks = {"work": work, "temp": temp, "x": passed.condition, "dout": dcontext}
-            self._add(gradients, blocks, embedding.products, embedding.start, n)
+            self._add(gradients, embedding.products, work, temp, passed.condition, dcontext, embedding.start, n)
         return dcondition
 
-    def _add(self, gradients: Any, blocks: dict[str, Any], products: list[OuterProduct], offset: int, n: int) -> None:
+    def _add(self, gradients: Any, products: Any, work: Any, temp: Any, seen: Any, own: Any, offset: int, n: int) -> None:
         """Add products to the gradients of pieces of samples."""
-        ones = self._memory.resident(f"ones {n}", np.ones((1, n), self.dtype))
-        for one in products:
-            b, b_row = (ones, 0) if one.b is None else (blocks[one.b.block], one.b.row)
-            grid = -(-one.m // TILE), -(-one.k // TILE), gradients.shape[0]
-            launch_blocks(_add_products(self.dtype), grid, SIDE * SIDE, blocks[one.a.block], one.a.row, b, b_row, gradients,
-                          offset + one.start, one.ldc, one.m, one.k, n,
-                          shared_bytes=SHARED * self.dtype.itemsize)  # fmt: skip
+        if products is not None:
+            grid = products.shape[0], gradients.shape[0]
+            launch_blocks(_add_products(self.dtype), grid, SIDE * SIDE, products, work, temp, seen, own, gradients, offset,
+                          n, shared_bytes=SHARED * self.dtype.itemsize)  # fmt: skip
 
     def _prepared(self, inverse: bool, gradient: bool) -> tuple[list[Step], Step | None]:
         """The layers in the order in which they are run, and the embedding."""
@@ -356,14 +387,17 @@ class CudaProgram:
         link = NumberingLink(self.dtype, functions)
         packed = link.pack(operation) if is_network else KERNELS[type(operation)].pack(operation, link)
         spec = np.array(packed or [0], np.int64)
-        called = tuple(link.called)
         make, make_vjp = (_network, _network_vjp) if is_network else (_layer, _layer_vjp)
-        run_vjp, products = None, []
+        run_vjp = table = None
         if len(functions) > 1:
+            called = link.called(True)
             run_vjp = make_vjp(functions[1], called)
             products = _products(operation, functions[1], tuple(spec.tolist()), called, self._context_rows, is_network)
-        return Step(operation, start, start + operation.size, to_device(spec), make(functions[0], called), run_vjp,
-                    own_sums(operation), products)  # fmt: skip
+            table = to_device(tiles(products)) if products else None
+        run = make(functions[0], link.called(False))
+        return Step(
+            operation, start, start + operation.size, to_device(spec), run, run_vjp, own_sums(operation), table
+        )  # fmt: skip
 
 
 def _layer_key(key: int, layer: int) -> int:
@@ -405,6 +439,12 @@ _base, _base_vjp = functools.cache(kernels.base), functools.cache(kernels.base_v
 _ends = functools.cache(kernels.Ends)
 _add_products = functools.cache(lambda dtype: make_add_products(dtype.type))
 _OWN = Place("dtheta", 0)
+
+
+@functools.cache
+def _sums_of_own(rows: int) -> Any:
+    """The table of the sums of gradients that threads added up for themselves."""
+    return to_device(tiles([OuterProduct(_OWN, None, 0, 1, rows, 1)]))
 
 
 def _base_kernel(base: Any, dtype: np.dtype, gradient: bool) -> tuple[Any, NDArray]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from npflows.backends.cpu.kernels import mlp
 from npflows.backends.cuda.device import SIMULATED, cuda, device_function, kernel
-from npflows.backends.cuda.link import Called
+from npflows.backends.cuda.link import Called, number_of
 from npflows.backends.cuda.texts import Texts, text_of
 
 SIDE, DEPTH = (2, 4) if SIMULATED else (16, 16)
@@ -31,6 +31,11 @@ SHARED = 2 * TILE * STRIDE
 """Numbers in shared memory."""
 PIECE, MOST_PIECES = 256, 16
 """Samples of a piece at least, and pieces at most."""
+
+
+WORK, TEMP, SEEN, OWN, ONES = range(5)
+BLOCKS = {"work": WORK, "temp": TEMP, "context": SEEN, "x": SEEN, "dtheta": OWN, "dout": OWN}
+"""The arguments of vjp kernels whose rows outer products are of; a layer has a context where a network has x."""
 
 
 class Place(NamedTuple):
@@ -56,6 +61,17 @@ def pieces_of(n: int) -> int:
     return min(MOST_PIECES, max(1, -(-n // PIECE)))
 
 
+def tiles(products: Sequence[OuterProduct]) -> NDArray[np.int64]:
+    """The table of all tiles of outer products, no two of which add to the same number: for each the two blocks (`BLOCKS`)
+    and first rows in them, the product's place and shape, and the tile's first row and column."""
+    table = []
+    for a, b, start, ldc, m, k in products:
+        right = (ONES, 0) if b is None else (BLOCKS[b.block], b.row)
+        for i in range(0, m, TILE):
+            table += [(BLOCKS[a.block], a.row, *right, start, ldc, m, k, i, j) for j in range(0, k, TILE)]
+    return np.array(table, np.int64).reshape(len(table), 10)
+
+
 def products_of(
     function: Callable, blocks: dict[str, Any], called: Sequence[Called], arguments: Sequence[str]
 ) -> list[OuterProduct]:  # fmt: skip
@@ -68,11 +84,12 @@ def products_of(
     blocks : dict
         Its arguments by name, of one lane: blocks (rows, 1) and vectors.
     called : sequence of Called
-        What it calls by number.
+        What it calls by their numbers.
     arguments : sequence of str
         Their names, in order.
     """
     found: list[OuterProduct] = []
+    known = {number_of(one): one for one in called}
 
     def place(array: NDArray) -> Place:
         for name, block in blocks.items():
@@ -88,7 +105,7 @@ def products_of(
             found.append(OuterProduct(place(d), None, place(out).row, 1, len(d), 1))
 
     def call(number: int, given: tuple) -> None:
-        one = called[int(number) - 1]
+        one = known[int(number)]
         if one.kind.startswith("network"):
             texts.again(one.text)(*given)
         elif one.defers:
@@ -107,19 +124,33 @@ def store(gradient, start, ldc, i, j, m, k, total):
         gradient[start + i * ldc + j] += total
 
 
+@device_function
+def entry_of(block, work, temp, seen, own, row, t):
+    """A number of the block that a table names (`BLOCKS`); those of ones are 1."""
+    if block == WORK:
+        return work[row, t]
+    if block == TEMP:
+        return temp[row, t]
+    if block == SEEN:
+        return seen[row, t]
+    return own[row, t]
+
+
 def make_add_products(real: Any) -> Any:
     """The kernel that adds outer products to the gradients of pieces, for a compute dtype."""
     entry = cuda.types.float32 if real is np.float32 else cuda.types.float64
 
-    def add_products(a, a_row, b, b_row, gradients, start, ldc, m, k, n):
-        """gradients[g, start + i * ldc + j] += the sum of a[a_row + i] * b[b_row + j] over the samples of piece g, of n."""
+    def add_products(table, work, temp, seen, own, gradients, offset, n):
+        """Each block of threads has a row of the table (`tiles`) and a piece g of the n samples: to gradients[g] it adds a
+        tile of an outer product."""
         shared = cuda.shared.array(0, entry)  # of the launch's size; in the simulator threads may miss each other's else
         left, right = shared[: TILE * STRIDE], shared[TILE * STRIDE :]
-        thread, g = cuda.threadIdx.x, cuda.blockIdx.z
+        line, thread, g = table[cuda.blockIdx.x], cuda.threadIdx.x, cuda.blockIdx.y
+        a, a_row, b, b_row, start, ldc, m, k = line[0], line[1], line[2], line[3], line[4], line[5], line[6], line[7]
+        i0, j0 = line[8], line[9]
         row, column = thread // SIDE, thread % SIDE
-        i0, j0 = cuda.blockIdx.x * TILE, cuda.blockIdx.y * TILE
-        first, last = g * n // cuda.gridDim.z, (g + 1) * n // cuda.gridDim.z
-        zero = real(0)
+        first, last = g * n // cuda.gridDim.y, (g + 1) * n // cuda.gridDim.y
+        zero, one = real(0), real(1)
         s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = zero
         s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero
         for at in range(first, last, DEPTH):
@@ -127,18 +158,22 @@ def make_add_products(real: Any) -> Any:
             for e in range(thread, TILE * DEPTH, SIDE * SIDE):
                 i, t = e // DEPTH, e % DEPTH
                 inside = at + t < last
-                left[i * STRIDE + t] = a[a_row + i0 + i, at + t] if inside and i0 + i < m else zero
-                right[i * STRIDE + t] = b[b_row + j0 + i, at + t] if inside and j0 + i < k else zero
+                x = y = zero
+                if inside and i0 + i < m:
+                    x = entry_of(a, work, temp, seen, own, a_row + i0 + i, at + t)
+                if inside and j0 + i < k:
+                    y = one if b == ONES else entry_of(b, work, temp, seen, own, b_row + j0 + i, at + t)
+                left[i * STRIDE + t], right[i * STRIDE + t] = x, y
             cuda.syncthreads()
             for t in range(DEPTH):
-                x, y, step = row * STRIDE + t, column * STRIDE + t, SIDE * STRIDE
-                x0, x1, x2, x3 = left[x], left[x + step], left[x + 2 * step], left[x + 3 * step]
-                y0, y1, y2, y3 = right[y], right[y + step], right[y + 2 * step], right[y + 3 * step]
+                p, q, step = row * STRIDE + t, column * STRIDE + t, SIDE * STRIDE
+                x0, x1, x2, x3 = left[p], left[p + step], left[p + 2 * step], left[p + 3 * step]
+                y0, y1, y2, y3 = right[q], right[q + step], right[q + 2 * step], right[q + 3 * step]
                 s00, s01, s02, s03 = s00 + x0 * y0, s01 + x0 * y1, s02 + x0 * y2, s03 + x0 * y3
                 s10, s11, s12, s13 = s10 + x1 * y0, s11 + x1 * y1, s12 + x1 * y2, s13 + x1 * y3
                 s20, s21, s22, s23 = s20 + x2 * y0, s21 + x2 * y1, s22 + x2 * y2, s23 + x2 * y3
                 s30, s31, s32, s33 = s30 + x3 * y0, s31 + x3 * y1, s32 + x3 * y2, s33 + x3 * y3
-        gradient, i, j = gradients[g], i0 + row, j0 + column
+        gradient, i, j = gradients[g, offset:], i0 + row, j0 + column
         store(gradient, start, ldc, i, j, m, k, s00)
         store(gradient, start, ldc, i, j + SIDE, m, k, s01)
         store(gradient, start, ldc, i, j + 2 * SIDE, m, k, s02)
