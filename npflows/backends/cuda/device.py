@@ -6,10 +6,12 @@ With ``NUMBA_ENABLE_CUDASIM=1`` in the environment all of it is simulated, in Py
 from __future__ import annotations
 
 import dis
+import functools
 import importlib
 import importlib.util
 import math
 import os
+import warnings
 from collections.abc import Callable, Collection
 from types import FunctionType
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npflows.backends.cuda.disk import KernelFiles
 from npflows.core.errors import CudaError
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
@@ -63,9 +66,14 @@ def require_device() -> None:
         raise CudaError(f"{WANTED}; the driver says: {told}") from error
 
 
-def kernel(function: Callable) -> Any:
-    """A function that the host launches, one call for each thread."""
-    return cuda.jit(_of_plain_arrays(function) if SIMULATED else function)
+def kernel(function: Callable, made_of: str = "") -> Any:
+    """A function that the host launches, one call for each thread; `made_of` names what it is made of besides its own
+    text, where that is not always the same."""
+    if SIMULATED:
+        return cuda.jit(_of_plain_arrays(function))
+    compiled = cuda.jit(function)
+    compiled._cache = KernelFiles(f"{function.__module__}.{function.__qualname__} {made_of}")
+    return compiled
 
 
 def _of_plain_arrays(function: Callable) -> Callable:
@@ -170,7 +178,18 @@ def launch_blocks(
     function: Any, blocks: int | tuple[int, ...], threads: int, *arguments: Any, shared_bytes: int = 0
 ) -> None:  # fmt: skip
     """Launch a kernel with a grid of blocks of threads, and so much shared memory for each block."""
-    _attempt(lambda: function[blocks, threads, 0, shared_bytes](*arguments))
+    configure = _configure if SIMULATED else _configured  # in the simulator a kernel has one configuration at a time
+    _attempt(lambda: configure(function, blocks, threads, shared_bytes)(*arguments))
+
+
+def _configure(function: Any, blocks: int | tuple[int, ...], threads: int, shared_bytes: int) -> Any:
+    """A kernel for one kind of launch, of which few blocks are no reason to warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function[blocks, threads, 0, shared_bytes]
+
+
+_configured = functools.lru_cache(4096)(_configure)
 
 
 def to_device(array: NDArray) -> Any:

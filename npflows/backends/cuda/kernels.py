@@ -14,7 +14,7 @@ from npflows.backends.cpu.kernels.matmul import PRODUCT
 from npflows.backends.cpu.kernels.outer import OUTER
 from npflows.backends.cuda import products
 from npflows.backends.cuda.device import NUMPY, choose, cuda, device_function, dispatcher, kernel
-from npflows.backends.cuda.link import Called, number_of
+from npflows.backends.cuda.link import Called, name_of, number_of
 from npflows.backends.cuda.texts import Texts, no_sums, text_of
 
 REPLACED = {
@@ -37,6 +37,12 @@ def texts_calling(called: tuple[Called, ...]) -> Texts:
     return texts
 
 
+def made_of(function: Callable, called: tuple[Called, ...] = ()) -> str:
+    """A kernel's text and what it calls, in words."""
+    text = text_of(function)
+    return "; ".join([f"{text.__module__}.{text.__qualname__}", *map(name_of, called)])
+
+
 def layer(function: Callable, called: tuple[Called, ...]) -> Any:
     """The kernel of a layer's map."""
     run = texts_calling(called).again(function)
@@ -47,7 +53,7 @@ def layer(function: Callable, called: tuple[Called, ...]) -> Any:
             run(spec, theta[start:end], context[:, t : t + 1], key, first + t, block[:, t : t + 1], log_det[t : t + 1],
                 work[:, t : t + 1], temp[:, t : t + 1])  # fmt: skip
 
-    return kernel(carry)
+    return kernel(carry, made_of(function, called))
 
 
 def layer_vjp(function: Callable, called: tuple[Called, ...]) -> Any:
@@ -65,7 +71,7 @@ def layer_vjp(function: Callable, called: tuple[Called, ...]) -> Any:
             run(spec, theta[start:end], context[:, t : t + 1], key, first + t, dblock[:, t : t + 1], dlog_det[t : t + 1],
                 work[:, t : t + 1], temp[:, t : t + 1], own[:own_rows, t], dcontext[:, t : t + 1])  # fmt: skip
 
-    return kernel(carry_back)
+    return kernel(carry_back, made_of(function, called))
 
 
 def network(function: Callable, called: tuple[Called, ...]) -> Any:
@@ -78,7 +84,7 @@ def network(function: Callable, called: tuple[Called, ...]) -> Any:
             run(spec, theta[start:end], x[:, t : t + 1], key, first + t, x[:, t : t + 1], out[:, t : t + 1],
                 work[:, t : t + 1], temp[:, t : t + 1])  # fmt: skip
 
-    return kernel(embed)
+    return kernel(embed, made_of(function, called))
 
 
 def network_vjp(function: Callable, called: tuple[Called, ...]) -> Any:
@@ -91,7 +97,7 @@ def network_vjp(function: Callable, called: tuple[Called, ...]) -> Any:
             run(spec, theta[start:end], x[:, t : t + 1], key, first + t, x[:, t : t + 1], dout[:, t : t + 1],
                 dx[:, t : t + 1], work[:, t : t + 1], temp[:, t : t + 1], own[:own_rows, t], dx[:, t : t + 1])  # fmt: skip
 
-    return kernel(embed_back)
+    return kernel(embed_back, made_of(function, called))
 
 
 def base(function: Callable) -> Any:
@@ -106,7 +112,7 @@ def base(function: Callable) -> Any:
             run(spec, theta[start:end], z[:, t : t + 1], log_prob[t : t + 1])
             log_prob[t] = settle(X[t : t + 1], C[t * with_condition :], 0, 0, log_prob[t])
 
-    return kernel(add_base)
+    return kernel(add_base, made_of(function))
 
 
 def base_vjp(function: Callable) -> Any:
@@ -120,7 +126,7 @@ def base_vjp(function: Callable) -> Any:
                 own[i, t] = 0
             run(spec, theta[start:end], dz[:, t : t + 1], dlog[t : t + 1], own[:own_rows, t])
 
-    return kernel(pull_base)
+    return kernel(pull_base, made_of(function))
 
 
 class Ends:

@@ -4,6 +4,7 @@ CPU has addresses; scratch memory for one lane; and which sums over samples are 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,8 +36,18 @@ _numbers: dict[Called, int] = {}
 
 
 def number_of(one: Called) -> int:
-    """The number of a function, from 1 on."""
-    return _numbers.setdefault(one, len(_numbers) + 1)
+    """The number of a function, the same in every process, as compiled kernels on disk know it."""
+    if one not in _numbers:
+        number = zlib.crc32(name_of(one).encode()) + 1
+        if number in _numbers.values():
+            raise RuntimeError(f"{name_of(one)} has the number of another function: rename one of them")
+        _numbers[one] = number
+    return _numbers[one]
+
+
+def name_of(one: Called) -> str:
+    """A function in words."""
+    return f"{one.text.__module__}.{one.text.__qualname__} {one.kind}{' later' if one.defers else ''}"
 
 
 class NumberingLink(Link):

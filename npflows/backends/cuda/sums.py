@@ -194,7 +194,7 @@ def make_add_products(real: Any) -> Any:
         store(gradient, start, ldc, i, j + 2 * SIDE, m, k, s32)
         store(gradient, start, ldc, i, j + 3 * SIDE, m, k, s33)
 
-    return kernel(add_products)
+    return kernel(add_products, real.__name__)
 
 
 @kernel
