@@ -29,12 +29,13 @@ from numba.cuda.np.numpy_support import from_dtype
 from numba.cuda.types import Array, boolean, float32, float64, int64
 from registry import ALL, build, condition, source
 
-from npflows import NormalizingFlow
+from npflows import MAF, NormalizingFlow
 from npflows.core import evaluation
 
 dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=(8, 0))  # kernels that call functions ask for it
 cuda.current_context = lambda: None
 
+DROPOUT = "MAF with dropout"
 CHOSEN = (
     "coupling, learned gain", "MAF layer, condition", "spline of each column, circles", "LU", "1x1 convolution, full",
     "log tails", "rotation", "given permutation", "flow of Standardize alone",
@@ -97,7 +98,7 @@ def run(name: str, dtype: str) -> None:
         launched.setdefault((function, tuple(map(type_of, arguments))), f"{name}, {dtype}")
 
     device.launch_blocks = program.launch_blocks = note
-    obj = build(name, dtype)
+    obj = MAF(2, 1, (4,), activation="silu", dropout=0.5, dtype=dtype) if name == DROPOUT else build(name, dtype)
     is_flow, one = isinstance(obj, NormalizingFlow), np.ones(3, dtype)
     with np.errstate(all="ignore"):
         for with_base in (False, True)[: 1 + is_flow]:

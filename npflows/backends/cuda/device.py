@@ -24,8 +24,9 @@ from npflows.core.errors import CudaError
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 """Whether there is no GPU, and Python threads stand for its threads."""
-THREADS = 4 if SIMULATED else 128
-"""Threads of a block where they have nothing to do with each other."""
+THREADS, WARP, MANY = (4, 4, 0) if SIMULATED else (128, 32, 1 << 15)
+"""Threads of a block where they have nothing to do with each other: many, or a warp where there are not so many in all, so
+that they are on as many multiprocessors as there are."""
 WANTED = "flow.to('cuda') needs an NVIDIA GPU and pip install 'npflows[cuda12]' (or cuda13)"
 """What every error begins with that says that there is no GPU to use."""
 
@@ -169,9 +170,10 @@ def _extending() -> Any:
 
 
 def launch(function: Any, threads: int, *arguments: Any) -> None:
-    """Launch a kernel with at least so many threads, in blocks of `THREADS`."""
+    """Launch a kernel with at least so many threads."""
+    block = THREADS if threads >= MANY else WARP
     if threads > 0:
-        launch_blocks(function, -(-threads // THREADS), THREADS, *arguments)
+        launch_blocks(function, -(-threads // block), block, *arguments)
 
 
 def launch_blocks(

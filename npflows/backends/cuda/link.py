@@ -28,8 +28,10 @@ class Called(NamedTuple):
 
     text: Function
     kind: str
-    defers: bool
+    defers: bool = False
     """Whether it is the outer product of rows that stay where they are."""
+    backward: bool = False
+    """Whether gradients alone call it."""
 
 
 _numbers: dict[Called, int] = {}
@@ -56,21 +58,28 @@ class NumberingLink(Link):
     def __init__(self, dtype: np.dtype, kernels: tuple[Function, ...]) -> None:
         super().__init__(dtype, kernels)
         self._called: set[Called] = set()
-        self._defers = False
+        self._defers = self._backward = False
 
     def __call__(self, function: Function, kind: str, *users: Function) -> int:
         """The number of `function`; 0 if it is only for certain users and none of them is in use."""
         if users and not any(kernel in users for kernel in self.kernels):
             return 0
         defers = self._defers and function is OUTER[0]
-        one = Called(text_of(TWINS.get(function, function)), kind, defers)
+        backward = self._backward or kind.endswith(("_vjp", "outer"))
+        one = Called(text_of(TWINS.get(function, function)), kind, defers, backward)
         self._called.add(one)
         return number_of(one)
 
     def called(self, gradient: bool) -> tuple[Called, ...]:
         """The functions that the map's kernel calls, or that of its gradient, by their numbers."""
-        used = (one for one in self._called if gradient or not one.kind.endswith(("_vjp", "outer")))
-        return tuple(sorted(used, key=number_of))
+        return tuple(sorted((one for one in self._called if gradient or not one.backward), key=number_of))
+
+    def network(self, operation: Any, role: str, *users: Function) -> int:
+        """The number of a network's kernel."""
+        self._backward = "vjp" in role
+        number = super().network(operation, role, *users)
+        self._backward = False
+        return number
 
     def pack(self, network: Any) -> list[int]:
         """The spec of a network; what dense and masked ones multiply for their gradients stays in work and temp."""
