@@ -4,7 +4,7 @@ from npflows import backends, functional, hosts, support  # noqa: F401 the first
 from npflows._version import __version__ as __version__
 from npflows.base import Base, Cylinder, Normal, StudentT, Uniform
 from npflows.core.backend import backend
-from npflows.core.errors import TrainingError
+from npflows.core.errors import CudaError, TrainingError
 from npflows.core.threads import get_num_threads, set_num_threads
 from npflows.density import Density, embed
 from npflows.distribution.conditioning import one_hot
@@ -46,6 +46,7 @@ __all__ = [
     "ConditionalNormalizingFlow",
     "ConditionalRealNVP",
     "CouplingLayer",
+    "CudaError",
     "Cylinder",
     "Density",
     "FlowFileError",

@@ -61,7 +61,7 @@ class Density:
         self.dim = flow.latent_dim
         self.condition_dim = flow.condition_dim if condition is None else 0
         self._frozen = self._freeze()
-        self._embedded: Embedded | None = select().embed(flow.executable(), self._frozen)
+        self._embedded: Embedded | None = select().embed(flow.executable(device="cpu"), self._frozen)
         self._interpreted = copy.deepcopy(flow) if self._embedded is None else None
 
     def _freeze(self) -> Frozen:

@@ -13,7 +13,9 @@ import sys
 from npflows.core.backend import Backend, register_backend
 
 MODULES = {"cpu": "npflows.backends.cpu.backend", "reference": "npflows.backends.reference"}
-"""The module that holds each backend, as `BACKEND`."""
+"""The module that holds each backend that runs in any process, as `BACKEND`."""
+DEVICES = {"cuda": "npflows.backends.cuda.backend"}
+"""The same of those that need a device."""
 
 
 def _obstacle() -> str | None:
@@ -31,7 +33,7 @@ def _obstacle() -> str | None:
 
 
 def _load(name: str) -> Backend:
-    return importlib.import_module(MODULES[name]).BACKEND
+    return importlib.import_module({**MODULES, **DEVICES}[name]).BACKEND
 
 
 _reason = _obstacle()
@@ -45,3 +47,6 @@ if _reason is not None:
     )
 for _name in MODULES if _reason is None else ["reference"]:
     register_backend(_name, functools.partial(_load, _name))
+if _reason is None:
+    for _name in DEVICES:
+        register_backend(_name, functools.partial(_load, _name), on_demand=True)

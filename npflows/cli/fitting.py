@@ -49,6 +49,7 @@ def fit(a: argparse.Namespace) -> int:
         columns=table.columns,
         **_options(a, columns),
     )
+    flow.to(a.device)
     flow.condition_columns = condition_columns or None
     if not a.drop_invalid:
         refuse_invalid(a.table, table, as_missing(flow.headers, missing, a.on_missing))

@@ -94,15 +94,20 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     tables = "csv, tsv or txt with a header, npy, npz, parquet"
 
-    def command(name: str, run: Callable, help: str, *, quiet: bool = True) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable, help: str, *, quiet: bool = True, on_device: bool = False
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         sub.set_defaults(run=run)
         sub.add_argument("--threads", type=_count, metavar="N", help="threads to use (default: all the CPUs it may use)")
+        if on_device:
+            sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu",
+                             help="where the flow runs; cuda needs an NVIDIA GPU (default: %(default)s)")  # fmt: skip
         if quiet:
             sub.add_argument("--quiet", action="store_true", help="print nothing but errors and warnings")
         return sub
 
-    fitting = command("fit", fit, "fit a flow to a table")
+    fitting = command("fit", fit, "fit a flow to a table", on_device=True)
     fitting.add_argument("table", help=tables)
     fitting.add_argument("-o", "--output", required=True, metavar="FLOW.npz", help="the file to write the flow to")
     fitting.add_argument(
@@ -144,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
                               "(default: %(default)s)")  # fmt: skip
     option("--seed", "same seed, same flow", 0, type=_count_or_zero, metavar="N")
 
-    score = command("score", using.score, "log-density of each row of a table under a flow")
+    score = command("score", using.score, "log-density of each row of a table under a flow", on_device=True)
     score.add_argument("flow", metavar="FLOW.npz")
     score.add_argument("table", help=tables)
     score.add_argument("-o", "--output", metavar="OUT", help="table to write log_prob to (csv, tsv, npy, npz, parquet)")
@@ -152,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
                        help="the flow's columns, by their names or numbers (from 0) in the table")  # fmt: skip
     _takes_condition(score)
 
-    sample = command("sample", using.sample, "draw samples from a flow")
+    sample = command("sample", using.sample, "draw samples from a flow", on_device=True)
     sample.add_argument("flow", metavar="FLOW.npz")
     sample.add_argument("-n", type=_count_or_zero, required=True, metavar="N", help="how many")
     sample.add_argument("-o", "--output", required=True, metavar="OUT", help="csv, tsv, npy, npz, parquet")
@@ -166,7 +171,8 @@ def parser() -> argparse.ArgumentParser:
     info.add_argument("flow", metavar="FLOW.npz")
     info.add_argument("--json", action="store_true", help="everything, for programs")
 
-    verify = command("verify", using.verify, "measure how exact a flow is; the exit status is 1 if a check fails")
+    verify = command("verify", using.verify, "measure how exact a flow is; the exit status is 1 if a check fails",
+                     on_device=True)  # fmt: skip
     verify.add_argument("flow", metavar="FLOW.npz")
     verify.add_argument("table", help=f"rows like those that it was fitted to; {tables}")
     verify.add_argument("--columns", type=_column_list, metavar="A,B,...", help="the flow's columns in the table")

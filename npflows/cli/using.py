@@ -31,7 +31,7 @@ def score(a: argparse.Namespace) -> int:
     if a.output is not None:
         check_writable(a.output, table=True)
         keep_inputs(a.output, a.flow, a.table)
-    flow = load(a.flow)
+    flow = load(a.flow, device=a.device)
     rows = read_rows(flow, a.table, a.columns, a.condition)
     log_prob = flow.log_prob(rows.x, rows.condition)
     if a.output is not None:
@@ -53,7 +53,7 @@ def sample(a: argparse.Namespace) -> int:
     """Draw rows from a flow and write them to a table."""
     check_writable(a.output, table=True)
     keep_inputs(a.output, a.flow, *([] if a.condition is None else [a.condition]))
-    flow = load(a.flow)
+    flow = load(a.flow, device=a.device)
     condition = conditions_to_sample(flow, a.condition, a.n)
     x = flow.sample(a.n, rng=a.seed, temperature=a.temperature, condition=condition).reshape(a.n, flow.input_dim)
     n_bad = int((~np.isfinite(x)).any(axis=1).sum())
@@ -124,7 +124,7 @@ def info(a: argparse.Namespace) -> int:
 
 def verify(a: argparse.Namespace) -> int:
     """Print the certificate of a flow on a table; the exit status is 1 if a check fails."""
-    flow = load(a.flow)
+    flow = load(a.flow, device=a.device)
     rows = read_rows(flow, a.table, a.columns, a.condition).finite()
     if not len(rows.x):
         raise TableError(f"{a.table} has no row without missing or infinite values")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -220,6 +220,14 @@ class Executable(Protocol):
         """Gradient buffers of `n_bytes` for n samples; it follows from the program and n alone."""
         ...
 
+    def gradient_buffers(self, sizes: Collection[int], theta: NDArray) -> dict[int, Any]:
+        """Memory for the gradients of a training run, for each number of samples that its steps have.
+
+        `pullback` fills it, and the optimizer's `step` reads it: arrays (buffer_count, theta.size), unless the backend
+        keeps gradients where it computes.
+        """
+        ...
+
     def rows_within(self, n_values: int) -> int:
         """Samples whose intermediate values in the widest layer are at most so many numbers."""
         ...
@@ -229,6 +237,20 @@ class Executable(Protocol):
     ) -> Optimizer:  # fmt: skip
         """Adam for a parameter vector, which it changes in place where `free` is true."""
         ...
+
+
+class HostBuffers:
+    """What executables have in common whose gradients are arrays of NumPy."""
+
+    def buffer_count(self, n: int, n_bytes: int) -> int:
+        """Gradient buffers of `n_bytes` for n samples."""
+        raise NotImplementedError
+
+    def gradient_buffers(self, sizes: Collection[int], theta: NDArray) -> dict[int, Any]:
+        """Memory for the gradients of a training run; see `Executable`."""
+        counts = {n: self.buffer_count(n, theta.nbytes) for n in sizes}
+        memory = np.zeros((max(counts.values()), theta.size), theta.dtype)
+        return {n: memory[:count] for n, count in counts.items()}
 
 
 class Backend(Protocol):
@@ -304,10 +326,11 @@ class Backend(Protocol):
 
 
 _loaders: dict[str, Callable[[], Backend]] = {}
+_on_demand: set[str] = set()
 _loaded: dict[str, Backend] = {}
 
 
-def register_backend(name: str, load: Callable[[], Backend]) -> None:
+def register_backend(name: str, load: Callable[[], Backend], *, on_demand: bool = False) -> None:
     """Make a backend known by its name; the first one runs everything that names none.
 
     Parameters
@@ -315,13 +338,17 @@ def register_backend(name: str, load: Callable[[], Backend]) -> None:
     name : str
     load : callable
         Gives the backend; called when it is first wanted.
+    on_demand : bool
+        Whether it needs a device, so that `load` may fail, and is chosen by its name alone.
     """
     _loaders.setdefault(name, load)
+    if on_demand:
+        _on_demand.add(name)
 
 
 def available_backends() -> tuple[str, ...]:
-    """The names of the backends that can run here; the first one is the default."""
-    return tuple(_loaders)
+    """The names of the backends that can run here, without those that need a device; the first one is the default."""
+    return tuple(name for name in _loaders if name not in _on_demand)
 
 
 def select(name: str | None = None) -> Backend:

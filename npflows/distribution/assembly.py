@@ -32,6 +32,8 @@ from npflows.support.declaration import SupportLike, as_columns
 from npflows.support.pixels import Pixels
 from npflows.support.table import Support
 
+_Assembly = TypeVar("_Assembly", bound="Assembly")
+
 
 class Assembly(Parametrized, Configured, abstract=True):
     """The parts of a flow, put together; `TransformedDistribution` makes a density of them.
@@ -65,11 +67,14 @@ class Assembly(Parametrized, Configured, abstract=True):
     parameters : ParameterBuffer
     target : callable or None
         The density that the flow was last fitted to by `fit_variational`; it is not saved.
+    device : {"cpu", "cuda"}
+        Where the flow runs; it is not saved.
     """
 
     _not_configured: ClassVar[frozenset[str]] = frozenset({"self", "rng", "columns"})
     parameter_aliases: ClassVar[dict[str, str]] = {}
     """Names that a configuration may use for parameters, and the names that the constructor has for them."""
+    _device = "cpu"
 
     def __init__(
         self,
@@ -133,14 +138,44 @@ class Assembly(Parametrized, Configured, abstract=True):
             for layer, offset in zip(self.flow_layers[1:], self._offsets[1:])
             for leaf, at in layer.leaves()
         ]
-        self._executables: dict[tuple[bool, bool, float | None], Executable] = {}
+        self._executables: dict[tuple[str, bool, bool, float | None], Executable] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_executables": {}, "target": None}
+        return {**self.__dict__, "_executables": {}, "target": None, "_device": "cpu"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._bind()
+
+    @property
+    def device(self) -> str:
+        """Where the flow runs, "cpu" or "cuda"; copies and files of the flow run on the CPU."""
+        return self._device
+
+    def to(self: _Assembly, device: str) -> _Assembly:
+        """Run on an NVIDIA GPU from now on, or on the CPU again; returns the flow.
+
+        Arrays go in and come out as before, and parameters are the same ones.  The numbers differ from the CPU's by
+        rounding; with the same seed they are the same bits each time.  Base distributions draw, and supports are
+        evaluated, on the CPU.
+
+        Parameters
+        ----------
+        device : {"cpu", "cuda"}
+
+        Raises
+        ------
+        CudaError
+            If there is no GPU that can be used, or the packages of ``npflows[cuda12]`` are missing.
+        NotImplementedError
+            If the flow has a layer or base distribution of the user's own, which is compiled for the CPU.
+        """
+        device = as_choice(device, "device", ("cpu", "cuda"))
+        if device != self._device:
+            self.executable(device=device)
+            self._device = device
+            self._executables = {key: one for key, one in self._executables.items() if key[0] == device}
+        return self
 
     @property
     def input_dim(self) -> int:
@@ -236,15 +271,21 @@ class Assembly(Parametrized, Configured, abstract=True):
         )
 
     def executable(
-        self, *, with_layers: bool = True, with_base: bool = True, dropout: float | None = None
-    ) -> Executable:  # fmt: skip
-        """That program, ready to run; with another dropout than the networks' own perhaps."""
-        key = with_layers, with_base, dropout
+        self,
+        *,
+        with_layers: bool = True,
+        with_base: bool = True,
+        dropout: float | None = None,
+        device: str | None = None,
+    ) -> Executable:
+        """That program, ready to run; with another dropout than the networks' own, or on another device, perhaps."""
+        device = device or self._device
+        key = device, with_layers, with_base, dropout
         found = self._executables.get(key)
         if found is None:
             program = self.program(with_layers=with_layers, with_base=with_base)
             program = program if dropout is None else program.with_dropout(dropout)
-            found = self._executables[key] = select().compile(program, self.dtype)
+            found = self._executables[key] = select(None if device == "cpu" else device).compile(program, self.dtype)
         return found
 
     def state(self, theta: np.ndarray | None = None) -> State:

@@ -77,7 +77,9 @@ class _NoDraws(np.random.Generator):
         return np.zeros(size)
 
 
-def load(path: str | os.PathLike[str], *, dtype: DTypeLike | None = None, classes: Iterable[type] = ()) -> Any:
+def load(
+    path: str | os.PathLike[str], *, dtype: DTypeLike | None = None, classes: Iterable[type] = (), device: str = "cpu"
+) -> Any:
     """Read a flow that `save` wrote.
 
     Parameters
@@ -87,6 +89,8 @@ def load(path: str | os.PathLike[str], *, dtype: DTypeLike | None = None, classe
         Compute dtype; that of the saved flow by default.
     classes : iterable of type
         Layers, bases or models of your own that the flow is made of; nothing is imported because a file says so.
+    device : {"cpu", "cuda"}
+        Where the flow is to run; see `NormalizingFlow.to`.
 
     Returns
     -------
@@ -99,8 +103,10 @@ def load(path: str | os.PathLike[str], *, dtype: DTypeLike | None = None, classe
         If the file is damaged, comes from a newer npflows, or does not fit its own configuration.
     OSError
         If it can't be opened.
+    CudaError
+        If it is to run on a GPU, and there is none that can be used.
     """
-    return unpack(read_arrays(path), os.fspath(path), dtype, classes)
+    return unpack(read_arrays(path), os.fspath(path), dtype, classes).to(device)
 
 
 def unpack(arrays: dict[str, np.ndarray], where: str, dtype: DTypeLike | None = None, classes: Iterable[type] = ()) -> Any:

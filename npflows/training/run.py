@@ -70,10 +70,7 @@ class Run:
         self.average, self.best = self.theta.copy(), self.theta.copy()
         self.best_loss, self.best_round = math.inf, 0
         self.round, self.step, self.waited, self.bad_in_row, self.recoveries, self.averaged = 0, 0, 0, 0, 0, 0
-        program = flow.executable()
-        counts = {n: program.buffer_count(n, self.theta.nbytes) for n in batch_sizes}
-        memory = np.zeros((max(counts.values()), self.theta.size), self.theta.dtype)
-        self.buffers = {n: memory[:count] for n, count in counts.items()}
+        self.buffers = flow.executable().gradient_buffers(batch_sizes, self.theta)
 
     @property
     def kept(self) -> np.ndarray:

@@ -34,4 +34,4 @@ def copy_of(flow: TransformedDistribution, dtype: str, *, without_whole_numbers:
                 column.update({"class": "Interval", "config": {"low": low, "high": high + 1}})
         arrays["about"] = np.array(json.dumps(about))
     classes = [type(part) for part in (flow, flow.base, *flow.flow_layers)]
-    return unpack(arrays, "the flow", dtype, classes)
+    return unpack(arrays, "the flow", dtype, classes).to(flow.device)

@@ -1,6 +1,8 @@
 """Every entry of the registry on every backend against the reference: values, densities, gradients, one row by itself,
 random masks, and rows that are far out or not there."""
 
+import os
+
 import numpy as np
 import pytest
 from registry import (
@@ -23,7 +25,9 @@ from npflows.backends.reference import BACKEND as REFERENCE
 from npflows.core import backend as backends
 from npflows.core import evaluation
 
-BACKENDS = {name: backends.select(name) for name in backends.available_backends() if name != "reference"}
+SIMULATED = ["cuda"] if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else []
+NAMES = [name for name in (*backends.available_backends(), *SIMULATED) if name != "reference"]
+BACKENDS = {name: backends.select(name) for name in NAMES}
 for_every_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
 
 ROUNDING = {"float32": 5e-5, "float64": 1e-12}

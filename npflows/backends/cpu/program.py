@@ -27,7 +27,7 @@ from npflows.backends.cpu.link import (
     scratch,
 )
 from npflows.backends.cpu.threads import pool as threads
-from npflows.core.backend import Result, State
+from npflows.core.backend import HostBuffers, Result, State
 from npflows.core.bijection import Bijection
 from npflows.core.operations import Placed, Program
 
@@ -47,7 +47,7 @@ KEEP_BYTES = 1 << 27
 """Memory of a thread for what layers keep for their gradients; those with the most are run again where it does not do."""
 
 
-class CompiledProgram:
+class CompiledProgram(HostBuffers):
     """A program compiled for one dtype; see `npflows.core.backend.Executable`.
 
     Parameters

@@ -20,7 +20,7 @@ from npflows.backends.reference.standardization import (
     standardized_condition_vjp,
     standardized_vjp,
 )
-from npflows.core.backend import Result, State
+from npflows.core.backend import HostBuffers, Result, State
 from npflows.core.bijection import Bijection
 from npflows.core.operations import EMBEDDING_LAYER, ConvNet, Custom, Network, Placed, Program
 from npflows.core.underflow import ignore_underflow
@@ -54,7 +54,7 @@ class Trace(NamedTuple):
     context: NDArray
 
 
-class ReferenceExecutable:
+class ReferenceExecutable(HostBuffers):
     """A program, run in float64 whatever the dtype of its parameters.
 
     Parameters

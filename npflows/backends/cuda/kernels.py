@@ -1,0 +1,209 @@
+"""The kernels that the host launches: each thread carries one sample through one layer, or through what stands before and
+after the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from npflows.backends.cpu import driver, standardization
+from npflows.backends.cpu.compiler.calls import SIGNATURES
+from npflows.backends.cpu.kernels import mlp
+from npflows.backends.cpu.kernels.convolution import CONVOLVE, CONVOLVE_OUTER
+from npflows.backends.cpu.kernels.matmul import PRODUCT
+from npflows.backends.cpu.kernels.outer import OUTER
+from npflows.backends.cuda import products
+from npflows.backends.cuda.device import NUMPY, choose, cuda, device_function, dispatcher, kernel
+from npflows.backends.cuda.link import Called, name_of, number_of
+from npflows.backends.cuda.texts import Texts, no_sums, text_of
+
+REPLACED = {
+    text_of(PRODUCT[0]): products.product,
+    text_of(OUTER[0]): products.outer,
+    text_of(CONVOLVE[0]): products.convolve,
+    text_of(CONVOLVE_OUTER[0]): products.convolve_outer,
+}
+"""What is written for a GPU, in place of tiles of vector registers."""
+
+
+def texts_calling(called: tuple[Called, ...]) -> Texts:
+    """The texts of the CPU's kernels, which call these functions by their numbers."""
+    functions: dict[int, tuple[Any, str]] = {}
+    replaced = {mlp.add_lane_sums: device_function(no_sums)}
+    texts = Texts(device_function, choose, replaced, dispatcher(functions, SIGNATURES.values()), NUMPY)
+    for one in called:
+        text = products.no_outer if one.defers else REPLACED.get(one.text, one.text)
+        functions[number_of(one)] = texts.again(text), SIGNATURES[one.kind]
+    return texts
+
+
+def made_of(function: Callable, called: tuple[Called, ...] = ()) -> str:
+    """A kernel's text and what it calls, in words."""
+    text = text_of(function)
+    return "; ".join([f"{text.__module__}.{text.__qualname__}", *map(name_of, called)])
+
+
+def layer(function: Callable, called: tuple[Called, ...]) -> Any:
+    """The kernel of a layer's map."""
+    run = texts_calling(called).again(function)
+
+    def carry(spec, theta, start, end, context, key, first, block, log_det, work, temp):
+        t = cuda.grid(1)
+        if t < block.shape[1]:
+            run(spec, theta[start:end], context[:, t : t + 1], key, first + t, block[:, t : t + 1], log_det[t : t + 1],
+                work[:, t : t + 1], temp[:, t : t + 1])  # fmt: skip
+
+    return kernel(carry, made_of(function, called))
+
+
+def layer_vjp(function: Callable, called: tuple[Called, ...]) -> Any:
+    """The kernel of its gradient; `own` (rows, lanes) is each thread's gradient of the parameters that it adds up itself,
+    from number `own_start` on."""
+    run = texts_calling(called).again(function)
+
+    def carry_back(
+        spec, theta, start, end, context, key, first, dblock, dlog_det, work, temp, own, own_start, own_rows, dcontext
+    ):
+        t = cuda.grid(1)
+        if t < dblock.shape[1]:
+            for i in range(own_start, own_rows):
+                own[i, t] = 0
+            run(spec, theta[start:end], context[:, t : t + 1], key, first + t, dblock[:, t : t + 1], dlog_det[t : t + 1],
+                work[:, t : t + 1], temp[:, t : t + 1], own[:own_rows, t], dcontext[:, t : t + 1])  # fmt: skip
+
+    return kernel(carry_back, made_of(function, called))
+
+
+def network(function: Callable, called: tuple[Called, ...]) -> Any:
+    """The kernel of an embedding."""
+    run = texts_calling(called).again(function)
+
+    def embed(spec, theta, start, end, key, first, x, out, work, temp):
+        t = cuda.grid(1)
+        if t < x.shape[1]:
+            run(spec, theta[start:end], x[:, t : t + 1], key, first + t, x[:, t : t + 1], out[:, t : t + 1],
+                work[:, t : t + 1], temp[:, t : t + 1])  # fmt: skip
+
+    return kernel(embed, made_of(function, called))
+
+
+def network_vjp(function: Callable, called: tuple[Called, ...]) -> Any:
+    """The kernel of its gradient."""
+    run = texts_calling(called).again(function)
+
+    def embed_back(spec, theta, start, end, key, first, x, dout, dx, work, temp, own, own_rows):
+        t = cuda.grid(1)
+        if t < x.shape[1]:
+            run(spec, theta[start:end], x[:, t : t + 1], key, first + t, x[:, t : t + 1], dout[:, t : t + 1],
+                dx[:, t : t + 1], work[:, t : t + 1], temp[:, t : t + 1], own[:own_rows, t], dx[:, t : t + 1])  # fmt: skip
+
+    return kernel(embed_back, made_of(function, called))
+
+
+def base(function: Callable) -> Any:
+    """The kernel that adds the base's log-density and settles what is not finite (see `driver.settle`)."""
+    texts = texts_calling(())
+    run, settle = texts.again(function), texts.again(driver.settle)
+
+    def add_base(spec, theta, start, end, z, X, C, with_condition, sums, log_prob):
+        t = cuda.grid(1)
+        if t < z.shape[1]:
+            log_prob[t] = sums[t]
+            run(spec, theta[start:end], z[:, t : t + 1], log_prob[t : t + 1])
+            log_prob[t] = settle(X[t : t + 1], C[t * with_condition :], 0, 0, log_prob[t])
+
+    return kernel(add_base, made_of(function))
+
+
+def base_vjp(function: Callable) -> Any:
+    """The kernel of its gradient."""
+    run = texts_calling(()).again(function)
+
+    def pull_base(spec, theta, start, end, dz, dlog, own, own_rows):
+        t = cuda.grid(1)
+        if t < dz.shape[1]:
+            for i in range(own_rows):
+                own[i, t] = 0
+            run(spec, theta[start:end], dz[:, t : t + 1], dlog[t : t + 1], own[:own_rows, t])
+
+    return kernel(pull_base, made_of(function))
+
+
+class Ends:
+    """The kernels before and after the layers."""
+
+    def __init__(self) -> None:
+        texts = texts_calling(())
+        load, load_mixed = texts.again(standardization.load), texts.again(standardization.load_mixed)
+        load_cotangent = texts.again(standardization.load_cotangent)
+        load_mixed_cotangent = texts.again(standardization.load_mixed_cotangent)
+        load_standardized = texts.again(standardization.load_standardized)
+        store, store_mixed = texts.again(standardization.store), texts.again(standardization.store_mixed)
+        store_cotangent = texts.again(standardization.store_cotangent)
+        store_mixed_cotangent = texts.again(standardization.store_mixed_cotangent)
+        store_condition_cotangent = texts.again(standardization.store_condition_cotangent)
+
+        def enter(X, affine, wanted, mixed, log_det, u, block, sums):
+            t = cuda.grid(1)
+            if t < block.shape[1]:
+                sums[t] = log_det
+                if mixed:
+                    load_mixed(X, t, 1, affine, u[:, t : t + 1], block[:, t : t + 1])
+                else:
+                    load(X, t, 1, affine, wanted, block[:, t : t + 1])
+
+        def enter_condition(C, affine, condition):
+            t = cuda.grid(1)
+            if t < condition.shape[1]:
+                load_standardized(C, t, 1, affine, condition[:, t : t + 1])
+
+        def leave(block, affine, wanted, mixed, Y):
+            t = cuda.grid(1)
+            if t < block.shape[1]:
+                if mixed:
+                    store_mixed(block[:, t : t + 1], t, 1, affine, Y)
+                else:
+                    store(block[:, t : t + 1], t, 1, affine, wanted, Y)
+
+        def enter_cotangent(dY, affine, wanted, mixed, u, dblock):
+            t = cuda.grid(1)
+            if t < dblock.shape[1]:
+                if mixed:
+                    load_mixed_cotangent(dY, t, 1, affine, u[:, t : t + 1], dblock[:, t : t + 1])
+                else:
+                    load_cotangent(dY, t, 1, affine, wanted, dblock[:, t : t + 1])
+
+        def leave_cotangent(dblock, affine, wanted, mixed, u, dX):
+            t = cuda.grid(1)
+            if t < dblock.shape[1]:
+                if mixed:
+                    store_mixed_cotangent(dblock[:, t : t + 1], t, 1, affine, u[:, t : t + 1], dX)
+                else:
+                    store_cotangent(dblock[:, t : t + 1], t, 1, affine, wanted, dX)
+
+        def leave_condition(dcondition, C, affine, dC):
+            t = cuda.grid(1)
+            if t < dcondition.shape[1]:
+                store_condition_cotangent(dcondition[:, t : t + 1], C, t, 1, affine, dC)
+
+        self.enter, self.enter_condition, self.leave = kernel(enter), kernel(enter_condition), kernel(leave)
+        self.enter_cotangent, self.leave_cotangent = kernel(enter_cotangent), kernel(leave_cotangent)
+        self.leave_condition = kernel(leave_condition)
+
+
+@kernel
+def copy(source, target):
+    """target = source, of the same shape (rows, lanes), and of perhaps another dtype."""
+    t = cuda.grid(1)
+    if t < source.shape[1]:
+        for k in range(source.shape[0]):
+            target[k, t] = source[k, t]
+
+
+@kernel
+def clear(block):
+    """A block of zeros."""
+    t = cuda.grid(1)
+    if t < block.shape[1]:
+        for k in range(block.shape[0]):
+            block[k, t] = 0

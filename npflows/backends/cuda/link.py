@@ -1,0 +1,135 @@
+"""From operations to what the GPU's kernels read: the specs of the CPU, in which the numbers of functions stand where the
+CPU has addresses; scratch memory for one lane; and which sums over samples are left for later."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npflows.backends.cpu.kernels import spline
+from npflows.backends.cpu.kernels.outer import OUTER
+from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, Link, Scratch, scratch
+from npflows.backends.cuda.texts import text_of
+from npflows.core.operations import Conv1x1, ConvNet, Custom, Elementwise, Made, Mlp
+
+Function = Callable[..., Any]
+
+
+TWINS = {function: twin for function, twin in ONE_LANE_TWINS.items() if function in spline.ROLES.values()}
+"""The functions for a single lane that are shorter; the others of the CPU are for vectors along rows."""
+
+
+class Called(NamedTuple):
+    """A function that kernels call by its number, which is one for the whole process."""
+
+    text: Function
+    kind: str
+    defers: bool = False
+    """Whether it is the outer product of rows that stay where they are."""
+    backward: bool = False
+    """Whether gradients alone call it."""
+
+
+_numbers: dict[Called, int] = {}
+
+
+def number_of(one: Called) -> int:
+    """The number of a function, the same in every process, as compiled kernels on disk know it."""
+    if one not in _numbers:
+        number = zlib.crc32(name_of(one).encode()) + 1
+        if number in _numbers.values():
+            raise RuntimeError(f"{name_of(one)} has the number of another function: rename one of them")
+        _numbers[one] = number
+    return _numbers[one]
+
+
+def name_of(one: Called) -> str:
+    """A function in words."""
+    return f"{one.text.__module__}.{one.text.__qualname__} {one.kind}{' later' if one.defers else ''}"
+
+
+class NumberingLink(Link):
+    """Gives a layer the numbers of the functions that its kernels call, and keeps the set of them."""
+
+    def __init__(self, dtype: np.dtype, kernels: tuple[Function, ...]) -> None:
+        super().__init__(dtype, kernels)
+        self._called: set[Called] = set()
+        self._defers = self._backward = False
+
+    def __call__(self, function: Function, kind: str, *users: Function) -> int:
+        """The number of `function`; 0 if it is only for certain users and none of them is in use."""
+        if users and not any(kernel in users for kernel in self.kernels):
+            return 0
+        defers = self._defers and function is OUTER[0]
+        backward = self._backward or kind.endswith(("_vjp", "outer"))
+        one = Called(text_of(TWINS.get(function, function)), kind, defers, backward)
+        self._called.add(one)
+        return number_of(one)
+
+    def called(self, gradient: bool) -> tuple[Called, ...]:
+        """The functions that the map's kernel calls, or that of its gradient, by their numbers."""
+        return tuple(sorted((one for one in self._called if gradient or not one.backward), key=number_of))
+
+    def network(self, operation: Any, role: str, *users: Function) -> int:
+        """The number of a network's kernel."""
+        self._backward = "vjp" in role
+        number = super().network(operation, role, *users)
+        self._backward = False
+        return number
+
+    def pack(self, network: Any) -> list[int]:
+        """The spec of a network; what dense and masked ones multiply for their gradients stays in work and temp."""
+        self._defers = isinstance(network, (Mlp, Made))
+        spec = super().pack(network)
+        self._defers = False
+        return spec
+
+
+def conditioner_of(operation: Any) -> Any:
+    """The network of an operation, or the operation if it is one; None where there is none."""
+    return operation if isinstance(operation, (Mlp, Made, ConvNet)) else getattr(operation, "conditioner", None)
+
+
+def scratch_of_lane(operation: Any) -> Scratch:
+    """Rows of scratch memory for blocks of one lane, where matrices lie in as many rows as they have entries."""
+    work, temp = scratch(operation)
+    network = conditioner_of(operation)
+    if isinstance(operation, Conv1x1):
+        temp += 3 * operation.channels**2
+    if isinstance(network, ConvNet):
+        temp += max(math.prod(shape) for name, shape in network.shapes.items() if name.startswith("weight"))
+        temp += max(network.channels)
+    return Scratch(work, temp)
+
+
+def own_sums(operation: Any) -> tuple[int, int]:
+    """The range of an operation's parameters whose gradient each thread adds up for its own samples; the gradients of the
+    others are products of rows that stay in work and temp, which are summed later."""
+    network = conditioner_of(operation)
+    scalar_map: Any = getattr(operation, "transformer", None)
+    learned = 0 if scalar_map is None else scalar_map.theta_per_value
+    if isinstance(operation, Elementwise):
+        return (operation.dim * scalar_map.multiplier if learned else operation.size), operation.size
+    if isinstance(network, (Mlp, Made)):
+        return (network.size if learned else operation.size), operation.size
+    return 0, operation.size
+
+
+def functions_of(operation: Any, inverse: bool) -> tuple[Function, ...]:
+    """The kernels of a layer in one direction: the map and its vjp, where it has one.
+
+    Raises
+    ------
+    NotImplementedError
+        If it is a layer of the user's own.
+    """
+    if isinstance(operation, Custom):
+        raise NotImplementedError(
+            f"{operation.name} is a layer of your own, compiled for the CPU: it has no CUDA kernel; use flow.to('cpu')"
+        )
+    functions = KERNELS[type(operation)].functions(operation)
+    return tuple(functions[1::2] if inverse else functions[::2])

@@ -1,0 +1,207 @@
+"""The CUDA backend in numba.cuda's simulator, where no GPU is:
+
+    NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda/simulated.py
+
+Every entry of the registry on a few samples against the reference backend; steps of training against the CPU; what must not
+change, and what is refused.  It needs the package numba-cuda.
+"""
+
+import copy
+import os
+import pickle
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from registry import ALL, LAYERS, build, condition, data, source
+
+import npflows
+from npflows import MAF, CudaError, Glow, NeuralSplineFlow, NormalizingFlow, StudentT
+from npflows.backends.reference import BACKEND as REFERENCE
+from npflows.core import backend as backends
+from npflows.core import evaluation
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # kernels are Python here
+N = 3
+TOLERANCE = {"float32": (5e-5, 1e-3), "float64": (1e-12, 1e-9)}
+"""How far values and gradients may be off, measured against the largest of their kind where that is above 1."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_threads():
+    """Threads that wait for each other all the time take turns often."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(2e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def assert_close(actual, expected, tolerance):
+    """Equal up to rounding."""
+    largest = np.abs(expected).max(initial=1.0, where=np.isfinite(expected))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * largest)
+
+
+def both(program, dtype):
+    """The program on both backends."""
+    return [backend.compile(program, dtype) for backend in (backends.select("cuda"), REFERENCE)]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [(name, "float64") for name in ALL] + [(name, "float32") for name in LAYERS])
+def test_every_entry_is_what_the_reference_says(name, dtype):
+    """Either direction with its gradients, and the density."""
+    obj, rng = build(name, dtype), np.random.default_rng(6)
+    of_values, of_gradients = TOLERANCE[dtype]
+    is_flow, free = isinstance(obj, NormalizingFlow), obj.parameters.free
+    pair = both(obj.program(with_base=False) if is_flow else obj.program(), obj.dtype)
+    given = {"state": obj.state(), "condition": condition(obj, N)}
+    for inverse in (False, True):
+        x = source(obj, N, "inverse" if inverse else "forward")
+        own, expected = (evaluation.transport(one, x=x, inverse=inverse, **given) for one in pair)
+        assert_close(own.y, expected.y, of_values)
+        assert_close(own.log_det, expected.log_det, of_values)
+        slopes = {"dy": rng.normal(size=x.shape), "dlog": rng.normal(size=N), "input": True, "inverse": inverse}
+        own, expected = (evaluation.pullback(one, x=x, **slopes, **given) for one in pair)
+        assert_close(own.dx, expected.dx, of_gradients)
+        assert_close(own.dcondition, expected.dcondition, of_gradients)
+        assert_close(own.gradient[free], expected.gradient[free], of_gradients)
+    if is_flow:
+        given |= {"x": data(obj, N), "bijection": obj.preprocessing.bijection}
+        own, expected = (evaluation.pullback(one, dlog=slopes["dlog"], **given) for one in both(obj.program(), obj.dtype))
+        assert_close(own.log_prob, expected.log_prob, of_values)
+        assert_close(own.gradient[free], expected.gradient[free], of_gradients)
+
+
+MAKERS = {
+    "MAF": lambda: MAF(3, 2, (6,), dropout=0.3, condition_dim=1, base_distribution="student_t", dtype="float64", rng=1),
+    "spline": lambda: NeuralSplineFlow(3, 1, (5,), 3, activation="silu", dtype="float64", rng=1),
+    "Glow": lambda: Glow((2, 2, 1), 1, 1, (3,), activation="tanh", dtype="float64", rng=1),
+}
+
+
+def three_steps(flow, keys=(1, 2, 3)):
+    """Parameters and their moving average after steps of training with all that there is to them."""
+    n = 11
+    rng = np.random.default_rng(2)
+    x = rng.integers(0, 256, (n, *flow.input_shape)) if len(flow.input_shape) > 1 else rng.normal(size=(n, 3))
+    flow.initialize(x, condition(flow, n), rng=0)
+    rows = flow.preprocessing.scatter(x.reshape(n, -1).astype(float), np.random.default_rng(0))
+    program, theta = flow.executable(), flow.parameters.theta
+    optimizer = program.optimizer(theta, flow.parameters.free, 0.1, 0.5)
+    average, buffers = theta.copy(), program.gradient_buffers({n}, theta)[n]
+    for key in keys:
+        flow.accumulate(rows, condition(flow, n), np.full(n, -1 / n), buffers, log_prob=np.zeros(n), key=key)
+        assert optimizer.step(buffers, 0.02, average, 0.3).taken
+    return theta, average, optimizer.m, optimizer.v
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_training_goes_where_it_goes_on_the_cpu(name):
+    """With the same random masks, and with the same bits each time."""
+    on_cpu, on_gpu, again = (three_steps(MAKERS[name]().to(device)) for device in ("cpu", "cuda", "cuda"))
+    for own, expected, second in zip(on_gpu, on_cpu, again):
+        np.testing.assert_allclose(own, expected, rtol=1e-9, atol=1e-11)
+        np.testing.assert_array_equal(own, second)
+
+
+def test_a_fit_and_its_questions_are_those_of_the_cpu():
+    x = np.random.default_rng(0).normal(size=(40, 2)) @ [[1.0, 0.5], [0.0, 0.2]]
+    options = {"max_epochs": 2, "batch_size": 32, "rng": 3, "progress": False, "ema": 0.5, "learning_rate": 0.02}
+    flows = [MAF(2, 1, (4,), rng=1, dtype="float64").to(device).fit(x, **options) for device in ("cpu", "cuda")]
+    assert [flow.device for flow in flows] == ["cpu", "cuda"]
+    for question in (
+        lambda flow: flow.params,
+        lambda flow: flow.log_prob(x),
+        lambda flow: flow.log_prob_and_grad(x[:5])[1],
+        lambda flow: flow.sample(7, rng=1),
+        lambda flow: flow.nll_and_grad(x[:5])[1],
+        lambda flow: np.array(flow.history["train_loss"]),
+    ):
+        np.testing.assert_allclose(question(flows[1]), question(flows[0]), rtol=1e-8, atol=1e-10)
+
+
+def test_a_table_that_does_not_fit_goes_in_pieces(monkeypatch):
+    flow = MAF(3, 1, (5,), condition_dim=1, dtype="float64", rng=0).to("cuda")
+    x, given, slopes = data(flow, 11), condition(flow, 11), np.arange(11.0)
+    whole = flow.pullback(x, given, dlog=slopes, input=True)
+    y = flow.transport(x, given).y
+    monkeypatch.setattr(flow.executable(), "chunk_rows", 4)
+    # as training does, in one call
+    gradient, log_prob = np.zeros((1, flow.parameters.theta.size)), np.zeros(11)
+    flow.accumulate(x, given, slopes, gradient, log_prob=log_prob)
+    np.testing.assert_allclose(gradient[0], whole.gradient, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(log_prob, whole.log_prob)
+    np.testing.assert_array_equal(flow.transport(x, given).y, y)
+
+
+def test_what_is_not_there_is_told_as_on_the_cpu():
+    flow = MAF(2, 1, (4,), rng=0).to("cuda")
+    x = np.array([[0.0, 1.0], [np.nan, 0.0], [np.inf, 0.0], [1e30, -1e30]])
+    log_prob = flow.log_prob(x)
+    assert np.isfinite(log_prob[0])
+    assert np.isnan(log_prob[1])
+    assert (log_prob[2:] == -np.inf).all()
+    assert flow.log_prob(x[:0]).shape == (0,)
+    assert flow.sample(0).shape == (0, 2)
+
+
+def test_copies_and_files_know_no_device(tmp_path):
+    flow = MAF(2, 1, (4,), rng=0).to("cuda")
+    expected = flow.log_prob(np.ones((2, 2)))
+    flow.save(tmp_path / "flow.npz")
+    for other in (pickle.loads(pickle.dumps(flow)), copy.deepcopy(flow), npflows.load(tmp_path / "flow.npz")):
+        assert other.device == "cpu"
+    again = npflows.load(tmp_path / "flow.npz", device="cuda")
+    assert again.device == "cuda"
+    np.testing.assert_array_equal(again.log_prob(np.ones((2, 2))), expected)
+    assert flow.to("cpu").device == "cpu"
+
+
+def test_a_base_without_a_kernel_is_refused_and_the_flow_is_as_it_was(monkeypatch):
+    flow = NormalizingFlow([npflows.Permutation(2)], StudentT(2))
+    program, before = flow.program(), flow.log_prob(np.ones((1, 2)))
+    own = npflows.core.operations.Custom("Mine", 2, (), lambda link: [], 0)
+    other = replace(program, base=program.base._replace(operation=own))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(flow), "program", lambda self, **_: other)
+        with pytest.raises(NotImplementedError, match=r"Mine is of your own making.* no CUDA kernel: use flow.to\('cpu'\)"):
+            flow.to("cuda")
+    assert flow.device == "cpu"
+    np.testing.assert_array_equal(flow.log_prob(np.ones((1, 2))), before)
+
+
+def test_memory_that_ends_is_told_in_one_sentence(monkeypatch):
+    from npflows.backends.cuda import device
+
+    def fail(array):
+        raise RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
+
+    flow = MAF(2, 1, (4,), rng=0).to("cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(device.cuda, "to_device", fail)
+        with pytest.raises(CudaError, match="the GPU has no memory left for this"):
+            flow.log_prob(np.ones((1, 2)))
+    assert np.isfinite(flow.log_prob(np.ones((1, 2)))).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_is_refused_and_may_go_on_with_the_cpu():
+    flow = MAF(2, 1, (4,), rng=0).to("cuda")
+    flow.log_prob(np.ones((1, 2)))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            flow.log_prob(np.ones((1, 2)))
+            told = "nothing"
+        except CudaError as error:
+            told = str(error)
+        finite = np.isfinite(flow.to("cpu").log_prob(np.ones((1, 2)))).all()
+        os.write(write, f"{finite} {told}".encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as told:
+        assert told.read().startswith("True a process that was forked after CUDA started can't use the GPU")
+    os.waitpid(child, 0)
