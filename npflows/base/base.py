@@ -103,7 +103,8 @@ class Base(Runnable, Configured, abstract=True):
         rows, single = as_rows(z, (self.dim,), "z")
         temperature = as_positive(temperature, "temperature")
         if temperature != 1:
-            rows = np.where(self.tempered, self.center + (rows - self.center) / temperature, rows)
+            with np.errstate(over="ignore"):  # whose density is 0
+                rows = np.where(self.tempered, self.center + (rows - self.center) / temperature, rows)
         result = evaluation.transport(self.executable(), self.state(), rows, None, y=False, log_det=False, log_prob=True)
         values = result.log_prob - int(self.tempered.sum()) * math.log(temperature)
         return values[0] if single else values

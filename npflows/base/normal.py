@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.backend import select
-from npflows.core.checks import as_int
+from npflows.core.checks import as_flag, as_int
 from npflows.core.counters import place
 from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
@@ -39,7 +39,7 @@ class Normal(Base):
         learnable: bool = False,
         dtype: DTypeLike = "float32",
     ) -> None:
-        self.dim, self.learnable = as_int(dim, "dim"), bool(learnable)
+        self.dim, self.learnable = as_int(dim, "dim"), as_flag(learnable, "learnable")
         self.loc, self.scale = self._columns(loc, "loc"), self._columns(scale, "scale")
         if (self.scale <= 0).any():
             raise ValueError(f"scale must be positive, got {scale!r}")

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.backend import select
-from npflows.core.checks import as_int
+from npflows.core.checks import as_flag, as_int
 from npflows.core.counters import FARTHEST, place
 from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
@@ -63,7 +63,7 @@ class StudentT(Base):
         self, dim: int, df: ArrayLike = 5.0, *, learnable: bool = True, dtype: DTypeLike = "float32"
     ) -> None:  # fmt: skip
         self.dim = as_int(dim, "dim")
-        self.df, self.learnable = self._columns(df, "df"), bool(learnable)
+        self.df, self.learnable = self._columns(df, "df"), as_flag(learnable, "learnable")
         if (self.df < 0.1).any() or (self.df > 1e6).any():
             raise ValueError(f"df must lie between 0.1 and 1e6, got {df!r}")
         super().__init__(dim, [Parameter("log_df", np.log(self.df), self.learnable)], dtype=dtype)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from npflows import TrainingError
+from npflows import NormalizingFlow, TrainingError
 from npflows.cli.inputs import checked_weights, keep_inputs, missing_of_columns, read_support, refuse_invalid
 from npflows.cli.reports import INTERRUPTED, column_names, complain, condition_names, report, training
 from npflows.core.statistics import effective_sample_size
@@ -65,10 +65,10 @@ def fit(a: argparse.Namespace) -> int:
             return complain("interrupted before the first epoch was through; nothing was written", INTERRUPTED)
         status = INTERRUPTED
     except TrainingError as error:
-        flow.save(a.output)
+        _save(flow, a.output)
         raise TrainingError(f"{error} (the best so far is in {a.output})") from None
     seconds = time.perf_counter() - started
-    flow.save(a.output)
+    status = _save(flow, a.output) or status
     if status:
         complain(f"interrupted after epoch {len(flow.history['epoch'])}; the best so far is in {a.output}", status)
     if not a.quiet:
@@ -83,6 +83,16 @@ def fit(a: argparse.Namespace) -> int:
             ("file", a.output),
         ])  # fmt: skip
     return status
+
+
+def _save(flow: NormalizingFlow, path: str) -> int:
+    """Save what was fitted, which one Ctrl-C does not throw away; the exit status."""
+    try:
+        flow.save(path)
+    except KeyboardInterrupt:
+        flow.save(path)
+        return INTERRUPTED
+    return 0
 
 
 def _options(a: argparse.Namespace, columns: dict[Any, Column]) -> dict[str, Any]:

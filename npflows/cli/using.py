@@ -15,7 +15,7 @@ from npflows import NormalizingFlow, diagnostics, load, plotting
 from npflows import demo as demonstration
 from npflows.cli.inputs import Rows, condition_row, conditions_to_sample, keep_inputs, read_rows
 from npflows.cli.reports import column_names, condition_names, report, training
-from npflows.files.flow_file import read_arrays, unpack
+from npflows.files.flow_file import read_flow_arrays, unpack
 from npflows.files.tables import TableError, check_writable, write_table
 from npflows.verify import verify as verify_flow
 
@@ -67,7 +67,7 @@ def sample(a: argparse.Namespace) -> int:
 
 def info(a: argparse.Namespace) -> int:
     """Print what a file says about its flow, as text or JSON."""
-    arrays = read_arrays(a.flow)
+    arrays = read_flow_arrays(a.flow)
     flow = unpack(arrays, a.flow)
     about = json.loads(str(arrays["about"]))
     loc, scale, factor = flow.standardize.loc.tolist(), flow.standardize.scale.tolist(), flow.standardize.factor

@@ -17,6 +17,8 @@ from npflows.core.tables import Header, as_array
 
 SeedLike = int | np.integer | np.random.Generator | None
 """A seed, a generator, or None for a new one: the type of every `rng`."""
+LARGEST_INT = 2**63 - 1
+"""The largest whole number of arrays."""
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -31,21 +33,45 @@ def warn_user(message: str) -> None:
 def as_int(value: object, name: str, low: int = 1) -> int:
     """A whole number of at least `low`, after a check."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-        raise ValueError(f"{name} must be a whole number of at least {low}, got {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least {low}, got {_shown(value)}")
+    if value > LARGEST_INT:
+        raise ValueError(f"{name} must be a whole number of at most {LARGEST_INT}, got {_shown(value)}")
     return int(value)
 
 
 def as_positive(value: Any, name: str, *, zero: bool = False) -> float:
     """A finite number above 0, or of at least 0 with `zero`, after a check."""
     ok = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not ok or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ValueError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {value!r}")
+    if not ok or not _is_finite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {_shown(value)}")
     return float(value)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a number is finite as a float, which a whole number of 400 digits is not."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _shown(value: object) -> str:
+    """A value for a message; Python prints no whole number of thousands of digits."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST_INT:
+        return f"one of {value.bit_length()} bits"
+    return repr(value)
+
+
+def as_flag(value: object, name: str) -> bool:
+    """True or False, also as 1 or 0 or NumPy's own, after a check."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, (int, np.integer)) and value in (0, 1)):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, got {_shown(value)}")
 
 
 def as_choice(value: object, name: str, choices: Sequence[str]) -> str:
     """One of the choices, after a check."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
 
@@ -158,6 +184,8 @@ def as_rows(
 
 def as_names(names: Iterable[Any] | None, n: int, name: str, owner: str) -> list[str] | None:
     """n names, or None for none."""
+    if isinstance(names, str) or not (names is None or isinstance(names, Iterable)):
+        raise TypeError(f"{name} must be a sequence of names, got {names!r}")
     given = None if names is None else [str(v) for v in names]
     if given is not None and len(given) != n:
         wanted = f"{n} names, one for each value of {owner}" if n else "None"

@@ -6,12 +6,41 @@ sees as `params` is the packed vector of the free entries alone, and gradients a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+_left: ContextVar[list[int] | None] = ContextVar("npflows_left_to_allocate", default=None)
+
+
+@contextmanager
+def allowance(n: int) -> Iterator[None]:
+    """Refuse, in this block, to make more than n numbers in all; what is made and dropped again counts too."""
+    token = _left.set([n])
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
+def count(n: int) -> None:
+    """Count n numbers that are about to be made.
+
+    Raises
+    ------
+    ValueError
+        If they are more than the `allowance`.
+    """
+    left = _left.get()
+    if left is not None:
+        left[0] -= n
+        if left[0] < 0:
+            raise ValueError("it would have more parameters than are there")
 
 
 @dataclass(frozen=True)
@@ -82,6 +111,7 @@ class ParameterBuffer:
         self.entries = [p.without_value() for p in given]
         self.dtype = np.dtype(dtype)
         size = sum(p.value.size for p in given)
+        count(size)
         self.theta, self.free = np.zeros(size, self.dtype), np.zeros(size, bool)
         for p, view, free in zip(given, self.views().values(), self.views(self.free).values()):
             free[...] = p.free_mask()

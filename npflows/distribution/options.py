@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from npflows.base.base import Base
-from npflows.core.checks import as_dtype, as_positive, as_widths
+from npflows.core.checks import as_dtype, as_flag, as_positive, as_widths
 from npflows.layers.layer import Layer
 from npflows.layers.log_tails import LogTails
 from npflows.networks.embedding import Embedding
@@ -104,4 +104,4 @@ class TableOptions(FlowOptions, DenseOptions):
 
     def __post_init__(self, *init_only: Any) -> None:
         super().__post_init__(*init_only)
-        self.actnorm = bool(self.actnorm)
+        self.actnorm = as_flag(self.actnorm, "actnorm")

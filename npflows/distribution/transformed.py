@@ -167,9 +167,9 @@ class TransformedDistribution(Assembly, abstract=True):
             log_prob = log_mean_exp(log_probs)
             with np.errstate(invalid="ignore"):
                 shares = np.exp(log_probs - log_prob) / len(results)
-            dx = sum(share[:, None] * result.dx for share, result in zip(shares, results))
-            if both:
-                dcondition = sum(share[:, None] * result.dcondition for share, result in zip(shares, results))
+                dx = sum(share[:, None] * result.dx for share, result in zip(shares, results))
+                if both:
+                    dcondition = sum(share[:, None] * result.dcondition for share, result in zip(shares, results))
         gradients = [dx, dcondition] if both else [dx]
         if not (np.isfinite(log_prob).all() and all(np.isfinite(gradient).all() for gradient in gradients)):
             lost = np.any([~np.isfinite(gradient).all(axis=1) for gradient in gradients], axis=0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import zipfile
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,30 +14,37 @@ from numpy.typing import DTypeLike
 
 from npflows._version import __version__
 from npflows.core.atomic import atomic_write
-from npflows.core.checks import as_dtype
+from npflows.core.checks import as_dtype, warn_user
+from npflows.core.parameters import allowance, count
 from npflows.core.registry import construct, known_classes
 from npflows.distribution.conditioning import is_learned_table
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import VerificationReport
+from npflows.files.archive import FlowFileError, checksum, read_arrays, write_arrays
 from npflows.layers.standardize import is_learned
 
 FORMAT = 1
 """Version of the file format; older ones stay readable."""
 
 
-class FlowFileError(ValueError):
-    """A file that is no flow, is damaged, or does not fit; the message lists everything that is wrong."""
+MEMBERS = ("about", "theta", "standardize", "standardize_condition")
+"""The arrays that a flow is saved as."""
+CHECKSUM = "checksum"
+"""The member that holds their checksum; files from before there was one have none."""
+DRIFT = 1e-2
+"""Relative change of constants that files may have: once the moving average of parameters rounded them too."""
+_SPARE, _TIMES = 1 << 16, 12
+"""Numbers that building a flow may make beyond so many times those that the file holds."""
 
 
 def save(flow: TransformedDistribution, path: str | os.PathLike[str]) -> None:
     """Write a flow to `path`; see `NormalizingFlow.save`."""
-    arrays: dict[str, Any] = pack(flow)
     with atomic_write(path) as file:
-        np.savez(file, **arrays)
+        write_arrays(file, pack(flow))
 
 
-def pack(flow: TransformedDistribution) -> dict[str, np.ndarray]:
-    """A flow as arrays that need no pickle."""
+def pack(flow: TransformedDistribution, theta: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """A flow, with other parameters perhaps, as arrays that need no pickle, and their checksum."""
     about = {
         "format": FORMAT,
         "npflows": __version__,
@@ -53,27 +61,30 @@ def pack(flow: TransformedDistribution) -> dict[str, np.ndarray]:
         "verification": None if flow.verification is None else flow.verification.to_dict(),
         "effective_rows": flow.effective_rows,
         "robust_columns": flow.robust_columns,
+        "checksum": "sha256",
     }
-    return {"about": np.array(json.dumps(about)), **flow.learned_arrays()}
+    arrays = {"about": np.array(json.dumps(about)), **flow.learned_arrays()}
+    if theta is not None:
+        arrays["theta"] = theta
+    return {**arrays, CHECKSUM: checksum(arrays)}
 
 
-def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, each checked against its checksum."""
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise FlowFileError(f"{os.fspath(path)} is not a complete .npz file (no zip directory at its end)")
-        file.seek(0)
-        try:
-            content = np.load(file, allow_pickle=False)
-            return {name: content[name] for name in content.files}
-        except Exception as error:  # whatever damage makes of a zip file
-            raise FlowFileError(f"{os.fspath(path)} is not a complete .npz file ({error})") from None
+def read_flow_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of a flow in a file, of a checkpoint too, each checked against its checksum in the archive."""
+    return read_arrays(path, (*MEMBERS, CHECKSUM))
 
 
 class _NoDraws(np.random.Generator):
     """Spares drawing the weights that a file replaces."""
 
     def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
+        return self._zeros(size)
+
+    def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
+        return self._zeros(size)
+
+    def _zeros(self, size: Any) -> np.ndarray:
+        count(math.prod(size) if isinstance(size, tuple) else int(size))
         return np.zeros(size)
 
 
@@ -106,53 +117,97 @@ def load(
     CudaError
         If it is to run on a GPU, and there is none that can be used.
     """
-    return unpack(read_arrays(path), os.fspath(path), dtype, classes).to(device)
+    return unpack(read_flow_arrays(path), os.fspath(path), dtype, classes).to(device)
 
 
 def unpack(arrays: dict[str, np.ndarray], where: str, dtype: DTypeLike | None = None, classes: Iterable[type] = ()) -> Any:
     """The flow that `pack` made arrays of."""
+    wanted = None if dtype is None else as_dtype(dtype).name
+    try:
+        return _unpacked(arrays, where, wanted, tuple(classes))
+    except (FlowFileError, MemoryError):
+        raise
+    except Exception as error:  # whatever an edited file makes of what expects a whole one
+        raise FlowFileError(f"{where} is not a flow: {type(error).__name__}: {error}") from error
+
+
+def _unpacked(arrays: dict[str, np.ndarray], where: str, dtype: str | None, classes: tuple[type, ...]) -> Any:
     missing = {"about", "theta", "standardize"} - set(arrays)
     if missing:
         raise FlowFileError(f"{where} is not a flow: it has no {', '.join(sorted(missing))}")
+    about = read_about(arrays, where)
+    check_checksum({name: arrays[name] for name in MEMBERS if name in arrays}, arrays.get(CHECKSUM), about, where)
+    name, config = about["class"], dict(about["config"])
+    parameters = {str(n): tuple(shape) for n, shape in about["parameters"]}
+    if dtype is not None:
+        config = _with_dtype(config, dtype)
+    known = known_classes(classes)
+    if not isinstance(name, str) or name not in known_classes(classes, TransformedDistribution):
+        raise FlowFileError(f"{where} holds a {name}, which is no flow known here: pass load(..., classes=[{name}])")
+    cls: type[TransformedDistribution] = known[name]
+    config = {**getattr(cls, "arguments_of_older_files", {}), **config}
+    there = _SPARE + _TIMES * arrays["theta"].size
     try:
-        about = json.loads(str(arrays["about"]))
-        version, name, config = about["format"], about["class"], dict(about["config"])
-        parameters = {str(n): tuple(shape) for n, shape in about["parameters"]}
-        history = {str(n): list(values) for n, values in about.get("history", {}).items()}
-        named = {"columns": about.get("columns"), "condition_columns": about.get("condition_columns")}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        with allowance(there):
+            flow = construct(cls, config, _NoDraws(np.random.PCG64(0)), known, there)
+    except MemoryError:
+        raise
+    except Exception as error:  # the constructor of any class, given anything
+        raise FlowFileError(f"{where}: {name} can't be made from its configuration: {error}") from None
+    wrong = _mismatches(flow, parameters, arrays) + wrong_state(flow, about)
+    if wrong:
+        raise FlowFileError(f"{where} does not fit its own configuration:\n  " + "\n  ".join(wrong))
+    free = flow.parameters.free
+    if _has_drifted(flow, arrays["theta"]):
+        warn_user(
+            f"{where}: constants differ in their last digits from those of the configuration, as an earlier npflows left "
+            f"them; those of the configuration hold: save the flow again to be rid of this"
+        )
+    flow.parameters.theta[free] = arrays["theta"][free]
+    set_state(flow, about, arrays)
+    if about.get("verification") is not None:
+        flow.verification = _verification(about["verification"], where)
+    flow.history = {str(n): list(values) for n, values in about.get("history", {}).items()}
+    return flow
+
+
+def read_about(arrays: dict[str, np.ndarray], where: str) -> dict[str, Any]:
+    """The description of a flow, whose format is known and whose parts are of the right kind."""
+    text = arrays["about"]
+    try:
+        if text.ndim or text.dtype.kind != "U":
+            raise ValueError(f"it is {text.dtype} {text.shape}")
+        about = json.loads(str(text))
+        version, _ = about["format"], about["class"]
+        dict(about["config"])
+        for _, shape in about["parameters"]:
+            tuple(shape)
+        history = about.get("history", {})
+        if not isinstance(history, dict) or not all(_are_numbers(values) for values in history.values()):
+            raise ValueError("its history is no table of numbers")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FlowFileError(f"{where} is not a flow: its description can't be read ({error!r})") from None
     if type(version) is not int or not 1 <= version <= FORMAT:
         raise FlowFileError(
             f"{where} has file format {version!r}, written by npflows {about.get('npflows', '?')}; this npflows reads 1 "
             f"to {FORMAT}: upgrade npflows"
         )
-    if dtype is not None:
-        config = _with_dtype(config, as_dtype(dtype).name)
-    known = known_classes(classes)
-    if not isinstance(name, str) or name not in known_classes(classes, TransformedDistribution):
-        raise FlowFileError(f"{where} holds a {name}, which is no flow known here: pass load(..., classes=[{name}])")
-    cls: type[TransformedDistribution] = known[name]
-    config = {**getattr(cls, "arguments_of_older_files", {}), **config}
-    try:
-        flow = construct(cls, config, _NoDraws(np.random.PCG64(0)), known)
-    except Exception as error:  # the constructor of any class, given anything
-        raise FlowFileError(f"{where}: {name} can't be made from its configuration: {error}") from None
-    wrong = _mismatches(flow, parameters, arrays)
-    if not isinstance(about.get("effective_rows"), (int, float, type(None))):
-        wrong.append(f"effective_rows is {about['effective_rows']!r}, expected a number")
-    for (kind, names), width in zip(named.items(), (flow.latent_dim, flow.condition_dim)):
-        if names is not None and (not isinstance(names, list) or len(names) != width):
-            wrong.append(f"{kind} are {names!r}, expected {width} names")
-    if wrong:
-        raise FlowFileError(f"{where} does not fit its own configuration:\n  " + "\n  ".join(wrong))
-    free = flow.parameters.free
-    flow.parameters.theta[free] = arrays["theta"][free]
-    set_state(flow, about, arrays)
-    if about.get("verification") is not None:
-        flow.verification = _verification(about["verification"], where)
-    flow.history = history
-    return flow
+    return about
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) in (int, float) or value is None for value in values)
+
+
+def check_checksum(arrays: dict[str, np.ndarray], found: np.ndarray | None, about: dict[str, Any], where: str) -> None:
+    """Refuse arrays that are not those that were written together; files from before there were checksums have none."""
+    if found is None and "checksum" not in about:
+        return
+    if found is None or str(found) != str(checksum(arrays)):
+        raise FlowFileError(
+            f"{where} is damaged or was edited: its content is not what was written, by its checksum; take another copy of "
+            f"the file"
+        )
 
 
 def _verification(values: Any, where: str) -> VerificationReport:
@@ -162,23 +217,60 @@ def _verification(values: Any, where: str) -> VerificationReport:
         raise FlowFileError(f"{where}: its verification report can't be read ({error!r})") from None
 
 
+def wrong_state(flow: TransformedDistribution, about: dict[str, Any]) -> list[str]:
+    """What a description says wrongly of what `set_state` sets."""
+    wrong = []
+    rows, robust = about.get("effective_rows"), about.get("robust_columns") or []
+    if rows is not None and (type(rows) not in (int, float) or not 0 <= rows <= sys.float_info.max):
+        wrong.append(f"effective_rows is {rows!r}, expected a number")
+    if not isinstance(robust, list) or not all(isinstance(name, str) for name in robust):
+        wrong.append(f"robust_columns are {robust!r}, expected a list of names")
+    for kind, width in (("columns", flow.latent_dim), ("condition_columns", flow.condition_dim)):
+        names = about.get(kind)
+        if names is not None and (not isinstance(names, list) or len(names) != width):
+            wrong.append(f"{kind} are {names!r}, expected {width} names")
+    learned = about.get("names_from_fit")
+    if learned is not None and (not _are_flags(learned) or len(learned) != len(flow.headers)):
+        wrong.append(f"names_from_fit is {learned!r}, expected two flags")
+    if not _are_flags([about.get("standardized", False)]):
+        wrong.append(f"standardized is {about['standardized']!r}, expected true or false")
+    layers, initialized = flow.data_dependent_layers, about.get("initialized")
+    if initialized is not None and (not _are_flags(initialized) or len(initialized) not in (0, len(layers))):
+        wrong.append(f"initialized is {initialized!r}, expected a flag for each of {len(layers)} layers")
+    pixels = about.get("pixel_dtype")
+    if pixels is not None and (not isinstance(pixels, str) or not _is_number_type(pixels)):
+        wrong.append(f"pixel_dtype is {pixels!r}, expected a type of numbers")
+    return wrong
+
+
+def _are_flags(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is bool for value in values)
+
+
+def _is_number_type(name: str) -> bool:
+    try:
+        return np.dtype(name).kind in "biuf"
+    except (TypeError, ValueError, SyntaxError):
+        return False
+
+
 def set_state(flow: TransformedDistribution, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Set what is set from data, so that it never will be again."""
     flow.standardize.set_learned(arrays["standardize"])
     condition = arrays.get("standardize_condition", np.zeros((2, 0)))
     if condition.shape[1]:
         flow.standardize_condition(*condition)
-    flow.preprocessing.mark_standardized(bool(about.get("standardized", False)))
+    flow.preprocessing.mark_standardized(about.get("standardized", False))
     flow.effective_rows = about.get("effective_rows")
-    flow.robust_columns = [str(name) for name in about.get("robust_columns") or ()]
+    flow.robust_columns = about.get("robust_columns") or []
     named, learned = (about.get("columns"), about.get("condition_columns")), about.get("names_from_fit") or (False, False)
     for header, names, from_fit in zip(flow.headers, named, learned):
         if names is not None:
-            header.give([str(name) for name in names], bool(from_fit))
+            header.give([str(name) for name in names], from_fit)
     if about.get("pixel_dtype") is not None:
         flow.preprocessing.remember(np.dtype(about["pixel_dtype"]))
-    for layer, initialized in zip(flow.data_dependent_layers, about.get("initialized", ())):
-        layer.initialized = bool(initialized)
+    for layer, initialized in zip(flow.data_dependent_layers, about.get("initialized") or ()):
+        layer.initialized = initialized
 
 
 def _mismatches(flow: TransformedDistribution, have: dict[str, tuple], arrays: dict[str, np.ndarray]) -> list[str]:
@@ -191,6 +283,8 @@ def _mismatches(flow: TransformedDistribution, have: dict[str, tuple], arrays: d
         if name in have and have[name] != shape
     ]
     condition = arrays.get("standardize_condition", np.zeros((2, 0)))
+    if flow.condition_dim and "standardize_condition" not in arrays:
+        wrong.append("standardize_condition is missing")
     if condition.shape not in ((2, 0), (2, flow.condition_dim), (3, flow.condition_dim)) or condition.dtype.kind != "f":
         wrong.append(f"standardize_condition is {condition.dtype} {condition.shape}, expected (2, {flow.condition_dim})")
     elif not is_learned_table(condition, flow.condition_dim):
@@ -203,13 +297,19 @@ def _mismatches(flow: TransformedDistribution, have: dict[str, tuple], arrays: d
             n_bad = int((~np.isfinite(theta.astype(ours.dtype))).sum())
         if n_bad:
             wrong.append(f"theta has {n_bad} values that are not finite in {ours.dtype}")
-        elif (theta[~free] != ours[~free]).any() and not np.allclose(theta[~free], ours[~free], rtol=1e-6, atol=0):
+        elif (theta[~free] != ours[~free]).any() and not np.allclose(theta[~free], ours[~free], rtol=DRIFT, atol=0):
             wrong.append("theta is not zero where a mask demands it, or a constant differs")
     if table.shape not in ((2, flow.latent_dim), (2 + flow.latent_dim, flow.latent_dim)) or table.dtype.kind != "f":
         wrong.append(f"standardize is {table.dtype} {table.shape}, expected (2, {flow.latent_dim}) of floats")
     elif not is_learned(table, flow.latent_dim):
         wrong.append("standardize holds scales that are not positive, values that are not finite, or no triangular factor")
     return wrong
+
+
+def _has_drifted(flow: TransformedDistribution, theta: np.ndarray) -> bool:
+    """Whether constants in a file differ from the flow's by more than a rounding."""
+    fixed = ~flow.parameters.free
+    return not np.allclose(theta[fixed], flow.parameters.theta[fixed], rtol=1e-6, atol=0)
 
 
 def _with_dtype(value: Any, dtype: str) -> Any:

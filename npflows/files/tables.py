@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from npflows.core.atomic import atomic_write
+from npflows.core.atomic import atomic_write, check_replaceable
 from npflows.core.columns import column_number
 
 ROWS_AT_ONCE = 65536
@@ -125,6 +125,10 @@ def check_writable(path: str | os.PathLike[str], *, table: bool = False) -> None
         _pyarrow()
     if path.exists() and not path.is_file():
         raise TableError(f"can't write {path}: it is not a file")
+    try:
+        check_replaceable(path)
+    except OSError as error:
+        raise TableError(str(error)) from None
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:

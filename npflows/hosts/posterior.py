@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.core.checks import SeedLike, as_rng
+from npflows.core.checks import SeedLike, as_flag, as_rng
 from npflows.flow import NormalizingFlow
 from npflows.inference.unconstrained import UnconstrainedDensity
 from npflows.support import Below, Column, Interval, Periodic, Positive
@@ -79,7 +79,7 @@ class LogLikelihood:
         if floor is not None and not np.isfinite(floor):
             raise ValueError(f"floor must be a finite number or None, got {floor!r}")
         self.log_likelihood, self.floor, self.condition = log_likelihood, floor, condition
-        self.vectorized = bool(vectorized) or self.is_flow
+        self.vectorized = as_flag(vectorized, "vectorized") or self.is_flow
 
     def __call__(self, x: ArrayLike) -> Any:
         points = np.asarray(x, np.float64)
@@ -131,7 +131,8 @@ class LogPosterior:
         condition: ArrayLike | None = None,
         unconstrained: bool = False,
     ) -> None:
-        self.flow, self.log_likelihood, self.unconstrained = as_prior(flow), log_likelihood, bool(unconstrained)
+        self.flow, self.log_likelihood = as_prior(flow), log_likelihood
+        self.unconstrained = as_flag(unconstrained, "unconstrained")
         self.condition = flow.conditioning.finite_rows(condition, 1, "a prior")
 
     @property

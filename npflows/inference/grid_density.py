@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.cubature import quadrature
 from npflows.inference.grids import ColumnsLike, as_column_numbers, as_grid, as_values
 from npflows.inference.local_regression import LocalRegression
-from npflows.inference.marginal_importance import marginal_importance
+from npflows.inference.marginal_importance import LATTICE, marginal_importance
 from npflows.inference.unconstrained import UnconstrainedDensity
 
 METHODS = ["auto", "quadrature", "importance"]
@@ -27,6 +28,8 @@ UNCERTAIN = 1 / 3
 """Relative error of the density at the given values above which there is a warning."""
 LEAST = 32
 """Samples that importance sampling needs around a point."""
+MOST_NUMBERS, SLOW = 1 << 27, 10.0
+"""Numbers in the samples at most, rows times columns, and seconds that a call takes, as expected, without a warning."""
 SHARE, USED = 1 / 64, 1 << 19
 """Largest share of the samples that importance sampling uses at a point, and approximate number at all points."""
 
@@ -92,7 +95,13 @@ def marginal(
     Raises
     ------
     ValueError
-        If a column is unknown, or grid or method do not fit.
+        If a column is unknown, or grid or method do not fit; if samples of so many columns would need too much memory; or
+        if the samples lie so that no regression on them can be made.
+
+    Warns
+    -----
+    UserWarning
+        If it will take long, as it does for hundreds of columns, with an estimate.
     """
     return _density(flow, columns, {}, grid, condition, method, n_samples, rng)
 
@@ -130,7 +139,7 @@ def conditional(
     Warns
     -----
     UserWarning
-        If too few samples are near the given values to tell the density there.
+        If too few samples are near the given values to tell the density there, or as in `marginal`.
     """
     if not isinstance(given, Mapping) or not given:
         raise ValueError(f"given must be a dict from columns to their values, for instance {{0: 1.5}}, got {given!r}")
@@ -162,9 +171,16 @@ def _density(
     method = _method(method, d - len(both), len(over), integers)
     density = UnconstrainedDensity(flow, context, cut=method == "quadrature")
     n, generator = as_int(n_samples, "n_samples", 1000), as_rng(rng)
+    if method == "importance" and n * d > MOST_NUMBERS:
+        raise ValueError(
+            f"n_samples={n} of {d} columns would take {n * d * 8 / 1e9:.1f} GB, and several times that in all: give "
+            f"n_samples of at most {MOST_NUMBERS // d}"
+        )
+    started = time.perf_counter()
     reference, _ = density.sample_and_log_prob(REFERENCE if method == "quadrature" else n // 4, generator)
     if not len(reference):
         raise ValueError("no sample of the flow is finite, here at least: it has no density to integrate")
+    for_reference = time.perf_counter() - started
     samples = None if method == "quadrature" else density.sample_and_log_prob(n - n // 4, generator)
 
     def integrals(fixed: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -185,9 +201,21 @@ def _density(
     shown = _near_values(density, reference, held, values) if given else reference
     shown = density.from_unconstrained(shown, np.arange(d))[0]
     grid, points, shape = as_grid(grid, shown[:, chosen], [density.columns[i] for i in chosen])
-    log_p, error = integrals(both, np.concatenate([points, np.tile(values, (len(points), 1))], axis=1))
+    evaluations = LATTICE * min(SHARE * n * len(points), USED)
+    seconds = 0.0 if samples is None else for_reference * evaluations / len(reference)
+    if seconds > SLOW:
+        what = "conditional" if given else "marginal"
+        warn_user(f"{what} will take about {seconds:.0f} s more: fewer n_samples or points of the grid make it shorter")
+    try:
+        log_p, error = integrals(both, np.concatenate([points, np.tile(values, (len(points), 1))], axis=1))
+        if given:
+            (log_given,), (error_given,) = integrals(held, values[None])
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            "samples of the flow lie so that no linear regression of columns on each other can be made of them, constant "
+            "or spread over many orders of magnitude: give other columns, or more n_samples"
+        ) from None
     if given:
-        (log_given,), (error_given,) = integrals(held, values[None])
         if log_given == -math.inf:
             raise ValueError(f"the flow has no density at {dict(given)!r}")
         if error_given > UNCERTAIN:

@@ -13,8 +13,6 @@ from npflows.distribution.transformed import TransformedDistribution
 
 LOWEST, HIGHEST = float(np.finfo(np.float64).tiny), 1 - 2.0**-53
 """Bounds of u: the numbers next to 0 and 1."""
-EDGE = 1e-6
-"""Distance from 0 and 1 below which the image of u is checked."""
 LARGEST = {np.dtype(np.float32): 1e30, np.dtype(np.float64): 1e150}
 """Largest latent value that is passed to a flow, by its dtype."""
 TOWARDS_CENTER = [1 - 2.0**-24 * 4**i for i in range(12)] + [2.0 ** -(2**i) for i in range(10)] + [0.0]
@@ -60,7 +58,8 @@ def from_unit_cube(
     ----------
     u : array_like (n, input_dim), or (input_dim,)
         Between 0 and 1.  0 and 1 are replaced by the nearest numbers inside, about 2e-308 and 1 - 1e-16.  Where x would
-        leave the range of the flow's dtype, u is replaced by the nearest value for which it does not.
+        leave the range of the flow's dtype, or have no density, u is replaced by a value nearer to the center for which it
+        does not.
     condition : array_like, optional
         One for all rows or one for each, where the flow takes one; finite.
 
@@ -72,7 +71,8 @@ def from_unit_cube(
     Raises
     ------
     ValueError
-        If u is outside the unit cube or NaN, or a condition NaN or infinite.
+        If u is outside the unit cube or NaN, or a condition NaN or infinite; or if the flow has no x of finite density
+        there, nor at the center of its base.
     NotImplementedError
         If the base distribution is a custom one without `ppf`.
     """
@@ -84,13 +84,18 @@ def from_unit_cube(
     largest = LARGEST[flow.dtype]
     z = np.clip(flow.base.ppf(np.clip(rows.astype(np.float64), LOWEST, HIGHEST)), -largest, largest)
     x = flow.inverse(z, context)[0].reshape(rows.shape)
-    doubtful = np.flatnonzero(((rows < EDGE) | (rows > 1 - EDGE) | ~np.isfinite(x)).any(axis=1))
+    doubtful = np.flatnonzero(~_has_density(flow, x, context, np.arange(len(x))))
     for factor in TOWARDS_CENTER:
-        doubtful = doubtful[~_has_density(flow, x[doubtful], context, doubtful)]
         if not len(doubtful):
             break
         inward = flow.base.center + factor * (z[doubtful] - flow.base.center)
         x[doubtful] = flow.inverse(inward, None if context is None else context[doubtful])[0].reshape(inward.shape)
+        doubtful = doubtful[~_has_density(flow, x[doubtful], context, doubtful)]
+    if len(doubtful):
+        raise ValueError(
+            f"the flow has no x of finite density for {len(doubtful)} of {len(x)} rows of u, the center of its base "
+            f"included: its parameters are not those of a fit, or x leaves the range of {flow.dtype}"
+        )
     x = x.reshape(-1, *flow.input_shape)
     return x[0] if single else x
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.core import operations
-from npflows.core.checks import SeedLike, as_choice, as_mask, as_rng, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_flag, as_mask, as_rng, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS
 from npflows.core.parameters import prefixed
 from npflows.layers.actnorm import initial_rows
@@ -177,7 +177,7 @@ class CouplingLayer(MaskCoupling):
             raise ValueError(f"mask must have shape (dim,) or (height, width, channels), got {shape}")
         self.image_shape = shape if len(shape) == 3 else None
         self.network = as_choice(self.network, "network", NETWORKS)
-        self.actnorm, self.shift_first = bool(self.actnorm), bool(self.shift_first)
+        self.actnorm, self.shift_first = as_flag(self.actnorm, "actnorm"), as_flag(self.shift_first, "shift_first")
         self.scale_activation = as_choice(self.scale_activation, "scale_activation", SCALE_ACTIVATIONS)
         conditioner = coupling_network(self.network, mask.reshape(shape), self.hidden_dims, operations.Affine.multiplier,
                                        actnorm=self.actnorm, **self._network_arguments)  # fmt: skip

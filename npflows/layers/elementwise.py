@@ -16,7 +16,7 @@ class Elementwise(Layer, abstract=True):
 
     def __init__(self, n: int, transformer: operations.Affine | operations.Spline, dtype: DTypeLike) -> None:
         self._transformer = transformer
-        raw = Parameter("raw", np.zeros((n, transformer.multiplier)))
+        raw = Parameter("raw", np.broadcast_to(0.0, (n, transformer.multiplier)))
         super().__init__(n, [raw, *first_parameters(transformer, n)], dtype=dtype)
 
     def operation(self) -> operations.Elementwise:

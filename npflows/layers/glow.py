@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_flag, as_int, as_rng, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS, Additive, Affine
 from npflows.layers.actnorm import ActNormLayer
 from npflows.layers.chain import Chain
@@ -60,7 +60,7 @@ class ImageCouplingOptions(NetworkOptions):
         self.network = as_choice(self.network, "network", NETWORKS)
         self.coupling = as_choice(self.coupling, "coupling", COUPLINGS)
         self.scale_activation = as_choice(self.scale_activation, "scale_activation", SCALE_ACTIVATIONS)
-        self.actnorm, self.image_size = bool(self.actnorm), as_image_size(self.image_size)
+        self.actnorm, self.image_size = as_flag(self.actnorm, "actnorm"), as_image_size(self.image_size)
 
 
 @dataclass(repr=False, eq=False)

@@ -40,7 +40,7 @@ class LULinear(Layer):
     ) -> None:
         n = as_int(input_dim, "input_dim")
         self.order = given_order(order, n, {"random": lambda: as_rng(rng).permutation(n), "natural": lambda: np.arange(n)})
-        parameters = [Parameter("matrix", np.zeros((n, n))), Parameter("shift", np.zeros(n))]
+        parameters = [Parameter("matrix", np.broadcast_to(0.0, (n, n))), Parameter("shift", np.zeros(n))]
         super().__init__(n, parameters, dtype=dtype)
 
     def keep_circles(self, circles: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base import Normal
-from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, as_shape, as_widths
+from npflows.core.checks import SeedLike, as_choice, as_flag, as_int, as_rng, as_shape, as_widths
 from npflows.core.operations import PARAMETERIZATIONS, SCALE_ACTIVATIONS
 from npflows.distribution.assembly import Assembly
 from npflows.distribution.options import FlowOptions
@@ -98,7 +98,7 @@ class Glow(NormalizingFlow, FlowOptions):
         self.coupling = as_choice(self.coupling, "coupling", COUPLINGS)
         self.scale_activation = as_choice(self.scale_activation, "scale_activation", SCALE_ACTIVATIONS)
         self.parameterization = as_choice(self.parameterization, "parameterization", PARAMETERIZATIONS)
-        self.actnorm = bool(self.actnorm)
+        self.actnorm = as_flag(self.actnorm, "actnorm")
         if len(shape) != 3:
             raise ValueError(f"image_shape must be (height, width, channels), got {self.image_shape!r}")
         factor = 2**self.num_scales

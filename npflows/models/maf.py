@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_choice, as_int, as_order, as_rng, as_widths
+from npflows.core.checks import as_choice, as_flag, as_int, as_order, as_rng, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS
+from npflows.core.parameters import count
 from npflows.distribution.assembly import Assembly
 from npflows.distribution.options import TableOptions
 from npflows.flow import NormalizingFlow
@@ -31,6 +32,7 @@ def layer_orders(
         return [natural[::-1] if reverse_ordering and i % 2 else natural for i in range(num_layers)]
     if isinstance(orders, str):
         as_choice(orders, "orders", ("random",))
+        count(n * num_layers)
         return [rng.permutation(n).tolist() for _ in range(num_layers)]
     given = list(orders)
     if len(given) != num_layers:
@@ -54,7 +56,7 @@ class _AutoregressiveFlow(NormalizingFlow, TableOptions):
         dtype, rng, support, columns, input_dim = init_only
         n, generator = as_int(input_dim, "input_dim"), as_rng(rng)
         self.num_layers, self.hidden_dims = as_int(self.num_layers, "num_layers"), as_widths(self.hidden_dims)
-        self.reverse_ordering = bool(self.reverse_ordering)
+        self.reverse_ordering = as_flag(self.reverse_ordering, "reverse_ordering")
         self.scale_activation = as_choice(self.scale_activation, "scale_activation", SCALE_ACTIVATIONS)
         orders = self.orders = layer_orders(n, self.num_layers, self.reverse_ordering, self.orders, generator)
         network = {**self._network_arguments, "dtype": dtype, "rng": generator}

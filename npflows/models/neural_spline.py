@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.core.checks import as_choice, as_int, as_order, as_rng, as_widths
+from npflows.core.checks import as_choice, as_flag, as_int, as_order, as_rng, as_widths
 from npflows.distribution.assembly import Assembly
 from npflows.distribution.options import TableOptions
 from npflows.flow import NormalizingFlow
@@ -126,7 +126,7 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
                 mask = 1 - mask[order] if self.linear == "reverse" and i else alternating
                 layer = SplineCouplingLayer(mask, self.hidden_dims, **spline, **network)
             layers += normalized([layer]) if self.actnorm else [layer]
-        self.affine_ends = bool(self.affine_ends)
+        self.affine_ends = as_flag(self.affine_ends, "affine_ends")
         has_bounds = self.base_distribution == "uniform" or getattr(self.base_distribution, "support", None) is not None
         if self.affine_ends and not circles.any() and not has_bounds and (n > 1 or self.condition_dim):
             ends = [MAFLayer(n, self.hidden_dims, order, dtype=dtype, **network) for order in (None, np.arange(n)[::-1])]

@@ -60,13 +60,13 @@ def first_parameters(operation: Mlp | Made, rng: np.random.Generator, *, zero_ou
     parameters, widths = [], operation.widths
     last = len(widths) - 2
     for layer, (columns, rows) in enumerate(itertools.pairwise(widths)):
+        drawn = rng.uniform(-1, 1, (rows, columns))
         mask = operation.mask(layer) if isinstance(operation, Made) else None
         fan_in = np.full(rows, columns) if mask is None else mask.sum(1)
         if layer == 0:
             fan_in = fan_in + operation.condition_dim
         bound = (0.0 if layer == last and zero_output else 1.0) / np.sqrt(np.maximum(fan_in, 1))[:, None]
-        weight = bound * rng.uniform(-1, 1, (rows, columns))
-        parameters.append(Parameter(f"weight_{layer}", weight, mask))
+        parameters.append(Parameter(f"weight_{layer}", bound * drawn, mask))
         parameters.append(Parameter(f"bias_{layer}", bound[:, 0] * rng.uniform(-1, 1, rows)))
         if layer == 0 and operation.condition_dim:
             parameters.append(Parameter("condition_weight", bound * rng.uniform(-1, 1, (rows, operation.condition_dim))))

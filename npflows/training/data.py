@@ -111,13 +111,14 @@ def _describe_invalid(rows: Rows, bad: np.ndarray, name: str) -> str:
 
 
 def split(rows: Rows, fraction: float, rng: np.random.Generator) -> tuple[Rows, Rows | None]:
-    """Training and validation rows, drawn at random; no validation for fraction 0 or a single row."""
+    """Training and validation rows, drawn at random; no validation for fraction 0 or two rows, as one alone would
+    have no spread."""
     fraction = as_positive(fraction, "validation_fraction", zero=True)
     if fraction >= 1:
         raise ValueError(f"validation_fraction must be below 1, got {fraction}")
     n = len(rows)
-    n_validation = min(max(1, round(n * fraction)), n - 1) if fraction > 0 else 0
-    if n_validation == 0:
+    n_validation = min(max(1, round(n * fraction)), n - 2) if fraction > 0 else 0
+    if n_validation < 1:
         return rows, None
     shuffled = rng.permutation(n)
     return rows.part(shuffled[n_validation:]), rows.part(shuffled[:n_validation])

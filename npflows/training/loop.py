@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 
 from npflows.core.checks import warn_user
+from npflows.distribution.transformed import TransformedDistribution
 from npflows.training import checkpoint
 from npflows.training.run import Run
 from npflows.training.settings import TrainingSettings
@@ -26,16 +30,71 @@ def run_rounds(
         Sets from data what is to be set before the first round; not called where a saved run goes on.
     saved : Saved, optional
         The run to take up.
+
+    Raises
+    ------
+    RuntimeError
+        If the flow is being fitted already.
     """
-    flow, progress = run.flow, settings.progress
+    with _alone(run.flow):
+        _begin(run, settings, begin, saved)
+        settings.progress.begin(max_rounds, run.unit, run.round)
+        try:
+            _go(run, max_rounds, settings)
+        finally:  # a second time, where an interrupt came before the best parameters were in their place
+            run.finish()
+            settings.progress.close()
+    if run.round and not run.best_round:
+        warn_user(
+            f"no {run.unit} was better than the parameters that the run began with, and these are kept: lower "
+            f"learning_rate, or look for what is unlike the rest of the data"
+        )
+    for message in run.messages():
+        warn_user(message)
+
+
+class _Fit:
+    """Stands for a fit that is under way; it is gone with it, however it ends."""
+
+
+_under_way: dict[int, weakref.ref[_Fit]] = {}
+"""The fit of each flow that is being fitted, by the flow's identity."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_under_way.clear)
+
+
+@contextlib.contextmanager
+def _alone(flow: TransformedDistribution) -> Iterator[None]:
+    """Refuse to fit a flow that is being fitted, whose steps would mix with these."""
+    mine = _Fit()
+    found = _under_way.setdefault(id(flow), weakref.ref(mine))()
+    if found is None:  # an interrupt took the last one out on its way in
+        _under_way[id(flow)] = weakref.ref(mine)
+    elif found is not mine:
+        raise RuntimeError(
+            "this flow is being fitted already, by another thread or by the fit that this callback belongs to: fit a copy "
+            "(copy.deepcopy)"
+        )
+    try:
+        yield
+    finally:
+        _under_way.pop(id(flow), None)
+
+
+def _begin(run: Run, settings: TrainingSettings, begin: Callable[[], None], saved: checkpoint.Saved | None) -> None:
+    """Before the first round, or where a saved run was left."""
     if saved is not None:
         saved.restore(run)
-        run.budget.expect(sum(flow.history["seconds"]) / max(1, run.step))
+        run.budget.expect(sum(run.flow.history["seconds"]) / max(1, run.step))
     else:
         begin()
-        flow.history = {}
+        run.flow.history = {}
         run.begin()
-    progress.begin(max_rounds, run.unit, run.round)
+
+
+def _go(run: Run, max_rounds: int, settings: TrainingSettings) -> None:
+    """Round after round; the best parameters are left in the flow, however it ends."""
+    flow, progress = run.flow, settings.progress
     try:
         while run.round < max_rounds and not (run.budget.is_up or run.is_stuck):
             run.round += 1
@@ -52,11 +111,3 @@ def run_rounds(
                 break
     finally:
         run.finish()
-        progress.close()
-    if run.round and not run.best_round:
-        warn_user(
-            f"no {run.unit} was better than the parameters that the run began with, and these are kept: lower "
-            f"learning_rate, or look for what is unlike the rest of the data"
-        )
-    for message in run.messages():
-        warn_user(message)

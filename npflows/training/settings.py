@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.atomic import check_replaceable
 from npflows.core.backend import require_training
 from npflows.core.checks import SeedLike, as_choice, as_int, as_positive, as_rng
 from npflows.distribution.transformed import TransformedDistribution
@@ -53,6 +54,8 @@ class TrainingSettings:
         if checkpoint is not None and not os.access(Path(checkpoint).resolve().parent, os.W_OK):
             where = os.fspath(checkpoint)
             raise OSError(f"checkpoint {where!r} can't be written: its folder is missing or read-only")
+        if checkpoint is not None:
+            check_replaceable(checkpoint)
         self.checkpoint, self.resume = checkpoint, resume
         self.callbacks: list[Callable]
         if isinstance(callbacks, Iterable) and not callable(callbacks):

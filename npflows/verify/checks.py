@@ -98,7 +98,8 @@ def verify(
     if len(chosen) > max_rows:
         chosen = np.sort(rng.choice(chosen, max_rows, replace=False))
     x = rows[chosen].astype(np.float64)
-    return _Verification(flow, x, None if context is None else np.array(context[chosen], np.float64), rng).report()
+    with np.errstate(all="ignore"):  # what is not finite is counted
+        return _Verification(flow, x, None if context is None else np.array(context[chosen], np.float64), rng).report()
 
 
 class _Verification:
@@ -107,7 +108,7 @@ class _Verification:
     def __init__(
         self, flow: TransformedDistribution, x: np.ndarray, condition: np.ndarray | None, rng: np.random.Generator
     ) -> None:  # fmt: skip
-        self.given, self.rng = flow, rng
+        self.given, self.rng, self.conditions = flow, rng, condition
         self.flow, self.x, self.condition = flow, x, condition
         self.columns = Columns(flow)
         self.scale = column_scale(x, flow.standardize.scale)
@@ -193,7 +194,10 @@ class _Verification:
         note = ", ".join(f"{n} of {name}" for name, n in lost.items() if n) or "none of log_prob, forward, inverse"
         if zero.any():
             note += f"; {zero.sum():,} rows of x have density 0"
-        self.add("rows that are not finite", sum(lost.values()), note, tolerance=0.0)
+        if not inside.any():
+            note += "; none has a density above 0"
+        n_lost = sum(lost.values()) or (0 if inside.any() else len(inside))
+        self.add("rows that are not finite", n_lost, note, tolerance=0.0)
         self.x, self.z, self.log_det, self.log_prob = (v[inside] for v in (self.x, z, log_det, log_prob))
         self.condition = None if c is None else c[inside]
         self.latent, self.drawn, self.slope = latent[good], drawn[good], slope[good]
@@ -323,7 +327,7 @@ class _Verification:
 
     def integral(self) -> None:
         """The density's integral, for a few conditions where there are any."""
-        contexts = [None] if self.condition is None else list(np.unique(self.condition, axis=0))
+        contexts = [None] if self.conditions is None else list(np.unique(self.conditions, axis=0))
         if len(contexts) > CONDITIONS:
             contexts = [contexts[i] for i in self.rng.choice(len(contexts), CONDITIONS, replace=False)]
         checks = [self.integral_under(c, len(contexts)) for c in contexts]

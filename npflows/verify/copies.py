@@ -32,6 +32,7 @@ def copy_of(flow: TransformedDistribution, dtype: str, *, without_whole_numbers:
             if column["class"] == "Integer":
                 low, high = column["config"]["low"], column["config"]["high"]
                 column.update({"class": "Interval", "config": {"low": low, "high": high + 1}})
+        del about["checksum"], arrays["checksum"]
         arrays["about"] = np.array(json.dumps(about))
     classes = [type(part) for part in (flow, flow.base, *flow.flow_layers)]
     return unpack(arrays, "the flow", dtype, classes).to(flow.device)

@@ -272,3 +272,31 @@ def test_an_edit_recompiles_where_kernels_are_made_and_nowhere_else(tmp_path):
     before = digest("")
     assert digest("cli") == before
     assert len({before, digest("backends/cpu/kernels"), digest("core/operations")}) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="modes of POSIX")
+def test_a_cache_folder_that_others_can_write_to_is_not_used(package):
+    def run(catch="error"):
+        code = f"import warnings; warnings.simplefilter({catch!r}, UserWarning); from npflows.backends.cpu.tiny import f\n"
+        return package.run(code + CALL)
+
+    assert run() == f"2.0 {COMPILED}"
+    assert run() == f"2.0 {LOADED}"
+    (folder,) = {file.parent for file in package.files()}
+    folder.chmod(0o777)
+    assert run("ignore") == f"2.0 {COMPILED}"
+    with pytest.raises(AssertionError, match="are not used, as others can write to it, and kernels are code"):
+        run()
+    folder.chmod(0o755)
+    assert run() == f"2.0 {LOADED}"
+
+
+def test_a_kernel_that_stands_in_no_file_is_never_taken_for_another(package):
+    code = """
+from npflows.backends.cpu.compiler.jit import kernel
+space = {"__name__": "__main__"}
+exec("def f(v):\\n    return v + NUMBER\\n", space)
+f = kernel(space["f"])
+"""
+    assert package.run(code.replace("NUMBER", "1.0") + CALL) == f"2.0 {COMPILED}"
+    assert package.run(code.replace("NUMBER", "5.0") + CALL) == f"6.0 {COMPILED}"

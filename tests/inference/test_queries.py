@@ -9,6 +9,7 @@ from query_cases import F8, brute_force, curved, deviations, gaussian, given_nor
 from registry import randomize
 
 from npflows import MAF, NeuralSplineFlow, NormalizingFlow, RealNVP, Standardize, StudentT, Uniform, support
+from npflows.inference import grid_density
 from npflows.inference.grid_density import conditional, marginal
 from npflows.inference.information import entropy, kl_divergence
 from npflows.inference.mode import mode
@@ -383,3 +384,15 @@ def test_a_default_axis_stays_away_from_open_ends():
         flow = MAF(2, 1, (4,), support=[support.real(), end], rng=0).fit(x, max_epochs=2, rng=0, progress=False)
         found = flow.marginal([1])
         assert found.density.sum() * (found.grid[1] - found.grid[0]) == pytest.approx(1, abs=0.2)
+
+
+def test_what_would_take_too_much_memory_is_refused_before_anything_is_drawn():
+    flow = RealNVP(1000, 1, (4,), rng=0)
+    with pytest.raises(ValueError, match=r"262144 of 1000 columns would take 2\.1 GB.* n_samples of at most 134217"):
+        flow.marginal([0, 5])
+
+
+def test_what_will_take_long_is_said(monkeypatch):
+    monkeypatch.setattr(grid_density, "SLOW", 0.0)
+    with pytest.warns(UserWarning, match="marginal will take about .* s more: fewer n_samples"):
+        gaussian(5, "float64")[0].marginal([0], n_samples=2000, rng=0)

@@ -6,7 +6,7 @@ import scipy.stats
 from query_cases import curved, gaussian
 from registry import randomize
 
-from npflows import NeuralSplineFlow, NormalizingFlow, RealNVP, Standardize, StudentT, Uniform
+from npflows import MAF, NeuralSplineFlow, NormalizingFlow, RealNVP, Standardize, StudentT, Uniform, support
 from npflows.inference.unit_cube import from_unit_cube, to_unit_cube
 
 
@@ -91,3 +91,36 @@ class TestUnitCube:
     def test_outside_the_cube_is_refused(self, bad):
         with pytest.raises(ValueError, match="u must lie between 0 and 1, got"):
             from_unit_cube(curved(2), [[0.5, bad]])
+
+
+def test_x_has_a_density_for_whole_numbers_under_a_uniform_base():
+    columns = [support.integer(0, 9), support.real()]
+    flow = NeuralSplineFlow(2, 2, (8,), base_distribution=Uniform(2, -3.0, 3.0), support=columns, rng=0)
+    flow.params = np.random.default_rng(1).normal(0, 0.5, flow.num_params)
+    u = np.random.default_rng(0).random((2000, 2))
+    u[:100, 0], u[100:200, 1] = 0.0, 1.0
+    x = flow.from_unit_cube(u)
+    assert np.isfinite(x).all()
+    assert np.isfinite(flow.log_prob(x)).all()
+
+
+def test_x_is_finite_and_has_a_density_or_is_refused_where_scales_are_unbounded():
+    flow = MAF(3, 3, (8,), scale_activation="none", rng=0)
+    u, refused = np.random.default_rng(0).random((500, 3)), 0
+    for size in (0.3, 0.5, 1.0, 3.0):
+        flow.params = np.random.default_rng(2).normal(0, size, flow.num_params)
+        try:
+            x = flow.from_unit_cube(u)
+        except ValueError:
+            refused += 1
+        else:
+            assert np.isfinite(x).all()
+            assert np.isfinite(flow.log_prob(x)).all()
+    assert refused < 4
+
+
+def test_a_flow_without_any_density_is_refused():
+    flow = MAF(2, 2, (4,), rng=0)
+    flow.parameters.theta[flow.parameters.free] = np.nan
+    with pytest.raises(ValueError, match="no x of finite density for 3 of 3 rows of u, the center of its base included"):
+        flow.from_unit_cube(np.full((3, 2), 0.5))

@@ -218,8 +218,18 @@ def test_rows_with_density_zero_are_counted_and_are_no_failure():
     assert report.passed, str(report)
     assert "7 rows of x have density 0" in report["rows that are not finite"].note
     everything_outside = verify(flow, rows + 9, rng=0)
-    assert everything_outside.passed
+    assert not everything_outside.passed
+    assert everything_outside["rows that are not finite"].value == 100
     assert everything_outside[JACOBIAN].verdict == everything_outside[THERE].verdict == "not checked"
+
+
+def test_a_conditional_flow_none_of_whose_rows_has_a_density_fails():
+    flow = MAF(2, 1, (4,), base_distribution="uniform", condition_dim=1, rng=0)
+    conditions = np.arange(60.0)[:, None] % 4
+    report = verify(flow, np.full((60, 2), 99.0), conditions, rng=0)
+    assert not report.passed
+    assert report["rows that are not finite"].value == 60
+    assert "worst of 3 conditions" in report[INTEGRAL].note
 
 
 def test_rows_with_nan_are_left_out(flow, x):

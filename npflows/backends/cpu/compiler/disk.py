@@ -9,9 +9,11 @@ process, and all else works.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +28,8 @@ from npflows.backends.cpu.compiler.source import file_digest
 from npflows.backends.cpu.compiler.target import Target, runnable
 
 _DIGEST = hashlib.sha256().digest_size
+_STALE = 3600.0
+"""Seconds after which a file that was never given its name is removed."""
 
 
 class DiskCache:
@@ -61,8 +65,16 @@ class DiskCache:
             digest.update(file_digest(source))
         return f"{self.function.__module__}.{self.function.__qualname__}-{digest.hexdigest()[:16]}.nbc"
 
+    @property
+    def _is_known(self) -> bool:
+        """Whether it can be told when the function has changed: by the file that it stands in, which one that was typed
+        into a notebook or made by `exec` has not."""
+        return str(self.function.__module__).startswith("npflows.") or Path(self.function.__code__.co_filename).is_file()
+
     def load_overload(self, signature: Any, context: Any) -> CompileResult | None:
         rtsys.initialize(context)  # and no more: what compiling takes besides is slow to load
+        if not self._is_known:
+            return None
         for target in runnable(Target(*context.codegen().magic_tuple())):
             name = self._name(signature, target)
             for folder in folders():
@@ -75,11 +87,12 @@ class DiskCache:
         if result.library.has_dynamic_globals or any(not lifted.can_cache for lifted in result.lifted):
             return
         folder = cache_directory()
-        if folder is None:
+        if folder is None or not self._is_known:
             return
         file = folder / self._name(signature, Target(*result.target_context.codegen().magic_tuple()))
         temporary = file.with_name(f"{file.name}.{os.getpid()}")
         try:
+            _sweep(file)
             data = serialize.dumps(result._reduce())
             temporary.write_bytes(hashlib.sha256(data).digest() + data)
             os.replace(temporary, file)
@@ -93,6 +106,13 @@ class DiskCache:
     def disable(self) -> None: ...
 
     def flush(self) -> None: ...
+
+
+def _sweep(file: Path) -> None:
+    """Remove what processes that were killed left beside a file of the cache."""
+    for left in file.parent.glob(f"{glob.escape(file.name)}.*"):
+        if time.time() - left.stat().st_mtime > _STALE:
+            left.unlink(missing_ok=True)
 
 
 def _read(file: Path, context: Any) -> CompileResult | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numba
 
 from npflows.backends.cpu.compiler.source import source_digest
+from npflows.core.checks import warn_user
 
 PACKAGE = Path(__file__).resolve().parents[3]
 CARRIED = "prebuilt"
@@ -29,18 +30,47 @@ def folder_name() -> str:
 
 
 def usable(folder: Path) -> bool:
-    """Can entries be kept in `folder`?  Makes it if need be."""
+    """Can entries be kept in `folder`, by this user alone?  Makes it if need be."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o755, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
         return False
-    return True
+    return trusted(folder)
+
+
+def trusted(folder: Path) -> bool:
+    """Whether nobody can write to a folder of kernels who could not as well change the package, this user or the system.
+
+    Kernels are machine code, and run as what they are.
+
+    Warns
+    -----
+    UserWarning
+        If that is not so; the folder then is as good as none.
+    """
+    if not hasattr(os, "getuid"):
+        return True
+    try:
+        there, package = folder.stat(), PACKAGE.stat()
+    except OSError:
+        return False
+    shared = package.st_mode if there.st_gid == package.st_gid else package.st_mode & ~0o020
+    open_to = there.st_mode & 0o022 & ~shared
+    if there.st_uid in (os.getuid(), 0, package.st_uid) and not open_to:
+        return True
+    who = "others can write to it" if open_to else f"it belongs to another user (number {there.st_uid})"
+    warn_user(
+        f"the kernels in {folder} are not used, as {who}, and kernels are code: chmod go-w it, or set NUMBA_CACHE_DIR to a "
+        f"folder that only you can write to"
+    )
+    return False
 
 
 @functools.cache
 def cache_directory() -> Path | None:
-    """The folder that holds the compiled kernels of this very source, None where there can be none.
+    """The folder that holds the compiled kernels of this very source, None where there can be none that is `trusted`.
 
     NUMBA_CACHE_DIR if it is set; else beside the package, also read-only (a container image warmed up when it was built);
     else the user's cache folder.
@@ -48,9 +78,9 @@ def cache_directory() -> Path | None:
     name = folder_name()
     if numba.config.CACHE_DIR:
         chosen = Path(numba.config.CACHE_DIR) / name
-        return chosen if chosen.is_dir() or usable(chosen) else None
+        return chosen if (trusted(chosen) if chosen.is_dir() else usable(chosen)) else None
     beside = PACKAGE / "__pycache__" / name
-    if beside.is_dir() and any(beside.iterdir()):
+    if beside.is_dir() and any(beside.iterdir()) and trusted(beside):
         return beside
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "npflows"
     if sys.platform == "win32":

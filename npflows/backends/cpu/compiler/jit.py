@@ -17,9 +17,12 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler, CompileResult, Flags
 
 from npflows.backends.cpu.compiler.disk import DiskCache
+from npflows.backends.cpu.compiler.fork import hold_forks
 
 DISABLED = bool(numba.config.DISABLE_JIT)
 """True under NUMBA_DISABLE_JIT=1: kernels then are plain Python functions on NumPy arrays."""
+if not DISABLED:
+    hold_forks()
 
 # contract: fused multiply-add.  nsz: the sign of zero is free.  Never nnan or ninf: they delete the checks for NaN.
 # reassoc only where a sum over lanes is to be vectorized: it folds the two-step range reduction of exp.

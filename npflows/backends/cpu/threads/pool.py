@@ -6,7 +6,6 @@ nothing, and a call from any thread, daemon process or forked child goes through
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 import time
@@ -43,20 +42,25 @@ class _Pool:
     """Helpers, started when they are first wanted, and the mailbox that they look into."""
 
     def __init__(self) -> None:
+        self._patience: int | None = None
         self.forget()
 
     def forget(self) -> None:
+        """As in a process that has no helpers yet, which a fork is."""
         self.mailbox = _new_mailbox()
         self.wake: SimpleQueue[None] = SimpleQueue()
         self.size = self.resting = 0
         self.lock = threading.Lock()
 
-    @functools.cached_property
+    @property
     def patience(self) -> int:
-        """How many pauses LINGER has.  What helpers run is compiled here too, as a process may end while they start."""
-        serve(self.mailbox, np.zeros(0, np.uint8), 0)
-        pauses(1)
-        return max(1, int(LINGER / min(timeit.repeat(lambda: pauses(100), number=1, repeat=5)) * 100))
+        """How many pauses LINGER has.  What helpers run is compiled here too, as a process may end while they start.  No
+        lock is held meanwhile, which a fork would leave locked: threads that come at once all find it out."""
+        if self._patience is None:
+            serve(self.mailbox, np.zeros(0, np.uint8), 0)
+            pauses(1)
+            self._patience = max(1, int(LINGER / min(timeit.repeat(lambda: pauses(100), number=1, repeat=5)) * 100))
+        return self._patience
 
     def rest(self, seconds: float) -> None:
         """Called by a helper: be one fewer for a while."""
@@ -133,26 +137,42 @@ def run(function: Callable, kind: str, pieces: int, n_bytes: int, dtype: np.dtyp
     if helpers < 1:
         function(*arguments)
         return
-    mailbox, patience, interrupted = _pool.mailbox, _pool.patience, None
-    number, helpers = address(function, kind, dtype), _pool.ready(helpers)
+    mailbox, patience = _pool.mailbox, _pool.patience
+    number, helpers, shared = address(function, kind, dtype), _pool.ready(helpers), share(kind, dtype)
+    _settle()
+    _local.shared = mailbox, counter, arguments
     try:
-        share(kind, dtype)(mailbox, number, helpers, n_bytes, patience, arguments)
-    except BaseException as error:  # of a signal
-        interrupted = error
-    while counter[1] == BUSY:  # helpers still write to the caller's arrays
         try:
+            shared(mailbox, number, helpers, n_bytes, patience, arguments)
+        finally:  # a signal's error waits too: helpers still write to the caller's arrays
+            while counter[1] == BUSY:
+                time.sleep(NAP)
+                wait(mailbox, 1, counter)
+    finally:  # where another signal ended that wait
+        while counter[1] == BUSY:
             time.sleep(NAP)
             wait(mailbox, 1, counter)
-        except BaseException as error:
-            interrupted = error
-    if interrupted is not None:
-        raise interrupted
+    _local.shared = None
     if counter[1] == ERROR:
         counter[:] = 0
         function(*arguments)  # again, alone, so that the error is raised here
 
 
+def _settle() -> None:
+    """Wait for the helpers of this thread's last work where one signal after the other ended every wait for them: they
+    write to arrays that are kept for that, and hold the mailbox."""
+    if _local.shared is None:
+        return
+    mailbox, counter, _ = _local.shared
+    if mailbox is _pool.mailbox:  # and not that of the process that this one was forked from
+        while counter[1] == BUSY:
+            time.sleep(NAP)
+            wait(mailbox, 1, counter)
+    _local.shared = None
+
+
 class _Local(threading.local):
+    shared: tuple[np.ndarray, np.ndarray, tuple] | None = None
     memory = np.zeros(0, np.uint8)
     last: tuple[int, np.dtype | None, np.ndarray] = 0, None, memory
 
