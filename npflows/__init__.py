@@ -8,6 +8,7 @@ from npflows.core.errors import CudaError, TrainingError
 from npflows.core.threads import get_num_threads, set_num_threads
 from npflows.density import Density, embed
 from npflows.distribution.conditioning import one_hot
+from npflows.ensemble import Ensemble
 from npflows.files.configuration import ModelConfiguration, create
 from npflows.files.flow_file import FlowFileError, load
 from npflows.flow import NormalizingFlow
@@ -49,6 +50,7 @@ __all__ = [
     "CudaError",
     "Cylinder",
     "Density",
+    "Ensemble",
     "FlowFileError",
     "Glow",
     "GlowBlock",

@@ -31,6 +31,8 @@ MEMBERS = ("about", "theta", "standardize", "standardize_condition")
 """The arrays that a flow is saved as."""
 CHECKSUM = "checksum"
 """The member that holds their checksum; files from before there was one have none."""
+ENSEMBLE = "ensemble"
+"""The member that files of ensembles have instead."""
 DRIFT = 1e-2
 """Relative change of constants that files may have: once the moving average of parameters rounded them too."""
 _SPARE, _TIMES = 1 << 16, 12
@@ -71,7 +73,7 @@ def pack(flow: TransformedDistribution, theta: np.ndarray | None = None) -> dict
 
 def read_flow_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a flow in a file, of a checkpoint too, each checked against its checksum in the archive."""
-    return read_arrays(path, (*MEMBERS, CHECKSUM))
+    return read_arrays(path, (*MEMBERS, CHECKSUM, ENSEMBLE))
 
 
 class _NoDraws(np.random.Generator):
@@ -132,6 +134,8 @@ def unpack(arrays: dict[str, np.ndarray], where: str, dtype: DTypeLike | None = 
 
 
 def _unpacked(arrays: dict[str, np.ndarray], where: str, dtype: str | None, classes: tuple[type, ...]) -> Any:
+    if ENSEMBLE in arrays:
+        raise FlowFileError(f"{where} holds an ensemble: read it with npflows.Ensemble.load")
     missing = {"about", "theta", "standardize"} - set(arrays)
     if missing:
         raise FlowFileError(f"{where} is not a flow: it has no {', '.join(sorted(missing))}")
