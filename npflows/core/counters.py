@@ -54,6 +54,18 @@ class Pieces(np.random.Generator):
         return key, first
 
 
+class Part(Pieces):
+    """The generator of a call that draws n samples, from `start` on, of those that one call would draw."""
+
+    def __init__(self, rng: np.random.Generator, start: int, n: int) -> None:
+        super().__init__(rng)
+        self._start, self._n = start, n
+
+    def place(self, law: str, n: int) -> Place:
+        """Where n values of a law begin, which are those of as many samples."""
+        return new_key(self), self._start * (n // max(self._n, 1))
+
+
 def in_pieces(rng: np.random.Generator) -> Pieces:
     """The generator, or one that shares its state, for calls that together are as one."""
     return rng if isinstance(rng, Pieces) else Pieces(rng)
