@@ -136,6 +136,14 @@ def test_a_fit_resumes_to_the_bit(tmp_path):
     np.testing.assert_array_equal(resumed.params, whole.params)
 
 
+def test_numbers_of_rows_may_come_in_any_order():
+    flow, x = MAF(2, 1, (4,), rng=0).to("cuda"), np.random.default_rng(0).normal(size=(9, 2))
+    whole = flow.log_prob(x)
+    for n in (2, 9, 1, 5, 9, 2):
+        np.testing.assert_array_equal(flow.log_prob(x[:n]), whole[:n])
+        assert flow.nll_and_grad(x[:n])[0] == pytest.approx(-whole[:n].mean(), rel=1e-6)
+
+
 def test_flows_on_several_threads_do_not_disturb_each_other():
     flows = [MAF(2, 1, (4,), rng=seed).to("cuda") for seed in (0, 1)]
     x = np.random.default_rng(0).normal(size=(6, 2))

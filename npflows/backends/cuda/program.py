@@ -232,7 +232,7 @@ class CudaProgram:
             name = f"work {number}" if gradient else "work"
             works.append(memory.block(name, scratch_of_lane(step.operation).work, n, self.dtype))
             launch(step.run, n, step.spec, theta, step.start, step.end, context, _layer_key(key, number), first,
-                   block[: step.operation.dim], sums, works[-1], temp)  # fmt: skip
+                   memory.block("block", step.operation.dim, n, self.dtype), sums, works[-1], temp)  # fmt: skip
         return Passed(n, first, theta, affine, condition_affine, X, given, block, sums, seen, context, works)
 
     def _see(
@@ -291,7 +291,7 @@ class CudaProgram:
         rows = 0 if gradients is None else base.size
         own = memory.block("own", rows, n, self.dtype)
         launch(run, n, memory.resident("base spec", spec), passed.theta, start, start + base.size,
-               dblock[: self.output_dim], dlog_det, own, rows)  # fmt: skip
+               memory.block("dblock", self.output_dim, n, self.dtype), dlog_det, own, rows)  # fmt: skip
         if rows:
             self._add(gradients, sums_of_own(rows), own, own, own, own, start, n)
         return dblock
@@ -305,9 +305,9 @@ class CudaProgram:
         for number, (step, work) in reversed(list(enumerate(zip(steps, passed.works)))):
             rows = 0 if gradients is None else own_rows(step.operation)
             own = memory.block("own", rows, n, self.dtype)
+            part = memory.block("dblock", step.operation.dim, n, self.dtype)
             launch(step.run_vjp, n, step.spec, passed.theta, step.start, step.end, passed.context, _layer_key(key, number),
-                   passed.first, dblock[: step.operation.dim], dlog_det, work, temp, own, step.own[0], rows,
-                   dcontext)  # fmt: skip
+                   passed.first, part, dlog_det, work, temp, own, step.own[0], rows, dcontext)  # fmt: skip
             if rows:
                 self._add(gradients, step.products, work, temp, passed.context, own, step.start, n)
         if embedding is None:

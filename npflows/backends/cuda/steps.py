@@ -1,4 +1,4 @@
-"""Layers, embeddings and bases ready to run: their kernels, their specs on the GPU, and what is summed over samples after."""
+"""Layers, embeddings and bases ready to run: their kernels, their specs on the GPU, and what is summed over samples."""
 
 from __future__ import annotations
 
