@@ -1,6 +1,6 @@
 """The CUDA backend in numba.cuda's simulator, where no GPU is:
 
-    NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda/simulated.py
+    NUMBA_ENABLE_CUDASIM=1 pytest tests/backends/cuda/simulated.py
 
 Every entry of the registry on a few samples against the reference backend; steps of training against the CPU; what must not
 change, and what is refused.  It needs the package numba-cuda.
