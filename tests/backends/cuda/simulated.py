@@ -24,7 +24,8 @@ from npflows.core import backend as backends
 from npflows.core import evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # kernels are Python here
-N = 3
+N = 2
+CASES = [(name, "float64") for name in ALL] + [(name, "float32") for name in list(LAYERS)[::2]]
 TOLERANCE = {"float32": (5e-5, 1e-3), "float64": (1e-12, 1e-9)}
 """How far values and gradients may be off, measured against the largest of their kind where that is above 1."""
 
@@ -49,7 +50,7 @@ def both(program, dtype):
     return [backend.compile(program, dtype) for backend in (backends.select("cuda"), REFERENCE)]
 
 
-@pytest.mark.parametrize(("name", "dtype"), [(name, "float64") for name in ALL] + [(name, "float32") for name in LAYERS])
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_every_entry_is_what_the_reference_says(name, dtype):
     """Either direction with its gradients, and the density."""
     obj, rng = build(name, dtype), np.random.default_rng(6)
