@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import math
 import os
+import threading
 import warnings
 from collections.abc import Callable, Collection
 from types import FunctionType
@@ -46,7 +47,7 @@ def _load() -> Any:
 
 
 cuda = _load()
-_process = os.getpid()
+_process, _simulator = os.getpid(), threading.Lock()
 
 
 def require_device() -> None:
@@ -180,18 +181,19 @@ def launch_blocks(
     function: Any, blocks: int | tuple[int, ...], threads: int, *arguments: Any, shared_bytes: int = 0
 ) -> None:  # fmt: skip
     """Launch a kernel with a grid of blocks of threads, and so much shared memory for each block."""
-    configure = _configure if SIMULATED else _configured  # in the simulator a kernel has one configuration at a time
-    _attempt(lambda: configure(function, blocks, threads, shared_bytes)(*arguments))
+    if SIMULATED:  # there a process launches one kernel at a time, and a kernel has one configuration
+        with _simulator:
+            _attempt(lambda: function[blocks, threads, 0, shared_bytes](*arguments))
+    else:
+        _attempt(lambda: _configured(function, blocks, threads, shared_bytes)(*arguments))
 
 
-def _configure(function: Any, blocks: int | tuple[int, ...], threads: int, shared_bytes: int) -> Any:
+@functools.lru_cache(4096)
+def _configured(function: Any, blocks: int | tuple[int, ...], threads: int, shared_bytes: int) -> Any:
     """A kernel for one kind of launch, of which few blocks are no reason to warn."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return function[blocks, threads, 0, shared_bytes]
-
-
-_configured = functools.lru_cache(4096)(_configure)
 
 
 def to_device(array: NDArray) -> Any:

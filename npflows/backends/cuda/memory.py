@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from npflows.backends.cuda.device import empty, to_device
 
+MOST_VIEWS = 1000
+"""Views that are kept, as the host takes longer to make one than to launch a kernel."""
+
 
 class Gradient:
     """A gradient that stays on the GPU, between the program that adds it up and the optimizer that reads it."""
@@ -25,19 +28,34 @@ class Memory:
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, np.dtype], Any] = {}
+        self._views: dict[tuple[Any, ...], Any] = {}
 
     def block(self, name: str, rows: int, lanes: int, dtype: Any) -> Any:
-        """A block (rows, lanes) of any numbers, of one row at least; a name has one block at a time."""
+        """A block (rows, lanes) of any numbers, of one row at least; a name has one block at a time, of which one with
+        fewer rows is the beginning."""
         rows = max(rows, 1)
-        size, key = rows * lanes, (name, np.dtype(dtype))
-        if key not in self._arrays or self._arrays[key].size < size:
-            self._arrays.pop(key, None)
-            self._arrays[key] = empty(size, dtype)
-        return self._arrays[key][:size].reshape(rows, lanes)
+        view = name, np.dtype(dtype), rows, lanes
+        if view not in self._views:
+            self._views[view] = self._flat(name, rows * lanes, np.dtype(dtype)).reshape(rows, lanes)
+        return self._views[view]
 
     def vector(self, name: str, size: int, dtype: Any) -> Any:
         """A vector of any numbers, in the same way."""
-        return self.block(name, 1, size, dtype)[0]
+        view = name, np.dtype(dtype), size
+        if view not in self._views:
+            self._views[view] = self._flat(name, size, np.dtype(dtype))
+        return self._views[view]
+
+    def _flat(self, name: str, size: int, dtype: np.dtype) -> Any:
+        """The first numbers of a name's memory; where that grows, views of what it was are given out no more."""
+        key, large = (name, dtype), len(self._views) >= MOST_VIEWS
+        grows = key not in self._arrays or self._arrays[key].size < size
+        if grows or large:
+            self._views = {} if large else {view: one for view, one in self._views.items() if view[:2] != key}
+        if grows:
+            self._arrays.pop(key, None)
+            self._arrays[key] = empty(size, dtype)
+        return self._arrays[key][:size]
 
     def resident(self, name: str, array: NDArray) -> Any:
         """A copy of an array of the host, made anew only where its numbers are others."""

@@ -6,12 +6,15 @@ rows, as on the CPU.
 
 from __future__ import annotations
 
+import numpy as np
+
 from npflows.backends.cpu.kernels.convolution import first_pixel as first_pixel_of
 from npflows.backends.cpu.kernels.convolution import plane_size as plane_size_of
 from npflows.backends.cpu.kernels.outer import STEP
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT
 from npflows.backends.cuda.texts import text_of
 
+UNSIGNED = np.uint64
 first_pixel, plane_size = text_of(first_pixel_of), text_of(plane_size_of)
 
 
@@ -22,35 +25,49 @@ def beginning(start, i, c, bias):
     return bias[i] if start == FROM_BIAS else c.dtype.type(0)
 
 
+def plane_beginning(start, i, at, c, bias):
+    """What a sum begins with that comes to entry `at` of plane i."""
+    if start == FROM_RESULT:
+        return c[at]
+    return bias[i] if start == FROM_BIAS else c.dtype.type(0)
+
+
 def product(a, a_row, a_column, b, c, m, k, start, bias):
     """c[:m] = start + sum over p < k of a[i * a_row + p * a_column] * b[p], for blocks b and c of one lane.
 
-    Eight sums at a time, as each number of b that is read then serves eight.
+    Eight sums at a time, as each number of b that is read then serves eight.  Indices are unsigned where it counts: signed
+    ones are looked at first, whether they count from the end.
     """
+    one, column = UNSIGNED(1), UNSIGNED(a_column)
+    r1 = UNSIGNED(a_row)
+    r2, r3, r4 = r1 + r1, r1 + r1 + r1, r1 + r1 + r1 + r1
+    r5, r6, r7 = r4 + r1, r4 + r2, r4 + r3
     i = 0
     while i + 8 <= m:
         c0, c1 = beginning(start, i, c, bias), beginning(start, i + 1, c, bias)
         c2, c3 = beginning(start, i + 2, c, bias), beginning(start, i + 3, c, bias)
         c4, c5 = beginning(start, i + 4, c, bias), beginning(start, i + 5, c, bias)
         c6, c7 = beginning(start, i + 6, c, bias), beginning(start, i + 7, c, bias)
-        at = i * a_row
-        for p in range(k):
-            value, q = b[p, 0], at + p * a_column
+        q, p = UNSIGNED(i * a_row), UNSIGNED(0)
+        for _ in range(k):
+            value = b[p, 0]
             c0 += a[q] * value
-            c1 += a[q + a_row] * value
-            c2 += a[q + 2 * a_row] * value
-            c3 += a[q + 3 * a_row] * value
-            c4 += a[q + 4 * a_row] * value
-            c5 += a[q + 5 * a_row] * value
-            c6 += a[q + 6 * a_row] * value
-            c7 += a[q + 7 * a_row] * value
+            c1 += a[q + r1] * value
+            c2 += a[q + r2] * value
+            c3 += a[q + r3] * value
+            c4 += a[q + r4] * value
+            c5 += a[q + r5] * value
+            c6 += a[q + r6] * value
+            c7 += a[q + r7] * value
+            q, p = q + column, p + one
         c[i, 0], c[i + 1, 0], c[i + 2, 0], c[i + 3, 0] = c0, c1, c2, c3
         c[i + 4, 0], c[i + 5, 0], c[i + 6, 0], c[i + 7, 0] = c4, c5, c6, c7
         i += 8
     while i < m:
-        total = beginning(start, i, c, bias)
-        for p in range(k):
-            total += a[i * a_row + p * a_column] * b[p, 0]
+        total, q, p = beginning(start, i, c, bias), UNSIGNED(i * a_row), UNSIGNED(0)
+        for _ in range(k):
+            total += a[q] * b[p, 0]
+            q, p = q + column, p + one
         c[i, 0] = total
         i += 1
 
@@ -72,18 +89,33 @@ def convolve(table, a, a_row, a_column, b, c, m, k, height, width, lanes, start,
     """c[i] = start + sum over p < k of a[i * a_row + p * a_column] * b shifted to table[p], inside the borders; b and c:
     planes of one lane."""
     row, size = width + 2, plane_size(height, width, 1)
-    for i in range(m):
-        for y in range(height):
-            for x in range(width):
-                pixel = first_pixel(width, 1) + y * row + x
-                total = c.dtype.type(0)
-                if start == FROM_RESULT:
-                    total = c[i * size + pixel]
-                elif start == FROM_BIAS:
-                    total = bias[i]
-                for p in range(k):
-                    total += a[i * a_row + p * a_column] * b[table[p] + pixel]
-                c[i * size + pixel] = total
+    r1, column = UNSIGNED(a_row), UNSIGNED(a_column)
+    r2, r3 = r1 + r1, r1 + r1 + r1
+    for y in range(height):
+        for x in range(width):
+            pixel, i = first_pixel(width, 1) + y * row + x, 0
+            while i < m:
+                at, q = i * size + pixel, UNSIGNED(i * a_row)
+                c0 = plane_beginning(start, i, at, c, bias)
+                if i + 4 <= m:
+                    c1 = plane_beginning(start, i + 1, at + size, c, bias)
+                    c2 = plane_beginning(start, i + 2, at + 2 * size, c, bias)
+                    c3 = plane_beginning(start, i + 3, at + 3 * size, c, bias)
+                    for p in range(k):
+                        value = b[UNSIGNED(table[p] + pixel)]
+                        c0 += a[q] * value
+                        c1 += a[q + r1] * value
+                        c2 += a[q + r2] * value
+                        c3 += a[q + r3] * value
+                        q += column
+                    c[at], c[at + size], c[at + 2 * size], c[at + 3 * size] = c0, c1, c2, c3
+                    i += 4
+                else:
+                    for p in range(k):
+                        c0 += a[q] * b[UNSIGNED(table[p] + pixel)]
+                        q += column
+                    c[at] = c0
+                    i += 1
 
 
 def convolve_outer(table, a, b, c, m, k, height, width, lanes):

@@ -14,59 +14,19 @@ from npflows.backends.cpu.bijection import CompiledBijection
 from npflows.backends.cpu.link import KERNELS
 from npflows.backends.cuda import kernels
 from npflows.backends.cuda.adam import Adam
-from npflows.backends.cuda.device import launch, launch_blocks, require_device, to_device
-from npflows.backends.cuda.link import Called, NumberingLink, functions_of, own_sums, scratch_of_lane
+from npflows.backends.cuda.device import empty, launch, launch_blocks, require_device, to_device
+from npflows.backends.cuda.link import functions_of, scratch_of_lane
 from npflows.backends.cuda.memory import Gradient, Memory
-from npflows.backends.cuda.sums import (
-    SHARED,
-    SIDE,
-    OuterProduct,
-    Place,
-    combine,
-    fill,
-    make_add_products,
-    pieces_of,
-    products_of,
-    tiles,
-)
+from npflows.backends.cuda.steps import Step, base_kernel, own_rows, prepare, sums_of_own
+from npflows.backends.cuda.sums import SHARED, SIDE, combine, fill, make_add_products, pieces_of
 from npflows.core.backend import Result, State
 from npflows.core.bijection import Bijection
-from npflows.core.operations import EMBEDDING_LAYER, Custom, Placed, Program
+from npflows.core.operations import EMBEDDING_LAYER, Custom, Program
 
 CHUNK = 65536
 """Samples that are on the GPU at a time, at most."""
 CHUNK_BYTES = 1 << 31
 """Memory for what layers keep and use, about."""
-LAYER = ("spec", "theta", "context", "key", "first", "dblock", "dlog_det", "work", "temp", "dtheta", "dcontext")
-NETWORK = ("spec", "theta", "context", "key", "first", "x", "dout", "dx", "work", "temp", "dtheta", "dcontext")
-"""The arguments of a vjp kernel."""
-
-
-class Step(NamedTuple):
-    """A layer, or the embedding, ready to run in one direction.
-
-    Attributes
-    ----------
-    operation : Operation
-    start, end : int
-        Where its parameters lie.
-    spec : array
-        On the GPU.
-    run, run_vjp : kernel
-    own : (int, int)
-        See `npflows.backends.cuda.link.own_sums`.
-    products : array (tiles, 10), optional
-        On the GPU: see `npflows.backends.cuda.sums.tiles`.
-    """
-
-    operation: Any
-    start: int
-    end: int
-    spec: Any
-    run: Any
-    run_vjp: Any
-    own: tuple[int, int]
-    products: Any
 
 
 class Passed(NamedTuple):
@@ -115,7 +75,7 @@ class CudaProgram:
         sizes = [scratch_of_lane(placed.operation) for placed in parts]
         self._temp_rows = max((size.temp for size in sizes), default=0)
         self._work_rows = max((size.work for size in sizes), default=0)
-        own = max((_own_rows(placed.operation) for placed in parts), default=1)
+        own = max((own_rows(placed.operation) for placed in parts), default=1)
         rows = sum(size.work for size in sizes) + self._temp_rows + own + 4 * self._rows + 4 * self._context_rows
         self.chunk_rows = max(256, min(CHUNK, CHUNK_BYTES // (rows * self.dtype.itemsize) // 256 * 256))
         self._memory, self._lock = Memory(), threading.Lock()
@@ -213,7 +173,8 @@ class CudaProgram:
             launch(fill, gradients.size, gradients.reshape(gradients.size), self.dtype.type(0))
         for part in self._chunks(len(x)):
             passed = self._pass(state, x[part], condition[part], inverse, True, key, origin + part.start)
-            dlog_det = to_device(dlog[part].astype(self.dtype))
+            with np.errstate(all="ignore"):
+                dlog_det = to_device(dlog[part].astype(self.dtype))
             if self.program.base is not None and not inverse:
                 log_prob[part] = self._add_base(passed)
             dblock = self._leave_program(state, passed, dy[part], dlog_det, gradients, inverse)
@@ -230,7 +191,9 @@ class CudaProgram:
                 launch(_ends().leave_condition, passed.n, dgiven, passed.given, passed.condition_affine, dC)
                 dcondition[part] = dC.copy_to_host()
         if gradients is not None:
-            gradient = self._memory.vector("gradient", state.theta.size, self.dtype)
+            gradient = buffers.array if isinstance(buffers, Gradient) else None
+            if gradient is None:
+                gradient = empty(state.theta.size, self.dtype)
             launch(combine, gradient.size, gradients, gradient)
             if isinstance(buffers, Gradient):
                 buffers.array = gradient
@@ -269,7 +232,7 @@ class CudaProgram:
             name = f"work {number}" if gradient else "work"
             works.append(memory.block(name, scratch_of_lane(step.operation).work, n, self.dtype))
             launch(step.run, n, step.spec, theta, step.start, step.end, context, _layer_key(key, number), first,
-                   block[: step.operation.dim], sums, works[-1], temp)  # fmt: skip
+                   memory.block("block", step.operation.dim, n, self.dtype), sums, works[-1], temp)  # fmt: skip
         return Passed(n, first, theta, affine, condition_affine, X, given, block, sums, seen, context, works)
 
     def _see(
@@ -305,7 +268,7 @@ class CudaProgram:
         """The log-densities of samples."""
         assert self.program.base is not None
         base, start = self.program.base
-        run, spec = _base_kernel(base, self.dtype, False)
+        run, spec = base_kernel(base, self.dtype, False)
         log_prob = self._memory.vector("log_prob", passed.n, np.float64)
         launch(run, passed.n, self._memory.resident("base spec", spec), passed.theta, start, start + base.size,
                passed.block[: self.output_dim], passed.x, passed.given, int(self.condition_dim > 0), passed.sums,
@@ -323,14 +286,14 @@ class CudaProgram:
             launch(_ends().enter_cotangent, n, to_device(dy), passed.affine, mapped, mixed, self._u(n, mixed), dblock)
             return dblock
         base, start = self.program.base
-        run, spec = _base_kernel(base, self.dtype, True)
+        run, spec = base_kernel(base, self.dtype, True)
         launch(kernels.copy, n, passed.block, dblock)
         rows = 0 if gradients is None else base.size
         own = memory.block("own", rows, n, self.dtype)
         launch(run, n, memory.resident("base spec", spec), passed.theta, start, start + base.size,
-               dblock[: self.output_dim], dlog_det, own, rows)  # fmt: skip
+               memory.block("dblock", self.output_dim, n, self.dtype), dlog_det, own, rows)  # fmt: skip
         if rows:
-            self._add(gradients, _sums_of_own(rows), own, own, own, own, start, n)
+            self._add(gradients, sums_of_own(rows), own, own, own, own, start, n)
         return dblock
 
     def _pass_back(self, passed: Passed, dblock: Any, dlog_det: Any, gradients: Any, inverse: bool, key: int) -> Any:
@@ -340,11 +303,11 @@ class CudaProgram:
         dcontext = memory.block("dcontext", self._context_rows, n, self.dtype)
         launch(kernels.clear, n, dcontext)
         for number, (step, work) in reversed(list(enumerate(zip(steps, passed.works)))):
-            rows = 0 if gradients is None else _own_rows(step.operation)
+            rows = 0 if gradients is None else own_rows(step.operation)
             own = memory.block("own", rows, n, self.dtype)
+            part = memory.block("dblock", step.operation.dim, n, self.dtype)
             launch(step.run_vjp, n, step.spec, passed.theta, step.start, step.end, passed.context, _layer_key(key, number),
-                   passed.first, dblock[: step.operation.dim], dlog_det, work, temp, own, step.own[0], rows,
-                   dcontext)  # fmt: skip
+                   passed.first, part, dlog_det, work, temp, own, step.own[0], rows, dcontext)  # fmt: skip
             if rows:
                 self._add(gradients, step.products, work, temp, passed.context, own, step.start, n)
         if embedding is None:
@@ -371,33 +334,14 @@ class CudaProgram:
         key = inverse, gradient
         if key not in self._steps:
             layers = self.program.layers[::-1] if inverse else self.program.layers
-            steps = [
-                self._prepare(placed, functions_of(placed.operation, inverse)[: 1 + gradient], False) for placed in layers
-            ]
-            embedding = self.program.embedding
-            last = None
+            made = functools.partial(prepare, dtype=self.dtype, context_rows=self._context_rows)
+            steps = [made(placed, functions_of(placed.operation, inverse)[: 1 + gradient]) for placed in layers]
+            embedding, last = self.program.embedding, None
             if embedding is not None:
                 roles = KERNELS[type(embedding.operation)].roles
-                last = self._prepare(embedding, (roles["forward"][0], roles["vjp"][0])[: 1 + gradient], True)
+                last = made(embedding, (roles["forward"][0], roles["vjp"][0])[: 1 + gradient], is_network=True)
             self._steps[key] = steps, last
         return self._steps[key]
-
-    def _prepare(self, placed: Placed, functions: tuple[Any, ...], is_network: bool) -> Step:
-        operation, start = placed
-        link = NumberingLink(self.dtype, functions)
-        packed = link.pack(operation) if is_network else KERNELS[type(operation)].pack(operation, link)
-        spec = np.array(packed or [0], np.int64)
-        make, make_vjp = (_network, _network_vjp) if is_network else (_layer, _layer_vjp)
-        run_vjp = table = None
-        if len(functions) > 1:
-            called = link.called(True)
-            run_vjp = make_vjp(functions[1], called)
-            products = _products(operation, functions[1], tuple(spec.tolist()), called, self._context_rows, is_network)
-            table = to_device(tiles(products)) if products else None
-        run = make(functions[0], link.called(False))
-        return Step(
-            operation, start, start + operation.size, to_device(spec), run, run_vjp, own_sums(operation), table
-        )  # fmt: skip
 
 
 def _layer_key(key: int, layer: int) -> int:
@@ -405,51 +349,5 @@ def _layer_key(key: int, layer: int) -> int:
     return key * 1024 + layer if key > 0 else 0
 
 
-def _own_rows(operation: Any) -> int:
-    """Rows of the block in which threads add up gradients of their own: all of the layer's parameters where they have any
-    to add, else one, as none would mean that no gradient is wanted."""
-    first, last = own_sums(operation)
-    return last if last > first else 1
-
-
-def _products(
-    operation: Any, function: Any, spec: tuple[int, ...], called: tuple[Called, ...], context_rows: int, is_network: bool
-) -> list[OuterProduct]:
-    """All sums over samples after a layer's vjp."""
-    first, last = own_sums(operation)
-    own = [OuterProduct(_OWN._replace(row=first), None, first, 1, last - first, 1)] if last > first else []
-    if (first, last) == (0, operation.size):
-        return own
-    size = scratch_of_lane(operation)
-    rows = {"context": context_rows, "dcontext": context_rows, "work": size.work, "temp": size.temp}
-    if is_network:
-        rows |= {"x": operation.n_in, "dx": operation.n_in, "dout": operation.n_out}
-        rows["context"] = rows["dcontext"] = 0
-    else:
-        rows["dblock"] = operation.dim
-    blocks: dict[str, Any] = {name: np.zeros((count, 1)) for name, count in rows.items()}
-    blocks |= {"spec": np.array(spec, np.int64), "theta": np.zeros(operation.size), "key": 0, "first": 0}
-    blocks |= {"dlog_det": np.zeros(1), "dtheta": np.zeros(operation.size)}
-    return own + products_of(function, blocks, called, NETWORK if is_network else LAYER)
-
-
-_layer, _layer_vjp = functools.cache(kernels.layer), functools.cache(kernels.layer_vjp)
-_network, _network_vjp = functools.cache(kernels.network), functools.cache(kernels.network_vjp)
-_base, _base_vjp = functools.cache(kernels.base), functools.cache(kernels.base_vjp)
 _ends = functools.cache(kernels.Ends)
 _add_products = functools.cache(lambda dtype: make_add_products(dtype.type))
-_OWN = Place("dtheta", 0)
-
-
-@functools.cache
-def _sums_of_own(rows: int) -> Any:
-    """The table of the sums of gradients that threads added up for themselves."""
-    return to_device(tiles([OuterProduct(_OWN, None, 0, 1, rows, 1)]))
-
-
-def _base_kernel(base: Any, dtype: np.dtype, gradient: bool) -> tuple[Any, NDArray]:
-    """The kernel of a base distribution, or of its gradient, and its spec."""
-    table = KERNELS[type(base)]
-    log_prob, log_prob_vjp = table.functions(base)
-    spec = np.array(table.pack(base, NumberingLink(dtype, (log_prob,))) or [0], np.int64)
-    return (_base_vjp(log_prob_vjp) if gradient else _base(log_prob)), spec

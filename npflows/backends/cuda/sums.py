@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from npflows.backends.cpu.kernels import mlp
 from npflows.backends.cuda.device import SIMULATED, cuda, device_function, kernel
 from npflows.backends.cuda.link import Called, number_of
+from npflows.backends.cuda.products import UNSIGNED
 from npflows.backends.cuda.texts import Texts, text_of
 
 SIDE, DEPTH = (2, 4) if SIMULATED else (16, 16)
@@ -27,6 +28,8 @@ SIDE, DEPTH = (2, 4) if SIMULATED else (16, 16)
 TILE, STRIDE = 4 * SIDE, DEPTH + 1
 """Rows and columns of a tile, 4 x 4 for each thread; numbers between rows of shared memory, odd so that they lie in
 different banks."""
+NEXT, STEP, STEP_2, STEP_3 = (UNSIGNED(i) for i in (1, SIDE * STRIDE, 2 * SIDE * STRIDE, 3 * SIDE * STRIDE))
+"""Steps in shared memory: to the next sample, and between the four rows of a thread; unsigned, see products.py."""
 SHARED = 2 * TILE * STRIDE
 """Numbers in shared memory."""
 PIECE, MOST_PIECES = 256, 16
@@ -165,10 +168,11 @@ def make_add_products(real: Any) -> Any:
                     y = one if b == ONES else entry_of(b, work, temp, seen, own, b_row + j0 + i, at + t)
                 left[i * STRIDE + t], right[i * STRIDE + t] = x, y
             cuda.syncthreads()
-            for t in range(DEPTH):
-                p, q, step = row * STRIDE + t, column * STRIDE + t, SIDE * STRIDE
-                x0, x1, x2, x3 = left[p], left[p + step], left[p + 2 * step], left[p + 3 * step]
-                y0, y1, y2, y3 = right[q], right[q + step], right[q + 2 * step], right[q + 3 * step]
+            p, q = UNSIGNED(row * STRIDE), UNSIGNED(column * STRIDE)
+            for _ in range(DEPTH):
+                x0, x1, x2, x3 = left[p], left[p + STEP], left[p + STEP_2], left[p + STEP_3]
+                y0, y1, y2, y3 = right[q], right[q + STEP], right[q + STEP_2], right[q + STEP_3]
+                p, q = p + NEXT, q + NEXT
                 s00, s01, s02, s03 = s00 + x0 * y0, s01 + x0 * y1, s02 + x0 * y2, s03 + x0 * y3
                 s10, s11, s12, s13 = s10 + x1 * y0, s11 + x1 * y1, s12 + x1 * y2, s13 + x1 * y3
                 s20, s21, s22, s23 = s20 + x2 * y0, s21 + x2 * y1, s22 + x2 * y2, s23 + x2 * y3

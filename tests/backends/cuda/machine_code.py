@@ -1,6 +1,6 @@
 """Compile the CUDA backend's kernels to machine code, without a GPU or a driver, and look for what must not be in it.
 
-    python tests/cuda/machine_code.py [--for 70,80,90] [--dtypes float32,float64] [--all] [--entries NAME ...]
+    python tests/backends/cuda/machine_code.py [--for 70,80,90] [--dtypes float32,float64] [--all] [--entries NAME ...]
 
 Layers and flows of the registry run here on arrays that are none: their kernels are not launched but compiled, each once.
 The status is 1 where one has spills, a stack, calls, approximate arithmetic of float32, denormal numbers flushed to zero,
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from numba import cuda
 from numba.cuda import dispatcher

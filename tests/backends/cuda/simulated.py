@@ -1,6 +1,6 @@
 """The CUDA backend in numba.cuda's simulator, where no GPU is:
 
-    NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda/simulated.py
+    NUMBA_ENABLE_CUDASIM=1 pytest tests/backends/cuda/simulated.py
 
 Every entry of the registry on a few samples against the reference backend; steps of training against the CPU; what must not
 change, and what is refused.  It needs the package numba-cuda.
@@ -10,6 +10,7 @@ import copy
 import os
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,8 @@ from npflows.core import backend as backends
 from npflows.core import evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # kernels are Python here
-N = 3
+N = 2
+CASES = [(name, "float64") for name in ALL] + [(name, "float32") for name in list(LAYERS)[::2]]
 TOLERANCE = {"float32": (5e-5, 1e-3), "float64": (1e-12, 1e-9)}
 """How far values and gradients may be off, measured against the largest of their kind where that is above 1."""
 
@@ -48,7 +50,7 @@ def both(program, dtype):
     return [backend.compile(program, dtype) for backend in (backends.select("cuda"), REFERENCE)]
 
 
-@pytest.mark.parametrize(("name", "dtype"), [(name, "float64") for name in ALL] + [(name, "float32") for name in LAYERS])
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_every_entry_is_what_the_reference_says(name, dtype):
     """Either direction with its gradients, and the density."""
     obj, rng = build(name, dtype), np.random.default_rng(6)
@@ -85,7 +87,7 @@ def three_steps(flow, keys=(1, 2, 3)):
     n = 11
     rng = np.random.default_rng(2)
     x = rng.integers(0, 256, (n, *flow.input_shape)) if len(flow.input_shape) > 1 else rng.normal(size=(n, 3))
-    flow.initialize(x, condition(flow, n), rng=0)
+    flow.initialize(x, condition=condition(flow, n))
     rows = flow.preprocessing.scatter(x.reshape(n, -1).astype(float), np.random.default_rng(0))
     program, theta = flow.executable(), flow.parameters.theta
     optimizer = program.optimizer(theta, flow.parameters.free, 0.1, 0.5)
@@ -98,10 +100,14 @@ def three_steps(flow, keys=(1, 2, 3)):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_training_goes_where_it_goes_on_the_cpu(name):
-    """With the same random masks, and with the same bits each time."""
+    """With the same random masks, and with the same bits each time.
+
+    On the CPU parameters that begin 1e-15 off end 2e-6 off, and first moments 1e-8: where a gradient is 0 but for rounding
+    Adam takes steps along the rounding.
+    """
     on_cpu, on_gpu, again = (three_steps(MAKERS[name]().to(device)) for device in ("cpu", "cuda", "cuda"))
-    for own, expected, second in zip(on_gpu, on_cpu, again):
-        np.testing.assert_allclose(own, expected, rtol=1e-9, atol=1e-11)
+    for own, expected, second, tolerance in zip(on_gpu, on_cpu, again, (2e-5, 2e-5, 1e-7, 1e-10)):
+        np.testing.assert_allclose(own, expected, rtol=0, atol=tolerance)
         np.testing.assert_array_equal(own, second)
 
 
@@ -121,6 +127,34 @@ def test_a_fit_and_its_questions_are_those_of_the_cpu():
         np.testing.assert_allclose(question(flows[1]), question(flows[0]), rtol=1e-8, atol=1e-10)
 
 
+def test_a_fit_resumes_to_the_bit(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    options = {"batch_size": 15, "rng": 3, "progress": False, "ema": 0.5, "learning_rate": 0.02, "schedule": "constant"}
+    whole = MAF(2, 1, (4,), rng=1).to("cuda").fit(x, max_epochs=4, **options)
+    file = tmp_path / "run.npz"
+    MAF(2, 1, (4,), rng=1).to("cuda").fit(x, max_epochs=2, checkpoint=file, **options)
+    resumed = MAF(2, 1, (4,), rng=1).to("cuda").fit(x, max_epochs=4, checkpoint=file, resume=True, **options)
+    np.testing.assert_array_equal(resumed.params, whole.params)
+
+
+def test_numbers_of_rows_may_come_in_any_order():
+    flow, x = MAF(2, 1, (4,), rng=0).to("cuda"), np.random.default_rng(0).normal(size=(9, 2))
+    whole = flow.log_prob(x)
+    for n in (2, 9, 1, 5, 9, 2):
+        np.testing.assert_array_equal(flow.log_prob(x[:n]), whole[:n])
+        assert flow.nll_and_grad(x[:n])[0] == pytest.approx(-whole[:n].mean(), rel=1e-6)
+
+
+def test_flows_on_several_threads_do_not_disturb_each_other():
+    flows = [MAF(2, 1, (4,), rng=seed).to("cuda") for seed in (0, 1)]
+    x = np.random.default_rng(0).normal(size=(6, 2))
+    expected = [flow.log_prob(x) for flow in flows]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda i: flows[i % 2].log_prob(x), range(6)))
+    for i, log_prob in enumerate(found):
+        np.testing.assert_array_equal(log_prob, expected[i % 2])
+
+
 def test_a_table_that_does_not_fit_goes_in_pieces(monkeypatch):
     flow = MAF(3, 1, (5,), condition_dim=1, dtype="float64", rng=0).to("cuda")
     x, given, slopes = data(flow, 11), condition(flow, 11), np.arange(11.0)
@@ -136,12 +170,13 @@ def test_a_table_that_does_not_fit_goes_in_pieces(monkeypatch):
 
 
 def test_what_is_not_there_is_told_as_on_the_cpu():
-    flow = MAF(2, 1, (4,), rng=0).to("cuda")
+    flow = MAF(2, 1, (4,), dtype="float64", rng=0)
     x = np.array([[0.0, 1.0], [np.nan, 0.0], [np.inf, 0.0], [1e30, -1e30]])
-    log_prob = flow.log_prob(x)
-    assert np.isfinite(log_prob[0])
+    expected = flow.log_prob(x)
+    log_prob = flow.to("cuda").log_prob(x)
     assert np.isnan(log_prob[1])
-    assert (log_prob[2:] == -np.inf).all()
+    assert log_prob[2] == -np.inf
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-12)
     assert flow.log_prob(x[:0]).shape == (0,)
     assert flow.sample(0).shape == (0, 2)
 
