@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -60,6 +61,9 @@ def pack(flow: TransformedDistribution) -> dict[str, np.ndarray]:
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of an .npz file, each checked against its checksum."""
     with open(path, "rb") as file:
+        foreign = _foreign(file)
+        if foreign is not None:
+            raise FlowFileError(f"{os.fspath(path)} is {foreign}")
         if not zipfile.is_zipfile(file):
             raise FlowFileError(f"{os.fspath(path)} is not a complete .npz file (no zip directory at its end)")
         file.seek(0)
@@ -68,6 +72,20 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             return {name: content[name] for name in content.files}
         except Exception as error:  # whatever damage makes of a zip file
             raise FlowFileError(f"{os.fspath(path)} is not a complete .npz file ({error})") from None
+
+
+def _foreign(file: BinaryIO) -> str | None:
+    """What a file of another library is, with what to do; None for other files.  Nothing in it is executed."""
+    start = file.read(2)
+    file.seek(0)
+    if zipfile.is_zipfile(file):
+        with contextlib.suppress(Exception):  # whatever damage makes of a zip file is told when it is read
+            names = zipfile.ZipFile(file).namelist()
+            if any(name.endswith("/data.pkl") for name in names):
+                return "a file of PyTorch, no flow of npflows: npflows.convert takes state dicts over"
+    elif len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
+        return "a pickle, as pzflow and others write them, no flow of npflows: a pickle can execute code, and is not read"
+    return None
 
 
 class _NoDraws(np.random.Generator):
