@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from npflows.cli.inputs import keep_inputs
-from npflows.convert import from_nflows
+from npflows.convert import from_nflows, from_normflows
 from npflows.core.columns import did_you_mean
 
-LIBRARIES = {"nflows": from_nflows}
+LIBRARIES = {"nflows": from_nflows, "normflows": from_normflows}
 
 
 def convert(a: argparse.Namespace) -> int:

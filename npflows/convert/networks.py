@@ -89,14 +89,22 @@ def linear(arrays: Arrays, name: str) -> Linear:
     return arrays[f"{name}.weight"], arrays[f"{name}.bias"]
 
 
-def check_masks(arrays: Arrays, names: list[str], n_features: int, multiplier: int) -> list[NDArray[np.int64]]:
-    """The degrees of all hidden layers, after comparing the masks with what they say."""
-    degrees = [np.arange(1, n_features + 1)]
+def check_masks(
+    arrays: Arrays, names: list[str], n_features: int, multiplier: int
+) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """The order of the features and the degrees of all hidden layers, after comparing all masks with what they say.
+
+    A feature has the lowest degree of the units that see it, the last one is seen by none.
+    """
+    first, seen = arrays[f"{names[0]}.degrees"].astype(np.int64), arrays[f"{names[0]}.mask"] != 0
+    lowest = np.where(seen, first[:, None], n_features).min(axis=0) if n_features > 1 else np.ones(1, np.int64)
+    order = np.argsort(lowest, kind="stable")
+    degrees = [np.argsort(order) + 1]
     for name in names[:-1]:
         degrees.append(arrays[f"{name}.degrees"].astype(np.int64))
         if not np.array_equal(arrays[f"{name}.mask"] != 0, degrees[-1][:, None] >= degrees[-2]):
             raise ConversionError(f"the mask of {name} is not that of its degrees")
-    of_outputs = np.repeat(np.arange(1, n_features + 1), multiplier)
+    of_outputs = np.repeat(degrees[0], multiplier)
     if not np.array_equal(arrays[f"{names[-1]}.mask"] != 0, of_outputs[:, None] > degrees[-1]):
         raise ConversionError(f"the mask of {names[-1]} is not that of outputs side by side for each feature")
-    return degrees[1:]
+    return order, degrees[1:]

@@ -16,10 +16,11 @@ from npflows.convert.state_dict import Arrays, ConversionError, read_state_dict
 from npflows.flow import NormalizingFlow
 from npflows.layers import ActNormLayer, CouplingLayer, LULinear, MAFLayer, Permutation
 from npflows.layers.layer import Layer
-from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer
+from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
 
 MIN_SCALE, MIN_BIN, EPS_LU, EPS_BATCH_NORM = 1e-3, 1e-3, 1e-3, 1e-5
 """Numbers of nflows that no state dict holds: of its affine maps, its splines, LULinear and BatchNorm."""
+KEPT = "unconditional_transform."
 KNOWN = {
     "CompositeTransform", "Permutation", "RandomPermutation", "ReversePermutation", "LULinear", "BatchNorm", "ActNorm",
     "PointwiseAffineTransform", "AffineScalarTransform", "AffineTransform", "MaskedAffineAutoregressiveTransform",
@@ -42,7 +43,8 @@ def from_nflows(
     ----------
     flow : nflows.flows.Flow, mapping of str to array, or path-like
         The object, its state dict, or a file that `torch.save(flow.state_dict(), path)` wrote, which is read without
-        PyTorch.  A state dict does not tell which of nflows' transforms have no numbers: it must have none of these.
+        PyTorch.  A state dict does not tell all that an object does: no transforms without numbers, rational-quadratic
+        splines with linear tails and nflows' least sizes, and default scales are assumed.
     activation : {"relu", "tanh", "silu", "elu", "leaky_relu"}
         Of the networks, where a state dict is given; an object tells it.
     tail_bound : float, optional
@@ -68,24 +70,28 @@ def from_nflows(
     if isinstance(flow, (str, os.PathLike)):
         arrays = read_state_dict(flow)
     elif isinstance(flow, Mapping):
-        arrays = {name: _array(value) for name, value in flow.items()}
+        arrays = {name: as_array(value) for name, value in flow.items()}
     else:
         live = _facts(flow)
-        arrays = {name: _array(value) for name, value in flow.state_dict().items()}
+        arrays = {name: as_array(value) for name, value in flow.state_dict().items()}
     _check_rest(arrays)
-    if dtype is None:
-        dtype = "float64" if any(a.dtype == np.float64 and a.ndim for a in arrays.values()) else "float32"
+    dtype = dtype_of(arrays) if dtype is None else dtype
     layers: list[Layer] = []
     for prefix in _transforms(arrays, "_transform."):
         facts = {"activation": activation, "tail_bound": tail_bound, **live.get(prefix, {})}
         part = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-        layers.append(_layer(part, prefix.rstrip("."), facts, dtype, _features(arrays)))
+        layers += layers_of(part, prefix.rstrip("."), facts, dtype, _features(arrays))
     taken = NormalizingFlow(layers, dtype=dtype)
     taken.preprocessing.mark_standardized()  # a later fit goes on from these units
     return taken
 
 
-def _array(value: Any) -> np.ndarray:
+def dtype_of(arrays: Arrays) -> str:
+    """The dtype of a flow's numbers."""
+    return "float64" if any(a.dtype == np.float64 and a.ndim for a in arrays.values()) else "float32"
+
+
+def as_array(value: Any) -> np.ndarray:
     """A tensor of PyTorch, or an array, as an array."""
     return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
 
@@ -101,12 +107,16 @@ def _check_rest(arrays: Arrays) -> None:
             raise ConversionError(
                 f"{name} is no part of a flow of nflows: its state dict has _transform. before most names"
             )
+    check_networks(arrays)
+
+
+def check_networks(arrays: Arrays) -> None:
+    """Refuse what networks have that npflows' do not."""
+    for name in arrays:
         if "context_layer" in name:
             raise ConversionError(f"{name}: conditions, which nflows adds behind activations or gates, are not taken over")
         if "batch_norm" in name:
             raise ConversionError(f"{name}: batch normalization within networks is not taken over")
-        if "unconditional_transform" in name:
-            raise ConversionError(f"{name}: unconditional transforms of a coupling's kept features are not taken over")
 
 
 def _transforms(arrays: Arrays, prefix: str) -> list[str]:
@@ -179,8 +189,26 @@ def _features(arrays: Arrays) -> int:
     raise ConversionError("no transform of the flow tells the number of features")
 
 
+def layers_of(part: Arrays, where: str, facts: dict[str, Any], dtype: str, n: int) -> list[Layer]:
+    """One transform as layers."""
+    kept = {name.removeprefix(KEPT): a for name, a in part.items() if name.startswith(KEPT)}
+    layers = [_layer({name: a for name, a in part.items() if not name.startswith(KEPT)}, where, facts, dtype, n)]
+    return [*layers, _of_kept(kept, part["identity_features"].astype(int), where, facts, dtype, n)] if kept else layers
+
+
+def _of_kept(
+    part: Arrays, kept: np.ndarray, where: str, facts: dict[str, Any], dtype: str, n: int
+) -> Layer:  # fmt: skip
+    """The splines of a coupling's kept features, which their network does not see; the others' are the identity."""
+    raw = np.concatenate([part[f"unnormalized_{name}"] for name in ("widths", "heights", "derivatives")], axis=-1)
+    bins, options = _spline(raw.shape[-1], facts, where)
+    raw[..., 2 * bins :] -= math.log(math.expm1(1 - options["min_derivative"]))
+    layer = SplineLayer(n, bins, **options, dtype=dtype)
+    layer.parameters.views()["raw"][kept] = raw
+    return layer
+
+
 def _layer(part: Arrays, where: str, facts: dict[str, Any], dtype: str, n: int) -> Layer:
-    """One transform as a layer."""
     if "_permutation" in part:
         return Permutation(n, part["_permutation"].tolist(), dtype=dtype)
     if "running_mean" in part:
@@ -230,11 +258,14 @@ def _autoregressive(part: Arrays, where: str, facts: dict[str, Any], n: int, dty
     inner = ([f"{net}blocks.{b}.linear_layers.{k}" for b in range(n_blocks) for k in range(2)] if residual
              else [f"{net}blocks.{b}.linear" for b in range(n_blocks)])  # fmt: skip
     names = [f"{net}initial_layer", *inner, f"{net}final_layer"]
+    if not n_blocks:
+        raise ConversionError(f"{where}: a masked network without blocks is not taken over")
     multiplier = len(part[f"{net}final_layer.bias"]) // n
-    degrees = check_masks(part, names, n, multiplier)
+    order, degrees = check_masks(part, names, n, multiplier)
     layers = [masked(part, name) for name in names]
-    # side by side for each feature: scale and shift, or the spline's; npflows has the shift first
-    outputs = np.arange(n * multiplier).reshape(n, multiplier)
+    layers[0] = layers[0][0][:, order], layers[0][1]
+    # side by side for each feature: scale and shift, or the spline's; npflows has the shift first, features in order
+    outputs = np.arange(n * multiplier).reshape(n, multiplier)[order]
     rows = outputs[:, ::-1] if multiplier == 2 else outputs
     network = Dense([*layers[:-1], _rows(layers[-1], rows.ravel())], residual, degrees)
     width, _, _ = network.places(n)
@@ -242,12 +273,12 @@ def _autoregressive(part: Arrays, where: str, facts: dict[str, Any], n: int, dty
     common = {"activation": facts["activation"], "residual_blocks": n_blocks if residual else 0, "dtype": dtype, "rng": 0}
     hidden = (width,) if residual else (width,) * (n_blocks + 1)
     if multiplier == 2:
-        layer: Layer = MAFLayer(n, hidden, None, "softplus", shift_first=False, min_scale=MIN_SCALE, **common)
+        layer: Layer = MAFLayer(n, hidden, order, "softplus", shift_first=False, min_scale=MIN_SCALE, **common)
     else:
         bins, options = _spline(multiplier, facts, where)
         network = _for_spline(network, n, bins, math.sqrt(len(part[f"{net}initial_layer.bias"]))
                               if facts.get("divided", False) else 1.0, options["min_derivative"])  # fmt: skip
-        layer = SplineAutoregressiveLayer(n, hidden, None, bins, **options, **common)
+        layer = SplineAutoregressiveLayer(n, hidden, order, bins, **options, **common)
     fill(network, _network_views(layer), n)
     return layer
 
