@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -137,9 +137,8 @@ def _facts(flow: Any) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
 
     def visit(transform: Any, prefix: str) -> None:
-        kind = type(transform).__name__
-        if kind not in KNOWN:
-            raise ConversionError(f"{kind} of nflows ({prefix.rstrip('.')}) is not taken over")
+        where = prefix.rstrip(".")
+        kind = kind_of(transform, "nflows", KNOWN, where)
         if kind == "CompositeTransform":
             for number, inner in enumerate(transform._transforms):
                 visit(inner, f"{prefix}_transforms.{number}.")
@@ -147,33 +146,43 @@ def _facts(flow: Any) -> dict[str, dict[str, Any]]:
         facts = found[prefix] = {}
         network = getattr(transform, "autoregressive_net", None) or getattr(transform, "transform_net", None)
         if network is not None:
-            given = getattr(network, "activation", None) or getattr(network, "_activation", None)
-            blocks = getattr(network, "blocks", None)
-            given = blocks[0].activation if given is None and blocks else given
-            name = getattr(given, "__name__", type(given).__name__)
-            if name not in ACTIVATIONS:
-                raise ConversionError(f"the activation {name} ({prefix.rstrip('.')}) is not one of npflows")
-            facts["activation"] = ACTIVATIONS[name]
+            kind_of(network, "nflows", {"MADE", "ResidualNet", "MLP"}, where)
+            if getattr(network, "_activate_output", False):
+                raise ConversionError(f"an MLP that activates its output ({where}) is not taken over")
+            facts["activation"] = activation_of(network, where)
             facts["divided"] = hasattr(network, "hidden_features")
         if hasattr(transform, "tails") and transform.tails != "linear":
-            raise ConversionError(f"splines with tails={transform.tails!r} ({prefix.rstrip('.')}) are not taken over")
+            raise ConversionError(f"splines with tails={transform.tails!r} ({where}) are not taken over")
         for name in ("tail_bound", "min_bin_width", "min_bin_height", "min_derivative", "eps"):
             if hasattr(transform, name):
                 facts[name] = getattr(transform, name)
-        if hasattr(transform, "scale_activation"):
-            _check_scale(transform)
 
-    kind = type(flow._distribution).__name__
-    if kind != "StandardNormal":
-        raise ConversionError(f"the base distribution {kind} of nflows is not taken over, StandardNormal is")
+    kind_of(flow._distribution, "nflows", {"StandardNormal"}, "_distribution")
     visit(flow._transform, "_transform.")
     return found
 
 
-def _check_scale(transform: Any) -> None:
-    default = getattr(type(transform), "DEFAULT_SCALE_ACTIVATION", None)
-    if default is not None and transform.scale_activation is not default:
-        raise ConversionError("a coupling with a scale_activation of its own is not taken over")
+def kind_of(part: Any, library: str, known: Collection[str], where: str) -> str:
+    """The name of a part's class, after a check that it is one of the library's own that are known."""
+    kind, module = type(part).__name__, type(part).__module__
+    if kind not in known or module.split(".")[0] != library:
+        raise ConversionError(
+            f"{module}.{kind} ({where}) is not taken over; {', '.join(sorted(known))} of {library} can be"
+        )
+    return kind
+
+
+def activation_of(network: Any, where: str) -> str:
+    """npflows' name of the activation of a network of nflows or normflows."""
+    blocks = getattr(network, "blocks", ())
+    holders = [*blocks[:1], network] if len(blocks) else [network]
+    given = next((h for holder in holders for name in ("activation", "_activation")
+                  if (h := getattr(holder, name, None)) is not None), None)  # fmt: skip
+    name = getattr(given, "__name__", type(given).__name__)
+    usual = getattr(given, "negative_slope", 0.01) == 0.01 and getattr(given, "alpha", 1.0) == 1.0
+    if name not in ACTIVATIONS or not usual:
+        raise ConversionError(f"the activation {given!r} ({where}) is not one of npflows")
+    return ACTIVATIONS[name]
 
 
 def _features(arrays: Arrays) -> int:

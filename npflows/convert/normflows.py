@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from npflows.base import Normal
-from npflows.convert.nflows import ACTIVATIONS, as_array, check_networks, dtype_of, layers_of
+from npflows.convert.nflows import activation_of, as_array, check_networks, dtype_of, kind_of, layers_of
 from npflows.convert.state_dict import Arrays, ConversionError, read_state_dict
 from npflows.flow import NormalizingFlow
 from npflows.layers.layer import Layer
@@ -98,28 +98,20 @@ def _parts(part: Arrays, prefix: str) -> list[str]:
 
 def _facts(flow: Any) -> dict[int, dict[str, Any]]:
     """What an object tells of its flows beside their numbers, after a check of their kinds."""
-    if type(flow.q0).__name__ != "DiagGaussian":
-        raise ConversionError(
-            f"the base distribution {type(flow.q0).__name__} of normflows is not taken over, DiagGaussian is"
-        )
+    kind_of(flow.q0, "normflows", {"DiagGaussian"}, "q0")
     found = {}
     for number, step in enumerate(flow.flows):
-        kind = type(step).__name__
-        if kind not in INNER:
-            raise ConversionError(f"{kind} of normflows (flows.{number}) is not taken over")
+        where = f"flows.{number}"
+        kind = kind_of(step, "normflows", INNER, where)
         if not INNER[kind]:
             found[number] = {"eps": step.linear.eps}
             continue
         transform = getattr(step, INNER[kind])
         if transform.tails != "linear":
-            raise ConversionError(f"splines with tails={transform.tails!r} (flows.{number}) are not taken over")
+            raise ConversionError(f"splines with tails={transform.tails!r} ({where}) are not taken over")
         network = getattr(transform, "autoregressive_net", None) or transform.transform_net
-        given = network.blocks[0].activation if len(network.blocks) else None
-        name = type(given).__name__
-        if name not in ACTIVATIONS:
-            raise ConversionError(f"the activation {name} (flows.{number}) is not one of npflows")
         found[number] = {
-            "activation": ACTIVATIONS[name],
+            "activation": activation_of(network, where),
             "divided": hasattr(network, "hidden_features"),
             **{key: getattr(transform, key) for key in ("tail_bound", "min_bin_width", "min_bin_height", "min_derivative")},
         }
