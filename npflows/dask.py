@@ -182,7 +182,8 @@ def _aligned(array: ModuleType, condition: Any, rows: Any) -> Any:
     else:
         condition = condition.rechunk({0: rows.chunks[0]})
     condition = condition.rechunk({1: -1})
-    return condition[(..., *(np.newaxis,) * (rows.ndim - 2))]
+    place: tuple[Any, ...] = (...,) + (None,) * (rows.ndim - 2)
+    return condition[place]
 
 
 def _of_frame(shared: Any, x: Any, condition: Any, options: dict[str, Any]) -> Any:

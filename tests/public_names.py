@@ -13,7 +13,19 @@ from types import ModuleType
 from typing import Any
 
 FILE = Path(__file__).parent / "public_signatures.txt"
-MODULES = ("support", "functional", "extend", "hosts", "sklearn", "data", "plotting", "diagnostics", "verify", "warmup")
+MODULES = (
+    "support",
+    "functional",
+    "extend",
+    "convert",
+    "hosts",
+    "sklearn",
+    "data",
+    "plotting",
+    "diagnostics",
+    "verify",
+    "warmup",
+)
 
 
 def public(module: ModuleType) -> dict[str, Any]:

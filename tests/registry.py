@@ -87,6 +87,16 @@ LAYERS = {
     "1x1 convolution": lambda **o: InvertibleConv1x1(5, **o),
     "1x1 convolution, images": lambda **o: InvertibleConv1x1(3, image_size=(3, 2), **o),
     "1x1 convolution, full": lambda **o: InvertibleConv1x1(4, "full", image_size=(2, 2), **o),
+    "coupling, least scale": lambda **o: CouplingLayer(
+        [1, 0, 0, 1], (12,), "sigmoid", activation="tanh", min_scale=1e-3, shift_first=True, **o
+    ),
+    "coupling, softplus": lambda **o: CouplingLayer([0, 1, 0], (8,), "softplus", activation="silu", min_scale=1e-3, **o),
+    "MAF layer, softplus, scale first": lambda **o: MAFLayer(
+        4, (16,), None, "softplus", activation="tanh", shift_first=False, min_scale=1e-3, condition_dim=1, **o
+    ),
+    "IAF layer, sigmoid, shift first": lambda **o: IAFLayer(
+        3, (12,), [2, 0, 1], "sigmoid", activation="tanh", shift_first=True, min_scale=0.1, **o
+    ),
     "image coupling": lambda **o: AffineCouplingLayer(
         4, (6, 5), scale_activation="sigmoid", image_size=(3, 5), activation="tanh", **o
     ),

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from npflows import __version__
 from npflows.cli import using
+from npflows.cli.converting import LIBRARIES, convert
 from npflows.cli.embedding import declarations
 from npflows.cli.exporting import export
 from npflows.cli.fitting import fit
@@ -208,6 +209,13 @@ def parser() -> argparse.ArgumentParser:
     )
     language.add_argument("--fortran", dest="language", action="store_const", const="fortran", help="the Fortran module")
     embedding.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: print it)")
+
+    converting = command("convert", convert, "take over a flow that another library trained")
+    converting.add_argument("library", choices=list(LIBRARIES), help="the library whose file it is")
+    converting.add_argument("file", metavar="FILE", help="a state dict: torch.save(model.state_dict(), FILE)")
+    converting.add_argument("--architecture", metavar="FILE.json",
+                            help='what the file does not tell: {"activation": "tanh", "tail_bound": 3.0}')  # fmt: skip
+    converting.add_argument("-o", "--output", required=True, metavar="FLOW.npz", help="the file to write the flow to")
 
     exporting = command("export", export, "write a flow as a C99 file, or as an ONNX model")
     exporting.add_argument("flow", metavar="FLOW.npz")

@@ -45,7 +45,11 @@ def _(
 ) -> tuple[Value, Value]:  # fmt: skip
     """y = x exp(s) + t, or y = (x - t) exp(-s) where the shift comes first or the other is inverted."""
     shift, r = _column(raw, 0), _column(raw, 1)
-    if operation.scale_activation == "sigmoid":
+    if operation.scale_activation == "softplus":
+        r = g.log(g.softplus(r) + operation.least)
+    elif operation.scale_activation == "sigmoid" and operation.least:
+        r = g.log(g.sigmoid(r + operation.sigmoid_offset) + operation.least)
+    elif operation.scale_activation == "sigmoid":
         r = -g.softplus(-(r + operation.sigmoid_offset))
     elif operation.scale_activation == "tanh":
         r = g.tanh(r)

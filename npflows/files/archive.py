@@ -29,6 +29,10 @@ class FlowFileError(ValueError):
     """A file that is no flow, is damaged, or does not fit; the message lists everything that is wrong."""
 
 
+class _Foreign(ValueError):
+    """What a file of another library is, with what to do."""
+
+
 def checksum(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """SHA-256 of names, types, shapes and contents, in hexadecimal digits."""
     digest = hashlib.sha256()
@@ -77,16 +81,28 @@ def read_arrays(path: str | os.PathLike[str], wanted: Iterable[str] | Callable[[
     names = wanted if callable(wanted) else set(wanted).__contains__
     with _Modest(io.FileIO(path)) as file:
         try:
+            _refuse_pickle(file.peek(2))
             return _arrays(file, names)
         except MemoryError:
             raise
+        except _Foreign as error:
+            raise FlowFileError(f"{where} is {error}") from None
         except Exception as error:  # whatever damage makes of a zip file
             raise FlowFileError(f"{where} is not a complete .npz file ({_reason(error)})") from None
+
+
+def _refuse_pickle(start: bytes) -> None:
+    if len(start) >= 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
+        raise _Foreign(
+            "a pickle, as pzflow and others write them, no flow of npflows: a pickle can execute code, and is not read"
+        )
 
 
 def _arrays(file: _Modest, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         file.is_open = True
+        if any(m.filename.endswith("/data.pkl") for m in archive.infolist()):
+            raise _Foreign("a file of PyTorch, no flow of npflows: npflows.convert takes state dicts over")
         members = [(m.filename.removesuffix(".npy"), m) for m in archive.infolist() if m.filename.endswith(".npy")]
         members = [(name, m) for name, m in members if wanted(name)]
         if len({name for name, _ in members}) < len(members):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from npflows.layers.layer import Layer
 from npflows.networks import mlp
 from npflows.networks.made import masked, warn_of_lost_dependence
 from npflows.networks.options import MaskedOptions
-from npflows.transformers.scalar_maps import first_parameters
+from npflows.transformers.scalar_maps import as_min_scale, first_parameters
 
 
 class Autoregressive(Layer, abstract=True):
@@ -70,12 +70,17 @@ class MaskedLayer(Autoregressive, MaskedOptions, abstract=True):
 @dataclass(repr=False, eq=False)
 class _AffineAutoregressive(MaskedLayer):
     scale_activation: str = "tanh_gain"
+    _: KW_ONLY
+    shift_first: bool | None = None
+    min_scale: float = 0.0
     _inverted: ClassVar[bool]
 
     def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
         super().__post_init__()
         self.scale_activation = as_choice(self.scale_activation, "scale_activation", SCALE_ACTIVATIONS)
-        transformer = operations.Affine(self.scale_activation, shift_first=not self._inverted)
+        self.shift_first = not self._inverted if self.shift_first is None else bool(self.shift_first)
+        self.min_scale = as_min_scale(self.min_scale, self.scale_activation)
+        transformer = operations.Affine(self.scale_activation, shift_first=self.shift_first, least=self.min_scale)
         network = self._network(transformer.multiplier)
         Autoregressive.__init__(
             self, np.asarray(self.order), network, transformer, dtype, rng=as_rng(rng), inverted=self._inverted
@@ -92,8 +97,12 @@ class MAFLayer(_AffineAutoregressive):
     ----------
     input_dim, hidden_dims, order
         See `npflows.networks.options.MaskedOptions`.
-    scale_activation : {"tanh_gain", "tanh", "none"}
+    scale_activation : {"tanh_gain", "tanh", "none", "sigmoid", "softplus"}
         How log_scale is bounded, so that a network that extrapolates gives no absurd density; see `CouplingLayer`.
+    shift_first : bool
+        False: z = x * exp(log_scale(x)) + mu(x) instead.
+    min_scale : float
+        See `CouplingLayer`.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`.
     residual_blocks, dropout
@@ -113,6 +122,10 @@ class IAFLayer(_AffineAutoregressive):
     ----------
     input_dim, hidden_dims, order, scale_activation, activation, residual_blocks, dropout, condition_dim, dtype, rng
         As in `MAFLayer`.
+    shift_first : bool
+        True: x = (z - mu(z)) * exp(-log_scale(z)) instead.
+    min_scale : float
+        See `CouplingLayer`.
     """
 
     _inverted = True

@@ -18,7 +18,7 @@ from npflows.layers.actnorm import initial_rows
 from npflows.layers.layer import Layer
 from npflows.networks import convnet, mlp
 from npflows.networks.options import DenseOptions
-from npflows.transformers.scalar_maps import first_parameters
+from npflows.transformers.scalar_maps import as_min_scale, first_parameters
 
 
 class Coupling(Layer, abstract=True):
@@ -144,9 +144,10 @@ class CouplingLayer(MaskCoupling):
         (height, width, channels), and must have for convolutions.
     hidden_dims : sequence of int
         Units of the network's hidden layers, or channels of its hidden convolutions.
-    scale_activation : {"tanh", "tanh_gain", "none", "sigmoid"}
+    scale_activation : {"tanh", "tanh_gain", "none", "sigmoid", "softplus"}
         How the log-scale s is bounded: by tanh, by tanh times a learned gain for each value (for each channel where the
-        network is convolutional), not at all but for one clamp where exp would overflow, or as the logarithm of a sigmoid.
+        network is convolutional), not at all but for one clamp where exp would overflow, or as the logarithm of
+        sigmoid(r + 2) or softplus(r), with `min_scale` added.
     network : {"dense", "conv"}
         conv: a 3x3 convolution, 1x1 ones for all further `hidden_dims`, and a 3x3 one, which see 0 in the place of what is
         transformed.
@@ -154,6 +155,8 @@ class CouplingLayer(MaskCoupling):
         Whether activation normalization follows each hidden convolution; see `ActNormLayer`.
     shift_first : bool
         y = (x - t) * exp(-s) instead.
+    min_scale : float
+        What is added to a sigmoid or softplus before its logarithm is taken, at least 0; with other scales it is 0.
     image_shape : (int, int, int), optional
         The shape (height, width, channels) of a mask that is given flat.
     activation, condition_dim, dtype, rng
@@ -168,6 +171,7 @@ class CouplingLayer(MaskCoupling):
     actnorm: bool = False
     shift_first: bool = False
     image_shape: Sequence[int] | None = None
+    min_scale: float = 0.0
 
     def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
         shape = np.shape(self.mask) if self.image_shape is None else tuple(self.image_shape)
@@ -182,7 +186,9 @@ class CouplingLayer(MaskCoupling):
         conditioner = coupling_network(self.network, mask.reshape(shape), self.hidden_dims, operations.Affine.multiplier,
                                        actnorm=self.actnorm, **self._network_arguments)  # fmt: skip
         n_gains = int((mask.reshape(shape) == 0).any(axis=(0, 1)).sum()) if self.network == "conv" else None
-        transformer = operations.Affine(self.scale_activation, shift_first=self.shift_first, n_gains=n_gains)
+        self.min_scale = as_min_scale(self.min_scale, self.scale_activation)
+        transformer = operations.Affine(self.scale_activation, shift_first=self.shift_first, n_gains=n_gains,
+                                        least=self.min_scale)  # fmt: skip
         Coupling.__init__(self, mask, conditioner, transformer, dtype, rng=as_rng(rng))
 
     @property

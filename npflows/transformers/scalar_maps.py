@@ -44,3 +44,11 @@ def spline(
 def first_parameters(operation: ScalarMap, n: int) -> list[Parameter]:
     """Parameters of the map of n values, besides those that a conditioner gives."""
     return [Parameter(name, np.full(shape, FIRST_GAIN)) for name, shape in operation.shapes(n).items()]
+
+
+def as_min_scale(value: float, scale_activation: str) -> float:
+    """The least scale of an affine map, after a check."""
+    least = as_positive(value, "min_scale", zero=True)
+    if least and scale_activation not in ("sigmoid", "softplus"):
+        raise ValueError(f"min_scale needs scale_activation='sigmoid' or 'softplus', got {scale_activation!r}")
+    return least

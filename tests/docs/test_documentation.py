@@ -148,8 +148,8 @@ def test_every_name_of_the_table_exists_and_has_a_test(name):
     assert re.search(rf"\b{re.escape(name.rpartition('.')[2])}\b", TESTS)
 
 
-MODULES = ("npflows", "support", "functional", "extend", "hosts", "sklearn", "data", "plotting", "diagnostics", "verify",
-           "warmup")  # fmt: skip
+MODULES = ("npflows", "support", "functional", "extend", "convert", "hosts", "sklearn", "data", "plotting", "diagnostics",
+           "verify", "warmup")  # fmt: skip
 API = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "api").glob("*.rst")))
 
 

@@ -100,23 +100,29 @@ def _(
 
 
 def log_scale(operation: Affine, theta: NDArray, r: NDArray) -> NDArray:
-    """s (n, d) from the raw r: r, tanh r, gain tanh r, or log sigmoid(r + 2)."""
+    """s (n, d) from the raw r: r, tanh r, gain tanh r, log(sigmoid(r + 2) + least), or log(softplus(r) + least)."""
     if operation.scale_activation == "none":
         return r
     if operation.scale_activation == "sigmoid":
-        return -softplus(-(r + OFFSET))
+        return np.log(sigmoid(r + OFFSET) + operation.least) if operation.least else -softplus(-(r + OFFSET))
+    if operation.scale_activation == "softplus":
+        return np.log(softplus(r) + operation.least)
     return _gains(operation, theta, r.shape[1]) * np.tanh(r)
 
 
 def log_scale_vjp(operation: Affine, theta: NDArray, r: NDArray, ds: NDArray) -> tuple[NDArray, NDArray]:
     """Gradients with respect to r (n, d) and the learned gains.
 
-    d log sigmoid(r + 2) / dr = sigmoid(-(r + 2)),  d tanh r / dr = 1 - tanh(r)^2.
+    d log(sigmoid(u) + least) / du = sigmoid(u) sigmoid(-u) / (sigmoid(u) + least),  d log(softplus(r) + least) / dr =
+    sigmoid(r) / (softplus(r) + least),  d tanh r / dr = 1 - tanh(r)^2.
     """
     if operation.scale_activation == "none":
         return ds, np.zeros(0)
     if operation.scale_activation == "sigmoid":
-        return ds * sigmoid(-(r + OFFSET)), np.zeros(0)
+        share = sigmoid(r + OFFSET) / (sigmoid(r + OFFSET) + operation.least) if operation.least else 1.0
+        return ds * sigmoid(-(r + OFFSET)) * share, np.zeros(0)
+    if operation.scale_activation == "softplus":
+        return ds * sigmoid(r) / (softplus(r) + operation.least), np.zeros(0)
     t, dgains = np.tanh(r), np.zeros_like(theta)
     if operation.scale_activation == "tanh_gain":
         np.add.at(dgains, np.arange(r.shape[1]) % len(theta), (ds * t).sum(axis=0))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from npflows.core.operations.operation import Shapes
 
-SCALE_ACTIVATIONS = ("none", "tanh", "tanh_gain", "sigmoid")
+SCALE_ACTIVATIONS = ("none", "tanh", "tanh_gain", "sigmoid", "softplus")
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,14 @@ class Affine:
     """y = x exp(s) + t (Dinh et al. 2017, arXiv:1605.08803, equation 8), or, with `shift_first`, y = (x - t) exp(-s)
     (Papamakarios et al. 2017, arXiv:1705.07057, equation 4).
 
-    Raw parameters are (t, r); s is r, tanh r, gain * tanh r, or log sigmoid(r + 2).  There are `n_gains` learned gains,
-    which the values take in turn; by default one for each value.
+    Raw parameters are (t, r); s is r, tanh r, gain * tanh r, log(sigmoid(r + 2) + least) or log(softplus(r) + least).
+    There are `n_gains` learned gains, which the values take in turn; by default one for each value.
     """
 
     scale_activation: str
     shift_first: bool = False
     n_gains: int | None = None
+    least: float = 0.0
     multiplier = 2
     sigmoid_offset = 2.0
 

@@ -6,22 +6,26 @@ Raw parameters of a value are two rows, (t, r), and s is the log-scale that r gi
     shift first (MAF, arXiv:1705.07057, equation 4):       y = (x - t) * exp(-s),    log dy/dx = -s
 
 s is clamped once, where exp would leave the range of the dtype, and the clamped value is used everywhere.  `forward` and
-`inverse` leave in r's row what the vjp needs: tanh(r), log sigmoid(r + 2), or r clamped.
+`inverse` leave in r's row what the vjp needs: tanh(r), the logarithm of a sigmoid or softplus and the least scale, or r
+clamped.
 """
 
 from __future__ import annotations
 
-from npflows.backends.cpu.compiler.calls import flat
+from npflows.backends.cpu.compiler.calls import as_real, flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import vecmath
-from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, MapKernels
+from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, MapKernels, bits
 from npflows.core import operations
 
-NONE, TANH, TANH_GAIN, SIGMOID = map(operations.SCALE_ACTIVATIONS.index, ("none", "tanh", "tanh_gain", "sigmoid"))
+NONE, TANH, TANH_GAIN, SIGMOID, SOFTPLUS = map(
+    operations.SCALE_ACTIVATIONS.index, ("none", "tanh", "tanh_gain", "sigmoid", "softplus")
+)
+SIGMOID_AND_LEAST = len(operations.SCALE_ACTIVATIONS)
 MULTIPLIER = operations.Affine.multiplier
 OFFSET = operations.Affine.sigmoid_offset
-# spec: the activation, and how many gains there are, which the values take in turn
-ACTIVATION, N_GAINS = range(2)
+# spec: the activation, how many gains there are, which the values take in turn, and the bits of the least scale
+ACTIVATION, N_GAINS, LEAST = range(3)
 
 
 @inlined
@@ -38,8 +42,30 @@ def clamp(s, limit):
 
 
 @inlined
+def least_of(spec, like):
+    """The least scale, in the dtype of `like`."""
+    return like.dtype.type(as_real(spec[LEAST]))
+
+
+@inlined
+def with_least(activation, r, least, offset):
+    """log(softplus(r) + least), or log(sigmoid(r + 2) + least)."""
+    scale = vecmath.softplus(r) if activation == SOFTPLUS else vecmath.sigmoid(r + offset)
+    return vecmath.log(scale + least)
+
+
+@inlined
+def slope_with_least(activation, s, least, one):
+    """ds/dr of the two, from s alone: with the scale u = exp(s) - least, (1 - exp(-u)) / exp(s), or u (1 - u) / exp(s)."""
+    whole = vecmath.exp(s)
+    u = whole - least
+    return -vecmath.expm1(-u) / whole if activation == SOFTPLUS else u * (one - u) / whole
+
+
+@inlined
 def activate_scales(spec, raw):
-    """Every second row of raw, the r, becomes tanh(r), log sigmoid(r + 2), or r clamped."""
+    """Every second row of raw, the r, becomes tanh(r), log sigmoid(r + 2) or what there is with a least scale, or r
+    clamped."""
     limit, offset = limit_of(raw), raw.dtype.type(OFFSET)
     for i in range(raw.shape[0] // MULTIPLIER):
         row = raw[2 * i + 1]
@@ -49,6 +75,10 @@ def activate_scales(spec, raw):
         elif spec[ACTIVATION] == SIGMOID:
             for t in range(row.size):
                 row[t] = -vecmath.softplus(-(row[t] + offset))
+        elif spec[ACTIVATION] >= SOFTPLUS:
+            least = least_of(spec, raw)
+            for t in range(row.size):
+                row[t] = with_least(spec[ACTIVATION], row[t], least, offset)
         else:
             for t in range(row.size):
                 row[t] = vecmath.tanh(row[t])
@@ -139,6 +169,10 @@ def scale_vjp(spec, theta, dtheta, i, scale, ds):
     elif spec[ACTIVATION] == SIGMOID:
         for t in range(scale.size):
             scale[t] = ds[t] * (one - vecmath.exp(scale[t]))
+    elif spec[ACTIVATION] >= SOFTPLUS:
+        least = least_of(spec, scale)
+        for t in range(scale.size):
+            scale[t] = ds[t] * slope_with_least(spec[ACTIVATION], scale[t], least, one)
     else:
         total = tanh_row_vjp(scale, ds, gain_of(spec, theta, i))
         if spec[ACTIVATION] == TANH_GAIN and dtheta.size > 0:
@@ -193,6 +227,10 @@ def scales_of_one(spec, theta, raw, s, limit):
     elif spec[ACTIVATION] == SIGMOID:
         for i in range(s.size):
             raw[2 * i + 1] = -vecmath.softplus(-(raw[2 * i + 1] + offset))
+    elif spec[ACTIVATION] >= SOFTPLUS:
+        least = least_of(spec, raw)
+        for i in range(s.size):
+            raw[2 * i + 1] = with_least(spec[ACTIVATION], raw[2 * i + 1], least, offset)
     else:
         for i in range(s.size):
             raw[2 * i + 1] = vecmath.tanh(raw[2 * i + 1])
@@ -270,6 +308,10 @@ def scales_vjp_of_one(spec, theta, raw, ds):
     elif spec[ACTIVATION] == SIGMOID:
         for i in range(ds.size):
             raw[2 * i + 1] = ds[i] * (one - vecmath.exp(raw[2 * i + 1]))
+    elif spec[ACTIVATION] >= SOFTPLUS:
+        least = least_of(spec, raw)
+        for i in range(ds.size):
+            raw[2 * i + 1] = ds[i] * slope_with_least(spec[ACTIVATION], raw[2 * i + 1], least, one)
     elif spec[ACTIVATION] == TANH_GAIN and spec[N_GAINS] >= ds.size:
         for i in range(ds.size):
             value = raw[2 * i + 1]
@@ -308,7 +350,10 @@ SCALE_FIRST = {"forward": apply, "inverse": undo, "vjp": apply_vjp, "solve": app
 
 def pack(operation: operations.Affine, value: int | None) -> list[int]:
     """Pack the spec of the map; where each value has a gain of its own, their number is one that no index reaches."""
-    return [operations.SCALE_ACTIVATIONS.index(operation.scale_activation), operation.n_gains or 1 << 40]
+    activation = operations.SCALE_ACTIVATIONS.index(operation.scale_activation)
+    if activation == SIGMOID and operation.least:
+        activation = SIGMOID_AND_LEAST
+    return [activation, operation.n_gains or 1 << 40, *bits(operation.least)]
 
 
 KERNELS[operations.Affine] = MapKernels(
