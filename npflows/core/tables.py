@@ -379,7 +379,7 @@ def _from_objects(array: np.ndarray, where: str, advice: str) -> np.ndarray:
         if value is None or type(value).__name__ == "NAType" or value is np.ma.masked:
             flat[i] = np.nan
         elif isinstance(value, (Real, Decimal, np.bool_)):
-            flat[i] = float(value)
+            flat[i] = _as_float(value, where)
         else:
             what = "text" if isinstance(value, (str, bytes)) else f"a {type(value).__name__}"
             if isinstance(value, (datetime.date, datetime.time, datetime.timedelta)):
@@ -391,6 +391,14 @@ def _from_objects(array: np.ndarray, where: str, advice: str) -> np.ndarray:
             shown = f" ({value!r})" if isinstance(value, (str, bytes)) and len(value) < 40 else ""
             raise TypeError(f"{where} must be an array of numbers, and holds {what}{shown}{advice}")
     return numbers
+
+
+def _as_float(value: Any, where: str) -> float:
+    """A number as a float, which a whole number of 400 digits can't be."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{where} holds a number beyond the range of float64, about 1.8e308: give its logarithm") from None
 
 
 def _refuse_units(values: Any, where: str, code: str) -> None:

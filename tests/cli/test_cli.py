@@ -308,6 +308,21 @@ def test_ctrl_c_keeps_the_best_so_far(table, tmp_path, capsys, monkeypatch):
     assert len(flow.history["epoch"]) == 1
 
 
+def test_ctrl_c_while_the_flow_is_written_does_not_lose_it(table, tmp_path, capsys, monkeypatch):
+    out, save, calls = tmp_path / "flow.npz", npflows.NormalizingFlow.save, []
+
+    def interrupted(flow, path):
+        calls.append(path)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        save(flow, path)
+
+    monkeypatch.setattr(npflows.NormalizingFlow, "save", interrupted)
+    assert main(["fit", table, "-o", str(out), *SMALL]) == 130
+    assert "the best so far is in" in capsys.readouterr().err
+    assert npflows.load(out).columns == NAMES
+
+
 def test_ctrl_c_before_there_is_anything_leaves_the_old_file(table, tmp_path, capsys, monkeypatch):
     out = tmp_path / "flow.npz"
     out.write_bytes(b"old")

@@ -261,3 +261,8 @@ def test_a_frame_that_is_not_computed_yet_is_refused_with_the_way_out():
     lazy = SimpleNamespace(collect=None, columns=NAMES)
     with pytest.raises(TypeError, match=r"pass x\.collect\(\)"):
         as_numeric(lazy, "x", HEADER)
+
+
+def test_a_whole_number_of_400_digits_is_refused():
+    with pytest.raises(ValueError, match="x holds a number beyond the range of float64"):
+        as_numeric([[10**400, 1.0]], "x")
