@@ -5,11 +5,13 @@ from npflows._version import __version__ as __version__
 from npflows.base import Base, Cylinder, Normal, StudentT, Uniform
 from npflows.core.backend import backend
 from npflows.core.errors import TrainingError
+from npflows.core.table import Table
 from npflows.core.threads import get_num_threads, set_num_threads
 from npflows.density import Density, embed
 from npflows.distribution.conditioning import one_hot
 from npflows.files.configuration import ModelConfiguration, create
 from npflows.files.flow_file import FlowFileError, load
+from npflows.files.tables import TableError, read_table
 from npflows.flow import NormalizingFlow
 from npflows.inference.importance import ImportanceWeights
 from npflows.layers import (
@@ -73,6 +75,8 @@ __all__ = [
     "Squeeze",
     "Standardize",
     "StudentT",
+    "Table",
+    "TableError",
     "TrainingError",
     "Uniform",
     "backend",
@@ -83,6 +87,7 @@ __all__ = [
     "hosts",
     "load",
     "one_hot",
+    "read_table",
     "set_num_threads",
     "support",
 ]

@@ -48,6 +48,9 @@ def pack(flow: TransformedDistribution) -> dict[str, np.ndarray]:
         "pixel_dtype": flow.preprocessing.pixel_dtype,
         "columns": flow.columns,
         "condition_columns": flow.condition_columns,
+        "units": flow.units,
+        "condition_units": flow.condition_units,
+        "units_from_fit": [header.learned_units for header in flow.headers],
         "names_from_fit": [header.learned for header in flow.headers],
         "history": flow.history,
         "verification": None if flow.verification is None else flow.verification.to_dict(),
@@ -113,7 +116,7 @@ def unpack(arrays: dict[str, np.ndarray], where: str, dtype: DTypeLike | None = 
         version, name, config = about["format"], about["class"], dict(about["config"])
         parameters = {str(n): tuple(shape) for n, shape in about["parameters"]}
         history = {str(n): list(values) for n, values in about.get("history", {}).items()}
-        named = {"columns": about.get("columns"), "condition_columns": about.get("condition_columns")}
+        named = {name: about.get(name) for name in ("columns", "condition_columns", "units", "condition_units")}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FlowFileError(f"{where} is not a flow: its description can't be read ({error!r})") from None
     if type(version) is not int or not 1 <= version <= FORMAT:
@@ -135,7 +138,7 @@ def unpack(arrays: dict[str, np.ndarray], where: str, dtype: DTypeLike | None = 
     wrong = _mismatches(flow, parameters, arrays)
     if not isinstance(about.get("effective_rows"), (int, float, type(None))):
         wrong.append(f"effective_rows is {about['effective_rows']!r}, expected a number")
-    for (kind, names), width in zip(named.items(), (flow.latent_dim, flow.condition_dim)):
+    for (kind, names), width in zip(named.items(), 2 * (flow.latent_dim, flow.condition_dim)):
         if names is not None and (not isinstance(names, list) or len(names) != width):
             wrong.append(f"{kind} are {names!r}, expected {width} names")
     if wrong:
@@ -169,6 +172,9 @@ def set_state(flow: TransformedDistribution, about: dict[str, Any], arrays: dict
     for header, names, from_fit in zip(flow.headers, named, learned):
         if names is not None:
             header.give([str(name) for name in names], bool(from_fit))
+    measured, learned = (about.get("units"), about.get("condition_units")), about.get("units_from_fit") or (False, False)
+    for header, units, from_fit in zip(flow.headers, measured, learned):
+        header.measure(units, bool(from_fit))
     if about.get("pixel_dtype") is not None:
         flow.preprocessing.remember(np.dtype(about["pixel_dtype"]))
     for layer, initialized in zip(flow.data_dependent_layers, about.get("initialized", ())):

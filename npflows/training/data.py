@@ -23,6 +23,8 @@ def as_table(flow: TransformedDistribution, x: ArrayLike, name: str, header: Hea
         table, _ = as_rows(table, flow.input_shape, name)
     if table.ndim != 2 or table.shape[1] != dim:
         hint = " (is it transposed?)" if table.ndim == 2 and table.shape[0] == dim else ""
+        if table.ndim == 3 and table.shape[2] == dim:
+            hint = f"; of chains (draw, chain, {dim}) pass {name}.reshape(-1, {dim})"
         raise ValueError(f"{name} must have {dim} columns, got shape {table.shape}{hint}")
     if not len(table):
         raise ValueError(f"{name} is empty: fit needs at least one row")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import SeedLike, as_choice, as_int, warn_user
+from npflows.core.table import with_roles
 from npflows.core.tables import Headers
 from npflows.distribution.transformed import Flow
 from npflows.training import checkpoint as checkpoints
@@ -84,7 +85,8 @@ def fit(
     ----------
     x : array_like (n, input_dim)
         The table; any layout or numeric dtype, memory-mapped ones included.  Data frames and other tables with names are
-        taken by name where the flow has `columns`, and name its columns where it has none; so with the condition.
+        taken by name where the flow has `columns`, and name its columns where it has none; so with units, and with the
+        condition.  A table that `npflows.read_table` read brings its weights and its condition with it.
     sample_weight : array_like (n,), optional
         Non-negative weights of the rows; only their ratios matter.
     log_weight : array_like (n,), optional
@@ -173,6 +175,10 @@ def fit(
     max_epochs = as_int(max_epochs, "max_epochs", 0)
     batch_size = None if batch_size is None else as_int(batch_size, "batch_size")
     as_choice(on_invalid, "on_invalid", ("raise", "drop"))
+    x, condition, sample_weight, log_weight = with_roles(x, condition, sample_weight, log_weight)
+    validation_data, validation_condition, validation_weight, validation_log_weight = with_roles(
+        validation_data, validation_condition, validation_weight, validation_log_weight
+    )
     headers = Headers.of(flow.headers, x, condition)
     declared = as_missing(headers, missing, on_missing)
     settings = TrainingSettings(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
