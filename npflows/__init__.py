@@ -11,7 +11,7 @@ from npflows.density import Density, embed
 from npflows.distribution.conditioning import one_hot
 from npflows.files.configuration import ModelConfiguration, create
 from npflows.files.flow_file import FlowFileError, load
-from npflows.files.tables import TableError, read_table
+from npflows.files.tables import TableError, TableStream, read_table, stream_table
 from npflows.flow import NormalizingFlow
 from npflows.inference.importance import ImportanceWeights
 from npflows.layers import (
@@ -77,6 +77,7 @@ __all__ = [
     "StudentT",
     "Table",
     "TableError",
+    "TableStream",
     "TrainingError",
     "Uniform",
     "backend",
@@ -89,5 +90,6 @@ __all__ = [
     "one_hot",
     "read_table",
     "set_num_threads",
+    "stream_table",
     "support",
 ]

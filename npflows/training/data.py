@@ -10,7 +10,7 @@ from npflows.core.tables import Header, Headers
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.missing import Missing
-from npflows.training.rows import Rows
+from npflows.training.rows import NoRowsError, Rows
 
 
 def as_table(flow: TransformedDistribution, x: ArrayLike, name: str, header: Header | None = None) -> np.ndarray:
@@ -69,7 +69,7 @@ def as_training_rows(
         if on_invalid == "raise":
             raise ValueError(_describe_invalid(rows, bad, name))
         if len(bad) == len(rows):
-            raise ValueError(f"{name} has no row without NaN or infinite values")
+            raise NoRowsError(f"{name} has no row without NaN or infinite values")
         warn_user(f"{name}: dropped {len(bad)} of {n} rows with NaN or infinite values")
         rows = rows.part(np.flatnonzero(valid))
     return rows

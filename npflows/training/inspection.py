@@ -44,8 +44,6 @@ FLOAT_STEPS, GRID_STEPS = 4.0, 0.5
 """Deviations, in steps between floating-point numbers and in those of a grid, that are rounding."""
 SMALLEST_RESIDUE = 1e-13
 """Deviations, in scales, that are rounding of the computation."""
-LARGEST_WHOLE = 2.0**53
-"""Beyond it all numbers are whole."""
 
 WHOLE, GRID, ATOMS, DEPENDENT = "whole", "grid", "atom", "dependent"
 REMEDIES = {
@@ -128,7 +126,7 @@ def _tell_of_identifiers(flow: TransformedDistribution, x: np.ndarray) -> None:
     names = []
     for d in np.flatnonzero(~flow.preprocessing.integer & ~flow.preprocessing.periodic):
         values = x[:, d][~np.isnan(x[:, d])]
-        if len(values) < FEWEST_ROWS or np.abs(values).max() > LARGEST_WHOLE or (values != np.floor(values)).any():
+        if len(values) < FEWEST_ROWS or (values != np.floor(values)).any() or _is_too_large_for_fractions(values):
             continue
         if len(np.unique(values)) == len(values):
             names.append(flow.preprocessing.labels[d])
@@ -138,6 +136,16 @@ def _tell_of_identifiers(flow: TransformedDistribution, x: np.ndarray) -> None:
             f"{listed(names)} {verb} whole numbers that are different in every row, as identifiers are: leave {them} out, "
             f"unless these are values"
         )
+
+
+def _is_too_large_for_fractions(values: np.ndarray) -> bool:
+    """Whether all numbers of that size are whole, in the dtype that the values have or had before they were widened."""
+    if values.dtype.kind != "f":
+        return False
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    dtype = narrow.dtype if values.dtype == np.float64 and (narrow == values).all() else values.dtype
+    return float(np.spacing(np.abs(values).max().astype(dtype))) >= 1
 
 
 def _listed(wrong: dict[str, Look]) -> str:

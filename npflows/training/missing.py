@@ -12,7 +12,7 @@ import numpy as np
 from npflows.core.checks import as_choice, warn_user
 from npflows.core.columns import column_number, did_you_mean
 from npflows.core.tables import Headers
-from npflows.training.rows import MissingEntries, Rows
+from npflows.training.rows import MissingEntries, NoRowsError, Rows
 
 MissingLike = float | str | Sequence[float | str] | np.ndarray | Mapping[Any, Any]
 """A value that stands for a missing entry, several, or a mapping of columns to them."""
@@ -69,7 +69,7 @@ class Missing:
         if useless.any():
             if useless.sum() == len(rows):
                 kind = "with an entry that is not missing" if self.impute else "without missing entries"
-                raise ValueError(f"{name} has no row {kind}")
+                raise NoRowsError(f"{name} has no row {kind}")
             kind = "no entry that is not missing" if self.impute else "missing entries"
             warn_user(f"{name}: dropped {useless.sum()} of {len(rows.x)} rows, which have {kind}{_shown(counts)}")
         index = rows.index
@@ -121,7 +121,7 @@ class Missing:
                 f"conditions, replace what is missing yourself and add columns that say where"
             )
         if lost.all():
-            raise ValueError(f"{condition} has no row without missing entries")
+            raise NoRowsError(f"{condition} has no row without missing entries")
         warn_user(f"{condition}: dropped {lost.sum()} of {len(rows.x)} rows, which have missing entries")
         return rows.part(np.flatnonzero(~lost))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from npflows.core.checks import warn_user
 from npflows.core.frames import arrow_unit
 from npflows.files.tables.astronomy import astropy_masks, astropy_times, astropy_units, refuse_times
 from npflows.files.tables.source import INDEX, MASK, Entry, Source, TableError, from_entries, package
+
+PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
+"""Suffixes of files in folders."""
 
 
 def open_parquet(path: Path) -> Source:
@@ -40,10 +44,10 @@ def open_ipc(path: Path) -> Source:
 def open_folder(path: Path) -> Source:
     """A folder of Parquet or Arrow files, of one schema."""
     arrow, dataset = package("pyarrow", "a folder of Parquet files"), package("pyarrow.dataset", "a folder", "pyarrow")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in (".parquet", ".pq", ".arrow", ".feather"))
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in (*PARQUET, *ARROW))
     if not files:
         raise TableError(f"{path} is a folder without Parquet or Arrow files")
-    kind = "parquet" if files[0].suffix.lower() in (".parquet", ".pq") else "ipc"
+    kind = "parquet" if files[0].suffix.lower() in PARQUET else "ipc"
     try:
         data = dataset.dataset([str(file) for file in files], format=kind)
         return _of_schema(path, data.schema, lambda names: data.to_table(columns=names))
@@ -60,7 +64,7 @@ def _damaged(path: Path, format: str, error: Exception) -> TableError:
     return TableError(f"{path} looks like {format}, and can't be read as {format.lower()} ({str(error).splitlines()[0]})")
 
 
-def _of_schema(path: Path, schema: Any, read: Any) -> Source:
+def _of_schema(path: Path, schema: Any, read: Any, *, tell: bool = True) -> Source:
     """A source of the columns that a schema names."""
     arrow = package("pyarrow", "Arrow")
     names, metadata = list(schema.names), schema.metadata or {}
@@ -73,7 +77,7 @@ def _of_schema(path: Path, schema: Any, read: Any) -> Source:
         aside = INDEX if name in index or name.startswith("__index_level_") else MASK if name in masks.values() else ""
         entries.append(Entry(name, width, arrow_unit(schema.field(i)) or units.get(name), aside))
     kept = [entry.name for entry in entries if entry.aside == INDEX and not entry.name.startswith("__index_level_")]
-    if kept:
+    if kept and tell:
         warn_user(f"{path}: left out {', '.join(kept)}, the index of the data frame that the file was written from")
 
     def fetch(places: Sequence[int]) -> list[Any]:
@@ -113,3 +117,63 @@ def _index(metadata: dict[bytes, bytes]) -> set[str]:
         return {name for name in about.get("index_columns", ()) if isinstance(name, str)}
     except (ValueError, AttributeError):
         return set()
+
+
+Piece = tuple[int, Callable[[], Source]]
+"""Rows of a part of a file, and what opens it."""
+
+
+def parquet_pieces(path: Path) -> list[Piece]:
+    """The row groups of a Parquet file, or of all in a folder; empty for what is neither."""
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PARQUET) if path.is_dir() else [path]
+    files = [file for file in files if path.is_dir() or _magic(file)[:4] == b"PAR1"]
+    if not files:
+        return []
+    arrow, parquet = package("pyarrow", "Parquet"), package("pyarrow.parquet", "Parquet")
+
+    def piece(file: Path, group: int) -> Source:
+        with parquet.ParquetFile(file) as opened:
+            schema = opened.schema_arrow
+
+        def read(names: list[str]) -> Any:
+            with parquet.ParquetFile(file) as opened:
+                return opened.read_row_group(group, columns=names)
+
+        return _of_schema(file, schema, read, tell=False)
+
+    pieces: list[Piece] = []
+    for file in files:
+        try:
+            about = parquet.read_metadata(file)
+        except (arrow.ArrowException, OSError) as error:
+            raise _damaged(file, "Parquet", error) from None
+        pieces += [(about.row_group(i).num_rows, partial(piece, file, i)) for i in range(about.num_row_groups)]
+    return pieces
+
+
+def arrow_pieces(path: Path) -> list[Piece]:
+    """The record batches of an Arrow IPC file, or of all in a folder; empty for what is neither."""
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ARROW) if path.is_dir() else [path]
+    files = [file for file in files if path.is_dir() or _magic(file) == b"ARROW1"]
+    if not files:
+        return []
+    arrow, ipc = package("pyarrow", "Arrow"), package("pyarrow.ipc", "Arrow", "pyarrow")
+
+    def batch(file: Path, i: int) -> Any:
+        with arrow.OSFile(str(file)) as source:
+            return arrow.Table.from_batches([ipc.open_file(source).get_batch(i)])
+
+    pieces: list[Piece] = []
+    for file in files:
+        try:
+            with arrow.OSFile(str(file)) as source:
+                opened = ipc.open_file(source)
+                schema, sizes = opened.schema, [opened.get_batch(i).num_rows for i in range(opened.num_record_batches)]
+        except (arrow.ArrowException, OSError) as error:
+            raise _damaged(file, "Arrow", error) from None
+
+        def piece(file: Path = file, i: int = 0, schema: Any = schema) -> Source:
+            return _of_schema(file, schema, lambda names: batch(file, i).select(names), tell=False)
+
+        pieces += [(n, partial(piece, file, i, schema)) for i, n in enumerate(sizes)]
+    return pieces
