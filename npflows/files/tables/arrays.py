@@ -63,6 +63,9 @@ class Arrays(Mapping[str, np.ndarray]):
         with open(self.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             return file[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.about
+
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self.about)
 

@@ -120,9 +120,8 @@ def without_fill(dataset: Any) -> np.ndarray:
     """The values of a dataset, NaN where netCDF says that they are missing."""
     values = dataset[()]
     for name in FILL:
-        fill = dataset.attrs.get(name)
-        if fill is not None and values.dtype.kind in "iuf":
-            hidden = values == np.ravel(fill)[0]
+        if name in dataset.attrs and values.dtype.kind in "iuf":
+            hidden = values == np.ravel(dataset.attrs[name])[0]
             if hidden.any():
                 values = np.where(hidden, np.nan, values)
     return values
@@ -130,8 +129,8 @@ def without_fill(dataset: Any) -> np.ndarray:
 
 def unit_of_attributes(dataset: Any) -> str | None:
     """The unit that the attributes of a dataset give it."""
-    unit = dataset.attrs.get("units", dataset.attrs.get("unit"))
-    return _text(unit) or None if unit is not None else None
+    found = [_text(dataset.attrs[name]) for name in ("units", "unit") if name in dataset.attrs]
+    return found[0] or None if found else None
 
 
 def _text(value: Any) -> str:

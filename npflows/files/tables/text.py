@@ -191,6 +191,8 @@ def _read(path: Path, layout: Layout, labels: Sequence[str], places: Sequence[in
 
 def _at_once(path: Path, layout: Layout, places: Sequence[int]) -> np.ndarray | None:
     """Columns of a text that holds nothing but numbers, by NumPy; None where it is not so plain."""
+    if np.lib.NumpyVersion(np.__version__) < "1.23.0":
+        return None  # it parsed as Python does, which takes 9801_3 for a number
     with opened(path) as file:
         given: Any = file
         if type(file) is io.TextIOWrapper and file.encoding == "utf-8-sig" and path.suffix not in (".gz", ".bz2", ".xz"):
