@@ -5,12 +5,14 @@ from npflows._version import __version__ as __version__
 from npflows.base import Base, Cylinder, Normal, StudentT, Uniform
 from npflows.core.backend import backend
 from npflows.core.errors import CudaError, TrainingError
+from npflows.core.table import Table
 from npflows.core.threads import get_num_threads, set_num_threads
 from npflows.density import Density, embed
 from npflows.distribution.conditioning import one_hot
 from npflows.ensemble import Ensemble
 from npflows.files.configuration import ModelConfiguration, create
 from npflows.files.flow_file import FlowFileError, load
+from npflows.files.tables import TableError, TableStream, read_table, stream_table
 from npflows.flow import NormalizingFlow
 from npflows.inference.importance import ImportanceWeights
 from npflows.layers import (
@@ -76,6 +78,9 @@ __all__ = [
     "Squeeze",
     "Standardize",
     "StudentT",
+    "Table",
+    "TableError",
+    "TableStream",
     "TrainingError",
     "Uniform",
     "backend",
@@ -86,6 +91,8 @@ __all__ = [
     "hosts",
     "load",
     "one_hot",
+    "read_table",
     "set_num_threads",
+    "stream_table",
     "support",
 ]

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from npflows.base import Base
 from npflows.core.checks import as_choice, as_numeric, as_positive, as_weights
 from npflows.core.columns import listed
-from npflows.core.tables import named_columns, names_of
+from npflows.core.frames import named_columns, names_of
+from npflows.core.table import with_roles
 from npflows.core.underflow import ignore_underflow
 from npflows.flow import NormalizingFlow
 from npflows.models.table import TABLE_MODELS
@@ -260,6 +261,7 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         TrainingError
             If the loss stays non-finite in spite of lower learning rates.
         """
+        X, sample_weight = _with_weights(X, sample_weight)
         self._fit_flow(*distinct(self._training_data(X), sample_weight))
         return self
 
@@ -311,6 +313,7 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
         """Fit a new flow and set `offset_`; see `FlowDensity.fit`."""
         if as_positive(self.contamination, "contamination") > 0.5:
             raise ValueError(f"contamination must be at most 0.5, got {self.contamination!r}")
+        X, sample_weight = _with_weights(X, sample_weight)
         rows, weight = distinct(self._training_data(X), sample_weight)
         self._fit_flow(rows, weight)
         complete = self._usable(rows, complete=True)
@@ -362,6 +365,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit a new flow to X (n_samples, n_features) and its classes y (n_samples,); see `FlowDensity.fit`."""
+        X, sample_weight = _with_weights(X, sample_weight)
         X, y = self._training_data(X, y)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -398,6 +402,14 @@ def distinct(table: np.ndarray, sample_weight: ArrayLike | None) -> tuple[np.nda
     """The distinct rows, sorted, and the total weight of each; rows of weight 0 are left out."""
     weight = as_weights(sample_weight, len(table))
     return distinct_rows(table, np.ones(len(table)) if weight is None else weight)
+
+
+def _with_weights(X: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """X, and the weights that are given, else those that come with a `Table` of npflows."""
+    X, condition, weight, log_weight = with_roles(X, None, sample_weight, None)
+    if condition is not None:
+        raise ValueError("the estimators take no condition: use NormalizingFlow.fit, or read the table without condition=")
+    return X, as_weights(None, len(X), logarithms=log_weight) if log_weight is not None else weight
 
 
 def _table(X: Any) -> tuple[Any, list[str] | None]:

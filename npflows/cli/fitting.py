@@ -24,19 +24,23 @@ def fit(a: argparse.Namespace) -> int:
     check_writable(a.output)
     keep_inputs(a.output, a.table, *([] if a.support is None else [a.support]))
     conditions = a.condition or []
-    table = read_table(a.table, a.columns, beside=[*conditions, *([] if a.weights is None else [a.weights])])
+    weighted: str | bool | None = False if a.no_weights else a.weights
+    table = read_table(a.table, a.columns, condition=conditions, weights=weighted, log_weights=a.log_weights, where=a.where,
+                       burn_in=a.burn_in, table=a.table_name)  # fmt: skip
     n, d = table.x.shape
     if not n:
         raise TableError(f"{a.table} has no rows")
-    condition_columns = (table.beside_columns or [])[: len(conditions)]
+    condition_columns = table.condition_columns or []
     missing = missing_of_columns(a.table, a.missing, table.columns, d, condition_columns)
     if a.on_missing == "impute" and missing is None:
         raise TableError("--on-missing impute needs --missing, what stands for a missing entry: nan, 99, ...")
-    if a.drop_invalid and a.weights is not None and not np.isfinite(table.beside[:, -1]).all():
-        n_bad = int((~np.isfinite(table.beside[:, -1])).sum())
+    if a.drop_invalid and table.sample_weight is not None and not np.isfinite(table.sample_weight).all():
+        n_bad = int((~np.isfinite(table.sample_weight)).sum())
         warnings.warn(f"dropped {n_bad} of {n} rows whose weight is missing or infinite", UserWarning, stacklevel=1)
     columns = {} if a.support is None else read_support(a.support, table.columns, d)
-    weights = None if a.weights is None else checked_weights(a.table, a.weights, table.beside[:, -1])
+    weights = table.sample_weight
+    if weights is not None:
+        weights = checked_weights(a.table, a.weights or "of the chain", weights)
     flow = TABLE_MODELS[a.model].build(
         d,
         hidden_dims=a.hidden,
@@ -51,11 +55,12 @@ def fit(a: argparse.Namespace) -> int:
     )
     flow.to(a.device)
     flow.condition_columns = condition_columns or None
+    flow.units, flow.condition_units = table.units, table.condition_units
     if not a.drop_invalid:
-        refuse_invalid(a.table, table, as_missing(flow.headers, missing, a.on_missing))
+        refuse_invalid(a.table, table, as_missing(flow.headers, missing, a.on_missing), a.weights or "the weights")
     started, status = time.perf_counter(), 0
     try:
-        flow.fit(table.x, sample_weight=weights, condition=table.beside[:, : len(conditions)] if conditions else None,
+        flow.fit(table.x, sample_weight=weights, log_weight=table.log_weight, condition=table.condition,
                  max_epochs=a.epochs, batch_size=a.batch_size, learning_rate=a.learning_rate, patience=a.patience,
                  weight_decay=a.weight_decay, validation_fraction=a.validation_fraction, max_seconds=a.max_seconds,
                  on_invalid="drop" if a.drop_invalid else "raise", missing=missing, on_missing=a.on_missing, rng=a.seed,
@@ -74,7 +79,7 @@ def fit(a: argparse.Namespace) -> int:
     if not a.quiet:
         report([
             ("rows", f"{n:,}"),
-            *([] if weights is None else [("effective rows", f"{effective_sample_size(weights):,.1f}, by the weights")]),
+            *_effective(weights, table.log_weight),
             ("columns", column_names(flow)),
             *([("condition", condition_names(flow))] if conditions else []),
             ("model", f"{type(flow).__name__}, {flow.num_params:,} parameters, {flow.dtype.name}"),
@@ -93,6 +98,17 @@ def _save(flow: NormalizingFlow, path: str) -> int:
         flow.save(path)
         return INTERRUPTED
     return 0
+
+
+def _effective(weights: np.ndarray | None, log_weights: np.ndarray | None) -> list[tuple[str, str]]:
+    """How many rows the rows are worth by their weights, as a line of the report."""
+    if log_weights is not None:
+        n_rows = effective_sample_size(log_weights, log=True)
+    elif weights is not None:
+        n_rows = effective_sample_size(weights)
+    else:
+        return []
+    return [("effective rows", f"{n_rows:,.1f}, by the weights")]
 
 
 def _options(a: argparse.Namespace, columns: dict[Any, Column]) -> dict[str, Any]:

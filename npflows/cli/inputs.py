@@ -15,8 +15,10 @@ import numpy as np
 
 from npflows import NormalizingFlow, support
 from npflows.cli.reports import column_names, condition_names
-from npflows.core.columns import column_number
-from npflows.files.tables import Table, TableError, read_table
+from npflows.core.checks import as_numeric, warn_user
+from npflows.core.columns import column_number, listed
+from npflows.core.tables import Header
+from npflows.files.tables import Parts, Table, TableError, open_source, take
 from npflows.support import Column, Group
 from npflows.training.missing import Missing
 
@@ -34,21 +36,22 @@ def keep_inputs(output: str, *inputs: str) -> None:
             raise TableError(f"{output} would overwrite the input {name}; choose another name for the output")
 
 
-def refuse_invalid(path: str, table: Table, missing: Missing | None) -> None:
+def refuse_invalid(path: str, table: Table, missing: Missing | None, weights: str = "the weights") -> None:
     """Raise an error that names rows and columns with undeclared empty fields, NaN or infinity, if there are any."""
     bad = ~np.isfinite(table.x)
     if missing is not None:
         bad &= ~missing.entries(table.x)
-    if table.beside.shape[1]:
-        beside = ~np.isfinite(table.beside)
+    if table.condition is not None:
+        lost = ~np.isfinite(table.condition)
         if missing is not None:
-            width = len(missing.of_condition)
-            beside[:, :width] &= ~missing.condition_entries(table.beside[:, :width])
-        bad = np.column_stack([bad, beside])
+            lost &= ~missing.condition_entries(table.condition)
+        bad = np.column_stack([bad, lost])
+    if table.sample_weight is not None:
+        bad = np.column_stack([bad, ~np.isfinite(table.sample_weight)])
     if not bad.any():
         return
     rows, columns = np.flatnonzero(bad.any(axis=1)), np.flatnonzero(bad.any(axis=0))
-    known = None if table.columns is None else [*table.columns, *(table.beside_columns or [])]
+    known = None if table.columns is None else [*table.columns, *(table.condition_columns or []), weights]
     names = [str(i) if known is None else known[i] for i in columns]
     shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
     raise TableError(
@@ -99,6 +102,8 @@ def read_rows(
     columns: Sequence[str] | None,
     condition: Sequence[str] | Mapping[str, float] | None,
     weights: str | None = None,
+    where: str | None = None,
+    name: str | None = None,
 ) -> Rows:
     """Read the columns of a table that a flow takes, by the names that were saved with it or by those that are given.
 
@@ -110,14 +115,24 @@ def read_rows(
         Names or numbers of the columns that are the condition; or its values, the same for all rows.
     weights : str, optional
         Name or number of the column of weights.
+    where : str, optional
+        Which rows are wanted.
+    name : str, optional
+        Which table, of a file that holds several.
     """
     if condition is not None and not flow.condition_dim:
         raise TableError("the flow takes no condition: leave out --condition")
     by_value = isinstance(condition, Mapping)
-    beside = [*([] if condition is None or by_value else condition), *([] if weights is None else [weights])]
-    by_name = (flow.condition_columns or ()) if condition is None else ()
-    table = read_table(path, columns, expected=flow.columns, beside=beside, beside_expected=by_name)
-    n_conditions = table.beside.shape[1] - (weights is not None)
+    parts = Parts(
+        columns=columns,
+        condition=() if condition is None or by_value else list(condition),
+        weights=False if weights is None else weights,
+        where=where,
+        expected=flow.columns,
+        expected_condition=(flow.condition_columns or ()) if condition is None else (),
+    )
+    table = take(open_source(path, name), parts)
+    n_conditions = 0 if table.condition is None else table.condition.shape[1]
     if not by_value and n_conditions != flow.condition_dim:
         raise TableError(
             f"the flow needs a condition ({condition_names(flow)}), {path} gives {n_conditions} columns for it; say which "
@@ -131,9 +146,21 @@ def read_rows(
     if isinstance(condition, Mapping):
         given = condition_row(flow, condition)
     elif flow.condition_dim:
-        given = table.beside[:, :n_conditions]
-    w = None if weights is None else checked_weights(path, weights, table.beside[:, -1])
-    return Rows(table.x, given, w)
+        given = _in_units(table.condition_table(), flow.headers.condition, f"the condition in {path}")
+    w = None if weights is None or table.sample_weight is None else checked_weights(path, weights, table.sample_weight)
+    return Rows(_in_units(table, flow.headers.x, path), given, w)
+
+
+def _in_units(table: Table | None, header: Header, path: str) -> np.ndarray:
+    """The values of a table in the units of the flow; those of columns without a unit, here or there, as they are."""
+    assert table is not None
+    units = [None if header.unit(i) is None else unit for i, unit in enumerate(table.units or [None] * header.n)]
+    ignored = [
+        f"{name} in {unit}" for name, unit, used in zip(table.columns or (), table.units or (), units) if unit and not used
+    ]
+    if ignored:
+        warn_user(f"{path} has {listed(ignored)}, and the flow has no unit for it: the numbers are taken as they are")
+    return as_numeric(Table(table.x, header.names or table.columns, units), path, header)
 
 
 def split_names(text: str) -> list[str]:
@@ -225,13 +252,14 @@ def conditions_to_sample(flow: NormalizingFlow, text: str | None, n: int) -> np.
         raise TableError(f"the flow needs a condition ({condition_names(flow)}): --condition name=value,... or a FILE")
     if "=" in text and not os.path.exists(text):
         return condition_row(flow, condition_values(text))
-    table = read_table(text, expected=flow.condition_columns)
+    table = take(open_source(text), Parts(expected=flow.condition_columns))
     rows, width = table.x.shape
     if width != flow.condition_dim:
         raise TableError(f"{text} has {width} columns, the flow's condition is {condition_names(flow)}")
     if rows not in (1, n):
         raise TableError(f"{text} has {rows:,} rows; expected 1, or one for each of the {n:,} samples")
-    return table.x[0] if rows == 1 else table.x
+    values = _in_units(table, flow.headers.condition, text)
+    return values[0] if rows == 1 else values
 
 
 def read_support(path: str, names: Sequence[str] | None, n: int) -> dict[Any, Column]:

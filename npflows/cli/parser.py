@@ -89,11 +89,20 @@ def _takes_condition(command: argparse.ArgumentParser) -> None:
                               "by the names that the flow has; or values for all rows")  # fmt: skip
 
 
+def _takes_rows(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--where", metavar="CONDITION", help="the rows that are wanted, for instance 'z > 0 and abs(b) > 20'"
+    )
+    command.add_argument("--table", dest="table_name", metavar="NAME",
+                         help="which table of a file that holds several: HDU, group, dataset, tree or array")  # fmt: skip
+
+
 def parser() -> argparse.ArgumentParser:
     whole = _Parser(prog="npflows", description="Normalizing flows for tables: exact densities, fast on the CPU.")
     whole.add_argument("--version", action="version", version=f"npflows {__version__}")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    tables = "csv, tsv or txt with a header, npy, npz, parquet"
+    tables = "text (csv, white space, chains), npy, npz, Parquet, Arrow, FITS, VOTable, ECSV, HDF5, ROOT, FCS, bilby's JSON"
+    written = "csv, tsv, npy, npz, parquet, arrow, fits, vot, ecsv, h5, root"
 
     def command(
         name: str, run: Callable, help: str, *, quiet: bool = True, on_device: bool = False
@@ -115,7 +124,15 @@ def parser() -> argparse.ArgumentParser:
         "--columns", type=_column_list, metavar="A,B,...", help="names or numbers (from 0); else all others"
     )
     fitting.add_argument("--condition", type=_column_list, metavar="A,B,...", help="columns that are the condition")
-    fitting.add_argument("--weights", metavar="COLUMN", help="column of the rows' weights, not negative")
+    weighting = fitting.add_mutually_exclusive_group()
+    weighting.add_argument(
+        "--weights", metavar="COLUMN", help="column of the rows' weights, not negative (default: those of a chain)"
+    )
+    weighting.add_argument("--log-weights", metavar="COLUMN", help="column of the logarithms of the rows' weights")
+    weighting.add_argument("--no-weights", action="store_true", help="take no weights, where a chain has some")
+    fitting.add_argument("--burn-in", type=_positive_or_zero, default=0.0, metavar="N",
+                         help="steps of each chain to leave out first; below 1 their share (default: none)")  # fmt: skip
+    _takes_rows(fitting)
     fitting.add_argument("--support", metavar="FILE.json",
                          help='where columns live: {"COLUMN": "positive", "COLUMN": {"kind": "periodic", "low": 0, '
                               '"high": 360}}; kinds: real, positive (lower), interval, periodic, integer (low, high)',
@@ -153,15 +170,16 @@ def parser() -> argparse.ArgumentParser:
     score = command("score", using.score, "log-density of each row of a table under a flow", on_device=True)
     score.add_argument("flow", metavar="FLOW.npz")
     score.add_argument("table", help=tables)
-    score.add_argument("-o", "--output", metavar="OUT", help="table to write log_prob to (csv, tsv, npy, npz, parquet)")
+    score.add_argument("-o", "--output", metavar="OUT", help=f"table to write log_prob to ({written})")
     score.add_argument("--columns", type=_column_list, metavar="A,B,...",
                        help="the flow's columns, by their names or numbers (from 0) in the table")  # fmt: skip
     _takes_condition(score)
+    _takes_rows(score)
 
     sample = command("sample", using.sample, "draw samples from a flow", on_device=True)
     sample.add_argument("flow", metavar="FLOW.npz")
     sample.add_argument("-n", type=_count_or_zero, required=True, metavar="N", help="how many")
-    sample.add_argument("-o", "--output", required=True, metavar="OUT", help="csv, tsv, npy, npz, parquet")
+    sample.add_argument("-o", "--output", required=True, metavar="OUT", help=written)
     sample.add_argument("--seed", type=_count_or_zero, metavar="N", help="same seed, same samples")
     sample.add_argument("--temperature", type=_positive, default=1.0, metavar="T",
                         help="below 1: nearer the center (default: %(default)s)")  # fmt: skip
@@ -178,6 +196,7 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("table", help=f"rows like those that it was fitted to; {tables}")
     verify.add_argument("--columns", type=_column_list, metavar="A,B,...", help="the flow's columns in the table")
     _takes_condition(verify)
+    _takes_rows(verify)
     verify.add_argument("--rows", type=_count, default=2000, metavar="N", help="rows used at most (default: %(default)s)")
     verify.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="chooses them (default: %(default)s)")
     verify.add_argument("--json", action="store_true", help="the report for programs")
@@ -191,6 +210,7 @@ def parser() -> argparse.ArgumentParser:
                            "latent values; the coverage of regions (default: %(default)s)")  # fmt: skip
     plot.add_argument("--columns", type=_column_list, metavar="A,B,...", help="the flow's columns in the table")
     _takes_condition(plot)
+    _takes_rows(plot)
     plot.add_argument("--weights", metavar="COLUMN", help="column of the rows' weights, not negative")
     plot.add_argument("-n", type=_count, metavar="N", help="samples to draw (default: as many as rows, 20,000 at most)")
     plot.add_argument("--seed", type=_count_or_zero, default=0, metavar="N", help="draws them (default: %(default)s)")

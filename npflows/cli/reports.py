@@ -28,11 +28,15 @@ def report(pairs: Sequence[tuple[str, object]]) -> None:
 
 
 def column_names(flow: NormalizingFlow) -> str:
-    return ", ".join(flow.columns) if flow.columns else f"{flow.input_dim}, without names"
+    """The columns of a flow, with their units."""
+    known = flow.columns or flow.units
+    return ", ".join(flow.headers.x.labels) if known else f"{flow.input_dim}, without names"
 
 
 def condition_names(flow: NormalizingFlow) -> str:
-    return ", ".join(flow.condition_columns) if flow.condition_columns else f"{flow.condition_dim} values, without names"
+    """The values of the condition of a flow, with their units."""
+    known = flow.condition_columns or flow.condition_units
+    return ", ".join(flow.headers.condition.labels) if known else f"{flow.condition_dim} values, without names"
 
 
 def training(history: dict[str, list[float]]) -> list[tuple[str, str]]:

@@ -32,7 +32,7 @@ def score(a: argparse.Namespace) -> int:
         check_writable(a.output, table=True)
         keep_inputs(a.output, a.flow, a.table)
     flow = load(a.flow, device=a.device)
-    rows = read_rows(flow, a.table, a.columns, a.condition)
+    rows = read_rows(flow, a.table, a.columns, a.condition, where=a.where, name=a.table_name)
     log_prob = flow.log_prob(rows.x, rows.condition)
     if a.output is not None:
         write_table(a.output, log_prob, ["log_prob"])
@@ -59,7 +59,7 @@ def sample(a: argparse.Namespace) -> int:
     n_bad = int((~np.isfinite(x)).any(axis=1).sum())
     if n_bad:
         warnings.warn(f"{n_bad:,} of {a.n:,} samples are not finite", UserWarning, stacklevel=1)
-    write_table(a.output, x, flow.columns or [f"x{i}" for i in range(flow.input_dim)])
+    write_table(a.output, x, flow.columns or [f"x{i}" for i in range(flow.input_dim)], flow.units)
     if not a.quiet:
         report([("rows", f"{a.n:,}"), ("columns", column_names(flow)), ("file", a.output)])
     return 0
@@ -82,6 +82,8 @@ def info(a: argparse.Namespace) -> int:
             "columns": flow.columns,
             "condition_dim": flow.condition_dim,
             "condition_columns": flow.condition_columns,
+            "units": flow.units,
+            "condition_units": flow.condition_units,
             "num_params": flow.num_params,
             "dtype": flow.dtype.name,
             "standardize": {
@@ -108,7 +110,7 @@ def info(a: argparse.Namespace) -> int:
         *([("training time", f"{seconds:.1f} s")] if flow.history else []),
         ("file", f"format {about['format']}, written by npflows {about.get('npflows', '?')}"),
     ])  # fmt: skip
-    names = flow.columns or [str(i) for i in range(flow.input_dim)]
+    names = flow.headers.x.labels if flow.columns else [str(i) for i in range(flow.input_dim)]
     if flow.robust_columns:
         print(f"\nscaled by the bulk of the rows: {', '.join(flow.robust_columns)}")
     if factor is not None:
@@ -125,7 +127,7 @@ def info(a: argparse.Namespace) -> int:
 def verify(a: argparse.Namespace) -> int:
     """Print the certificate of a flow on a table; the exit status is 1 if a check fails."""
     flow = load(a.flow, device=a.device)
-    rows = read_rows(flow, a.table, a.columns, a.condition).finite()
+    rows = read_rows(flow, a.table, a.columns, a.condition, where=a.where, name=a.table_name).finite()
     if not len(rows.x):
         raise TableError(f"{a.table} has no row without missing or infinite values")
     found = verify_flow(flow, rows.x, rows.condition, a.seed, max_rows=a.rows)
@@ -158,7 +160,7 @@ def plot(a: argparse.Namespace) -> int:
 
 def _rows_to_draw(flow: NormalizingFlow, a: argparse.Namespace) -> Rows:
     """The finite rows of the table, of which there must be one."""
-    rows = read_rows(flow, a.table, a.columns, a.condition, a.weights)
+    rows = read_rows(flow, a.table, a.columns, a.condition, a.weights, a.where, a.table_name)
     kept = rows.finite()
     if not len(kept.x):
         raise TableError(f"{a.table} has no row to draw")

@@ -175,6 +175,8 @@ def as_rows(
         hint = f"; one sample has length {dim}" + (
             f", and {array.size} samples of it are {name}.reshape(-1, 1)" if dim == 1 else ""
         )
+    elif array.ndim == 3 and array.shape[2] == dim and len(shape) == 1:
+        hint = f"; of chains (draw, chain, {dim}) take {name}.reshape(-1, {dim})"
     elif array.ndim == 2:
         hint = f"; it has {array.shape[1]} columns where {dim} are expected"
     elif shape[2:] == (1,) and array.shape[-2:] == shape[:2]:

@@ -29,15 +29,21 @@ def _cpu_quota() -> float:
         return math.inf
 
 
+LIMITS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
+"""Variables by which pools of processes, those of joblib and Dask for instance, give each worker its share of the CPUs."""
+
+
 def default_num_threads() -> int:
-    """NPFLOWS_NUM_THREADS, else the CPUs that this process may run on, within its container's quota."""
+    """NPFLOWS_NUM_THREADS, else the CPUs that this process may run on, within its container's quota and what the pool that
+    it works for leaves it (`LIMITS`)."""
     text = os.environ.get("NPFLOWS_NUM_THREADS", "")
     if text:
         if not text.isdecimal() or int(text) < 1:
             raise ValueError(f"NPFLOWS_NUM_THREADS must be a whole number of at least 1, got {text!r}")
         return int(text)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cpus, math.ceil(_cpu_quota()) if _cpu_quota() < math.inf else cpus))
+    limits = [int(first) for name in LIMITS if (first := os.environ.get(name, "").split(",")[0].strip()).isdecimal()]
+    return max(1, min([cpus, *limits, *([math.ceil(_cpu_quota())] if _cpu_quota() < math.inf else [])]))
 
 
 _num_threads: int | None = None
@@ -66,7 +72,8 @@ def set_num_threads(n: int | None) -> None:
     Parameters
     ----------
     n : int or None
-        At least 1.  None goes back to the default: NPFLOWS_NUM_THREADS, else the CPUs that the process may use.
+        At least 1.  None goes back to the default: NPFLOWS_NUM_THREADS, else the CPUs that the process may use, and no
+        more than NUMBA_NUM_THREADS and OMP_NUM_THREADS where they are set, as joblib and Dask set them in their workers.
         Results do not depend on it, to the bit.
     """
     global _num_threads

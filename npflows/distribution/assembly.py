@@ -201,6 +201,29 @@ class Assembly(Parametrized, Configured, abstract=True):
         self.conditioning.names = names
 
     @property
+    def units(self) -> list[str | None] | None:
+        """Units of the columns, None for one without; None where no column has any.
+
+        A table whose columns have units, of astropy, pint or unyt or in a file, gives them to the flow that is fitted to
+        it.  From then on values of other units are converted, and refused where they do not convert; values without a unit
+        have the flow's.  Densities are per these units.
+        """
+        return self.headers.x.units
+
+    @units.setter
+    def units(self, units: Sequence[str | None] | None) -> None:
+        self.headers.x.measure(_as_units(units, self.latent_dim, "units"))
+
+    @property
+    def condition_units(self) -> list[str | None] | None:
+        """Units of the values of the condition, as `units` has those of the columns."""
+        return self.headers.condition.units
+
+    @condition_units.setter
+    def condition_units(self, units: Sequence[str | None] | None) -> None:
+        self.headers.condition.measure(_as_units(units, self.condition_dim, "condition_units"))
+
+    @property
     def on_extra_columns(self) -> str:
         """What is done with columns of a table that the flow has no names for: "raise", the default, refuses them, "ignore"
         leaves them out with a warning.  It is not saved."""
@@ -350,6 +373,14 @@ class Assembly(Parametrized, Configured, abstract=True):
         """The bijection in front of the program, if there is one."""
         given = self.preprocessing.bijection
         return None if given is None else executable.bijection(given)
+
+
+def _as_units(units: Sequence[str | None] | None, n: int, name: str) -> list[str | None] | None:
+    """n units, each a string or None, after a check."""
+    given = None if units is None else [None if unit is None else str(unit) for unit in units]
+    if isinstance(units, str) or (given is not None and len(given) != n):
+        raise ValueError(f"{name} must be {n} units, None for a column without one, got {units!r}")
+    return given
 
 
 Outcome = TypeVar("Outcome", Result, Pullback)

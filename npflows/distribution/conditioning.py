@@ -171,8 +171,7 @@ class Conditioning:
     def forget(self) -> None:
         """Undo everything that was set from data."""
         self._set(IDENTITY)
-        if self.header.learned:
-            self.header.give(None)
+        self.header.forget()
 
     def inner(self, condition: np.ndarray | None) -> np.ndarray | None:
         """A condition (n, dim) as the layers see it: standardized, and embedded where there is an embedding."""

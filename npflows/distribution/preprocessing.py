@@ -102,8 +102,7 @@ class Preprocessing:
         """Undo everything that was set from data."""
         self.standardization.set(0.0, 1.0)
         self.mark_standardized(False)
-        if self.header.learned:
-            self.header.give(None)
+        self.header.forget()
         if self.bijection is not None:
             self.bijection.forget()
 

@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import Cotangents
 from npflows.core.checks import SeedLike, as_choice, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
+from npflows.core.columns import listed
 from npflows.core.counters import in_pieces
+from npflows.core.frames import FRAMES, to_frame
 from npflows.core.statistics import log_mean_exp
-from npflows.core.tables import FRAMES, to_frame
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.assembly import Assembly
 
@@ -241,7 +242,7 @@ class TransformedDistribution(Assembly, abstract=True):
             One for all samples or one for each, finite.
         as_frame : bool or {"pandas", "polars", "pyarrow", "astropy"}
             Give a table of that library, of pandas with True, with the names in `columns`, or x0, x1, ... where there are
-            none.
+            none, and with the `units`, which astropy and pyarrow keep.
 
         Returns
         -------
@@ -324,6 +325,9 @@ class TransformedDistribution(Assembly, abstract=True):
     def __repr__(self) -> str:
         lines = [super().__repr__()]
         lines.append(f"  {self.latent_dim} values, {self.num_params} parameters, {self.dtype.name}")
+        for name, header in zip(("columns", "condition"), self.headers):
+            if header.names is not None or header.units is not None:
+                lines.append(f"  {name}: {listed(header.labels)}")
         loc, scale = self.standardize.loc, self.standardize.scale
         state = "the identity"
         if (loc != 0).any() or (scale != 1).any():
@@ -346,7 +350,8 @@ class TransformedDistribution(Assembly, abstract=True):
 
     def _framed(self, x: np.ndarray, kind: bool | str) -> Any:
         """Samples as the data frame that is wanted, if any is."""
-        return x if kind is False else to_frame(x, self.columns or [f"x{i}" for i in range(self.latent_dim)], kind)
+        names = self.columns or [f"x{i}" for i in range(self.latent_dim)]
+        return x if kind is False else to_frame(x, names, kind, self.units)
 
     def _given(self, x: ArrayLike, condition: ArrayLike | None) -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Rows as they are, their condition, and whether there is one row without its axis."""

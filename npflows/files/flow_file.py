@@ -58,6 +58,9 @@ def pack(flow: TransformedDistribution, theta: np.ndarray | None = None) -> dict
         "pixel_dtype": flow.preprocessing.pixel_dtype,
         "columns": flow.columns,
         "condition_columns": flow.condition_columns,
+        "units": flow.units,
+        "condition_units": flow.condition_units,
+        "units_from_fit": [header.learned_units for header in flow.headers],
         "names_from_fit": [header.learned for header in flow.headers],
         "history": flow.history,
         "verification": None if flow.verification is None else flow.verification.to_dict(),
@@ -229,13 +232,22 @@ def wrong_state(flow: TransformedDistribution, about: dict[str, Any]) -> list[st
         wrong.append(f"effective_rows is {rows!r}, expected a number")
     if not isinstance(robust, list) or not all(isinstance(name, str) for name in robust):
         wrong.append(f"robust_columns are {robust!r}, expected a list of names")
-    for kind, width in (("columns", flow.latent_dim), ("condition_columns", flow.condition_dim)):
+    for kind, width in zip(
+        ("columns", "condition_columns", "units", "condition_units"), 2 * (flow.latent_dim, flow.condition_dim)
+    ):
         names = about.get(kind)
         if names is not None and (not isinstance(names, list) or len(names) != width):
             wrong.append(f"{kind} are {names!r}, expected {width} names")
-    learned = about.get("names_from_fit")
-    if learned is not None and (not _are_flags(learned) or len(learned) != len(flow.headers)):
-        wrong.append(f"names_from_fit is {learned!r}, expected two flags")
+        elif (
+            names is not None
+            and kind.endswith("units")
+            and not all(unit is None or isinstance(unit, str) for unit in names)
+        ):
+            wrong.append(f"{kind} are {names!r}, expected names of units")
+    for kind in ("names_from_fit", "units_from_fit"):
+        learned = about.get(kind)
+        if learned is not None and (not _are_flags(learned) or len(learned) != len(flow.headers)):
+            wrong.append(f"{kind} is {learned!r}, expected two flags")
     if not _are_flags([about.get("standardized", False)]):
         wrong.append(f"standardized is {about['standardized']!r}, expected true or false")
     layers, initialized = flow.data_dependent_layers, about.get("initialized")
@@ -271,6 +283,9 @@ def set_state(flow: TransformedDistribution, about: dict[str, Any], arrays: dict
     for header, names, from_fit in zip(flow.headers, named, learned):
         if names is not None:
             header.give([str(name) for name in names], from_fit)
+    measured, learned = (about.get("units"), about.get("condition_units")), about.get("units_from_fit") or (False, False)
+    for header, units, from_fit in zip(flow.headers, measured, learned):
+        header.measure(units, from_fit)
     if about.get("pixel_dtype") is not None:
         flow.preprocessing.remember(np.dtype(about["pixel_dtype"]))
     for layer, initialized in zip(flow.data_dependent_layers, about.get("initialized") or ()):

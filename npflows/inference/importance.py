@@ -75,8 +75,7 @@ class ImportanceWeights:
 
 def as_log_density(function: Callable, x: np.ndarray) -> np.ndarray:
     """Call a user's function and check the log-density (n,) that it returns, alone or first in a tuple."""
-    x.flags.writeable = False
-    result = function(x)
+    result = function(x.copy())  # its own, and writable, which compiled functions may ask for
     if isinstance(result, tuple) or (isinstance(result, list) and len(result) and np.ndim(result[0]) > 0):
         result = result[0]
     values = np.asarray(result, np.float64)

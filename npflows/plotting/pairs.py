@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core import tables
+from npflows.core import frames
 from npflows.core.checks import as_int
 from npflows.core.underflow import ignore_underflow
 from npflows.plotting.style import (
@@ -90,7 +90,7 @@ def corner(
     """
     require_matplotlib()
     max_points = as_int(max_points, "max_points", 0)
-    order = tables.names_of(data) if columns is None else columns
+    order = frames.names_of(data) if columns is None else columns
     x, weight = finite_rows(data, "data", weights, order)
     if not len(x):
         raise ValueError("data has no row to draw")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core import tables
+from npflows.core import frames, tables
 from npflows.core.atomic import atomic_write
 from npflows.core.checks import as_numeric, as_weights
 from npflows.files.tables import TableError, check_writable
@@ -122,7 +122,7 @@ def finite_rows(
 
     Where the table's names are those of `columns` in another order, it is put into that order.
     """
-    expected, given_names = None if columns is None else [str(column) for column in columns], tables.names_of(table)
+    expected, given_names = None if columns is None else [str(column) for column in columns], frames.names_of(table)
     if expected is not None and given_names is not None and sorted(expected) == sorted(given_names):
         rows = as_numeric(table, name, tables.Header(len(expected), "columns", expected))
     else:
@@ -140,7 +140,7 @@ def finite_rows(
 def names_of(columns: Sequence[str] | None, table: ArrayLike | None, d: int, what: str = "the data have") -> list[str]:
     """Names for d columns: as given, else those of a data frame, else x0, x1, ..."""
     if columns is None:
-        columns = tables.names_of(table)
+        columns = frames.names_of(table)
     names = [f"x{i}" for i in range(d)] if columns is None else [str(name) for name in columns]
     if len(names) != d:
         raise ValueError(f"columns names {len(names)} columns, {what} {d}")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_numeric
-from npflows.core.tables import names_of
+from npflows.core.frames import names_of
 from npflows.support.columns import Below, Column, Integer, Interval, Positive, Real
 
 

@@ -10,7 +10,7 @@ from npflows.core.tables import Header, Headers
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.missing import Missing
-from npflows.training.rows import Rows
+from npflows.training.rows import NoRowsError, Rows
 
 
 def as_table(flow: TransformedDistribution, x: ArrayLike, name: str, header: Header | None = None) -> np.ndarray:
@@ -23,6 +23,8 @@ def as_table(flow: TransformedDistribution, x: ArrayLike, name: str, header: Hea
         table, _ = as_rows(table, flow.input_shape, name)
     if table.ndim != 2 or table.shape[1] != dim:
         hint = " (is it transposed?)" if table.ndim == 2 and table.shape[0] == dim else ""
+        if table.ndim == 3 and table.shape[2] == dim:
+            hint = f"; of chains (draw, chain, {dim}) pass {name}.reshape(-1, {dim})"
         raise ValueError(f"{name} must have {dim} columns, got shape {table.shape}{hint}")
     if not len(table):
         raise ValueError(f"{name} is empty: fit needs at least one row")
@@ -67,7 +69,7 @@ def as_training_rows(
         if on_invalid == "raise":
             raise ValueError(_describe_invalid(rows, bad, name))
         if len(bad) == len(rows):
-            raise ValueError(f"{name} has no row without NaN or infinite values")
+            raise NoRowsError(f"{name} has no row without NaN or infinite values")
         warn_user(f"{name}: dropped {len(bad)} of {n} rows with NaN or infinite values")
         rows = rows.part(np.flatnonzero(valid))
     return rows

@@ -6,11 +6,14 @@ import math
 import os
 from collections.abc import Callable, Iterable
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import SeedLike, as_choice, as_int, warn_user
+from npflows.core.table import with_roles
 from npflows.core.tables import Headers
 from npflows.distribution.transformed import Flow
+from npflows.files.tables import TableStream
 from npflows.training import checkpoint as checkpoints
 from npflows.training.correlations import as_standardization
 from npflows.training.data import as_training_rows, split
@@ -21,8 +24,8 @@ from npflows.training.likelihood import LikelihoodTrainer
 from npflows.training.loop import run_rounds
 from npflows.training.missing import MissingLike, as_missing
 from npflows.training.repeats import row_keys, warn_of_shared, without_copies
-from npflows.training.rows import Rows
 from npflows.training.settings import TrainingSettings
+from npflows.training.streaming import IN_MEMORY, StreamedRows, StreamTrainer, refuse_beside_stream, streamed
 
 STEPS, SMALLEST_BATCH, LARGEST_BATCH = 200, 128, 512
 """By default an epoch has so many steps, unless that takes smaller or larger batches."""
@@ -82,9 +85,11 @@ def fit(
 
     Parameters
     ----------
-    x : array_like (n, input_dim)
+    x : array_like (n, input_dim), or TableStream
         The table; any layout or numeric dtype, memory-mapped ones included.  Data frames and other tables with names are
-        taken by name where the flow has `columns`, and name its columns where it has none; so with the condition.
+        taken by name where the flow has `columns`, and name its columns where it has none; so with units, and with the
+        condition.  A table that `npflows.read_table` read brings its weights and its condition with it; one of
+        `npflows.stream_table` is never in memory whole: see there.
     sample_weight : array_like (n,), optional
         Non-negative weights of the rows; only their ratios matter.
     log_weight : array_like (n,), optional
@@ -173,19 +178,36 @@ def fit(
     max_epochs = as_int(max_epochs, "max_epochs", 0)
     batch_size = None if batch_size is None else as_int(batch_size, "batch_size")
     as_choice(on_invalid, "on_invalid", ("raise", "drop"))
-    headers = Headers.of(flow.headers, x, condition)
+    if isinstance(x, TableStream):
+        refuse_beside_stream(sample_weight=sample_weight, log_weight=log_weight, condition=condition, checkpoint=checkpoint,
+                             validation_data=validation_data)  # fmt: skip
+        x = x.table() if len(x) <= IN_MEMORY else x
+    x, condition, sample_weight, log_weight = with_roles(x, condition, sample_weight, log_weight)
+    validation_data, validation_condition, validation_weight, validation_log_weight = with_roles(
+        validation_data, validation_condition, validation_weight, validation_log_weight
+    )
+    first = x.read(0) if isinstance(x, TableStream) else x
+    headers = Headers.of(flow.headers, first, first.condition_table() if isinstance(x, TableStream) else condition)
     declared = as_missing(headers, missing, on_missing)
     settings = TrainingSettings(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip
     saved = checkpoints.read(settings.checkpoint) if settings.resume and settings.checkpoint is not None else None
-    validation: Rows | None
     kind = as_standardization(standardize, flow)
-    every = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared, log_weight, headers)
-    keys = row_keys(every)
-    rows = without_copies(flow, every, keys, "x")
+    pieces: StreamedRows | None = None
+    if isinstance(x, TableStream):
+        pieces = streamed(flow, x, headers, on_invalid, declared, validation_fraction)
+        every, validation = pieces.look_through()
+        keys, rows = np.zeros(0, np.uint64), every
+    else:
+        every = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared, log_weight, headers)
+        keys = row_keys(every)
+        rows = without_copies(flow, every, keys, "x")
+        validation = None
     if saved is not None:
         rows = saved.merged_or_not(every, rows)
-    if validation_data is not None:
+    if pieces is not None:
+        train = rows
+    elif validation_data is not None:
         validation = as_training_rows(flow, validation_data, validation_weight, validation_condition, on_invalid,
                                       "validation_data", declared, validation_log_weight, headers)  # fmt: skip
         warn_of_shared(flow, every, keys, validation, "validation_data")
@@ -198,24 +220,29 @@ def fit(
     else:
         train, validation = split(rows, validation_fraction, settings.rng)
     train, validation = filled(flow, train, validation)
+    n_train = len(train) if pieces is None else pieces.n
+    effective = train.effective * n_train / max(1, len(train))
 
     def begin() -> None:
         flow.headers.take(headers)
         set_from_data(flow, every, train, validation, kind, settings.rng)
-        flow.effective_rows = train.effective
-        if flow.effective_rows < min(ROWS_PER_COLUMN * flow.latent_dim, len(train) / 2):
+        flow.effective_rows = effective
+        if flow.effective_rows < min(ROWS_PER_COLUMN * flow.latent_dim, n_train / 2):
             warn_user(
-                f"the weights are worth {flow.effective_rows:.1f} rows only, of {len(train)}: a few rows have most of the "
+                f"the weights are worth {flow.effective_rows:.1f} rows only, of {n_train}: a few rows have most of the "
                 f"weight, and the flow will fit these"
             )
 
-    drop = as_dropout(dropout, flow, train.effective, settings.schedule)
+    drop = as_dropout(dropout, flow, effective, settings.schedule)
     if batch_size is None:
-        batch_size = min(max(len(train) // STEPS, SMALLEST_BATCH), LARGEST_BATCH)
-    n_batches = max(1, -(-len(train) // batch_size))
-    trainer = LikelihoodTrainer(
-        flow, train, validation, batch_size=batch_size, dropout=drop, **settings.for_run(flow, max_epochs * n_batches)
-    )  # fmt: skip
+        batch_size = min(max(n_train // STEPS, SMALLEST_BATCH), LARGEST_BATCH)
+    n_batches = max(1, -(-n_train // batch_size))
+    options = {"batch_size": batch_size, "dropout": drop, **settings.for_run(flow, max_epochs * n_batches)}
+    trainer = (
+        LikelihoodTrainer(flow, train, validation, **options)
+        if pieces is None
+        else StreamTrainer(flow, pieces, train, validation, **options)
+    )
     run_rounds(trainer, max_epochs, settings, begin, saved)
     lost = sum(math.isinf(loss) for loss in flow.history.get("validation_loss", ()))
     if lost and flow.base.support is not None:

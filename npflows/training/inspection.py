@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.core.checks import warn_user
+from npflows.core.columns import listed
 from npflows.core.location_scale import robust_location_scale, sample_places
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.rows import MissingEntries, Rows
@@ -108,6 +109,7 @@ def inspect_table(flow: TransformedDistribution, rows: Rows, told: Sequence[str]
             found.update(atoms)
         for name, text in _dependent(flow, x, condition, [look.step for look in looks]).items():
             found[name] = Look(DEPENDENT, text)
+    _tell_of_identifiers(flow, x)
     wrong = {name: look for name, look in found.items() if look.kind and not (look.kind == ATOMS and name in told)}
     if wrong:
         kinds = {look.kind for look in wrong.values()}
@@ -115,6 +117,35 @@ def inspect_table(flow: TransformedDistribution, rows: Rows, told: Sequence[str]
             f"x has no density, so that its likelihood grows without bound: {_listed(wrong)}; "
             f"{'; '.join(remedy for kind, remedy in REMEDIES.items() if kind in kinds)}"
         )
+
+
+def _tell_of_identifiers(flow: TransformedDistribution, x: np.ndarray) -> None:
+    """Warn of columns of whole numbers that are different in every row, as the numbers of objects are."""
+    if len(flow.input_shape) == 3 or len(x) < FEWEST_ROWS:
+        return
+    names = []
+    for d in np.flatnonzero(~flow.preprocessing.integer & ~flow.preprocessing.periodic):
+        values = x[:, d][~np.isnan(x[:, d])]
+        if len(values) < FEWEST_ROWS or (values != np.floor(values)).any() or _is_too_large_for_fractions(values):
+            continue
+        if len(np.unique(values)) == len(values):
+            names.append(flow.preprocessing.labels[d])
+    if names:
+        verb, them = ("holds", "it") if len(names) == 1 else ("hold", "them")
+        warn_user(
+            f"{listed(names)} {verb} whole numbers that are different in every row, as identifiers are: leave {them} out, "
+            f"unless these are values"
+        )
+
+
+def _is_too_large_for_fractions(values: np.ndarray) -> bool:
+    """Whether all numbers of that size are whole, in the dtype that the values have or had before they were widened."""
+    if values.dtype.kind != "f":
+        return False
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    dtype = narrow.dtype if values.dtype == np.float64 and (narrow == values).all() else values.dtype
+    return float(np.spacing(np.abs(values).max().astype(dtype))) >= 1
 
 
 def _listed(wrong: dict[str, Look]) -> str:

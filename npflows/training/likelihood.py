@@ -62,13 +62,27 @@ class LikelihoodTrainer(Run):
     ) -> None:
         self.dropout = dropout
         self.train, self.validation = train.normalized(), validation and validation.normalized()
-        self.batch_size, self.n_batches = batch_size, max(1, -(-len(train) // batch_size))
-        sizes = {len(part) for part in np.array_split(np.arange(len(train)), self.n_batches)}
+        self.batch_size, self.n_batches = batch_size, max(1, -(-self.n_rows // batch_size))
+        sizes = self.batch_sizes()
         self._log_prob = np.zeros(max(sizes))
         self._dlog = {n: np.full(n, -1 / n) for n in sizes}
         self.train_bound, self.validation_bound = LossBound(), LossBound()
         self._now = self._best = Judgment()
         super().__init__(flow, sizes, **options)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of an epoch."""
+        return len(self.train)
+
+    def batch_sizes(self) -> set[int]:
+        """Rows that a batch may have: a pass is cut into batches of equal size."""
+        least, more = divmod(self.n_rows, self.n_batches)
+        return {least, least + 1} if more else {least}
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """The places in `train` of the rows of each batch of an epoch."""
+        yield from np.array_split(self.rng.permutation(len(self.train)), self.n_batches)
 
     def begin(self) -> None:
         super().begin()
@@ -117,10 +131,9 @@ class LikelihoodTrainer(Run):
         return self.flow.base.support is not None
 
     def run_round(self) -> dict[str, float]:
-        shuffled = self.rng.permutation(len(self.train))
         total, n_taken, norm, rate, skipped = 0.0, 0, 0.0, 0.0, 0
         self._now, excess = Judgment(), 0.0
-        for batch in np.array_split(shuffled, self.n_batches):
+        for batch in self.batches():
             rate = self.next_rate()
             loss, taken, norm, beyond = self.run_step(batch, rate)
             if taken:
@@ -187,7 +200,7 @@ class LikelihoodTrainer(Run):
         lost = any(not math.isfinite(loss) for loss in judged.train_far.losses.values())
         consequence = f"in a gradient each of them weighs no more than a row at {bounds[0].most:.3g}"
         consequence += ", and steps without a finite loss are not taken" if lost else ""
-        found = [judged.train_far.message("training rows of x", "training", len(self.train), bounds[0], consequence)]
+        found = [judged.train_far.message("training rows of x", "training", self.n_rows, bounds[0], consequence)]
         if self.validation is not None:
             rows = "validation rows of x" if self.validation.x is self.train.x else "rows of validation_data"
             consequence = f"each of them counts as {bounds[1].most:.3g} where the best epoch is chosen"

@@ -12,12 +12,14 @@ import numpy as np
 from npflows.core.checks import as_choice, warn_user
 from npflows.core.columns import column_number, did_you_mean
 from npflows.core.tables import Headers
-from npflows.training.rows import MissingEntries, Rows
+from npflows.training.rows import MissingEntries, NoRowsError, Rows
 
 MissingLike = float | str | Sequence[float | str] | np.ndarray | Mapping[Any, Any]
 """A value that stands for a missing entry, several, or a mapping of columns to them."""
 NEIGHBORS = 10
 """Complete rows that stand in for an incomplete one."""
+LARGEST_WHOLE = 2**53
+"""Up to it whole numbers and their neighbors are float64, so that one that float32 rounds to may be another value."""
 
 
 @dataclass
@@ -32,11 +34,14 @@ class Missing:
         Whether missing entries are to be filled in; otherwise rows that have any are left out.
     of_condition : sequence of tuple of float
         Those of each value of the condition.
+    by_column : bool
+        Whether each column has marks of its own.
     """
 
     values: Sequence[tuple[float, ...]]
     impute: bool
     of_condition: Sequence[tuple[float, ...]] = ()
+    by_column: bool = False
 
     def entries(self, x: np.ndarray) -> np.ndarray:
         """Which of x (n, d) are missing."""
@@ -48,6 +53,9 @@ class Missing:
 
     def apply(self, rows: Rows, name: str) -> Rows:
         """The rows without those that can't be used; warns of what was done."""
+        counts = self._counts(rows)
+        if name == "x":
+            self._tell_unmatched(counts)
         if any(self.of_condition):
             rows = self._with_conditions(rows, name)
         incomplete, parts, start = [], [], 0
@@ -61,9 +69,9 @@ class Missing:
         if useless.any():
             if useless.sum() == len(rows):
                 kind = "with an entry that is not missing" if self.impute else "without missing entries"
-                raise ValueError(f"{name} has no row {kind}")
+                raise NoRowsError(f"{name} has no row {kind}")
             kind = "no entry that is not missing" if self.impute else "missing entries"
-            warn_user(f"{name}: dropped {useless.sum()} of {len(rows.x)} rows, which have {kind}")
+            warn_user(f"{name}: dropped {useless.sum()} of {len(rows.x)} rows, which have {kind}{_shown(counts)}")
         index = rows.index
         rows = rows.part(np.delete(np.arange(len(rows)), places[useless]))
         if useless.all():
@@ -72,8 +80,33 @@ class Missing:
         warn_user(
             f"{name}: {missing.sum()} entries are missing in {len(missing)} of {len(rows.x)} rows; each time such a row is "
             f"used, they are those of a complete row, drawn from the {NEIGHBORS} nearest in the entries that it has"
+            f"{_shown(counts)}"
         )
         return replace(rows, missing=MissingEntries(numbers, missing))
+
+    def _counts(self, rows: Rows) -> dict[tuple[str, int, str], int]:
+        """How many entries each mark matches, by table, column and the mark in words."""
+        counts: dict[tuple[str, int, str], int] = {}
+        for x, _, condition in rows.pieces():
+            for table, values, declared in (("x", x, self.values), ("condition", condition, self.of_condition)):
+                if values is None:
+                    continue
+                for d, marks in enumerate(declared):
+                    for mark in marks:
+                        key = table, d, f"{mark:.9g}"
+                        counts[key] = counts.get(key, 0) + int(_matches(values[:, d], mark).sum())
+        return counts
+
+    def _tell_unmatched(self, counts: dict[tuple[str, int, str], int]) -> None:
+        """Warn of marks but NaN that no entry is: a mark that is written wrongly lets what it stands for be fitted."""
+        found: dict[tuple[Any, ...], int] = {}
+        for (table, d, mark), n in counts.items():
+            key = (table, d, mark) if self.by_column else (mark,)
+            found[key] = found.get(key, 0) + n
+        lost = [key for key, n in found.items() if not n and key[-1] != "nan"]
+        if lost:
+            where = [key[-1] + (f" in column {key[1]} of {key[0]}" if self.by_column else "") for key in lost]
+            warn_user(f"missing: no entry is {', '.join(where)}; is it written as the table has it?")
 
     def _with_conditions(self, rows: Rows, name: str) -> Rows:
         """The rows whose conditions are complete."""
@@ -88,7 +121,7 @@ class Missing:
                 f"conditions, replace what is missing yourself and add columns that say where"
             )
         if lost.all():
-            raise ValueError(f"{condition} has no row without missing entries")
+            raise NoRowsError(f"{condition} has no row without missing entries")
         warn_user(f"{condition}: dropped {lost.sum()} of {len(rows.x)} rows, which have missing entries")
         return rows.part(np.flatnonzero(~lost))
 
@@ -97,8 +130,32 @@ def _entries(x: np.ndarray, declared: Sequence[tuple[float, ...]]) -> np.ndarray
     missing = np.zeros(x.shape, bool)
     for d, values in enumerate(declared):
         for value in values:
-            missing[:, d] |= np.isnan(x[:, d]) if math.isnan(value) else x[:, d] == value
+            missing[:, d] |= _matches(x[:, d], value)
     return missing
+
+
+def _matches(values: np.ndarray, mark: float) -> np.ndarray:
+    """Which values are a mark, in the precision that they have or had before they stood in a wider table."""
+    if math.isnan(mark):
+        return np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+    same = values == mark
+    with np.errstate(over="ignore"):
+        narrow = float(np.float32(mark))
+    is_whole = mark.is_integer() and abs(mark) <= LARGEST_WHOLE  # other whole numbers are none of its roundings
+    if values.dtype == np.float64 and narrow != mark and math.isfinite(narrow) and not is_whole:
+        same |= values == narrow
+    return same
+
+
+def _shown(counts: dict[tuple[str, int, str], int]) -> str:
+    """How many entries each mark matches, in words."""
+    by_mark: dict[str, int] = {}
+    for (table, _, mark), n in counts.items():
+        if table == "x":
+            by_mark[mark] = by_mark.get(mark, 0) + n
+    if len(by_mark) < 2:
+        return ""
+    return f" ({', '.join(f'{mark} in {n} entries' for mark, n in by_mark.items())})"
 
 
 def as_missing(headers: Headers, missing: MissingLike | None, on_missing: str) -> Missing | None:
@@ -115,7 +172,7 @@ def as_missing(headers: Headers, missing: MissingLike | None, on_missing: str) -
     for key, given in missing.items():
         table, i = _place(key, headers)
         values[table][i] = _as_values(given)
-    return Missing(values["x"], impute, values["condition"])
+    return Missing(values["x"], impute, values["condition"], by_column=True)
 
 
 def _place(key: Any, headers: Headers) -> tuple[str, int]:

@@ -17,6 +17,10 @@ PIECE_VALUES = 1 << 23
 """Values looked at together, about."""
 
 
+class NoRowsError(ValueError):
+    """A table has no row that could be used."""
+
+
 class Donors(NamedTuple):
     """Complete rows that stand in for incomplete ones.
 

@@ -47,8 +47,7 @@ def check_target(flow: TransformedDistribution, target: Target) -> None:
 def _checked(target: Target, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The log-density and gradient that the target returns for some rows, after every check."""
     n, d = x.shape
-    x.flags.writeable = False
-    result = target(x)
+    result = target(x.copy())
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise TypeError(
             f"log_density_and_grad must return two arrays, the log-density (n,) and its gradient (n, {d}), got "

@@ -157,9 +157,8 @@ class VariationalTrainer(Run):
         return float((log_p - log_q).mean()), *self.take_step(n, loss, rate)
 
     def _call(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x.flags.writeable = False  # what is drawn is used again
         with np.errstate(**self.errors):
-            result = self.target(x)
+            result = self.target(x.copy())  # its own, as what is drawn is used again
         log_p, slope = (np.asarray(values, np.float64) for values in result)
         if log_p.shape != (len(x),) or slope.shape != x.shape:
             raise ValueError(f"the target must give ({len(x)},) and {x.shape}, got {log_p.shape} and {slope.shape}")

@@ -133,10 +133,35 @@ def test_a_wrong_number_of_threads_is_refused(n):
 
 @pytest.mark.parametrize(("cpus", "quota", "expected"), [(5, np.inf, 5), (5, 2.5, 3), (5, 0.2, 1), (2, 8.0, 2)])
 def test_the_default_respects_affinity_and_quota(monkeypatch, cpus, quota, expected):
-    monkeypatch.delenv("NPFLOWS_NUM_THREADS", raising=False)
+    for name in ("NPFLOWS_NUM_THREADS", *setting.LIMITS):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cpus)), raising=False)
     monkeypatch.setattr(setting, "_cpu_quota", lambda: quota)
     assert npflows.get_num_threads() == expected
+
+
+POOLS = (
+    ({"OMP_NUM_THREADS": "1"}, 1),
+    ({"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "3"}, 2),
+    ({"OMP_NUM_THREADS": "4,2"}, 4),
+    ({"OMP_NUM_THREADS": "99"}, 5),
+    ({"OMP_NUM_THREADS": ""}, 5),
+    ({"OMP_NUM_THREADS": "many"}, 5),
+    ({"OMP_NUM_THREADS": "1", "NPFLOWS_NUM_THREADS": "7"}, 7),
+)
+
+
+@pytest.mark.parametrize(("limits", "expected"), POOLS)
+def test_what_a_pool_of_processes_sets_for_its_workers_is_honored(monkeypatch, limits, expected):
+    for name in ("NPFLOWS_NUM_THREADS", *setting.LIMITS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(5)), raising=False)
+    monkeypatch.setattr(setting, "_cpu_quota", lambda: np.inf)
+    for name, value in limits.items():
+        monkeypatch.setenv(name, value)
+    assert npflows.get_num_threads() == expected
+    npflows.set_num_threads(6)
+    assert npflows.get_num_threads() == 6
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this platform")

@@ -10,7 +10,7 @@ from command_cases import fails
 import npflows
 from npflows import support
 from npflows.cli import main
-from npflows.files.tables import TableError, read_table, write_table
+from npflows.files.tables import Parts, TableError, open_source, read_table, take, write_table
 from npflows.training.likelihood import LikelihoodTrainer
 
 NAMES = ["time", "flux", "band, no.", "mass"]
@@ -269,18 +269,18 @@ def test_columns_beside_the_others_are_read_in_every_format(rows, tmp_path):
     for suffix in ("csv", "npy", "npz"):
         path = tmp_path / f"t.{suffix}"
         write_table(path, rows, NAMES)
-        read = read_table(path, beside=["3", "0"])
+        read = read_table(path, condition=["3", "0"])
         np.testing.assert_array_equal(read.x, rows[:, 1:3])
-        np.testing.assert_array_equal(read.beside, rows[:, [3, 0]])
-        assert read.beside_columns == (None if suffix == "npy" else ["mass", "time"])
-        assert read_table(path).beside.shape == (120, 0)
-        read = read_table(path, ["1"], beside=["2"], beside_expected=["mass"])
-        np.testing.assert_array_equal(read.beside, rows[:, [2] if suffix == "npy" else [3, 2]])
+        np.testing.assert_array_equal(read.condition, rows[:, [3, 0]])
+        assert read.condition_columns == (None if suffix == "npy" else ["mass", "time"])
+        assert read_table(path).condition is None
+        read = take(open_source(path), Parts(["1"], ["2"], expected_condition=["mass"]))
+        np.testing.assert_array_equal(read.condition, rows[:, [2] if suffix == "npy" else [3, 2]])
     path = tmp_path / "t.csv"
     path.write_text("id,a,b\nx,1,2\n")
-    assert read_table(path, ["b"], beside=["a"]).beside.tolist() == [[1.0]]
+    assert read_table(path, ["b"], condition=["a"]).condition.tolist() == [[1.0]]
     with pytest.raises(TableError, match="'x' is not a number"):
-        read_table(path, beside=["a"])
+        read_table(path, condition=["a"])
 
 
 def test_names_of_conditions_belong_to_the_flow(tmp_path):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from npflows.core.checks import as_numeric
-from npflows.core.tables import Header, Headers, names_of
+from npflows.core.frames import names_of
+from npflows.core.tables import Header, Headers
 
 NAMES = ["z", "i", "r"]
 HEADER = Header(3, "columns", NAMES)

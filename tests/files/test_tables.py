@@ -56,7 +56,8 @@ def test_csv_as_other_programs_write_it(tmp_path):
     assert read.columns == ["a", "b;b", "c"]
     np.testing.assert_array_equal(read.x, [[1, np.nan, 2000], [3, np.nan, -np.inf]])
     path.write_text("0,1\n5,6\n")  # pandas without names
-    np.testing.assert_array_equal(read_table(path).x, [[5, 6]])
+    with pytest.warns(UserWarning, match="the first line, 0,1, is taken for the numbers of the columns"):
+        np.testing.assert_array_equal(read_table(path).x, [[5, 6]])
     path.write_text(",a\n0,6\n")  # pandas with row numbers
     np.testing.assert_array_equal(read_table(path, ["a"]).x, [[6]])
     with pytest.raises(TableError, match="column 0 has no name"):

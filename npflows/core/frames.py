@@ -1,0 +1,169 @@
+"""What names its columns: data frames, tables, records and mappings of whatever library, and frames to give back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npflows.core.interchange import interchange_column
+from npflows.core.table import Table
+
+
+def _no_unit(i: int) -> str | None:
+    return None
+
+
+class NamedColumns(NamedTuple):
+    """The columns of a table that names them.
+
+    Attributes
+    ----------
+    labels : list
+        Their names, as the table has them.
+    column : callable
+        From the place of a column to its values; to a single one, where the table is a row.
+    unit : callable
+        From the place of a column to its unit, where the table has it and the values do not.
+    """
+
+    labels: list[Any]
+    column: Callable[[int], Any]
+    unit: Callable[[int], str | None] = _no_unit
+
+
+def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
+    """The columns of whatever names them, None for all else.
+
+    Parameters
+    ----------
+    table
+        A data frame of pandas, polars, pyarrow or Dask, a table of astropy or npflows, a structured array, records of
+        awkward, a mapping, an AnnData, or what has `columns` and `__array__`, or `__dataframe__`; or one row of any.
+    rows : bool
+        Whether a pandas Series whose index holds text is a row, and not a column.
+    """
+    if isinstance(table, (np.ndarray, np.void)):
+        fields = list(table.dtype.names or ())
+        return NamedColumns(fields, lambda i: table[fields[i]]) if table.dtype.names is not None else None
+    if isinstance(table, Table):
+        columns, units = table.x, table.units or [None] * table.x.shape[1]
+        return NamedColumns(table.columns or list(range(columns.shape[1])), lambda i: columns[:, i], units.__getitem__)
+    kind = type(table)
+    labels: Any = getattr(table, "_fields", None) if isinstance(table, tuple) else None
+    if labels is not None:  # a named tuple, as `itertuples` gives rows
+        return NamedColumns(list(labels), table.__getitem__) if rows else None
+    if isinstance(table, Mapping) and not hasattr(kind, "toarray"):  # which some sparse arrays are
+        keys = list(table)
+        return NamedColumns(keys, lambda i: table[keys[i]])
+    if hasattr(kind, "dask") and hasattr(kind, "compute") and has_columns(table):
+        return named_columns(table.compute(), rows=rows)
+    if hasattr(kind, "column_names") and hasattr(kind, "column"):  # pyarrow
+        return NamedColumns(list(table.column_names), table.column, lambda i: arrow_unit(table.schema.field(i)))
+    if hasattr(kind, "colnames"):  # astropy
+        names = list(table.colnames)
+        return NamedColumns(names, lambda i: table[names[i]])
+    if hasattr(kind, "get_columns") and hasattr(kind, "columns"):  # polars
+        columns = table.get_columns()
+        return NamedColumns(list(table.columns), columns.__getitem__)
+    if hasattr(kind, "iloc") and has_columns(table):  # pandas
+        return NamedColumns(list(table.columns), lambda i: table.iloc[:, i])
+    if hasattr(kind, "__array__") and has_columns(table):
+        array = np.asarray(table)
+        return NamedColumns(list(table.columns), lambda i: array[:, i])
+    if hasattr(kind, "to_numpy") and getattr(table, "fields", None) and hasattr(kind, "to_list"):  # awkward
+        fields = list(table.fields)
+        return NamedColumns(fields, lambda i: table[fields[i]].to_numpy())
+    if hasattr(kind, "var_names") and hasattr(kind, "X"):  # AnnData
+        return NamedColumns(list(table.var_names), lambda i: _vector(table.X[:, i]))
+    if hasattr(kind, "__dataframe__"):
+        frame = table.__dataframe__(allow_copy=True)
+        return NamedColumns(list(frame.column_names()), lambda i: interchange_column(frame, i))
+    if rows and hasattr(kind, "iloc") and hasattr(kind, "index"):  # a row of pandas
+        labels = list(table.index)
+        if labels and all(isinstance(label, str) for label in labels):
+            return NamedColumns(labels, lambda i: table.iloc[i])
+    return None
+
+
+def names_of(table: Any) -> list[str] | None:
+    """The names of a table's columns; None where it has none, or numbers them from 0."""
+    named = None if type(table) is np.ndarray and table.dtype.names is None else named_columns(table, rows=False)
+    if named is None or is_numbered(named.labels):
+        return None
+    return [str(label) for label in named.labels]
+
+
+def arrow_unit(field: Any) -> str | None:
+    """The unit that the metadata of a field of Arrow give it."""
+    unit = (field.metadata or {}).get(b"unit")
+    return unit.decode("utf-8", "replace") if unit else None
+
+
+def has_columns(table: Any) -> bool:
+    """Whether a table lists its columns, as data frames do."""
+    columns = getattr(table, "columns", None)
+    return columns is not None and not callable(columns) and getattr(table, "ndim", 2) == 2
+
+
+def is_numbered(labels: Sequence[Any]) -> bool:
+    """Whether columns have no names but their numbers, in order."""
+    return all(is_int(label) and label == i for i, label in enumerate(labels))
+
+
+def is_int(label: Any) -> bool:
+    """Whether a label is a whole number."""
+    return isinstance(label, (int, np.integer)) and not isinstance(label, bool)
+
+
+def to_frame(x: np.ndarray, names: Sequence[str], kind: bool | str, units: Sequence[str | None] | None = None) -> Any:
+    """Rows (n, d) as a data frame.
+
+    Parameters
+    ----------
+    x : ndarray (n, d)
+    names : sequence of str
+    kind : {True, "pandas", "polars", "pyarrow", "astropy"}
+        The library; True is pandas.
+    units : sequence of str or None, optional
+        Those of the columns, which astropy and pyarrow keep.
+
+    Raises
+    ------
+    ImportError
+        If the library is not installed.
+    """
+    columns = {name: np.ascontiguousarray(x[:, i]) for i, name in enumerate(names)}
+    library = "pandas" if kind is True else kind
+    units = [None] * len(names) if units is None else units
+    try:
+        if library == "pandas":
+            import pandas
+
+            return pandas.DataFrame(columns)
+        if library == "polars":
+            import polars
+
+            return polars.DataFrame(columns)
+        if library == "pyarrow":
+            import pyarrow
+
+            fields = [
+                pyarrow.field(name, pyarrow.from_numpy_dtype(values.dtype), metadata=unit and {"unit": unit})
+                for (name, values), unit in zip(columns.items(), units)
+            ]
+            return pyarrow.table(columns, schema=pyarrow.schema(fields))
+        from astropy.table import Table
+    except ImportError as error:
+        raise ImportError(f"as_frame={kind!r} needs {library}: pip install {library}") from error
+    return Table(columns, units={name: unit for name, unit in zip(names, units) if unit})
+
+
+FRAMES = ("pandas", "polars", "pyarrow", "astropy")
+"""What `to_frame` can make."""
+
+
+def _vector(column: Any) -> Any:
+    """A column of a matrix (n, 1), or of an array, as (n,); sparse ones as they are."""
+    return column if hasattr(column, "toarray") else np.asarray(column).ravel()

@@ -1,0 +1,135 @@
+"""Plain arrays of numbers from values of whatever kind: NaN where a mask, NA or None is, and a sentence for all else."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from decimal import Decimal
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from npflows.core import units
+
+TIMES = "; make numbers of it, for instance years since an epoch of your choice"
+"""Advice for dates."""
+CLOCKS = frozenset({"Time", "TimeDelta", "Timestamp", "Timedelta", "Period", "NaTType"})
+"""Names of classes of astropy and pandas that are dates or times."""
+
+
+def numbers_of(
+    values: Any, where: str, code: str = "", *, column: bool = False, unit: str | None = None, wanted: str | None = None
+) -> np.ndarray:
+    """A plain array of numbers from anything that does not name columns.
+
+    Parameters
+    ----------
+    values
+        What the user gave.
+    where : str
+        Subject of the messages.
+    code : str
+        How to write the values in Python; by default as the subject.
+    column : bool
+        Whether it is one column of a table.
+    unit : str, optional
+        The unit of the values, where they do not say it themselves.
+    wanted : str, optional
+        The unit that the numbers are to have.  Values without a unit have it already.
+
+    Raises
+    ------
+    TypeError
+        If something is no number, or has a unit where none is wanted.
+    ValueError
+        If a unit does not convert into the one that is wanted.
+    """
+    if type(values) is not np.ndarray or unit is not None:
+        given = units.unit_of(values) or unit
+        if given is not None and wanted is None:
+            raise TypeError(units.refusal(values, given, where, code or where))
+        if given is not None and wanted is not None:
+            if hasattr(type(values), "unit") and not hasattr(type(values), "to_value"):
+                values = _plain(values)  # a column, which has the name of a unit alone
+            values = units.converted(values, given, wanted, where)
+    advice = "; leave the column out, or make numbers of it" if column else ""
+    if isinstance(values, os.PathLike) or (isinstance(values, str) and not column):
+        path = f"npflows.read_table({os.fspath(values)!r})"
+        raise TypeError(f"{where} must be an array of numbers, got text; if it is the name of a file, pass {path}")
+    try:
+        if isinstance(values, (list, tuple)) and any(hasattr(type(value), "_fields") for value in values):
+            raise TypeError(
+                f"{where} must be an array of numbers, and is a list of named tuples, whose names would be lost: make a "
+                f"data frame of it"
+            )
+        if isinstance(values, (list, tuple)) and any(map(_is_special, values)):
+            values = [numbers_of(value, where, wanted=wanted) for value in values]
+        array = _plain(values)
+    except (TypeError, ValueError) as error:
+        if str(error).startswith(where):
+            raise
+        what = f"; {type(values).__name__} can't be made into one"
+        raise TypeError(f"{where} must be an array of numbers{what}{advice}") from None
+    if array.dtype.kind == "O":
+        if hasattr(values, "toarray"):
+            raise TypeError(f"{where} must be an array of numbers, and is sparse: pass {code or where}.toarray()")
+        array = _from_objects(array, where, advice)
+    if array.dtype.kind not in "biuf":
+        if array.dtype.kind in "mM":
+            advice = TIMES
+        raise TypeError(f"{where} must be an array of numbers, got dtype {array.dtype}{advice}")
+    return array
+
+
+def _plain(values: Any) -> np.ndarray:
+    """A plain array of any dtype, NaN where an entry is masked."""
+    if isinstance(values, np.ndarray):
+        if type(values) is np.ndarray:
+            return values
+        if isinstance(values, np.ma.MaskedArray) or hasattr(values, "unmasked"):
+            bare = np.asarray(values.data if isinstance(values, np.ma.MaskedArray) else values.unmasked)
+            mask = np.asarray(getattr(values, "mask", False))
+            return np.where(mask, np.nan, bare) if mask.any() and bare.dtype.kind in "biuf" else bare
+        return np.asarray(values)
+    dtype = getattr(values, "dtype", None)
+    kind = getattr(dtype, "kind", None)
+    if kind is not None and not isinstance(dtype, np.dtype) and kind in "biuf" and hasattr(values, "to_numpy"):
+        return values.to_numpy(np.float64, na_value=np.nan)  # pandas with NA
+    return np.asarray(values)
+
+
+def _is_special(value: Any) -> bool:
+    """Whether a mask or a unit would be lost where the value becomes part of an array."""
+    return isinstance(value, np.ndarray) and type(value) is not np.ndarray
+
+
+def _from_objects(array: np.ndarray, where: str, advice: str) -> np.ndarray:
+    """Numbers from an array of objects; NaN for None and NA."""
+    numbers = np.empty(array.shape)
+    flat = numbers.reshape(-1)
+    for i, value in enumerate(array.reshape(-1)):
+        if value is None or type(value).__name__ == "NAType" or value is np.ma.masked:
+            flat[i] = np.nan
+        elif isinstance(value, (Real, Decimal, np.bool_)):
+            flat[i] = _as_float(value, where)
+        else:
+            what = "text" if isinstance(value, (str, bytes)) else f"a {type(value).__name__}"
+            is_clock = isinstance(value, (datetime.date, datetime.time, datetime.timedelta))
+            if is_clock or type(value).__name__ in CLOCKS:
+                what, advice = "dates or times", TIMES
+            elif (unit := units.unit_of(value)) is not None:
+                raise TypeError(units.refusal(value, unit, where, where))
+            if hasattr(value, "collect") and hasattr(value, "columns"):
+                advice = f"; pass {where}.collect()"
+            shown = f" ({value!r})" if isinstance(value, (str, bytes)) and len(value) < 40 else ""
+            raise TypeError(f"{where} must be an array of numbers, and holds {what}{shown}{advice}")
+    return numbers
+
+
+def _as_float(value: Any, where: str) -> float:
+    """A number as a float, which a whole number of 400 digits can't be."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{where} holds a number beyond the range of float64, about 1.8e308: give its logarithm") from None

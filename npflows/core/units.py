@@ -1,0 +1,93 @@
+"""Units of columns: what unit values have, and the same numbers in another one.
+
+npflows computes with plain numbers.  A unit is a string that travels with a column's name; what converts one into another
+is the library that the values come from, astropy, pint or unyt, and astropy where a file or a table says no more than the
+name of the unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from npflows.core.optional import required
+
+
+def unit_of(values: Any) -> str | None:
+    """The unit of a quantity of astropy, pint or unyt, or of a column that has one; None for dimensionless ones."""
+    kind, dtype = type(values), getattr(values, "dtype", None)
+    if kind is np.ndarray:
+        return None
+    if hasattr(kind, "unit") or hasattr(kind, "units"):
+        unit = getattr(values, "unit", None) if hasattr(kind, "unit") else values.units
+    else:
+        unit = None if isinstance(dtype, np.dtype) else getattr(dtype, "units", None)
+    if unit is None:
+        return None
+    is_unity = getattr(unit, "is_unity", None)
+    return None if (is_unity() if callable(is_unity) else str(unit) in ("", "dimensionless")) else str(unit)
+
+
+def converted(values: Any, unit: str, wanted: str, where: str) -> Any:
+    """Values of a unit in another one, without it.
+
+    Parameters
+    ----------
+    values
+        A quantity, or numbers without a unit.
+    unit, wanted : str
+        The unit that they have, and the one that they are to have.
+    where : str
+        Subject of the message.
+
+    Raises
+    ------
+    ValueError
+        If the one unit does not convert into the other.
+    ImportError
+        If astropy is needed for it and missing.
+    """
+    kind = type(values)
+    try:
+        if hasattr(kind, "to_value"):  # astropy, unyt
+            return values.to_value(wanted)
+        if hasattr(kind, "magnitude"):  # pint
+            return values.to(wanted).magnitude
+        if hasattr(getattr(values, "dtype", None), "units"):  # pint within pandas
+            return values.pint.to(wanted).pint.magnitude
+    except Exception as error:  # each library has its own
+        raise ValueError(_refusal(where, unit, wanted)) from error
+    if unit == wanted:
+        return values
+    units = required(
+        "astropy.units", f"{where}, in {unit} where the flow takes {wanted},", "astropy", "pip install astropy"
+    )
+    try:
+        return units.Unit(unit).to(units.Unit(wanted), np.asarray(values, np.float64))
+    except (ValueError, TypeError, units.UnitsError) as error:
+        raise ValueError(_refusal(where, unit, wanted)) from error
+
+
+def refusal(values: Any, unit: str, where: str, code: str) -> str:
+    """The sentence for a unit where plain numbers are taken, with the way out.
+
+    Parameters
+    ----------
+    where : str
+        Subject of the sentence.
+    code : str
+        How to write the values in Python.
+    """
+    kind = type(values)
+    if hasattr(kind, "to_value"):
+        how = f"{code}.to_value({unit!r})"
+    elif hasattr(kind, "quantity"):
+        how = f"{code}.quantity.to_value({unit!r})"
+    else:
+        how = "its magnitudes in a unit of your choice"
+    return f"{where} has the unit {unit}, and flows take plain numbers: pass {how}"
+
+
+def _refusal(where: str, unit: str, wanted: str) -> str:
+    return f"{where} has the unit {unit}, which does not convert into that of the flow, {wanted}: pass it in {wanted}"

@@ -1,0 +1,189 @@
+"""Tables of astronomy, by astropy: FITS, VOTable and ECSV."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npflows.core.checks import warn_user
+from npflows.core.columns import did_you_mean, listed
+from npflows.core.numbers import TIMES
+from npflows.files.tables.source import Entry, Source, TableError, from_entries, package
+
+TIME_SCALES = frozenset({"UTC", "TAI", "TT", "TDB", "TCB", "TCG", "UT1", "GPS", "LOCAL", "UT", "ET", "TDT", "IAT", "GMT"})
+"""Types of coordinates that are times (FITS 4.0, table 30)."""
+
+
+def open_fits(path: Path, table: str | None = None) -> Source:
+    """A table of a FITS file: the first one, or that of a name or number."""
+    fits = package("astropy.io.fits", "FITS")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path, memmap=True, lazy_load_hdus=False) as file:
+                hdus = list(file)
+                number = _hdu(path, hdus, table, (fits.BinTableHDU, fits.TableHDU))
+                several = [
+                    hdu.name or str(i) for i, hdu in enumerate(hdus) if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))
+                ]
+                columns = hdus[number].columns
+                known = [(column.name, column.format, column.null, column.unit) for column in columns]
+                times = [column.name for column in columns if str(column.coord_type).strip().upper() in TIME_SCALES]
+                shape = [hdus[number].columns.dtype[i].shape for i in range(len(known))]
+                length = hdus[number].header["NAXIS2"]
+                lasts = path.stat().st_size
+    except (OSError, TypeError, ValueError, KeyError, IndexError) as error:
+        if isinstance(error, (TableError, FileNotFoundError)):
+            raise
+        raise TableError(f"{path} looks like FITS, and can't be read as FITS ({error})") from None
+    if table is None:
+        _tell_of_several(path, several)
+    entries = [
+        Entry(name, None if not dims or "P" in format or "Q" in format else int(np.prod(dims)), unit)
+        for (name, format, _, unit), dims in zip(known, shape)
+    ]
+
+    def fetch(places: Sequence[int]) -> list[Any]:
+        for i in places:
+            refuse_times(known[i][0], times, str(path))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with fits.open(path, memmap=True) as file:
+                    data = file[number].data
+                    raw = data.view(np.ndarray)
+                    return [_values(data, raw, known[i][0], known[i][2]) for i in places]
+        except (OSError, TypeError, ValueError, IndexError) as error:
+            what = f"{length} rows in a file of {lasts:,} bytes: {error}"
+            raise TableError(f"{path} looks like FITS, and can't be read as FITS ({what})") from None
+
+    return from_entries(str(path), entries, fetch)
+
+
+def _tell_of_several(path: Path, names: Sequence[str]) -> None:
+    """Warn of a file with several tables of which the first is taken."""
+    if len(names) > 1:
+        warn_user(f"{path} holds several tables ({listed(names)}), and the first is taken; say which by table= (--table)")
+
+
+def _hdu(path: Path, hdus: list[Any], wanted: str | None, kinds: Any) -> int:
+    """The number of the table that is meant."""
+    tables = {i: hdu.name for i, hdu in enumerate(hdus) if isinstance(hdu, kinds)}
+    if not tables:
+        raise TableError(
+            f"{path} has no table, only images: {listed([hdu.name or f'HDU {i}' for i, hdu in enumerate(hdus)])}"
+        )
+    if wanted is None:
+        return next(iter(tables))
+    for i, name in tables.items():
+        if wanted in (str(i), name):
+            return i
+    raise TableError(
+        f"{path} has no table {wanted!r}; {did_you_mean(wanted, [name or str(i) for i, name in tables.items()])}"
+    )
+
+
+def _values(data: Any, raw: np.ndarray, name: str, null: int | None) -> Any:
+    """A column of a FITS table, NaN where it is null: null values are those stored, before any scale (FITS 4.0, 7.3.2)."""
+    values = np.asarray(data[name])
+    if values.ndim > 1:
+        values = values.reshape(len(values), -1)
+    if null is not None and raw[name].dtype.kind in "iu":
+        hidden = (raw[name] == null).reshape(values.shape)
+        if hidden.any():
+            values = np.where(hidden, np.nan, values)
+    return values
+
+
+def open_votable(path: Path, table: str | None = None) -> Source:
+    """A table of a VOTable: the first one, or that of a name or number."""
+    votable = package("astropy.io.votable", "VOTable")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            whole = votable.parse(str(path))
+            tables = list(whole.iter_tables())
+            names = [element.ID or element.name or str(i) for i, element in enumerate(tables)]
+            if not tables:
+                raise TableError(f"{path} has no table")
+            if table is not None and table not in names and table not in map(str, range(len(tables))):
+                raise TableError(f"{path} has no table {table!r}; {did_you_mean(table, names)}")
+            number = 0 if table is None else names.index(table) if table in names else int(table)
+            read = tables[number].to_table(use_names_over_ids=True)
+    except (OSError, ValueError, TypeError, IndexError, votable.exceptions.VOWarning) as error:
+        if isinstance(error, (TableError, FileNotFoundError)):
+            raise
+        raise TableError(f"{path} looks like VOTable, and can't be read as VOTable ({_first_line(error)})") from None
+    if table is None:
+        _tell_of_several(path, names)
+    return of_astropy(str(path), read)
+
+
+def open_ecsv(path: Path) -> Source:
+    """An ECSV file, which needs PyYAML beside astropy."""
+    table = package("astropy.table", "ECSV", "astropy")
+    package("yaml", "ECSV", "pyyaml")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            read = table.Table.read(str(path), format="ascii.ecsv")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise TableError(f"{path} looks like ECSV, and can't be read as ECSV ({_first_line(error)})") from None
+    return of_astropy(str(path), read)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def of_astropy(owner: str, table: Any) -> Source:
+    """A table of astropy as a source."""
+    names = list(table.colnames)
+    columns = [table[name] for name in names]
+    entries = []
+    for name, column in zip(names, columns):
+        shape = getattr(column, "shape", (len(table),))
+        unit = getattr(column, "unit", None)
+        width = int(np.prod(shape[1:])) if len(shape) > 1 else None
+        entries.append(Entry(name, width, None if unit is None or not str(unit) else str(unit)))
+    return from_entries(owner, entries, lambda places: [_flat(columns[i]) for i in places])
+
+
+def _flat(column: Any) -> Any:
+    return column if getattr(column, "ndim", 1) < 2 else column.reshape(len(column), -1)
+
+
+def astropy_units(note: str) -> dict[str, str]:
+    """The units of columns in the note, in YAML, that astropy puts beside tables in Parquet and HDF5."""
+    units = {}
+    for entry in re.findall(r"\{([^{}]*)\}", note):
+        name, unit = (re.search(rf"\b{key}: ('[^']*'|\"[^\"]*\"|[^,}}]+)", entry) for key in ("name", "unit"))
+        if name and unit:
+            units[name.group(1).strip(" '\"")] = unit.group(1).strip(" '\"")
+    return units
+
+
+def astropy_times(note: str) -> list[str]:
+    """The columns of times in such a note, which astropy writes as two columns of days."""
+    return re.findall(r"^ *([^\s:]+):\n +__class__: astropy\.time\.core\.Time", note, re.MULTILINE)
+
+
+def refuse_times(name: str, times: Sequence[str], owner: str) -> None:
+    """Refuse a column that is a time, or a part of one."""
+    for time in times:
+        if name == time or name.startswith(f"{time}.jd"):
+            raise TableError(f"column {time!r} of {owner} holds times{TIMES}")
+
+
+def astropy_masks(note: str, names: Sequence[str]) -> dict[str, str]:
+    """The columns of masks that astropy writes beside masked ones, by the columns that they mask."""
+    if "MaskedColumn" not in note and "Masked" not in note:
+        return {}
+    return {name: f"{name}.mask" for name in names if f"{name}.mask" in names}

@@ -1,0 +1,113 @@
+"""Chains of samplers in text and JSON: GetDist and CosmoMC, Cobaya, bilby."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npflows.files.tables.hdf5_layouts import first_kept
+from npflows.files.tables.source import LOG_DENSITY, Source, TableError, from_matrix
+from npflows.files.tables.text import open_text, opened
+
+DERIVED = "a derived parameter, which others determine"
+
+
+def chain_files(root: Path) -> list[Path]:
+    """The chains that belong to a root name: root_1.txt, root_2.txt, ..., or root.1.txt, ..., or root.txt."""
+    if root.suffix == ".paramnames":
+        root = root.with_suffix("")
+    if not root.parent.is_dir():
+        return []
+    numbered = re.compile(re.escape(root.name) + r"[_.](\d+)\.txt\Z")
+    found = {int(match.group(1)): file for file in root.parent.iterdir() if (match := numbered.match(file.name))}
+    single = root.with_name(f"{root.name}.txt")
+    return [found[i] for i in sorted(found)] or ([single] if single.is_file() else [])
+
+
+def open_chains(root: Path, burn_in: float = 0.0) -> Source:
+    """All chains of a root name, one after the other, each without its burn-in."""
+    sources = [open_chain(file, burn_in) for file in chain_files(root)]
+    first = sources[0]
+    for file, source in zip(chain_files(root), sources):
+        if source.names != first.names:
+            raise TableError(f"{file} has other columns than {first.owner}: {', '.join(source.names)}")
+
+    def fetch(places: Sequence[int]) -> list[np.ndarray]:
+        parts = [source.fetch(places) for source in sources]
+        return [np.concatenate(columns) for columns in zip(*parts)]
+
+    return Source(str(root), first.names, fetch, first.has_names, first.units, first.aside, first.weight)
+
+
+def open_chain(path: Path, burn_in: float = 0.0) -> Source:
+    """One text file, with the names in the file .paramnames beside it if there is one."""
+    known = _paramnames(path)
+    if known is None:
+        source = open_text(path)
+    else:
+        names, derived = known
+        source = open_text(path, ["weight", "-logl", *names])
+        source.weight = 0
+        source.aside |= {1: LOG_DENSITY} | {i + 2: DERIVED for i in derived}
+    if not burn_in:
+        return source
+    fetch = source.fetch
+
+    def without_burn_in(places: Sequence[int]) -> list[Any]:
+        columns = fetch(places)
+        return [column[first_kept(burn_in, len(column)) :] for column in columns]
+
+    source.fetch = without_burn_in
+    return source
+
+
+def _paramnames(path: Path) -> tuple[list[str], list[int]] | None:
+    """The names of the parameters of a chain of GetDist, and which are derived: those with an asterisk."""
+    if path.suffix != ".txt":
+        return None
+    beside = path.with_name(re.sub(r"_\d+\Z", "", path.stem) + ".paramnames")
+    if not beside.is_file():
+        return None
+    lines = [line.split() for line in beside.read_text(encoding="utf-8").splitlines()]
+    names = [words[0] for words in lines if words]
+    return [name.rstrip("*") for name in names], [i for i, name in enumerate(names) if name.endswith("*")]
+
+
+def open_json(path: Path) -> Source:
+    """The JSON file of a result of bilby: its posterior, by default the parameters that were searched."""
+    try:
+        with opened(path) as file:
+            about = json.load(file)
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise TableError(f"{path} looks like JSON, and can't be read as JSON ({error})") from None
+    posterior = about.get("posterior") if isinstance(about, dict) else None
+    content = posterior.get("content", posterior) if isinstance(posterior, dict) else None
+    if not isinstance(content, dict):
+        raise TableError(f"{path} is JSON, but no result of bilby with a posterior; write the table as csv or Parquet")
+    columns = {name: _numbers(values) for name, values in content.items()}
+    numeric = {name: values for name, values in columns.items() if values is not None}
+    lengths = {len(values) for values in numeric.values()}
+    if len(lengths) != 1:
+        raise TableError(f"{path}: the posterior has no columns of numbers of one length")
+    names, searched = list(numeric), about.get("search_parameter_keys")
+    aside = {name: "no parameter that was searched" for name in names if searched and name not in searched}
+    aside |= {name: LOG_DENSITY for name in names if name.startswith("log_") and name in aside}
+    return from_matrix(str(path), np.column_stack(list(numeric.values())), names, aside=aside)
+
+
+def _numbers(values: Any) -> np.ndarray | None:
+    """A column of numbers, from a list or from what bilby writes for an array."""
+    if isinstance(values, dict):
+        values = values.get("content", ())
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        return None
+    return array if array.ndim == 1 else None

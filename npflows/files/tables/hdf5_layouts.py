@@ -1,0 +1,93 @@
+"""What known programs keep in HDF5: chains of emcee, trees of ArviZ, matrices of AnnData; and what is no table there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from npflows.files.tables.source import NOTED, Entry, Source, TableError, from_entries, from_matrix
+
+Layout = Callable[[str, Any, float], "Source | None"]
+"""From the name of a file, the open file and the burn-in to its table; None where it is of another layout."""
+
+
+def first_kept(burn_in: float, n: int) -> int:
+    """The first of n steps of a chain that is kept: `burn_in` steps are left out, or their share if it is below 1."""
+    return min(n, int(burn_in if burn_in >= 1 else burn_in * n))
+
+
+def _emcee(owner: str, file: Any, burn_in: float) -> Source | None:
+    """The file of `emcee.backends.HDFBackend`: chain (steps, walkers, d) and log_prob (steps, walkers)."""
+    groups = [name for name in file if hasattr(file[name], "keys") and {"chain", "log_prob", "accepted"} <= set(file[name])]
+    if not groups:
+        return None
+    if len(groups) > 1:
+        raise TableError(f"{owner} holds several chains of emcee ({', '.join(groups)}): say which by table= (--table)")
+    group = file[groups[0]]
+    done = int(group.attrs.get("iteration", len(group["chain"])))
+    start = first_kept(burn_in, done)
+    chain, log_prob = group["chain"][start:done], group["log_prob"][start:done]
+    if not chain.size:
+        raise TableError(f"{owner} has no step after a burn-in of {start} of {done} steps")
+    return from_matrix(
+        owner, chain.reshape(-1, chain.shape[2]), beside={"log_prob": log_prob.ravel()}, aside={"log_prob": NOTED}
+    )
+
+
+def _arviz(owner: str, file: Any, burn_in: float) -> Source | None:
+    """The netCDF file of an ArviZ tree: variables (chain, draw, ...) in the group posterior."""
+    group = file.get("posterior")
+    if group is None or not {"chain", "draw"} <= set(group):
+        return None
+    lengths = len(group["chain"]), len(group["draw"])
+    variables = {name: values for name, values in group.items() if values.ndim >= 2 and values.shape[:2] == lengths}
+    return of_chains(owner, {name: values[()] for name, values in variables.items()}, burn_in)
+
+
+def of_chains(owner: str, variables: dict[str, np.ndarray], burn_in: float = 0.0) -> Source:
+    """Variables (chain, draw, ...) as a source, all chains one after the other."""
+    kept = {}
+    for name, values in variables.items():
+        after = values[:, first_kept(burn_in, values.shape[1]) :]
+        kept[name] = after.reshape(after.shape[0] * after.shape[1], *after.shape[2:])
+    names = list(kept)
+    entries = [Entry(name, None if kept[name].ndim == 1 else int(np.prod(kept[name].shape[1:]))) for name in names]
+    if not entries:
+        raise TableError(f"{owner} has no variables of chains and draws")
+
+    return from_entries(owner, entries, lambda places: [
+        kept[names[i]] if kept[names[i]].ndim == 1 else kept[names[i]].reshape(len(kept[names[i]]), -1) for i in places
+    ])  # fmt: skip
+
+
+def _anndata(owner: str, file: Any, burn_in: float) -> Source | None:
+    """The .h5ad file of AnnData: X (cells, genes), with names in var."""
+    if not {"X", "obs", "var"} <= set(file):
+        return None
+    x, var = file["X"], file["var"]
+    if hasattr(x, "keys"):
+        raise TableError(f"{owner}: X is sparse, and flows take dense tables: choose some columns and save X.toarray()")
+    key = var.attrs.get("_index", "_index")
+    key = key.decode() if isinstance(key, bytes) else key
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in var[key][()]] if key in var else None
+    beside = {
+        name: values[()]
+        for name, values in file["obs"].items()
+        if not hasattr(values, "keys") and values.dtype.kind in "biuf" and values.shape == (len(x),)
+    }
+    return from_matrix(owner, x[()], names, beside=beside)
+
+
+def _not_tables(owner: str, file: Any, burn_in: float) -> Source | None:
+    """Files of samplers that hold points which are no samples yet."""
+    if "sampler" in file and any(name.startswith("bound_") for name in file):
+        raise TableError(f"{owner} is a checkpoint of nautilus, whose points are in the unit cube: read_table(sampler)")
+    if "points" in file and "ncalls" in file.attrs:
+        raise TableError(f"{owner} is the point store of UltraNest: read chains/weighted_post.txt, or read_table(result)")
+    return None
+
+
+LAYOUTS: tuple[Layout, ...] = (_not_tables, _emcee, _arviz, _anndata)
+"""What is tried before a file is taken for one of tables."""

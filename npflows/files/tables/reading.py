@@ -1,0 +1,273 @@
+"""Reading tables: which columns of a source are values, condition and weights, and which rows are wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npflows.core.checks import warn_user
+from npflows.core.columns import column_number, listed
+from npflows.core.numbers import numbers_of
+from npflows.core.table import Table
+from npflows.files.tables.arrays import LOG_WEIGHTS
+from npflows.files.tables.formats import open_table
+from npflows.files.tables.results import of_object
+from npflows.files.tables.source import INDEX, MASK, NOTED, Source, TableError
+from npflows.files.tables.where import RowCondition
+
+Keys = Sequence[str | int]
+"""Names or numbers of columns."""
+
+
+@dataclass
+class Parts:
+    """Which columns play which part.
+
+    Attributes
+    ----------
+    columns : sequence of str or int, optional
+        The values; all that play no other part by default.
+    condition : sequence of str or int
+    weights : str, int, False or None
+        None for what the format says, False for none.
+    log_weights : str or int, optional
+    where : str, optional
+    expected : sequence of str, optional
+        Names of the values where `columns` does not say and the table has names.
+    expected_condition : sequence of str
+        Names of conditions before those of `condition`, where the table has names.
+    """
+
+    columns: Keys | None = None
+    condition: Keys = ()
+    weights: str | int | bool | None = None
+    log_weights: str | int | None = None
+    where: str | None = None
+    expected: Sequence[str] | None = None
+    expected_condition: Sequence[str] = ()
+
+
+def read_table(
+    source: Any,
+    columns: Keys | None = None,
+    *,
+    condition: Keys = (),
+    weights: str | int | bool | None = None,
+    log_weights: str | int | None = None,
+    where: str | None = None,
+    burn_in: float = 0.0,
+    table: str | None = None,
+) -> Table:
+    """Read a table from a file, a data frame or the result of a sampler, with its names, units and weights.
+
+    Masked, null and empty entries become NaN, to be declared by `missing="nan"` in a fit.  What a format knows to be no
+    value is left out with a warning: the index of a data frame, log-likelihoods, derived parameters.
+
+    Parameters
+    ----------
+    source : path-like or object
+        A file, whose format is told by what it begins with: text (csv, white space, with or without a header, compressed),
+        .npy, .npz, Parquet, Arrow IPC; with the package that reads them FITS, VOTable and ECSV (astropy), HDF5 (h5py; the
+        layouts of PyTables, pandas, astropy, emcee, ArviZ and AnnData too), ROOT (uproot), FCS (flowio), JSON of bilby.
+        A folder of Parquet or Arrow files; the root name of chains of GetDist or Cobaya.
+        Or a data frame, a structured array, a mapping of arrays; a result of dynesty, nautilus, emcee, UltraNest, bilby or
+        GetDist; a tree of ArviZ.
+    columns : sequence of str or int, optional
+        Names or numbers (from 0) of the values; by default all that play no other part.
+    condition : sequence of str or int
+        Those of the condition.
+    weights, log_weights : str or int, optional
+        The column of the rows' weights, or of their logarithms.  By default what the format says: chains have weights.
+        False takes none.
+    where : str, optional
+        Which rows are wanted, for instance "z > 0 and abs(b) > 20"; names that are no Python names stand in backticks.
+    burn_in : float
+        Steps of each chain that are left out first; below 1 their share.
+    table : str, optional
+        Which table of a file that holds several: HDU, group, dataset, tree or array.
+
+    Returns
+    -------
+    Table
+        `NormalizingFlow.fit` takes it with its weights and condition.
+
+    Raises
+    ------
+    TableError
+        If the file is damaged or of an unknown format, a column does not exist or holds no numbers.
+    OSError
+        If it can't be opened.
+    ImportError
+        If the package that reads the format is missing.
+    """
+    return take(open_source(source, table, burn_in), Parts(columns, condition, weights, log_weights, where))
+
+
+def open_source(source: Any, table: str | None = None, burn_in: float = 0.0) -> Source:
+    """A table, open: from a file, a folder, or an object."""
+    if not burn_in >= 0:
+        raise TableError(f"burn_in must be a number of steps, or a share of them below 1, got {burn_in!r}")
+    if isinstance(source, (str, os.PathLike)):
+        return open_table(Path(source), table, burn_in)
+    return of_object(source, burn_in)
+
+
+def take(source: Source, parts: Parts) -> Table:
+    """The columns of a source that play the parts."""
+    x, condition = _values_and_condition(source, parts)
+    weight, log_weight = _weights(source, parts)
+    apart = [i for i in (weight, log_weight) if i is not None]
+    if x is None:
+        x = [i for i in range(len(source.names)) if i not in {*condition, *apart, *source.aside, *_weight_columns(source)}]
+        _refuse_nameless(source, x)
+    if not x:
+        others = [str(key) for key in (*parts.expected_condition, *parts.condition)] + [source.names[i] for i in apart]
+        beside = f" beside {', '.join(others)}" if others else " of values"
+        raise TableError(f"{source.owner} has no columns{beside}")
+    asked = [*x, *condition, *apart]
+    if len(set(asked)) < len(asked):
+        twice = next(i for i in asked if asked.count(i) > 1)
+        what = repr(source.names[twice]) if source.has_names else str(twice)
+        raise TableError(f"the same column of {source.owner} is asked for twice: {what}")
+    left_out = {source.names[i]: why for i, why in source.aside.items() if i not in asked and why != MASK}
+    if parts.columns is None and parts.expected is None:
+        _tell(source, left_out)
+    where = None if parts.where is None else RowCondition(parts.where)
+    tested = {} if where is None else {name: _number(source, name) for name in where.names}
+    block = source.block
+    if block is not None and where is None and x == list(range(block.shape[1])):
+        rest = _numeric(source, asked[len(x) :])
+        values, columns = block, {i: rest[k] for k, i in enumerate(asked[len(x) :])}
+    else:
+        everything = list(dict.fromkeys([*asked, *tested.values()]))
+        columns = dict(zip(everything, _numeric(source, everything)))
+        if where is not None:
+            kept = where({name: columns[i] for name, i in tested.items()})
+            columns = {i: columns[i][kept] for i in asked}
+        values = _together(source, x, columns)
+    return Table(
+        values,
+        _names(source, x),
+        _units(source, x),
+        _together(source, condition, columns) if condition else None,
+        _names(source, condition) if condition else None,
+        _units(source, condition),
+        None if weight is None else _whole(source, weight, columns, len(values)),
+        None if log_weight is None else _whole(source, log_weight, columns, len(values)),
+        left_out,
+    )
+
+
+def _values_and_condition(source: Source, parts: Parts) -> tuple[list[int] | None, list[int]]:
+    """The places of the values, None for what is left, and those of the condition."""
+    named = [_number(source, name) for name in parts.expected_condition] if source.has_names else []
+    condition = named + [_number(source, key) for key in parts.condition]
+    wanted = parts.columns if parts.columns is not None else parts.expected if source.has_names else None
+    return None if wanted is None else [_number(source, key) for key in wanted], condition
+
+
+def _weights(source: Source, parts: Parts) -> tuple[int | None, int | None]:
+    """The places of the weights, and of their logarithms."""
+    if parts.log_weights is not None and parts.weights not in (None, False):
+        raise TableError("give weights or log_weights, not both")
+    if parts.log_weights is not None:
+        return None, _number(source, parts.log_weights)
+    if parts.weights is None or parts.weights is True:
+        return source.weight, source.log_weight
+    return (None, None) if parts.weights is False else (_number(source, parts.weights), None)
+
+
+def _weight_columns(source: Source) -> set[int]:
+    """The columns that the format says are weights, which are no values even where they are not used."""
+    return {i for i in (source.weight, source.log_weight) if i is not None}
+
+
+def _number(source: Source, key: str | int) -> int:
+    """The place of a column by its name or number."""
+    if isinstance(key, str) and key in source.places:
+        if key in source.repeated:
+            raise TableError(f"{source.owner} has more than one column named {key!r}; say which by its number, from 0")
+        return source.places[key]
+    names = source.names if source.has_names else None
+    return column_number(key, len(source.names), names, owner=source.owner, numerals=True, error=TableError)
+
+
+def _refuse_nameless(source: Source, x: Sequence[int]) -> None:
+    """Refuse columns that are told by their names and have none, or the same as another."""
+    if not source.has_names:
+        return
+    names = [source.names[i] for i in x]
+    if "" in names:
+        place = x[names.index("")]
+        raise TableError(
+            f"{source.owner}: column {place} has no name (row numbers?); choose columns with columns= (--columns)"
+        )
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise TableError(
+            f"{source.owner} has more than one column named {twice!r}; choose columns by their numbers, from 0"
+        )
+
+
+def _tell(source: Source, left_out: dict[str, str]) -> None:
+    """Warn of columns that were left out, but for what has been told, or is to be expected."""
+    told = {name: why for name, why in left_out.items() if why not in (INDEX, NOTED)}
+    if not told:
+        return
+    hint = "; ask for them by columns= (--columns)"
+    weights = [name for name in told if "weight" in name.lower() or name.lower() in LOG_WEIGHTS]
+    if weights:
+        kind = "log-weights" if weights[0].lower() in LOG_WEIGHTS else "weights"
+        hint = f"; pass {kind.replace('-', '_')}={weights[0]!r} (--{kind} {weights[0]}) if the rows have weights"
+    warn_user(f"{source.owner}: left out {listed([f'{name} ({why})' for name, why in told.items()])}{hint}")
+
+
+def _numeric(source: Source, places: Sequence[int]) -> list[np.ndarray]:
+    """Some columns as plain numbers, each in its own unit."""
+    found = []
+    for i, values in zip(places, source.fetch(places)):
+        where = f"column {source.names[i]!r} of {source.owner}"
+        unit = source.units.get(i)
+        try:
+            found.append(numbers_of(values, where, column=True, wanted=unit))
+        except TypeError as error:
+            raise TableError(str(error)) from None
+    return found
+
+
+def _together(source: Source, places: Sequence[int], columns: dict[int, np.ndarray]) -> np.ndarray:
+    """Columns (n,) side by side (n, k)."""
+    chosen = [columns[i] for i in places]
+    shapes = {source.names[i]: columns[i].shape for i in places}
+    if len(set(shapes.values())) > 1 or chosen[0].ndim != 1:
+        shown = listed([f"{name} {shape}" for name, shape in shapes.items()])
+        raise TableError(f"{source.owner}: the columns differ in length, or have several values in each row: {shown}")
+    x = np.empty((len(chosen[0]), len(chosen)), np.result_type(*{column.dtype.newbyteorder("=") for column in chosen}))
+    for i, column in enumerate(chosen):
+        x[:, i] = column
+    return x
+
+
+def _whole(source: Source, place: int, columns: dict[int, np.ndarray], n: int) -> np.ndarray:
+    """The weights, one for each of n rows."""
+    if columns[place].shape != (n,):
+        raise TableError(f"{source.owner}: {source.names[place]} has shape {columns[place].shape}, and there are {n} rows")
+    return columns[place]
+
+
+def _names(source: Source, places: Sequence[int]) -> list[str] | None:
+    """The names of columns, None where they have none but their numbers."""
+    names = [source.names[i] for i in places]
+    return names if source.has_names or any(name != str(i) for name, i in zip(names, places)) else None
+
+
+def _units(source: Source, places: Sequence[int]) -> list[str | None] | None:
+    """The units of columns, None where none has any."""
+    units = [source.units.get(i) for i in places]
+    return units if any(units) else None

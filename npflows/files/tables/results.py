@@ -1,0 +1,76 @@
+"""Results of samplers in memory: dynesty, nautilus, emcee, UltraNest, bilby, GetDist and trees of ArviZ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from npflows.core.frames import named_columns
+from npflows.core.numbers import numbers_of
+from npflows.core.units import unit_of
+from npflows.files.tables.arrays import of_array
+from npflows.files.tables.hdf5_layouts import first_kept, of_chains
+from npflows.files.tables.source import Entry, Source, TableError, from_entries, from_matrix
+
+
+def of_object(given: Any, burn_in: float = 0.0) -> Source:
+    """Whatever is no file as a source: an array, what names its columns, or the result of a sampler."""
+    kind = type(given)
+    what = kind.__name__
+    source = _of_sampler(what, given, burn_in)
+    if source is not None:
+        return source
+    if burn_in:
+        raise TableError(f"burn_in is for chains of samplers, and a {what} has no steps: leave the first rows out yourself")
+    named = named_columns(given, rows=False)
+    if named is None:
+        return of_array(f"the {what}", numbers_of(given, f"the {what}"))
+    units = [named.unit(i) or unit_of(named.column(i)) for i in range(len(named.labels))]
+    entries = [Entry(str(label), unit=unit) for label, unit in zip(named.labels, units)]
+    return from_entries(f"the {what}", entries, lambda places: [named.column(i) for i in places])
+
+
+def _of_sampler(what: str, given: Any, burn_in: float) -> Source | None:
+    """The result of a sampler as a source; None for anything else."""
+    if hasattr(given, "logwt") and hasattr(given, "samples"):  # dynesty
+        log_weight = np.asarray(given.logwt) - float(np.asarray(given.logz)[-1])
+        return from_matrix(what, np.asarray(given.samples), log_weight=log_weight)
+    if hasattr(given, "posterior") and callable(given.posterior) and hasattr(given, "n_live"):  # nautilus
+        points, log_weight, _ = given.posterior()
+        names = getattr(given.prior, "keys", None)
+        return from_matrix(what, np.asarray(points), list(names) if names else None, log_weight=log_weight)
+    if hasattr(given, "get_chain") and hasattr(given, "get_log_prob"):  # emcee
+        chain = np.asarray(given.get_chain())
+        return from_matrix(what, chain[first_kept(burn_in, len(chain)) :].reshape(-1, chain.shape[2]))
+    if isinstance(given, Mapping) and {"weighted_samples", "paramnames"} <= set(given):  # UltraNest
+        weighted = given["weighted_samples"]
+        return from_matrix(
+            what, np.asarray(weighted["points"]), given["paramnames"], weight=np.asarray(weighted["weights"])
+        )
+    if hasattr(given, "search_parameter_keys") and hasattr(given, "posterior"):  # bilby
+        names = list(given.search_parameter_keys)
+        return from_matrix(what, given.posterior[names].to_numpy(), names)
+    if hasattr(given, "getParamNames") and hasattr(given, "weights"):  # GetDist
+        names = [parameter.name for parameter in given.getParamNames().names]
+        derived = {p.name: "a derived parameter" for p in given.getParamNames().names if p.isDerived}
+        return from_matrix(what, np.asarray(given.samples), names, weight=np.asarray(given.weights), aside=derived)
+    tree = getattr(given, "posterior", None) if not isinstance(given, Mapping) else _child(given, "posterior")
+    variables = getattr(tree, "data_vars", None)
+    if variables is not None and {"chain", "draw"} <= set(getattr(tree, "dims", ())):  # ArviZ
+        found = {name: _ordered(variables[name]) for name in variables if {"chain", "draw"} <= set(variables[name].dims)}
+        return of_chains(what, found, burn_in)
+    return None
+
+
+def _child(given: Mapping[str, Any], name: str) -> Any:
+    try:
+        return given[name]
+    except (KeyError, TypeError):
+        return None
+
+
+def _ordered(variable: Any) -> np.ndarray:
+    """The values of a variable of xarray, chain and draw first."""
+    return np.asarray(variable.transpose("chain", "draw", ...))

@@ -1,0 +1,117 @@
+"""Units: kept with the flow, converted on the way in, given back on the way out, and refused where they do not convert."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import npflows
+from npflows.core.table import Table
+
+X = np.random.default_rng(0).normal([10.0, 3.0], [1.0, 0.5], (200, 2))
+OPTIONS = {"max_epochs": 0, "rng": 0}
+
+
+def flow(**options):
+    return npflows.MAF(2, 1, (8,), dtype="float64", rng=0, **options)
+
+
+def test_units_of_a_table_are_kept_shown_and_saved(tmp_path):
+    made = flow().fit(Table(X, ["r", "z"], ["km", None]), **OPTIONS)
+    assert (made.columns, made.units) == (["r", "z"], ["km", None])
+    assert "columns: r [km], z" in repr(made)
+    made.save(tmp_path / "f.npz")
+    for same in (npflows.load(tmp_path / "f.npz"), pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+        assert same.units == ["km", None]
+        assert same.reset().units is None  # a fit had learned them
+    named = flow(columns=["r", "z"])
+    named.units = ["km", None]
+    assert named.fit(X, **OPTIONS).reset().units == ["km", None]
+    for wrong in (["km"], "km", ["a", "b", "c"]):
+        with pytest.raises(ValueError, match="units must be 2 units, None for a column without one, got"):
+            named.units = wrong
+
+
+def test_tables_with_units_in_any_order_give_them_to_the_right_columns():
+    made = flow(columns=["z", "r"]).fit(Table(X, ["r", "z"], ["km", None]), **OPTIONS)
+    assert made.units == [None, "km"]
+    np.testing.assert_array_equal(made.log_prob(Table(X, ["r", "z"], ["km", None])), made.log_prob(X[:, ::-1]))
+
+
+def test_a_table_with_weights_and_condition_is_fitted_with_both():
+    weight, c = np.arange(200.0), np.random.default_rng(1).normal(size=(200, 1))
+    table = Table(X, ["r", "z"], None, c, ["c"], ["s"], sample_weight=weight)
+    conditional = npflows.MAF(2, 1, (8,), condition_dim=1, rng=0)
+    options = {"max_epochs": 1, "rng": 0}
+    made = copy.deepcopy(conditional).fit(table, **options)
+    right = copy.deepcopy(conditional).fit(X, sample_weight=weight, condition=c, **options)
+    np.testing.assert_array_equal(made.params, right.params)
+    assert (made.condition_columns, made.condition_units, made.effective_rows) == (["c"], ["s"], right.effective_rows)
+    unweighted = copy.deepcopy(conditional).fit(table, sample_weight=np.ones(200), **options)
+    assert unweighted.effective_rows == 180
+    logs = flow().fit(Table(X, log_weight=np.where(weight == 0, -np.inf, np.log(np.maximum(weight, 1)))), **options)
+    np.testing.assert_allclose(logs.params, flow().fit(X, sample_weight=weight, **options).params, rtol=1e-12)
+
+
+def test_estimators_take_the_weights_of_a_table_and_no_condition():
+    pytest.importorskip("sklearn")
+    from npflows.sklearn import FlowDensity
+
+    estimator = FlowDensity(model="maf", max_epochs=0, random_state=0)
+    table = Table(X, ["r", "z"], sample_weight=(X[:, 0] > 10).astype(float))
+    np.testing.assert_array_equal(estimator.fit(table).flow_.standardize.loc,
+                                  estimator.fit(X, sample_weight=table.sample_weight).flow_.standardize.loc)  # fmt: skip
+    assert list(estimator.fit(table).feature_names_in_) == ["r", "z"]
+    with pytest.raises(ValueError, match="the estimators take no condition"):
+        estimator.fit(Table(X, condition=X))
+
+
+def test_quantities_of_astropy_are_converted_or_refused():
+    u = pytest.importorskip("astropy.units")
+    table = pytest.importorskip("astropy.table")
+    made = flow().fit(table.QTable({"r": X[:, 0] * u.km, "z": X[:, 1]}), **OPTIONS)
+    assert made.units == ["km", None]
+    right = made.log_prob(X)
+    for given in (
+        table.QTable({"z": X[:, 1], "r": (X[:, 0] * 1000) * u.m}),
+        table.Table({"r": (X[:, 0] * 1e5) * u.cm, "z": X[:, 1]}),
+        {"r": (X[:, 0] * 1000) * u.m, "z": X[:, 1]},
+        Table(X * [1000, 1], ["r", "z"], ["m", None]),
+        Table(X, ["r", "z"]),
+    ):
+        np.testing.assert_allclose(made.log_prob(given), right, rtol=1e-9)
+    hidden = table.Table({"r": table.MaskedColumn(X[:, 0] * 1000, mask=X[:, 0] > 11, unit="m"), "z": X[:, 1]})
+    np.testing.assert_array_equal(np.isnan(made.log_prob(hidden)), X[:, 0] > 11)
+    with pytest.raises(
+        ValueError, match="column 'r' of x has the unit s, which does not convert into that of the flow, km"
+    ):
+        made.log_prob(table.QTable({"r": X[:, 0] * u.s, "z": X[:, 1]}))
+    with pytest.raises(TypeError, match=r"column 'z' of x has the unit m, and flows take plain numbers: pass x\['z'\]"):
+        made.log_prob(table.QTable({"r": X[:, 0] * u.km, "z": X[:, 1] * u.m}))
+    drawn = made.sample(5, 0, as_frame="astropy")
+    assert (str(drawn["r"].unit), drawn["z"].unit) == ("km", None)
+    whole = flow().fit(X * u.km, **OPTIONS)
+    np.testing.assert_allclose(whole.log_prob(X * 1000 * u.m), whole.log_prob(X), rtol=1e-9)
+    with pytest.raises(ValueError, match="x has the unit mag, which does not convert into that of the flow, km"):
+        whole.log_prob(X * u.mag)
+
+
+def test_logarithmic_units_convert_as_astropy_does_it():
+    u = pytest.importorskip("astropy.units")
+    made = flow()
+    made.columns, made.units = ["f", "z"], ["Jy", None]
+    magnitudes = Table(X + np.array([10, 0]), ["f", "z"], ["mag(AB)", None])
+    flux = ((X[:, 0] + 10) * u.ABmag).to_value("Jy")
+    np.testing.assert_allclose(made.log_prob(magnitudes), made.log_prob(np.column_stack([flux, X[:, 1]])), rtol=1e-9)
+
+
+def test_quantities_of_pint_are_converted():
+    pint = pytest.importorskip("pint")
+    unit = pint.UnitRegistry()
+    made = flow()
+    made.columns, made.units = ["r", "z"], ["km", None]
+    given = {"r": unit.Quantity(X[:, 0] * 1000, "m"), "z": X[:, 1]}
+    np.testing.assert_allclose(made.log_prob(given), made.log_prob(X), rtol=1e-9)
+    with pytest.raises(ValueError, match="which does not convert into that of the flow, km"):
+        made.log_prob({"r": unit.Quantity(X[:, 0], "second"), "z": X[:, 1]})

@@ -1,0 +1,124 @@
+"""Tables larger than memory: every row once an epoch, none on both sides, the same bits each time, and a good density."""
+
+import numpy as np
+import pytest
+
+import npflows
+from npflows.training import streaming
+
+N = 5000
+
+
+def table(n=N):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 3))
+    x[:, 1] += x[:, 0] ** 2
+    return x[np.argsort(x[:, 0])]  # sorted, as catalogs are
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """The sizes of buffers a thousandth of what they are."""
+    monkeypatch.setattr(streaming, "BUFFER", 1000)
+    monkeypatch.setattr("npflows.training.fit.IN_MEMORY", 1000)
+    monkeypatch.setattr("npflows.files.tables.streams.ROWS", 300)
+
+
+@pytest.fixture
+def path(tmp_path):
+    np.save(tmp_path / "x.npy", table())
+    return tmp_path / "x.npy"
+
+
+def flow(**options):
+    return npflows.MAF(3, 3, (16,), rng=0, **options)
+
+
+OPTIONS = {"max_epochs": 6, "rng": 1, "progress": False, "batch_size": 128}
+
+
+def test_a_stream_is_fitted_as_well_as_the_table(path):
+    stream = npflows.stream_table(path)
+    assert (len(stream), len(stream.sizes)) == (N, 17)
+    made, right = flow().fit(stream, **OPTIONS), flow().fit(table(), **OPTIONS)
+    new = table(4000)[::-1]
+    assert abs(made.log_prob(new).mean() - right.log_prob(new).mean()) < 0.08
+    np.testing.assert_allclose(made.standardize.loc, table().mean(axis=0), atol=0.05)
+    assert made.effective_rows == pytest.approx(0.9 * N, rel=0.05)
+    again = flow().fit(npflows.stream_table(np.load(path, mmap_mode="r")), **OPTIONS)
+    np.testing.assert_array_equal(again.params, made.params)
+
+
+def test_every_row_is_used_once_an_epoch_and_equal_rows_are_on_one_side(tmp_path):
+    x = np.repeat(table(1500), 2, axis=0)
+    np.save(tmp_path / "x.npy", x)
+    made, stream = flow(), npflows.stream_table(tmp_path / "x.npy")
+    rows = streaming.streamed(made, stream, made.headers, "raise", None, 0.2)
+    with pytest.warns(UserWarning, match="rows equal rows before them"):
+        sample, validation = rows.look_through()
+    buffers = list(rows.buffers(np.random.default_rng(0)))
+    taken = np.concatenate([buffer.take(np.arange(len(buffer)))[0] for buffer in buffers])
+    assert len(taken) == rows.n == len(x) - 2 * len(validation)
+    np.testing.assert_array_equal(np.unique(np.concatenate([taken, validation.x]), axis=0), np.unique(x, axis=0))
+    assert not set(map(tuple, taken)) & set(map(tuple, validation.x))
+    assert 0.1 < len(validation) / 1500 < 0.3
+    first = buffers[0].take(np.arange(100))[0][:, 0]
+    assert abs(np.corrcoef(first, np.arange(100))[0, 1]) < 0.4  # no longer sorted
+    assert len(sample) == rows.n  # all, of so few
+
+
+def test_streams_have_columns_weights_conditions_and_units(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    x = table()
+    weight = np.where(x[:, 0] > 0, 1.0, 0.0)
+    fields = [pyarrow.field(name, pyarrow.float64(), metadata={"unit": "km"} if name == "a" else None) for name in "abcw"]
+    for i in range(3):
+        part = [*x[i::3].T, weight[i::3]]
+        made = pyarrow.table(dict(zip("abcw", part)), schema=pyarrow.schema(fields))
+        parquet.write_table(made, tmp_path / f"part{i}.parquet", row_group_size=400)
+    stream = npflows.stream_table(tmp_path, ["b", "a"], condition=["c"], weights="w")
+    conditional = npflows.MAF(2, 2, (8,), condition_dim=1, rng=0)
+    with pytest.warns(UserWarning, match=r"of 5,000 rows are left out: not chosen, of weight 0"):
+        conditional.fit(stream, **{**OPTIONS, "max_epochs": 1})
+    assert (conditional.columns, conditional.units, conditional.condition_columns) == (["b", "a"], [None, "km"], ["c"])
+    assert conditional.standardize.loc[1] > 0.5  # of those with weight alone
+    whole = npflows.stream_table(tmp_path, ["a"], where="a > 1").table()
+    np.testing.assert_array_equal(np.sort(whole.x[:, 0]), np.sort(x[x[:, 0] > 1, 0]))
+    scores = np.concatenate([conditional.log_prob(part, part.condition_table()) for part in stream])
+    assert scores.shape == (N,)
+
+
+def test_blocks_of_dask_are_pieces(path):
+    dask = pytest.importorskip("dask.array")
+    blocks = dask.from_array(np.load(path), chunks=(700, 2))
+    stream = npflows.stream_table(blocks)
+    assert stream.sizes == [700] * 7 + [100]
+    np.testing.assert_array_equal(stream.table().x, np.load(path))
+
+
+def test_what_is_wrong_is_told_with_its_row(tmp_path):
+    x = table()
+    x[3100, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    stream = npflows.stream_table(tmp_path / "x.npy")
+    with pytest.raises(ValueError, match=r"from its row 3,000: x has NaN or infinite values in 1 rows \(100\)"):
+        flow().fit(stream, **OPTIONS)
+    with pytest.warns(UserWarning, match="1 of 5,000 rows are left out"):
+        flow().fit(stream, **{**OPTIONS, "max_epochs": 1, "on_invalid": "drop"})
+
+
+def test_what_streams_can_not_do_is_refused(path, tmp_path):
+    stream = npflows.stream_table(path)
+    for more, message in (
+        ({"sample_weight": np.ones(N)}, "a stream brings its weights and condition with it.* leave out sample_weight"),
+        ({"checkpoint": tmp_path / "c.npz"}, "leave out checkpoint"),
+        ({"missing": "nan", "on_missing": "impute"}, "needs the whole table in memory"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            flow().fit(stream, **OPTIONS, **more)
+    with pytest.raises(ValueError, match="a base with bounds needs the ends of all columns"):
+        npflows.NeuralSplineFlow(3, 1, (8,), base_distribution="uniform", rng=0).fit(stream, **OPTIONS)
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(npflows.TableError, match=r"can't be read in pieces: write it as Parquet, Arrow or .npy"):
+        npflows.stream_table(tmp_path / "t.csv")
