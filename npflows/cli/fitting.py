@@ -13,7 +13,7 @@ from npflows import NormalizingFlow, TrainingError
 from npflows.cli.inputs import checked_weights, keep_inputs, missing_of_columns, read_support, refuse_invalid
 from npflows.cli.reports import INTERRUPTED, column_names, complain, condition_names, report, training
 from npflows.core.statistics import effective_sample_size
-from npflows.files.tables import TableError, check_writable, read_table
+from npflows.files.tables import TableError, check_writable, read_table, stream_table
 from npflows.models.table import TABLE_MODELS
 from npflows.support import Column
 from npflows.training.missing import as_missing
@@ -25,20 +25,27 @@ def fit(a: argparse.Namespace) -> int:
     keep_inputs(a.output, a.table, *([] if a.support is None else [a.support]))
     conditions = a.condition or []
     weighted: str | bool | None = False if a.no_weights else a.weights
-    table = read_table(a.table, a.columns, condition=conditions, weights=weighted, log_weights=a.log_weights, where=a.where,
-                       burn_in=a.burn_in, table=a.table_name)  # fmt: skip
-    n, d = table.x.shape
+    stream = None
+    if a.stream:
+        if a.log_weights is not None or a.burn_in or a.table_name is not None:
+            raise TableError("--stream takes no --log-weights, --burn-in and --table")
+        stream = stream_table(a.table, a.columns, condition=conditions, weights=weighted, where=a.where)
+        table = stream.read(0)
+    else:
+        table = read_table(a.table, a.columns, condition=conditions, weights=weighted, log_weights=a.log_weights,
+                           where=a.where, burn_in=a.burn_in, table=a.table_name)  # fmt: skip
+    n, d = len(table if stream is None else stream), table.x.shape[1]
     if not n:
         raise TableError(f"{a.table} has no rows")
     condition_columns = table.condition_columns or []
     missing = missing_of_columns(a.table, a.missing, table.columns, d, condition_columns)
     if a.on_missing == "impute" and missing is None:
         raise TableError("--on-missing impute needs --missing, what stands for a missing entry: nan, 99, ...")
-    if a.drop_invalid and table.sample_weight is not None and not np.isfinite(table.sample_weight).all():
+    if stream is None and a.drop_invalid and table.sample_weight is not None and not np.isfinite(table.sample_weight).all():
         n_bad = int((~np.isfinite(table.sample_weight)).sum())
         warnings.warn(f"dropped {n_bad} of {n} rows whose weight is missing or infinite", UserWarning, stacklevel=1)
     columns = {} if a.support is None else read_support(a.support, table.columns, d)
-    weights = table.sample_weight
+    weights = table.sample_weight if stream is None else None
     if weights is not None:
         weights = checked_weights(a.table, a.weights or "of the chain", weights)
     flow = TABLE_MODELS[a.model].build(
@@ -56,11 +63,12 @@ def fit(a: argparse.Namespace) -> int:
     flow.to(a.device)
     flow.condition_columns = condition_columns or None
     flow.units, flow.condition_units = table.units, table.condition_units
-    if not a.drop_invalid:
+    if stream is None and not a.drop_invalid:
         refuse_invalid(a.table, table, as_missing(flow.headers, missing, a.on_missing), a.weights or "the weights")
     started, status = time.perf_counter(), 0
     try:
-        flow.fit(table.x, sample_weight=weights, log_weight=table.log_weight, condition=table.condition,
+        given: dict[str, Any] = {"sample_weight": weights, "log_weight": table.log_weight, "condition": table.condition}
+        flow.fit(table.x if stream is None else stream, **({} if stream is not None else given),
                  max_epochs=a.epochs, batch_size=a.batch_size, learning_rate=a.learning_rate, patience=a.patience,
                  weight_decay=a.weight_decay, validation_fraction=a.validation_fraction, max_seconds=a.max_seconds,
                  on_invalid="drop" if a.drop_invalid else "raise", missing=missing, on_missing=a.on_missing, rng=a.seed,

@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from npflows.cli.reports import column_names, condition_names
 from npflows.core.checks import as_numeric, warn_user
 from npflows.core.columns import column_number, listed
 from npflows.core.tables import Header
-from npflows.files.tables import Parts, Table, TableError, open_source, take
+from npflows.files.tables import Parts, Table, TableError, open_source, stream_table, take
 from npflows.support import Column, Group
 from npflows.training.missing import Missing
 
@@ -120,10 +120,35 @@ def read_rows(
     name : str, optional
         Which table, of a file that holds several.
     """
+    parts = _parts(flow, columns, condition, weights, where)
+    return _rows(flow, take(open_source(path, name), parts), path, condition, weights)
+
+
+def stream_rows(
+    flow: NormalizingFlow,
+    path: str,
+    columns: Sequence[str] | None,
+    condition: Sequence[str] | Mapping[str, float] | None,
+    where: str | None = None,
+) -> Iterator[Rows]:
+    """The same for a table that is larger than memory, piece by piece."""
+    stream = stream_table(path)
+    stream.parts = _parts(flow, columns, condition, None, where)
+    return (_rows(flow, table, path, condition, None) for table in stream)
+
+
+def _parts(
+    flow: NormalizingFlow,
+    columns: Sequence[str] | None,
+    condition: Sequence[str] | Mapping[str, float] | None,
+    weights: str | None,
+    where: str | None,
+) -> Parts:
+    """Which columns of a table a flow takes."""
     if condition is not None and not flow.condition_dim:
         raise TableError("the flow takes no condition: leave out --condition")
     by_value = isinstance(condition, Mapping)
-    parts = Parts(
+    return Parts(
         columns=columns,
         condition=() if condition is None or by_value else list(condition),
         weights=False if weights is None else weights,
@@ -131,9 +156,18 @@ def read_rows(
         expected=flow.columns,
         expected_condition=(flow.condition_columns or ()) if condition is None else (),
     )
-    table = take(open_source(path, name), parts)
+
+
+def _rows(
+    flow: NormalizingFlow,
+    table: Table,
+    path: str,
+    condition: Sequence[str] | Mapping[str, float] | None,
+    weights: str | None,
+) -> Rows:
+    """The rows of a table for a flow, after every check."""
     n_conditions = 0 if table.condition is None else table.condition.shape[1]
-    if not by_value and n_conditions != flow.condition_dim:
+    if not isinstance(condition, Mapping) and n_conditions != flow.condition_dim:
         raise TableError(
             f"the flow needs a condition ({condition_names(flow)}), {path} gives {n_conditions} columns for it; say which "
             f"with --condition"

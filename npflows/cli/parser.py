@@ -97,6 +97,11 @@ def _takes_rows(command: argparse.ArgumentParser) -> None:
                          help="which table of a file that holds several: HDU, group, dataset, tree or array")  # fmt: skip
 
 
+def _may_stream(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--stream", action="store_true",
+                         help="read a table larger than memory in pieces: Parquet, Arrow, .npy, a folder")  # fmt: skip
+
+
 def parser() -> argparse.ArgumentParser:
     whole = _Parser(prog="npflows", description="Normalizing flows for tables: exact densities, fast on the CPU.")
     whole.add_argument("--version", action="version", version=f"npflows {__version__}")
@@ -133,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     fitting.add_argument("--burn-in", type=_positive_or_zero, default=0.0, metavar="N",
                          help="steps of each chain to leave out first; below 1 their share (default: none)")  # fmt: skip
     _takes_rows(fitting)
+    _may_stream(fitting)
     fitting.add_argument("--support", metavar="FILE.json",
                          help='where columns live: {"COLUMN": "positive", "COLUMN": {"kind": "periodic", "low": 0, '
                               '"high": 360}}; kinds: real, positive (lower), interval, periodic, integer (low, high)',
@@ -175,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
                        help="the flow's columns, by their names or numbers (from 0) in the table")  # fmt: skip
     _takes_condition(score)
     _takes_rows(score)
+    _may_stream(score)
 
     sample = command("sample", using.sample, "draw samples from a flow", on_device=True)
     sample.add_argument("flow", metavar="FLOW.npz")

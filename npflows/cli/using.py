@@ -13,7 +13,7 @@ import numpy as np
 
 from npflows import NormalizingFlow, diagnostics, load, plotting
 from npflows import demo as demonstration
-from npflows.cli.inputs import Rows, condition_row, conditions_to_sample, keep_inputs, read_rows
+from npflows.cli.inputs import Rows, condition_row, conditions_to_sample, keep_inputs, read_rows, stream_rows
 from npflows.cli.reports import column_names, condition_names, report, training
 from npflows.files.flow_file import read_flow_arrays, unpack
 from npflows.files.tables import TableError, check_writable, write_table
@@ -32,8 +32,12 @@ def score(a: argparse.Namespace) -> int:
         check_writable(a.output, table=True)
         keep_inputs(a.output, a.flow, a.table)
     flow = load(a.flow, device=a.device)
-    rows = read_rows(flow, a.table, a.columns, a.condition, where=a.where, name=a.table_name)
-    log_prob = flow.log_prob(rows.x, rows.condition)
+    pieces = (
+        stream_rows(flow, a.table, a.columns, a.condition, a.where)
+        if a.stream
+        else [read_rows(flow, a.table, a.columns, a.condition, where=a.where, name=a.table_name)]
+    )
+    log_prob = np.concatenate([flow.log_prob(rows.x, rows.condition) for rows in pieces])
     if a.output is not None:
         write_table(a.output, log_prob, ["log_prob"])
     finite = log_prob[np.isfinite(log_prob)]

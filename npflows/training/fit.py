@@ -35,7 +35,7 @@ ROWS_PER_COLUMN = 10
 
 def fit(
     flow: Flow,
-    x: ArrayLike,
+    x: ArrayLike | TableStream,
     *,
     sample_weight: ArrayLike | None = None,
     log_weight: ArrayLike | None = None,
@@ -186,8 +186,11 @@ def fit(
     validation_data, validation_condition, validation_weight, validation_log_weight = with_roles(
         validation_data, validation_condition, validation_weight, validation_log_weight
     )
-    first = x.read(0) if isinstance(x, TableStream) else x
-    headers = Headers.of(flow.headers, first, first.condition_table() if isinstance(x, TableStream) else condition)
+    if isinstance(x, TableStream):
+        first = x.read(0)
+        headers = Headers.of(flow.headers, first, first.condition_table())
+    else:
+        headers = Headers.of(flow.headers, x, condition)
     declared = as_missing(headers, missing, on_missing)
     settings = TrainingSettings(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks)  # fmt: skip

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import npflows
+from npflows.cli import main
 from npflows.training import streaming
 
 N = 5000
@@ -122,3 +123,20 @@ def test_what_streams_can_not_do_is_refused(path, tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(npflows.TableError, match=r"can't be read in pieces: write it as Parquet, Arrow or .npy"):
         npflows.stream_table(tmp_path / "t.csv")
+
+
+def test_the_command_line_streams_with_conditions_and_where(tmp_path, capsys):
+    x = table()
+    np.save(tmp_path / "x.npy", x)
+    file, out = str(tmp_path / "x.npy"), str(tmp_path / "f.npz")
+    small_flow = ["--epochs", "1", "--hidden", "8", "--layers", "1", "--quiet", "--condition", "2", "--where", "`0` > 0"]
+    assert main(["fit", file, "-o", out, "--stream", *small_flow]) == 0
+    made = npflows.load(out)
+    assert (made.input_dim, made.condition_dim) == (2, 1)
+    assert made.standardize.loc[0] > 0.5
+    scores = [str(tmp_path / name) for name in ("a.npy", "b.npy")]
+    for score, more in zip(scores, ([], ["--stream"])):
+        assert main(["score", out, file, "-o", score, "--columns", "0,1", "--condition", "2", "--quiet", *more]) == 0
+    np.testing.assert_array_equal(*map(np.load, scores))
+    assert main(["fit", file, "-o", out, "--stream", "--burn-in", "3"]) == 2
+    assert "--stream takes no --log-weights, --burn-in and --table" in capsys.readouterr().err
