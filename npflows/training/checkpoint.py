@@ -161,6 +161,8 @@ class Saved:
         history, round_ = self.about["history"], self.numbers.get("round")
         if "seconds" not in history or {len(values) for values in history.values()} != {round_}:
             wrong.append(f"the history is not one of {round_} rounds")
+        if any(value is None for values in history.values() for value in values):
+            wrong.append("the history has entries that are no numbers")
         return wrong + wrong_state(flow, self.about)
 
     def _check_length(self, run: Run, options: dict[str, Any]) -> None:

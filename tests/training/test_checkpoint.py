@@ -244,3 +244,43 @@ def test_a_checkpoint_that_lost_a_count_is_refused(name, saved):
 def test_resume_needs_a_file_name():
     with pytest.raises(ValueError, match="resume=True needs checkpoint="):
         fit(resume=True)
+
+
+HISTORIES = {
+    "no seconds": lambda history: history.pop("seconds"),
+    "nothing": lambda history: history["seconds"].__setitem__(0, None),
+    "another round": lambda history: history["train_loss"].append(1.0),
+    "text": lambda history: history["epoch"].__setitem__(0, "1"),
+}
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_a_history_of_another_kind_is_refused(name, saved):
+    def edited(text):
+        about = json.loads(str(text))
+        HISTORIES[name](about["history"])
+        return np.array(json.dumps(about))
+
+    changed(saved, "about", edited)
+    refused(saved, r"run\.npz")
+
+
+NUMBERS = {"generator": {"bit_generator": "PCG64"}, "round": 1.5, "step": -1, "factor": 0, "best_loss": float("nan"),
+           "adam_steps": True, "options": 3, "train_bound_most": "x"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_of_another_kind_is_refused_before_the_flow_is_changed(name, saved):
+    changed(saved, "run_numbers", lambda text: np.array(json.dumps({**json.loads(str(text)), name: NUMBERS[name]})))
+    refused(saved, r"run\.npz")
+
+
+@pytest.mark.parametrize("part", ["about", "run_numbers"])
+def test_an_edited_checkpoint_is_told_by_its_checksum(part, saved):
+    with np.load(saved) as file:
+        content = dict(file)
+    text = str(content[part])
+    content[part] = np.array(text.replace("0.01", "0.02") if part == "run_numbers" else text.replace('"relu"', '"tanh"'))
+    assert str(content[part]) != text
+    np.savez(saved, **content)
+    refused(saved, "by its checksum")
