@@ -8,6 +8,7 @@ import pytest
 from export_cases import WHATS, assert_close, awkward, cases, evaluate, every_support, expected, far
 from registry import build, for_every_model
 
+import npflows
 from npflows import MAF
 from npflows.cli import main
 from npflows.export.layers import NotExportableError
@@ -52,6 +53,8 @@ def test_rows_without_a_density(dtype, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_beyond_the_range(dtype, tmp_path):
+    if dtype == "float32" and npflows.backend() == "reference":
+        pytest.skip("the reference computes in float64, where these numbers stay within the range")
     flow, x = far(dtype)
     given, wanted = expected(flow, "log_prob_and_grad", x, None)
     assert_close(run(session(flow, tmp_path / "flow.onnx", "log_prob_and_grad"), given), wanted, 10 * TOLERANCE[dtype])
