@@ -34,14 +34,11 @@ class Missing:
         Whether missing entries are to be filled in; otherwise rows that have any are left out.
     of_condition : sequence of tuple of float
         Those of each value of the condition.
-    by_column : bool
-        Whether each column has marks of its own.
     """
 
     values: Sequence[tuple[float, ...]]
     impute: bool
     of_condition: Sequence[tuple[float, ...]] = ()
-    by_column: bool = False
 
     def entries(self, x: np.ndarray) -> np.ndarray:
         """Which of x (n, d) are missing."""
@@ -99,14 +96,12 @@ class Missing:
 
     def _tell_unmatched(self, counts: dict[tuple[str, int, str], int]) -> None:
         """Warn of marks but NaN that no entry is: a mark that is written wrongly lets what it stands for be fitted."""
-        found: dict[tuple[Any, ...], int] = {}
-        for (table, d, mark), n in counts.items():
-            key = (table, d, mark) if self.by_column else (mark,)
-            found[key] = found.get(key, 0) + n
-        lost = [key for key, n in found.items() if not n and key[-1] != "nan"]
+        found: dict[str, int] = {}
+        for (_, _, mark), n in counts.items():
+            found[mark] = found.get(mark, 0) + n
+        lost = [mark for mark, n in found.items() if not n and mark != "nan"]
         if lost:
-            where = [key[-1] + (f" in column {key[1]} of {key[0]}" if self.by_column else "") for key in lost]
-            warn_user(f"missing: no entry is {', '.join(where)}; is it written as the table has it?")
+            warn_user(f"missing: no entry is {', '.join(lost)}; is it written as the table has it?")
 
     def _with_conditions(self, rows: Rows, name: str) -> Rows:
         """The rows whose conditions are complete."""
@@ -172,7 +167,7 @@ def as_missing(headers: Headers, missing: MissingLike | None, on_missing: str) -
     for key, given in missing.items():
         table, i = _place(key, headers)
         values[table][i] = _as_values(given)
-    return Missing(values["x"], impute, values["condition"], by_column=True)
+    return Missing(values["x"], impute, values["condition"])
 
 
 def _place(key: Any, headers: Headers) -> tuple[str, int]:
