@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from helpers import refused
+from registry import build
 
 from npflows import (
     IAF,
@@ -370,3 +371,12 @@ def test_absurd_values_have_a_density_of_zero_or_next_to_it_and_nan_is_nan(model
     assert np.isnan(log_prob[15:18]).all()
     np.testing.assert_array_equal(np.delete(log_prob, range(10, 18))[:10], flow.log_prob(X)[:10])
     np.testing.assert_allclose(np.delete(log_prob, range(10, 18)), flow.log_prob(X), rtol=1e-6)
+
+
+def test_infinities_that_meet_on_the_way_back_are_no_warning():
+    flow = build("flow without correlations", "float64")
+    values = np.array([0.0, 1e30, -1e30, 1e200, -1e200, np.inf, -np.inf, np.nan])
+    z = np.stack(np.meshgrid(values, values, values), -1).reshape(-1, 3)
+    x, log_det = flow.inverse(z, np.zeros(1))  # warnings are errors
+    assert x.shape == z.shape
+    assert log_det.shape == (len(z),)
