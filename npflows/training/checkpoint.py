@@ -23,6 +23,8 @@ from npflows.training.run import Run
 
 _PREFIX = "run_"
 _NUMBERS, _CHECKSUM = f"{_PREFIX}numbers", f"{_PREFIX}checksum"
+_COUNTS = ("best_round", "round", "step", "waited", "bad_in_row", "recoveries", "averaged", "adam_steps", "planned_steps")
+"""The numbers of a run that are whole; others may be, as the step at which tempering ends."""
 _NO_BOUNDS = {
     f"{name}_{part}": value for name in ("train_bound", "validation_bound") for part, value in LossBound()._asdict().items()
 }
@@ -140,11 +142,11 @@ class Saved:
             for name, array in expected.items()
             if found[name] != _describe(array)
         ]
-        for name, now in numbers.items():
+        for name in numbers:
             value = self.numbers.get(name)
             if name == "generator":
                 wrong += [] if _is_state_of(run.rng, value) else ["generator is no state of one of its kind"]
-            elif name != "options" and not _is_like(value, now, zero=name != "factor"):
+            elif name != "options" and not _is_like(value, 0 if name in _COUNTS else 0.0, zero=name != "factor"):
                 wrong.append(f"{name} is {value!r}")
         wrong += [
             f"{name} has values that are not finite"
