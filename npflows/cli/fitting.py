@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from npflows import NormalizingFlow, TrainingError
+from npflows.cli.ensembles import check_ensemble, fit_ensemble, report_ensemble
 from npflows.cli.inputs import checked_weights, keep_inputs, missing_of_columns, read_support, refuse_invalid
 from npflows.cli.reports import INTERRUPTED, column_names, complain, condition_names, report, training
 from npflows.core.statistics import effective_sample_size
@@ -23,6 +24,7 @@ def fit(a: argparse.Namespace) -> int:
     """Fit a flow to a table, save it, and report how the fit went."""
     check_writable(a.output)
     keep_inputs(a.output, a.table, *([] if a.support is None else [a.support]))
+    check_ensemble(a)
     conditions = a.condition or []
     weighted: str | bool | None = False if a.no_weights else a.weights
     stream = None
@@ -48,31 +50,45 @@ def fit(a: argparse.Namespace) -> int:
     weights = table.sample_weight if stream is None else None
     if weights is not None:
         weights = checked_weights(a.table, a.weights or "of the chain", weights)
-    flow = TABLE_MODELS[a.model].build(
-        d,
-        hidden_dims=a.hidden,
-        activation=a.activation,
-        base_distribution=a.base,
-        dtype=a.dtype,
-        rng=a.seed,
-        condition_dim=len(conditions),
-        support=columns or None,
-        columns=table.columns,
-        **_options(a, columns),
-    )
-    flow.to(a.device)
-    flow.condition_columns = condition_columns or None
-    flow.units, flow.condition_units = table.units, table.condition_units
+
+    def make(seed: int) -> NormalizingFlow:
+        made = TABLE_MODELS[a.model].build(
+            d,
+            hidden_dims=a.hidden,
+            activation=a.activation,
+            base_distribution=a.base,
+            dtype=a.dtype,
+            rng=seed,
+            condition_dim=len(conditions),
+            support=columns or None,
+            columns=table.columns,
+            **_options(a, columns),
+        )
+        made.condition_columns = condition_columns or None
+        made.units, made.condition_units = table.units, table.condition_units
+        return made
+
+    flow = make(a.seed).to(a.device)
     if stream is None and not a.drop_invalid:
         refuse_invalid(a.table, table, as_missing(flow.headers, missing, a.on_missing), a.weights or "the weights")
+    given: dict[str, Any] = {} if stream is not None else {
+        "sample_weight": weights, "log_weight": table.log_weight, "condition": table.condition
+    }  # fmt: skip
+    options = {
+        **given, "max_epochs": a.epochs, "batch_size": a.batch_size, "learning_rate": a.learning_rate,
+        "patience": a.patience, "weight_decay": a.weight_decay, "validation_fraction": a.validation_fraction,
+        "max_seconds": a.max_seconds, "on_invalid": "drop" if a.drop_invalid else "raise", "missing": missing,
+        "on_missing": a.on_missing, "rng": a.seed, "progress": False if a.quiet else "auto",
+    }  # fmt: skip
     started, status = time.perf_counter(), 0
+    if a.ensemble is not None:
+        ensemble = fit_ensemble(a, make, table, **options)
+        ensemble.save(a.output)
+        if not a.quiet:
+            report_ensemble(ensemble, n, time.perf_counter() - started, a.output)
+        return 0
     try:
-        given: dict[str, Any] = {"sample_weight": weights, "log_weight": table.log_weight, "condition": table.condition}
-        flow.fit(table.x if stream is None else stream, **({} if stream is not None else given),
-                 max_epochs=a.epochs, batch_size=a.batch_size, learning_rate=a.learning_rate, patience=a.patience,
-                 weight_decay=a.weight_decay, validation_fraction=a.validation_fraction, max_seconds=a.max_seconds,
-                 on_invalid="drop" if a.drop_invalid else "raise", missing=missing, on_missing=a.on_missing, rng=a.seed,
-                 progress=False if a.quiet else "auto")  # fmt: skip
+        flow.fit(table.x if stream is None else stream, **options)
     except KeyboardInterrupt:
         if not flow.history:
             return complain("interrupted before the first epoch was through; nothing was written", INTERRUPTED)

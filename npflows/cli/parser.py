@@ -172,6 +172,9 @@ def parser() -> argparse.ArgumentParser:
                          help="leave out rows with missing entries, or fill them from complete rows that are like them "
                               "(default: %(default)s)")  # fmt: skip
     option("--seed", "same seed, same flow", 0, type=_count_or_zero, metavar="N")
+    fitting.add_argument("--ensemble", type=_count, metavar="N",
+                         help="fit N flows, whose mixture is the density; score writes its spread too")  # fmt: skip
+    fitting.add_argument("--bootstrap", action="store_true", help="fit each flow of an ensemble to rows drawn anew")
 
     score = command("score", using.score, "log-density of each row of a table under a flow", on_device=True)
     score.add_argument("flow", metavar="FLOW.npz")

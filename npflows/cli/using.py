@@ -13,6 +13,7 @@ import numpy as np
 
 from npflows import NormalizingFlow, diagnostics, load, plotting
 from npflows import demo as demonstration
+from npflows.cli.ensembles import load_density, scores
 from npflows.cli.inputs import Rows, condition_row, conditions_to_sample, keep_inputs, read_rows, stream_rows
 from npflows.cli.reports import column_names, condition_names, report, training
 from npflows.files.flow_file import read_flow_arrays, unpack
@@ -31,15 +32,17 @@ def score(a: argparse.Namespace) -> int:
     if a.output is not None:
         check_writable(a.output, table=True)
         keep_inputs(a.output, a.flow, a.table)
-    flow = load(a.flow, device=a.device)
+    density, flow = load_density(a.flow, a.device)
     pieces = (
         stream_rows(flow, a.table, a.columns, a.condition, a.where)
         if a.stream
         else [read_rows(flow, a.table, a.columns, a.condition, where=a.where, name=a.table_name)]
     )
-    log_prob = np.concatenate([flow.log_prob(rows.x, rows.condition) for rows in pieces])
+    table = np.concatenate([scores(density, rows.x, rows.condition) for rows in pieces])
+    log_prob = table[:, 0]
     if a.output is not None:
-        write_table(a.output, log_prob, ["log_prob"])
+        names = ["log_prob", "spread"][: table.shape[1]]
+        write_table(a.output, table if len(names) > 1 else log_prob, names)
     finite = log_prob[np.isfinite(log_prob)]
     which = "" if finite.size == log_prob.size else " (of the finite ones)"
     if not a.quiet:
@@ -57,9 +60,9 @@ def sample(a: argparse.Namespace) -> int:
     """Draw rows from a flow and write them to a table."""
     check_writable(a.output, table=True)
     keep_inputs(a.output, a.flow, *([] if a.condition is None else [a.condition]))
-    flow = load(a.flow, device=a.device)
+    density, flow = load_density(a.flow, a.device)
     condition = conditions_to_sample(flow, a.condition, a.n)
-    x = flow.sample(a.n, rng=a.seed, temperature=a.temperature, condition=condition).reshape(a.n, flow.input_dim)
+    x = density.sample(a.n, rng=a.seed, temperature=a.temperature, condition=condition).reshape(a.n, flow.input_dim)
     n_bad = int((~np.isfinite(x)).any(axis=1).sum())
     if n_bad:
         warnings.warn(f"{n_bad:,} of {a.n:,} samples are not finite", UserWarning, stacklevel=1)
