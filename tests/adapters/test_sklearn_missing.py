@@ -35,6 +35,7 @@ def test_rows_with_nan_or_infinity_are_refused_or_dropped(value, x):
         density.score(table[bad])
 
 
+@pytest.mark.filterwarnings("ignore:missing. no entry is -1:UserWarning")
 @pytest.mark.parametrize("mark", [99.0, "nan"])
 def test_missing_entries_are_declared(mark, x):
     table, bad = spoilt(x, float(mark))

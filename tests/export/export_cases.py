@@ -42,7 +42,7 @@ def awkward(dtype="float64"):
 
 def far(dtype="float64"):
     """A flow on the line, and rows whose density leaves the range of numbers."""
-    flow = MAF(3, 2, (8,), "none", activation="tanh", rng=1, dtype=dtype)
+    flow = MAF(3, 2, (8,), scale_activation="none", activation="tanh", rng=1, dtype=dtype)
     flow.params = flow.params + 3 * np.random.default_rng(2).normal(size=flow.num_params)
     return flow, np.array([[0.0, 0.1, 0.2], [1e300, 0.0, 0.0], [np.inf, 0.0, 0.0], [0.0, np.nan, 0.0]])
 

@@ -102,7 +102,7 @@ def test_a_file_from_before_there_were_any_has_none(tmp_path):
     with np.load(path) as content:
         arrays = dict(content)
     about = json.loads(str(arrays["about"]))
-    del about["config"]["log_tails"]
+    del about["config"]["log_tails"], about["checksum"], arrays["checksum"]
     np.savez(path, **{**arrays, "about": np.array(json.dumps(about))})
     x = np.array([[40.0, -3.0]])
     np.testing.assert_array_equal(npflows.load(path).log_prob(x), flow.log_prob(x))
