@@ -12,7 +12,7 @@ from npflows.core.operations import SupportPart, Supports
 from npflows.export import graph as g
 from npflows.export.graph import Value
 
-LARGEST, EPS, SMALLEST = (float(v) for v in (np.finfo(np.float64).max, np.finfo(np.float64).eps, np.nextafter(0.0, 1.0)))
+LARGEST, EPS, SMALLEST = float(np.finfo(np.float64).max), float(np.finfo(np.float64).eps), 5e-324
 
 
 class OnLine(NamedTuple):

@@ -126,8 +126,8 @@ import importlib, pkgutil
 import numpy as np, numba, scipy.special, scipy.stats, scipy.optimize, scipy.integrate, sklearn.base, matplotlib.figure
 np.seterr(all="raise")
 import npflows
-hosts = ("npflows.hosts.", "npflows.__main__")
-names = [m.name for m in pkgutil.walk_packages(npflows.__path__, "npflows.") if not m.name.startswith(hosts)]
+others = ("npflows.hosts.", "npflows.__main__", "npflows.backends.cuda")
+names = [m.name for m in pkgutil.walk_packages(npflows.__path__, "npflows.") if not m.name.startswith(others)]
 for name in names:
     importlib.import_module(name)
 print(len(names))

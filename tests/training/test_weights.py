@@ -131,10 +131,10 @@ def test_effective_rows_is_saved_with_the_flow_and_older_files_have_none(tmp_pat
     maf().save(path)
     assert npflows.load(path).effective_rows is None
     with np.load(path) as content:
-        arrays = dict(content)
+        arrays = {name: content[name] for name in content.files if name != "checksum"}
     for value in (..., "many", [3.0]):
         about = json.loads(str(arrays["about"]))
-        del about["effective_rows"]
+        del about["effective_rows"], about["checksum"]  # which older files lack too
         if value is ...:
             np.savez(path, **{**arrays, "about": np.array(json.dumps(about))})
             assert npflows.load(path).effective_rows is None
