@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 import npflows
 from npflows.backends.reference import BACKEND as REFERENCE
@@ -73,6 +73,7 @@ def measure(name: str, flow: npflows.NormalizingFlow, sizes: tuple[int, ...], le
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         flow.to_onnx(folder / "flow.onnx")
+        onnxruntime = importlib.import_module("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(str(folder / "flow.onnx"), options, providers=["CPUExecutionProvider"])
