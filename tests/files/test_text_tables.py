@@ -147,6 +147,18 @@ WHERE = {
 }
 
 
+def test_a_chain_without_its_names_is_told_of_unless_columns_are_chosen(tmp_path):
+    x = np.column_stack([np.ones(6), np.arange(6.0), np.arange(6.0) + 10])
+    np.savetxt(tmp_path / "run_1.txt", x)
+    np.savetxt(tmp_path / "table.txt", x)
+    with pytest.warns(UserWarning, match="begin with the weight and -log of the density, but has no file of .paramnames"):
+        assert read_table(tmp_path / "run_1.txt").x.shape == (6, 3)
+    chosen = read_table(tmp_path / "run_1.txt", [2], weights=0)
+    np.testing.assert_array_equal(chosen.x, x[:, 2:])
+    np.testing.assert_array_equal(chosen.sample_weight, x[:, 0])
+    assert read_table(tmp_path / "table.txt").x.shape == (6, 3)
+
+
 @pytest.mark.parametrize("text", WHERE)
 def test_rows_are_chosen_by_conditions(text, tmp_path):
     path = tmp_path / "t.csv"

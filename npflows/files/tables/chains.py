@@ -14,6 +14,7 @@ from npflows.files.tables.hdf5_layouts import first_kept
 from npflows.files.tables.source import LOG_DENSITY, Source, TableError, from_matrix
 from npflows.files.tables.text import open_text, opened
 
+NUMBERED = re.compile(r"[_.]\d+\.txt\Z")
 DERIVED = "a derived parameter, which others determine"
 
 
@@ -41,7 +42,9 @@ def open_chains(root: Path, burn_in: float = 0.0) -> Source:
         parts = [source.fetch(places) for source in sources]
         return [np.concatenate(columns) for columns in zip(*parts)]
 
-    return Source(str(root), first.names, fetch, first.has_names, first.units, first.aside, first.weight)
+    return Source(
+        str(root), first.names, fetch, first.has_names, first.units, first.aside, first.weight, doubt=first.doubt
+    )  # fmt: skip
 
 
 def open_chain(path: Path, burn_in: float = 0.0) -> Source:
@@ -49,6 +52,12 @@ def open_chain(path: Path, burn_in: float = 0.0) -> Source:
     known = _paramnames(path)
     if known is None:
         source = open_text(path)
+        if NUMBERED.search(path.name) and not source.has_names and len(source.names) > 2:
+            source.doubt = (
+                f"{path} is named as chains of GetDist and CosmoMC are, which begin with the weight and -log of the "
+                f"density, but has no file of .paramnames: all columns are taken for values; if it is one, give "
+                f"columns=[2, ...] and weights=0"
+            )
     else:
         names, derived = known
         source = open_text(path, ["weight", "-logl", *names])

@@ -125,6 +125,8 @@ def take(source: Source, parts: Parts) -> Table:
     if x is None:
         x = [i for i in range(len(source.names)) if i not in {*condition, *apart, *source.aside, *_weight_columns(source)}]
         _refuse_nameless(source, x)
+        if source.doubt:
+            warn_user(source.doubt)
     if not x:
         others = [str(key) for key in (*parts.expected_condition, *parts.condition)] + [source.names[i] for i in apart]
         beside = f" beside {', '.join(others)}" if others else " of values"

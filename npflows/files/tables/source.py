@@ -50,6 +50,8 @@ class Source:
         The column that the format says is the weight of the rows, or its logarithm.
     block : ndarray (n, d), optional
         The first d columns, where they lie in one array.
+    doubt : str
+        A warning where all columns are taken for values.
     """
 
     owner: str
@@ -61,6 +63,7 @@ class Source:
     weight: int | None = None
     log_weight: int | None = None
     block: np.ndarray | None = None
+    doubt: str = ""
 
     @cached_property
     def places(self) -> dict[str, int]:
