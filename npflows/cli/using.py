@@ -189,17 +189,18 @@ def _values(flow: NormalizingFlow, a: argparse.Namespace) -> np.ndarray | None:
 def _corner(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
     """Draw a corner plot of samples, beside the rows of the table if there is one."""
     named, rng = "samples of the flow", np.random.default_rng(a.seed)
+    labels = flow.headers.x.labels if flow.columns else None
     if a.table is None:
         n = a.n or MOST_SAMPLES
         drawn = flow.sample(n, rng, condition=_values(flow, a)).reshape(n, -1)
-        return plotting.corner(drawn, columns=flow.columns, labels=(named, ""))
+        return plotting.corner(drawn, columns=labels, labels=(named, ""))
     rows = _rows_to_draw(flow, a)
     n, condition = a.n or min(len(rows.x), MOST_SAMPLES), rows.condition
     if condition is not None and condition.ndim == 2:  # drawn from those of the data, by their weights
         share = None if rows.weights is None else rows.weights / rows.weights.sum()
         condition = condition[rng.choice(len(rows.x), n, replace=share is not None or n > len(rows.x), p=share)]
     drawn = flow.sample(n, rng, condition=condition).reshape(n, -1)
-    return plotting.corner(rows.x, drawn, columns=flow.columns, weights=rows.weights, labels=("data", named))
+    return plotting.corner(rows.x, drawn, columns=labels, weights=rows.weights, labels=("data", named))
 
 
 def _density(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:

@@ -219,7 +219,7 @@ def _about(flow: TransformedDistribution, condition: np.ndarray | None) -> str:
 
 
 def _names(flow: TransformedDistribution) -> list[str]:
-    return names_of(flow.columns, None, flow.latent_dim)
+    return names_of(flow.headers.x.labels if flow.columns else None, None, flow.latent_dim)
 
 
 def _data(
