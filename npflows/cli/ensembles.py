@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from npflows import Ensemble, NormalizingFlow, load
+from npflows import Ensemble, NormalizingFlow
 from npflows.cli.reports import column_names, condition_names, report, training
 from npflows.core.table import Table
-from npflows.files.flow_file import ENSEMBLE, read_flow_arrays
+from npflows.files.flow_file import ENSEMBLE, read_flow_arrays, unpack
 from npflows.files.tables import TableError
 
 
@@ -47,8 +47,9 @@ def report_ensemble(ensemble: Ensemble, rows: int, seconds: float, path: str) ->
 
 def load_density(path: str, device: str) -> tuple[NormalizingFlow | Ensemble, NormalizingFlow]:
     """What a file holds, a flow or an ensemble, and a flow that says what its columns are."""
-    if ENSEMBLE not in read_flow_arrays(path):
-        flow = load(path, device=device)
+    arrays = read_flow_arrays(path)
+    if ENSEMBLE not in arrays:
+        flow = unpack(arrays, path).to(device)
         return flow, flow
     ensemble = Ensemble.load(path)
     for member in ensemble:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.convert.networks import Dense, Linear, check_masks, fill, linear, masked
-from npflows.convert.state_dict import Arrays, ConversionError, read_state_dict
+from npflows.convert.state_dict import Arrays, ConversionError, arrays_of, is_live
 from npflows.flow import NormalizingFlow
 from npflows.layers import ActNormLayer, CouplingLayer, LULinear, MAFLayer, Permutation
 from npflows.layers.layer import Layer
@@ -66,14 +65,8 @@ def from_nflows(
     BatchNorm and ActNorm become diagonal layers with the numbers that they have in evaluation.  Batch statistics are not
     trained on.
     """
-    live: dict[str, dict[str, Any]] = {}
-    if isinstance(flow, (str, os.PathLike)):
-        arrays = read_state_dict(flow)
-    elif isinstance(flow, Mapping):
-        arrays = {name: as_array(value) for name, value in flow.items()}
-    else:
-        live = _facts(flow)
-        arrays = {name: as_array(value) for name, value in flow.state_dict().items()}
+    live: dict[str, dict[str, Any]] = _facts(flow) if is_live(flow) else {}
+    arrays = arrays_of(flow)
     _check_rest(arrays)
     dtype = dtype_of(arrays) if dtype is None else dtype
     layers: list[Layer] = []
@@ -89,11 +82,6 @@ def from_nflows(
 def dtype_of(arrays: Arrays) -> str:
     """The dtype of a flow's numbers."""
     return "float64" if any(a.dtype == np.float64 and a.ndim for a in arrays.values()) else "float32"
-
-
-def as_array(value: Any) -> np.ndarray:
-    """A tensor of PyTorch, or an array, as an array."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
 def _check_rest(arrays: Arrays) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from npflows.base import Normal
-from npflows.convert.nflows import activation_of, as_array, check_networks, dtype_of, kind_of, layers_of
-from npflows.convert.state_dict import Arrays, ConversionError, read_state_dict
+from npflows.convert.nflows import activation_of, check_networks, dtype_of, kind_of, layers_of
+from npflows.convert.state_dict import Arrays, ConversionError, arrays_of, is_live
 from npflows.flow import NormalizingFlow
 from npflows.layers.layer import Layer
 
@@ -47,14 +45,8 @@ def from_normflows(
     ConversionError
         If the flow can't be represented, or a state dict does not tell what is needed.
     """
-    live: dict[int, dict[str, Any]] = {}
-    if isinstance(flow, (str, os.PathLike)):
-        arrays = read_state_dict(flow)
-    elif isinstance(flow, Mapping):
-        arrays = {name: as_array(value) for name, value in flow.items()}
-    else:
-        live = _facts(flow)
-        arrays = {name: as_array(value) for name, value in flow.state_dict().items()}
+    live: dict[int, dict[str, Any]] = _facts(flow) if is_live(flow) else {}
+    arrays = arrays_of(flow)
     check_networks(arrays)
     dtype = dtype_of(arrays) if dtype is None else dtype
     base = {name.removeprefix("q0."): a for name, a in arrays.items() if name.startswith("q0.")}

@@ -52,6 +52,24 @@ def read_state_dict(path: str | os.PathLike[str]) -> Arrays:
             raise ConversionError(f"{where} is no complete state dict ({error})") from None
 
 
+def is_live(flow: Any) -> bool:
+    """Whether a flow is an object of its library, and not its state dict or the file of that."""
+    return not isinstance(flow, (str, os.PathLike, Mapping))
+
+
+def arrays_of(flow: Any) -> Arrays:
+    """The arrays of a flow by name: of an object that has a state dict, of that, or of its file."""
+    if isinstance(flow, (str, os.PathLike)):
+        return read_state_dict(flow)
+    state = flow.state_dict() if is_live(flow) else flow
+    return {name: as_array(value) for name, value in state.items()}
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """A tensor of PyTorch, or an array, as an array."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+
+
 def _read(archive: zipfile.ZipFile, where: str) -> Arrays:
     pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
