@@ -34,6 +34,19 @@ def first_log_prob(path: str) -> None:
     print(flow.log_prob(np.zeros(flow.input_dim)))
 
 
+def first_embedded_call(path: str) -> None:
+    """Seconds in which a flow that was loaded is embedded and called once, after the imports."""
+    import numpy as np
+
+    import npflows
+
+    flow = npflows.load(path)
+    started = time.perf_counter()
+    density = npflows.embed(flow)
+    density.log_prob(np.zeros(flow.input_dim))
+    print(time.perf_counter() - started)
+
+
 def first_train_step(model: str) -> None:
     """Import, make a flow (D=8, 64x64; a Glow for images of 32x32x1, 3 scales x 4 blocks, width 64), fit one batch of 256
     rows or 32 images: one train step, and the loss before it."""

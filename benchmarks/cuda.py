@@ -11,6 +11,7 @@ compiled by torch.compile where that works).  `--quick` does a little of each, f
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -55,6 +56,33 @@ def check(name: str, dtype: str, n: int) -> float:
         a, b = (evaluation.pullback(one, obj.state(), **given) for one in pair)
         worst = max(worst, off(a.dx, b.dx), off(a.gradient[free] / n, b.gradient[free] / n))
     return worst
+
+
+def ways() -> dict[str, int]:
+    """How networks may run, with the units from which on they do so product by product."""
+    from npflows.backends.cuda import link, wide
+
+    return {"lane by lane": link.WIDE, f"product by product, by {wide.chosen(np.dtype(np.float32)).name}": 1}
+
+
+def check_tensor_cores(m: int, k: int, n: int) -> bool:
+    """Whether a product on tensor cores is as exact as its emulation says, which prints what was found."""
+    from npflows.backends.cpu.kernels.tiles import FROM_ZERO
+    from npflows.backends.cuda import device, matrices, tensor_matrices, tf32
+
+    rng, single = np.random.default_rng(0), np.dtype(np.float32)
+    a, b = (rng.normal(size=shape).astype(single) for shape in ((m, k), (k, n)))
+    multiplies = tensor_matrices.TensorCores(matrices.Tiles(single))
+    prepared = multiplies.prepare([matrices.Product(0, k, 1, 0, 0, 0, m, k, FROM_ZERO)])
+    c = device.to_device(np.full((m, n), np.nan, single))
+    multiplies.multiply(prepared, device.to_device(a.ravel()), 0, device.to_device(b), c)
+    own, exact = device.to_host(c), a.astype(float) @ b
+    emulated = {"A100": tf32.product(a, b, tf32.A100), "H100": tf32.product(a, b, tf32.H100)}
+    errors = {name: float(np.sqrt(np.mean((one - exact) ** 2))) for name, one in {"here": own, **emulated}.items()}
+    same = [name for name, one in emulated.items() if np.array_equal(one, own)]
+    told = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
+    print(f"\nTensor cores, depth {k}: errors {told}; the same bits as emulated: {', '.join(same) or 'none'}")
+    return errors["here"] < 1.5 * max(errors["A100"], errors["H100"])
 
 
 def milliseconds(run: Callable[[], Any], repeats: int) -> float:
@@ -157,16 +185,22 @@ def main() -> int:
     quick = parser.parse_args().quick
     from registry import ALL
 
-    good = True
-    print("| dtype | entries | largest difference from the CPU | in |\n| --- | --- | --- | --- |")
-    for dtype, limit in LIMITS.items():
+    from npflows.backends.cuda import device, link, tensor_cores
+
+    good, narrow = True, ways()
+    print("| dtype | networks run | entries | largest difference from the CPU | in |\n| --- | --- | --- | --- | --- |")
+    for (dtype, limit), (way, width) in itertools.product(LIMITS.items(), narrow.items()):
+        link.WIDE = width
         names = ["MAF layer, condition", "LU"] if quick else list(ALL)
         found = {name: check(name, dtype, 3 if quick else 1000) for name in names}
         worst = max(found, key=lambda name: found[name])
         beyond = [f"{name} {value:.1e}" for name, value in found.items() if value > limit]
         good &= not beyond
-        print(f"| {dtype} | {len(found)} | {found[worst]:.1e} | {worst} |")
+        print(f"| {dtype} | {way} | {len(found)} | {found[worst]:.1e} | {worst} |")
         print(*beyond, sep="\n", file=sys.stderr)
+    link.WIDE = narrow["lane by lane"]
+    if quick or device.capability() >= tensor_cores.CAPABILITY:
+        good &= check_tensor_cores(*((32, 64, 8) if quick else (512, 512, 1024)))
     columns = ["work", "rows", "GPU, ms", "CPU, ms", "PyTorch on the GPU, ms"]
     print(f"\n| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|")
     for name, (make, dim, n) in (SMALL if quick else WORK).items():

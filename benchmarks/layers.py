@@ -20,6 +20,9 @@ LAYERS = {
     ),
     "SplineAutoregressiveLayer": lambda dim, hidden, **options: npflows.SplineAutoregressiveLayer(dim, hidden, **options),
     "LULinear": lambda dim, hidden, **options: npflows.LULinear(dim, **options),
+    "QRLinear": lambda dim, hidden, dtype, rng: npflows.QRLinear(dim, dtype=dtype),
+    "SVDLinear": lambda dim, hidden, dtype, rng: npflows.SVDLinear(dim, dtype=dtype),
+    "Householder": lambda dim, hidden, dtype, rng: npflows.Householder(dim, dtype=dtype),
     "Permutation": lambda dim, hidden, **options: npflows.Permutation(dim, "random", **options),
     "Standardize": lambda dim, hidden, dtype, rng: npflows.Standardize(dim, dtype=dtype),
 }

@@ -16,13 +16,17 @@ from npflows.core.atomic import atomic_write
 from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, as_weights, warn_user
 from npflows.core.errors import TrainingError
 from npflows.core.optional import required
+from npflows.core.progress import Progress
 from npflows.core.statistics import log_mean_exp
+from npflows.core.tables import Headers
 from npflows.core.threads import at_most_threads, get_num_threads
 from npflows.core.underflow import ignore_underflow
-from npflows.files.archive import FlowFileError, read_arrays, write_arrays
+from npflows.files.archive import FlowFileError, read_arrays, read_json, write_arrays
 from npflows.files.flow_file import ENSEMBLE, pack, unpack
 from npflows.flow import NormalizingFlow
-from npflows.training.progress import Progress
+from npflows.training.communicator import Alone, Communicator
+from npflows.training.mpi import among_ranks
+from npflows.training.sharing import agree, facts_of_flow, facts_of_generator, of_all_ranks
 
 FORMAT = 1
 """Version of the format of files; the members within have that of flows."""
@@ -77,6 +81,7 @@ class Ensemble:
                     raise ValueError(f"members must have the same {name}: member 0 has {ours}, member {i} has {theirs}")
 
     @classmethod
+    @among_ranks
     def fit(
         cls,
         make: Make,
@@ -86,9 +91,11 @@ class Ensemble:
         bootstrap: str | None = None,
         sample_weight: ArrayLike | None = None,
         log_weight: ArrayLike | None = None,
+        condition: ArrayLike | None = None,
         rng: SeedLike = None,
         processes: int | None = None,
         progress: bool | str = "auto",
+        comm: Any = None,
         **options: Any,
     ) -> Ensemble:
         """Fit n flows to a table, several at a time.
@@ -108,7 +115,7 @@ class Ensemble:
         bootstrap : {"rows"}, optional
             Fit each member to as many rows, drawn with replacement: a row that is drawn several times weighs so much more,
             so that none is both trained on and validated with.
-        sample_weight, log_weight : array_like (n_rows,), optional
+        sample_weight, log_weight, condition : array_like (n_rows, ...), optional
             As in `NormalizingFlow.fit`.
         rng : int, numpy.random.Generator or None
             Draws the seeds, and the rows of `bootstrap`.
@@ -117,6 +124,10 @@ class Ensemble:
             uses threads.  With 1 they are fitted in this process, with all threads.
         progress : bool or "auto"
             Whether to show how many members are there, as in `NormalizingFlow.fit`.
+        comm : mpi4py.MPI.Intracomm, optional
+            Processes, the ranks of MPI, that the members are dealt to, instead of `processes`: each calls this with the
+            same arguments and the rows that it has, perhaps none, and has the whole ensemble afterwards.  For the fit every
+            rank holds the rows of all, one rank's after the other's.
         options
             Further arguments of `NormalizingFlow.fit`.
 
@@ -127,7 +138,10 @@ class Ensemble:
         ImportError
             If joblib is missing and `processes` is not 1.
         """
-        n, generator = as_int(n, "n"), as_rng(rng)
+        n, generator, ranks = as_int(n, "n"), as_rng(rng), Alone() if comm is None else comm
+        if ranks.size > 1:
+            agree(ranks, {"n": n, "bootstrap": bootstrap, "rng": facts_of_generator(rng)})
+            generator = ranks.broadcast(generator) if rng is None else generator
         chosen = None if bootstrap is None else as_choice(bootstrap, "bootstrap", ("rows",))
         given = sorted({"resume", "checkpoint"} & set(options))
         if given:
@@ -136,6 +150,10 @@ class Ensemble:
             )
         seeds = generator.integers(LARGEST_SEED, size=(n, 2)).tolist()
         flows = [_made(make, int(seed)) for seed, _ in seeds]
+        cls(flows)  # that they belong together is better known before than after the fit
+        if ranks.size > 1:
+            known = flows[0].headers
+            x, condition, sample_weight, log_weight = of_all_ranks(ranks, known, x, condition, sample_weight, log_weight)
         n_rows = len(x)  # type: ignore[arg-type]
         weight = as_weights(sample_weight, n_rows, logarithms=log_weight)
         tasks = []
@@ -145,8 +163,11 @@ class Ensemble:
                 counts = np.bincount(generator.integers(n_rows, size=n_rows), minlength=n_rows)
                 own = counts.astype(np.float64) if weight is None else counts * weight
             tasks.append(_Task(number, flow, own, seed))
+        if condition is not None:
+            options["condition"] = condition
+        if ranks.size > 1:
+            return cls(_dealt(tasks, x, options, ranks))
         at_once = min(n, get_num_threads() if processes is None else as_int(processes, "processes"))
-        cls(flows)  # that they belong together is better known before than after the fit
         return cls(_fitted(tasks, x, options, at_once, Progress(progress)))
 
     def __len__(self) -> int:
@@ -179,6 +200,11 @@ class Ensemble:
     def columns(self) -> list[str] | None:
         """Names of the columns."""
         return self.members[0].columns
+
+    @property
+    def headers(self) -> Headers:
+        """The columns of samples and of conditions, with names and units where they have any."""
+        return self.members[0].headers
 
     @property
     def history(self) -> list[dict[str, list[float]]]:
@@ -281,7 +307,7 @@ def _members(arrays: dict[str, np.ndarray], where: str) -> int:
     if ENSEMBLE not in arrays:
         raise FlowFileError(f"{where} holds no ensemble: if it is one flow, read it with npflows.load")
     try:
-        about = json.loads(str(arrays[ENSEMBLE]))
+        about = read_json(str(arrays[ENSEMBLE]))
         version, n = about["format"], about["members"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FlowFileError(f"{where} is no ensemble: its description can't be read ({error!r})") from None
@@ -341,22 +367,38 @@ def _run(tasks: Sequence[_Task], x: Any, options: dict[str, Any], at_once: int) 
     return joblib.Parallel(n_jobs=at_once, return_as="generator")(work)
 
 
+def _dealt(tasks: Sequence[_Task], x: Any, options: dict[str, Any], ranks: Communicator) -> list[NormalizingFlow]:
+    """The fitted flows, of which each rank has fitted some; those of the same seeds are the same on all."""
+    agree(ranks, {f"member {task.number}": facts_of_flow(task.flow) for task in tasks})
+    mine = tasks[ranks.rank :: ranks.size]
+    parts = ranks.share([_fit(task, x, options) for task in mine])
+    done = [parts[task.number % ranks.size][task.number // ranks.size] for task in tasks]
+    _tell_once(done)
+    return [one.flow for one in done]
+
+
+def _tell_once(done: Sequence[_Done]) -> None:
+    """Each warning of all members once, with the first one that it is of."""
+    told: dict[str, int] = {}
+    for number, one in enumerate(done):
+        for message in one.warnings:
+            told.setdefault(message, number)
+    for message, number in told.items():
+        warn_user(f"{message} (member {number})")
+
+
 def _fitted(
     tasks: Sequence[_Task], x: Any, options: dict[str, Any], at_once: int, progress: Progress
 ) -> list[NormalizingFlow]:
     """The fitted flows, with progress, and each warning once."""
-    flows: list[NormalizingFlow] = []
-    told: dict[str, int] = {}
+    found: list[_Done] = []
     progress.begin(len(tasks), "member")
     try:
         for done in _run(tasks, x, options, at_once):
-            flows.append(done.flow)
-            for message in done.warnings:
-                told.setdefault(message, len(flows) - 1)
+            found.append(done)
             loss = done.flow.history["validation_loss"][-1:] or [float("nan")]
             progress.update(f"validation {loss[0]:.4f}", len(tasks))
     finally:
         progress.close()
-    for message, number in told.items():
-        warn_user(f"{message} (member {number})")
-    return flows
+    _tell_once(found)
+    return [done.flow for done in found]

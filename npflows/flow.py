@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from numpy.typing import ArrayLike, DTypeLike
 
 from npflows.base.base import Base
-from npflows.core.checks import SeedLike, as_dtype, as_int, as_rng, as_shape, as_widths
-from npflows.core.registry import construct
+from npflows.core.checks import SeedLike, as_choice, as_dtype, as_int, as_rng, as_shape, as_widths
+from npflows.core.deferred import DeferredMethod
+from npflows.core.operations import ACTIVATIONS
+from npflows.core.registry import construct, known_classes
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import VerificationReport
-from npflows.export.c_file import to_c
-from npflows.export.onnx_file import to_onnx
 from npflows.files.configuration import ModelConfiguration, configuration_of
 from npflows.files.flow_file import save
 from npflows.inference.grid_density import conditional, marginal
@@ -31,6 +31,10 @@ from npflows.training.initialization import initialize
 from npflows.training.variational import fit_variational
 from npflows.verify import verify
 
+if TYPE_CHECKING:
+    from npflows.export.c_file import to_c
+    from npflows.export.onnx_file import to_onnx
+
 _Flow = TypeVar("_Flow", bound="NormalizingFlow")
 
 
@@ -45,13 +49,15 @@ class NormalizingFlow(TransformedDistribution):
     layers : sequence of Layer
         From data to latent.  The flow takes copies and puts a `Standardize` first where there is none.  Values that a
         `Split` leaves behind are left alone by the layers after it.
-    base_distribution : {"normal", "uniform", "student_t"} or Base
+    base_distribution : {"normal", "uniform", "student_t", "laplace", "cauchy", "logistic"} or Base
         The distribution on the latent side.
     condition_dim : int, optional
         Width of the condition; that of the layers by default, and needed with `embedding_dims`.
     embedding_dims : sequence of int
         Where given, a dense network with these hidden units, the last its output and as wide as the layers' condition,
         is trained between the condition and the layers.
+    embedding_activation : {"silu", "relu", "tanh", "elu", "leaky_relu"}
+        The activation function of that network.
     support : sequence or mapping of npflows.support columns, optional
         Where each column lives, all on the whole line by default: `npflows.support.real()`, `positive()`, `interval()`,
         `periodic()`, `integer()`, `below()`, `ordered()`, `simplex()`, one for each column, or by number or name for some.
@@ -110,16 +116,19 @@ class NormalizingFlow(TransformedDistribution):
         input_shape: Sequence[int] | None = None,
         dtype: DTypeLike = "float32",
         rng: SeedLike = None,
+        embedding_activation: str = "silu",
     ) -> None:
         given = list(layers) if isinstance(layers, Sequence) else []
         if not given or not all(isinstance(layer, Layer) for layer in given):
             raise ValueError(f"layers must be a sequence of at least one Layer, got {layers!r}")
         self.base_distribution = base_distribution
         self.embedding_dims: Sequence[int] = as_widths(embedding_dims, "embedding_dims")
+        self.embedding_activation = as_choice(embedding_activation, "embedding_activation", ACTIVATIONS)
         embedding = None
         if self.embedding_dims:
             width = as_int(condition_dim, "condition_dim (with embedding_dims)")
-            embedding = Embedding(width, self.embedding_dims, dtype=as_dtype(dtype), rng=as_rng(rng))
+            embedding = Embedding(width, self.embedding_dims, activation=self.embedding_activation, dtype=as_dtype(dtype),
+                                  rng=as_rng(rng))  # fmt: skip
         shape = given[0].sample_shape if input_shape is None else as_shape(input_shape, "input_shape")
         super().__init__(given, shape, base_distribution, as_dtype(dtype), embedding, support=support, columns=columns)
         if self._needs_condition and not self.condition_dim:
@@ -149,7 +158,10 @@ class NormalizingFlow(TransformedDistribution):
     fit, fit_variational, initialize = fit, fit_variational, initialize
     importance_weights, mode, entropy, kl_divergence = importance_weights, mode, entropy, kl_divergence
     to_unit_cube, from_unit_cube, marginal, conditional = to_unit_cube, from_unit_cube, marginal, conditional
-    to_onnx, to_c = to_onnx, to_c
+    if TYPE_CHECKING:
+        to_onnx, to_c = to_onnx, to_c
+    else:
+        to_onnx, to_c = DeferredMethod("npflows.export.onnx_file"), DeferredMethod("npflows.export.c_file")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow to one .npz file, in full or not at all; `npflows.load` reads it."""
@@ -164,6 +176,8 @@ class NormalizingFlow(TransformedDistribution):
 
     def reset(self: _Flow, rng: SeedLike = None) -> _Flow:
         """Start afresh: new first weights, no standardization, no history, and no names that `fit` took from a table."""
-        self.parameters.theta[:] = construct(type(self), self.arguments, as_rng(rng)).parameters.theta
+        own = [type(part) for part in (*self.flow_layers, *(leaf for leaf, _ in self.leaves), self.base)]
+        fresh = construct(type(self), self.arguments, as_rng(rng), known_classes(own))
+        self.parameters.theta[:] = fresh.parameters.theta
         self._forget()
         return self

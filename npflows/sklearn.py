@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base import Base
-from npflows.core.checks import as_choice, as_numeric, as_positive, as_weights
+from npflows.core.checks import as_choice, as_int, as_numeric, as_positive, as_weights
 from npflows.core.columns import listed
 from npflows.core.frames import named_columns, names_of
 from npflows.core.table import with_roles
+from npflows.core.tables import Header, as_array, learned_units
 from npflows.core.underflow import ignore_underflow
+from npflows.core.units import unit_of
+from npflows.ensemble import Ensemble
 from npflows.flow import NormalizingFlow
 from npflows.models.table import TABLE_MODELS
 from npflows.support.declaration import SupportLike
@@ -111,6 +114,7 @@ class _FlowEstimator(BaseEstimator):
     on_missing: str = "drop"
     progress: bool | str = False
     callbacks: Callable | Iterable[Callable] = ()
+    n_flows: int = 1
     random_state: int | np.random.RandomState | None = None
 
     def _make_flow(self, input_dim: int, condition_dim: int, rng: np.random.Generator) -> NormalizingFlow:
@@ -125,7 +129,9 @@ class _FlowEstimator(BaseEstimator):
             options["embedding_dims"] = self.embedding_dims
         names = getattr(self, "feature_names_in_", None)
         columns = None if names is None else list(names)
-        return entry.build(input_dim, condition_dim=condition_dim, columns=columns, rng=rng, **options, **specific)
+        flow = entry.build(input_dim, condition_dim=condition_dim, columns=columns, rng=rng, **options, **specific)
+        flow.units = self.units_
+        return flow
 
     def _fit_flow(self, rows: np.ndarray, weight: np.ndarray, condition: np.ndarray | None = None) -> None:
         rng = _generator(self.random_state)
@@ -134,12 +140,20 @@ class _FlowEstimator(BaseEstimator):
         if condition is not None and self.missing is not None and not isinstance(self.missing, Mapping):
             options["missing"] = {("x", i): self.missing for i in range(rows.shape[1])}  # the classes are not missing
         given = as_many_rows(flow, Rows(rows, np.arange(len(rows)), weight, condition))
-        self.flow_ = flow.fit(given.x, sample_weight=given.weight, condition=given.condition, rng=rng, **options)
-        self.n_iter_ = len(flow.history.get("epoch", ()))
+        options.update(sample_weight=given.weight, condition=given.condition, rng=rng)
+        if as_int(self.n_flows, "n_flows") == 1:
+            self.flow_: NormalizingFlow | Ensemble = flow.fit(given.x, **options)
+            self.n_iter_ = len(flow.history.get("epoch", ()))
+            return
+        shape = flow.input_dim, flow.condition_dim
+        self.flow_ = Ensemble.fit(lambda seed: self._make_flow(*shape, np.random.default_rng(seed)), given.x, self.n_flows,
+                                  processes=1, **options)  # fmt: skip
+        self.n_iter_ = max(len(history.get("epoch", ())) for history in self.flow_.history)
 
     def _training_data(self, X: ArrayLike, y: ArrayLike = "no_validation") -> Any:
         finite = self._all_finite()
-        X, names = _table(X)
+        self.units_: list[str | None] | None = _units_of(X)
+        X, names = _table(X, self.units_)
         if isinstance(y, np.ma.MaskedArray):
             if y.mask.any():
                 raise ValueError(f"y has {int(y.mask.sum())} masked entries; leave these rows out")
@@ -153,7 +167,7 @@ class _FlowEstimator(BaseEstimator):
         """X as numbers; it must be finite, or with finite=False have no more than `fit` takes."""
         check_is_fitted(self)
         kind = finite or self._all_finite()
-        X, names = _table(X)
+        X, names = _table(X, self.units_)
         with warnings.catch_warnings():
             if names is not None and hasattr(self, "feature_names_in_"):
                 _check_names(names, list(self.feature_names_in_))
@@ -219,19 +233,24 @@ class FlowDensity(DensityMixin, _FlowEstimator):
     on_invalid, missing, on_missing
         See `NormalizingFlow.fit`.  With on_invalid="drop", or "nan" among what is missing, X may have NaN, and
         `score_samples` gives NaN for its rows.
+    n_flows : int
+        Flows that are fitted one after the other to the same rows, and whose mixture is the density: an `Ensemble`.
     random_state : int, numpy.random.RandomState or None
         Draws first weights, the validation rows and the batches; None is NumPy's global generator, as everywhere in
         scikit-learn.
 
     Attributes
     ----------
-    flow_ : NormalizingFlow
-        The fitted flow; `flow_.history` has the results of each epoch.
+    flow_ : NormalizingFlow or Ensemble
+        What was fitted; `flow_.history` has the results of each epoch.
     n_iter_ : int
         Epochs that were trained.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where X had names of columns.
+    units_ : list of str or None
+        The unit of each column, None for one without; None where no column has any.  Other units are converted into them,
+        and densities are per these units.
 
     Examples
     --------
@@ -302,7 +321,7 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
     ----------
     offset_ : float
         The log-density below which a row is an outlier.
-    flow_, n_iter_, n_features_in_, feature_names_in_
+    flow_, n_iter_, n_features_in_, feature_names_in_, units_
         As in `FlowDensity`.
     """
 
@@ -356,7 +375,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         Share of each class in the training rows.
     flow_ : NormalizingFlow
         Takes as its condition a row of the unit matrix (n_classes, n_classes).
-    n_iter_, n_features_in_, feature_names_in_
+    n_iter_, n_features_in_, feature_names_in_, units_
         As in `FlowDensity`.
     """
 
@@ -412,14 +431,27 @@ def _with_weights(X: Any, sample_weight: Any) -> tuple[Any, Any]:
     return X, as_weights(None, len(X), logarithms=log_weight) if log_weight is not None else weight
 
 
-def _table(X: Any) -> tuple[Any, list[str] | None]:
-    """X as scikit-learn takes it, and the names of its columns where scikit-learn would not see them.
+def _units_of(X: Any) -> list[str | None] | None:
+    """The units of the columns of X, None where none has any."""
+    named = named_columns(X, rows=False)
+    if named is None:
+        unit = unit_of(X)
+        return None if unit is None else [unit] * np.shape(X)[-1]
+    return learned_units(X, Header(len(named.labels), "feature_names_in_"), "X")
 
-    Data frames are looked at, for what is no number, and left to scikit-learn, which checks their names.
+
+def _table(X: Any, units: list[str | None] | None) -> tuple[Any, list[str] | None]:
+    """X, in units, as scikit-learn takes it, and the names of its columns where scikit-learn would not see them.
+
+    Where there are no units, data frames are looked at, for what is no number, and left to scikit-learn, which checks
+    their names.
     """
     names = names_of(X) if named_columns(X, rows=False) is not None else None
     if names is None and (not isinstance(X, np.ndarray) or type(X) is np.ndarray):
         return X, None
+    if units is not None:  # what has none counts as in them
+        array, _ = as_array(X, "X", Header(len(units), "feature_names_in_", units=units))
+        return array, names
     array = as_numeric(X, "X")
     if any(hasattr(type(X), name) for name in ("dtypes", "column_names", "__dataframe__")):
         return X, None

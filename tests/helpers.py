@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 import npflows
-from npflows import Normal, NormalizingFlow, StudentT, Uniform
+from npflows import Cauchy, Laplace, Logistic, Normal, NormalizingFlow, StudentT, Uniform
 from npflows.backends.reference import BACKEND as REFERENCE
 from npflows.core import evaluation
 
@@ -142,6 +142,10 @@ def scipy_distribution(base):
         return scipy.stats.norm(params["loc"], np.exp(params["log_scale"]) if base.learnable else params["scale"])
     if isinstance(base, Uniform):
         return scipy.stats.uniform(base.low, base.high - base.low)
+    for cls, twin in ((Laplace, scipy.stats.laplace), (Cauchy, scipy.stats.cauchy), (Logistic, scipy.stats.logistic)):
+        if isinstance(base, cls):
+            loc, log_scale = (values.astype(float) for values in base.named_params().values())
+            return twin(loc, np.exp(log_scale))
     assert isinstance(base, StudentT)
     return scipy.stats.t(base.degrees_of_freedom)
 
@@ -153,3 +157,16 @@ def jacobian(function, x, step=1e-5):
     ends = np.concatenate([x[:, None] + moves, x[:, None] - moves], axis=1).reshape(-1, d)
     results = np.reshape(function(ends), (n, 2, d, -1))
     return np.moveaxis(results[:, 0] - results[:, 1], 1, 2) / (2 * step)
+
+
+class NumpyWithNan:
+    """NumPy whose `empty` gives doubles that are signaling NaN: arithmetic with one of them is a floating-point error."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def empty(self, *args, **kwargs):
+        array = np.empty(*args, **kwargs)
+        if array.dtype == np.float64:
+            array.view(np.uint64)[...] = 0x7FF4_0000_0000_0001
+        return array

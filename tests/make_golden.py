@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import npflows
-from npflows import support
+from npflows import networks, support, transformers
 
 FOLDER = Path(__file__).parent / "golden"
 X = [[1.0, -2.0, 30.0], [1.5, -2.2, 28.0], [0.0, 1.0, 35.0], [3.0, 0.0, 15.0]]
@@ -34,6 +34,61 @@ def layers():
             npflows.IAFLayer(3, (4,), rng=rng),
         ],
         npflows.Normal(3, [0.5, 0.0, -0.5], [1.0, 2.0, 0.5]),
+    )
+
+
+def spline_kinds():
+    options = {"activation": "tanh", "rng": np.random.default_rng(23)}
+    return npflows.NormalizingFlow(
+        [
+            npflows.SplineCouplingLayer([0, 1, 0], (4,), 3, spline="linear", tails="end_slope", **options),
+            npflows.SplineAutoregressiveLayer(3, (4,), [1, 2, 0], 3, spline="quadratic", end_weight=0.5, **options),
+            npflows.SplineCouplingLayer([1, 0, 1], (4,), 4, spline="cubic", tails="end_slope", inverted=True, **options),
+            npflows.SplineAutoregressiveLayer(3, (4,), None, 3, spline="rational_linear", free_ends=True, **options),
+        ]
+    )
+
+
+def monotone_maps():
+    options = {"activation": "tanh", "rng": np.random.default_rng(24)}
+    return npflows.NormalizingFlow(
+        [
+            npflows.MonotoneCouplingLayer([0, 0, 1], (4,), num_terms=3, min_scale=0.1, **options),
+            npflows.MonotoneAutoregressiveLayer(3, (4,), scalar_map="bernstein", num_terms=4, **options),
+            npflows.MonotoneLayer(3, scalar_map="bernstein", num_terms=4, tail_bound=3.0, bounded=False),
+            npflows.SplineLayer(3, 3, 2.0, tails="end_slope"),
+        ]
+    )
+
+
+def linear():
+    rng = np.random.default_rng(8)
+    return npflows.NormalizingFlow(
+        [
+            npflows.LULinear(3, "random", [1, -1, -1], rng=rng),
+            npflows.MAFLayer(3, (6,), activation="tanh", rng=rng),
+            npflows.Householder(3, 3),
+            npflows.QRLinear(3),
+            npflows.CouplingLayer([0, 1, 0], (5,), activation="elu", rng=rng),
+            npflows.SVDLinear(3, 1),
+        ]
+    )
+
+
+def parts():
+    bins = transformers.spline(4, 3.0, 0.0, 0.0, 1e-3)
+    half = npflows.Chain([npflows.LULinear(3, rng=1), npflows.Permutation(3, [1, 2, 0])], ["matrix", "order"])
+    return npflows.NormalizingFlow(
+        [
+            npflows.Coupling([1, 0, 1], networks.dense(2, (5,), bins.multiplier, activation="silu"), bins, rng=2),
+            half,
+            npflows.Autoregressive(
+                [2, 0, 1], networks.masked(3, (6,), 2, activation="tanh"), transformers.Affine("softplus", least=0.1), rng=3
+            ),
+            npflows.Elementwise(3, transformers.Affine("hard_clip", least=0.3, most=2.0)),
+            half,
+        ],
+        npflows.Logistic(3, learnable=True),
     )
 
 
@@ -154,10 +209,29 @@ FLOWS = {
     "glow_additive": lambda: npflows.Glow(
         (2, 2, 2), 1, 1, (4,), network="dense", coupling="additive", split_prior="standard", activation="tanh", rng=19
     ),
+    "parts": parts,
+    "mixture": lambda: npflows.RealNVP(
+        3, 2, (6,), activation="tanh", base_distribution=npflows.GaussianMixture(3, 3, scale=0.7, rng=24), rng=23
+    ),
+    "conditional_mixture": lambda: npflows.MAF(
+        2,
+        1,
+        (6,),
+        activation="tanh",
+        base_distribution=npflows.ConditionalGaussianMixture(2, 2, 3, (5,), activation="tanh", rng=26),
+        condition_dim=2,
+        rng=27,
+    ),
+    "laplace": lambda: npflows.NormalizingFlow(
+        [npflows.MAFLayer(3, (6,), None, "atan_clip", activation="silu", min_scale=0.1, rng=25)], "laplace"
+    ),
     "maf_full": lambda: npflows.MAF(3, 2, (6,), activation="tanh", log_tails=3.0, condition_dim=2, rng=21),
+    "linear": linear,
     "spline_ends": lambda: npflows.NeuralSplineFlow(
         3, 1, (6,), 4, affine_ends=True, log_tails=5.0, activation="silu", condition_dim=1, rng=22
     ),
+    "spline_kinds": spline_kinds,
+    "monotone_maps": monotone_maps,
 }
 FIT = {"maf_full": {"standardize": "full"}}
 """Options of the fits of some flows."""

@@ -12,10 +12,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from npflows.core.deferred import DeferredMethod
+
 FILE = Path(__file__).parent / "public_signatures.txt"
 MODULES = (
     "support",
     "functional",
+    "networks",
+    "transformers",
     "extend",
     "convert",
     "hosts",
@@ -75,6 +79,8 @@ def kind(value: Any) -> str:
     """The kind of a member of a class, with the signature of a method."""
     if isinstance(value, (classmethod, staticmethod)):
         return f"{signature(value.__func__, isinstance(value, classmethod))}, {type(value).__name__}"
+    if isinstance(value, DeferredMethod):
+        value = value.__get__(None, value.owner)
     if inspect.isfunction(value):
         return signature(value, True)
     if isinstance(value, property):

@@ -11,20 +11,35 @@ from npflows import (
     MAF,
     ActNormLayer,
     AffineCouplingLayer,
+    Autoregressive,
+    Beta,
+    Cauchy,
+    Chain,
+    ConditionalGaussianMixture,
     ConditionalNormalizingFlow,
     ConditionalRealNVP,
+    Coupling,
     CouplingLayer,
+    Elementwise,
+    GaussianMixture,
     Glow,
     GlowBlock,
+    Householder,
     IAFLayer,
     InvertibleConv1x1,
+    Laplace,
+    Logistic,
     LogTails,
     LULinear,
     MAFLayer,
+    MonotoneAutoregressiveLayer,
+    MonotoneCouplingLayer,
+    MonotoneLayer,
     NeuralSplineFlow,
     Normal,
     NormalizingFlow,
     Permutation,
+    QRLinear,
     RealNVP,
     Rotation,
     SplineAutoregressiveLayer,
@@ -34,10 +49,13 @@ from npflows import (
     Squeeze,
     Standardize,
     StudentT,
+    SVDLinear,
     Uniform,
     support,
 )
 from npflows.layers import ImageLayer
+from npflows.networks import convolutional, dense, masked
+from npflows.transformers import Additive, Affine, spline
 
 LAYERS = {
     "coupling": lambda **o: CouplingLayer([1, 0, 0], (12,), "tanh", activation="tanh", **o),
@@ -71,14 +89,68 @@ LAYERS = {
         **o,
     ),
     "spline of each column": lambda dtype, rng: SplineLayer(3, 6, 2.5, dtype=dtype),
+    "spline of each column, inverted": lambda dtype, rng: SplineLayer(
+        3, 5, 2.5, free_ends=True, inverted=True, dtype=dtype
+    ),
     "LU": lambda **o: LULinear(5, **o),
     "LU, one value": lambda **o: LULinear(1, "natural", **o),
+    "LU, signs": lambda **o: LULinear(5, [3, 0, 4, 1, 2], [1, -1, 1, -1, -1], **o),
+    "reflections": lambda dtype, rng: Householder(5, dtype=dtype),
+    "reflections, an odd number": lambda dtype, rng: Householder(3, 7, dtype=dtype),
+    "QR": lambda dtype, rng: QRLinear(5, dtype=dtype),
+    "QR, one value": lambda dtype, rng: QRLinear(1, 1, dtype=dtype),
+    "SVD": lambda dtype, rng: SVDLinear(4, dtype=dtype),
+    "SVD, an odd number": lambda dtype, rng: SVDLinear(5, 3, dtype=dtype),
     "spline coupling, circles": lambda **o: SplineCouplingLayer(
         [1, 0, 1, 0, 1], (12,), 4, 6.0, circular=[1, 1, 0, 0, 1], activation="silu", condition_dim=1, **o
     ),
     "spline of each column, circles": lambda dtype, rng: SplineLayer(3, 4, 6.0, circular=[0, 1, 1], dtype=dtype),
     "spline of one column on a circle, condition": lambda **o: SplineAutoregressiveLayer(
         1, (8,), None, 3, 6.0, circular=[True], activation="tanh", condition_dim=1, **o
+    ),
+    "spline coupling, linear, slopes of the ends": lambda **o: SplineCouplingLayer(
+        [1, 0, 0, 1], (12,), 5, 2.0, spline="linear", tails="end_slope", activation="silu", **o
+    ),
+    "spline, autoregressive, linear": lambda **o: SplineAutoregressiveLayer(
+        3, (12,), [1, 2, 0], 4, spline="linear", activation="tanh", **o
+    ),
+    "spline, autoregressive, quadratic": lambda **o: SplineAutoregressiveLayer(
+        3, (12,), None, 4, spline="quadratic", activation="silu", condition_dim=1, **o
+    ),
+    "spline of each column, quadratic, slopes of the ends": lambda dtype, rng: SplineLayer(
+        3, 5, 2.5, spline="quadratic", tails="end_slope", dtype=dtype
+    ),
+    "spline coupling, quadratic, end weight": lambda **o: SplineCouplingLayer(
+        [0, 1, 0], (12,), 3, spline="quadratic", end_weight=0.5, activation="tanh", **o
+    ),
+    "spline coupling, cubic": lambda **o: SplineCouplingLayer(
+        [1, 0, 0], (12,), 4, 2.0, spline="cubic", activation="silu", inverted=True, **o
+    ),
+    "spline, autoregressive, cubic, slopes of the ends": lambda **o: SplineAutoregressiveLayer(
+        4, (12,), [2, 0, 3, 1], 5, 2.0, spline="cubic", tails="end_slope", activation="tanh", **o
+    ),
+    "spline coupling, rational-linear": lambda **o: SplineCouplingLayer(
+        [1, 0, 1, 0], (12,), 4, 2.0, spline="rational_linear", activation="tanh", condition_dim=1, **o
+    ),
+    "spline, autoregressive, rational-linear, slopes of the ends": lambda **o: SplineAutoregressiveLayer(
+        3, (12,), None, 3, spline="rational_linear", tails="end_slope", activation="silu", inverted=True, **o
+    ),
+    "spline of each column, slopes of the ends": lambda dtype, rng: SplineLayer(3, 4, 1.5, tails="end_slope", dtype=dtype),
+    "mixture of logistics, coupling": lambda **o: MonotoneCouplingLayer(
+        [1, 0, 0, 1], (12,), num_terms=3, activation="tanh", condition_dim=1, **o
+    ),
+    "mixture of logistics, autoregressive": lambda **o: MonotoneAutoregressiveLayer(
+        3, (12,), [2, 0, 1], num_terms=4, min_scale=0.2, activation="silu", inverted=True, **o
+    ),
+    "mixture of logistics of each column": lambda dtype, rng: MonotoneLayer(2, num_terms=1, inverted=True, dtype=dtype),
+    "Bernstein polynomials, coupling": lambda **o: MonotoneCouplingLayer(
+        [0, 1, 0], (12,), scalar_map="bernstein", tail_bound=3.0, bounded=False, activation="tanh", inverted=True, **o
+    ),
+    "Bernstein polynomials, autoregressive": lambda **o: MonotoneAutoregressiveLayer(
+        4, (12,), [2, 0, 3, 1], scalar_map="bernstein", num_terms=6, tail_bound=2.0, activation="silu", condition_dim=1, **o
+    ),
+    "Bernstein polynomial of each column": lambda dtype, rng: MonotoneLayer(
+        3, scalar_map="bernstein", num_terms=5, tail_bound=1.5, bounded=False, dtype=dtype
     ),
     "rotation": lambda **o: Rotation([0, 1, 1, 0], 6.0, **o),
     "log tails": lambda dtype, rng: LogTails(4, 0.7, dtype=dtype),
@@ -96,6 +168,91 @@ LAYERS = {
     ),
     "IAF layer, sigmoid, shift first": lambda **o: IAFLayer(
         3, (12,), [2, 0, 1], "sigmoid", activation="tanh", shift_first=True, min_scale=0.1, **o
+    ),
+    "coupling, gates": lambda **o: CouplingLayer(
+        [1, 0, 1, 0],
+        (7,),
+        "soft_clip",
+        min_scale=1e-2,
+        activation="tanh",
+        residual_blocks=2,
+        gated=True,
+        residual_activations="blocks",
+        condition_dim=2,
+        **o,
+    ),
+    "MAF layer, degrees given, inner activations": lambda **o: MAFLayer(
+        4,
+        (6,),
+        [2, 0, 3, 1],
+        "soft_clip",
+        activation="silu",
+        min_scale=1e-2,
+        residual_blocks=2,
+        residual_activations="inner",
+        hidden_degrees=[[0, 0, 1, 2, 2, 3]] * 5,
+        condition_dim=1,
+        **o,
+    ),
+    "IAF layer, gates, degrees given": lambda **o: IAFLayer(
+        5,
+        (8,),
+        None,
+        "softplus",
+        min_scale=1e-3,
+        max_scale=0.9,
+        activation="tanh",
+        residual_blocks=2,
+        residual_activations="blocks",
+        gated=True,
+        condition_in="blocks",
+        hidden_degrees=[[1, 1, 2, 2, 3, 3, 4, 4]] * 5,
+        condition_dim=2,
+        **o,
+    ),
+    "coupling, hard clip": lambda **o: CouplingLayer(
+        [1, 0, 0, 1], (12,), "hard_clip", activation="tanh", min_scale=0.7, max_scale=1.2, **o
+    ),
+    "MAF layer, tanh clip": lambda **o: MAFLayer(3, (12,), None, "tanh_clip", activation="tanh", min_scale=0.1, **o),
+    "IAF layer, sigmoid clip": lambda **o: IAFLayer(
+        4, (12,), [2, 0, 3, 1], "sigmoid_clip", activation="silu", min_scale=0.1, condition_dim=1, **o
+    ),
+    "coupling, arctangent clip": lambda **o: CouplingLayer(
+        [0, 1, 0], (8,), "atan_clip", activation="tanh", min_scale=0.1, shift_first=True, condition_dim=1, **o
+    ),
+    "coupling of a network and a map": lambda **o: Coupling(
+        [1, 0, 0, 1], dense(2, (10,), 28, activation="tanh", condition_dim=1), spline(5, 2.0, 0.0, 0.0, 0.0), **o
+    ),
+    "coupling of a network and a map, circles": lambda **o: Coupling(
+        [1, 0, 1, 0],
+        dense(3, (9,), 24, activation="silu"),
+        spline(4, 6.0, 1e-3, 1e-3, 1e-3, [True, False]),
+        circular=[1, 1, 0, 0],
+        bound=6.0,
+        inverted=True,
+        **o,
+    ),
+    "coupling of convolutions and a map": lambda **o: Coupling(
+        [1, 0] * 6,
+        convolutional(np.resize([1, 0], (2, 3, 2)), (5,), 8, activation="tanh"),
+        spline(3, 3.0, 0.0, 0.0, 0.0),
+        **o,
+    ),
+    "autoregressive layer of a network and a map": lambda **o: Autoregressive(
+        [2, 0, 1, 3], masked(4, (9, 8), 1, activation="tanh", condition_dim=1), Additive(), inverted=True, **o
+    ),
+    "map of each column": lambda dtype, rng: Elementwise(3, Affine("tanh_clip", least=0.2), dtype),
+    "chain": lambda **o: Chain(
+        [Permutation(3, "random", **o), MAFLayer(3, (8,), activation="tanh", condition_dim=2, **o), LULinear(3, **o)]
+    ),
+    "spline coupling, free ends, inverted": lambda **o: SplineCouplingLayer(
+        [1, 0, 0, 1], (12,), 4, 2.0, 0.0, 0.0, 0.0, free_ends=True, inverted=True, activation="tanh", condition_dim=1, **o
+    ),
+    "spline, autoregressive, inverted, least slope": lambda **o: SplineAutoregressiveLayer(
+        4, (16,), [2, 0, 3, 1], 4, 2.0, 0.0, 0.0, 0.0, least_slope=1e-2, inverted=True, activation="tanh", **o
+    ),
+    "spline, autoregressive, turned": lambda **o: SplineAutoregressiveLayer(
+        3, (9,), None, 4, 6.0, 1e-3, 1e-3, 0.0, least_slope=1e-3, turned=True, activation="tanh", condition_dim=1, **o
     ),
     "image coupling": lambda **o: AffineCouplingLayer(
         4, (6, 5), scale_activation="sigmoid", image_size=(3, 5), activation="tanh", **o
@@ -178,6 +335,18 @@ def _conditional(dtype, rng):
     return ConditionalNormalizingFlow(layers, "normal", condition_dim=4, embedding_dims=(5, 2), dtype=dtype, rng=rng)
 
 
+def _linear(dtype, rng):
+    layers = [
+        QRLinear(3, dtype=dtype),
+        CouplingLayer([0, 1, 0], (8,), activation="tanh", condition_dim=1, dtype=dtype, rng=rng),
+        Householder(3, 3, dtype=dtype),
+        LULinear(3, [2, 0, 1], [-1, 1, -1], dtype=dtype),
+        MAFLayer(3, (8,), activation="silu", dtype=dtype, rng=rng),
+        SVDLinear(3, dtype=dtype),
+    ]
+    return NormalizingFlow(layers, dtype=dtype)
+
+
 def _image_layers(dtype, rng):
     layers = [
         Squeeze(1, dtype=dtype),
@@ -205,7 +374,38 @@ def _without_correlations(dtype, rng):
     return NormalizingFlow(layers, support=columns, dtype=dtype)
 
 
+def _with_base(base, **own):
+    """A flow of three columns on a base distribution, by a coupling whose scales are clipped."""
+
+    def make(dtype, rng):
+        options = {"activation": "tanh", "min_scale": 0.3, "condition_dim": 1, "dtype": dtype, "rng": rng}
+        layers = [CouplingLayer([0, 1, 0], (8,), "atan_clip", **options)]
+        return NormalizingFlow(layers, base(3, dtype=dtype, **own), dtype=dtype)
+
+    return make
+
+
+def _on_conditional_mixture(dtype, rng):
+    """A condition of which the base alone has anything, through an embedding."""
+    layers = [LULinear(2, dtype=dtype, rng=rng), CouplingLayer([0, 1], (8,), activation="silu", dtype=dtype, rng=rng)]
+    base = ConditionalGaussianMixture(2, 5, 4, (), dtype=dtype, rng=rng)
+    return NormalizingFlow(layers, base, condition_dim=3, embedding_dims=(6, 5), dtype=dtype, rng=rng)
+
+
+NOT_EXPORTED = ("flow on a conditional mixture", "conditional mixture, embedding")
+"""Models whose base exports to C and ONNX refuse by name."""
+
 MODELS = {
+    "flow on Laplace": _with_base(Laplace, loc=[1.0, 0.0, -1.0], scale=[1.0, 2.0, 0.5], learnable=True),
+    "flow on Cauchy": _with_base(Cauchy, scale=0.5),
+    "flow on Cauchy, learned": _with_base(Cauchy, learnable=True),
+    "flow on logistic": _with_base(Logistic, loc=0.5, learnable=True),
+    "flow on a mixture": _with_base(GaussianMixture, n_components=4, scale=0.7, weights=[1.0, 2.0, 3.0, 1.0], rng=1),
+    "flow on a conditional mixture": _with_base(
+        ConditionalGaussianMixture, condition_dim=1, n_components=3, hidden_dims=(9, 8), rng=3
+    ),
+    "conditional mixture, embedding": _on_conditional_mixture,
+    "flow on a mixture, fixed": _with_base(GaussianMixture, learnable=False, rng=2),
     "RealNVP": lambda **o: RealNVP(5, 4, (12,), activation="tanh", **o),
     "RealNVP, half, relu": lambda **o: RealNVP(2, 3, (16, 16), "half", base_distribution="student_t", **o),
     "RealNVP, channel-wise, silu": lambda **o: RealNVP(3, 2, (8,), "channel-wise", activation="silu", **o),
@@ -216,6 +416,16 @@ MODELS = {
     "MAF": lambda **o: MAF(4, 3, (16,), activation="tanh", **o),
     "MAF, two features": lambda **o: MAF(2, 2, (12, 12), scale_activation="none", activation="silu", **o),
     "MAF, one feature": lambda **o: MAF(1, 2, (8,), base_distribution="student_t", **o),
+    "MAF, beta": lambda dtype, rng: MAF(
+        3,
+        2,
+        (12,),
+        scale_activation="tanh",
+        activation="tanh",
+        base_distribution=Beta(3, 13.0, 4.0, dtype=dtype),
+        dtype=dtype,
+        rng=rng,
+    ),
     "MAF, random orders": lambda **o: MAF(5, 2, (16, 8), orders="random", base_distribution="student_t", **o),
     "MAF, uniform, condition": lambda dtype, rng: MAF(
         3, 2, (12,), base_distribution=Uniform(3, -1.0, [1.0, 2.0, 3.0], dtype=dtype), condition_dim=2, dtype=dtype, rng=rng
@@ -225,6 +435,9 @@ MODELS = {
     "IAF, one feature, uniform": lambda **o: IAF(1, 2, (8,), base_distribution="uniform", **o),
     "IAF, one order, condition": lambda **o: IAF(3, 2, (12,), False, activation="elu", condition_dim=1, **o),
     "NSF": lambda **o: NeuralSplineFlow(5, 3, (12,), 4, 3.0, affine_ends=False, activation="silu", **o),
+    "NSF, quadratic splines": lambda **o: NeuralSplineFlow(
+        3, 2, (12,), 4, 3.0, spline="quadratic", tails="end_slope", affine_ends=False, activation="silu", **o
+    ),
     "NSF, two features": lambda **o: NeuralSplineFlow(
         2, 2, (12,), 4, linear="permutation", affine_ends=False, activation="tanh", **o
     ),
@@ -321,6 +534,7 @@ MODELS = {
     ),
     "flow of image layers": _image_layers,
     "flow of layers": _mixed,
+    "flow of linear layers": _linear,
     "flow of Standardize alone": _only_standardize,
     "flow without correlations": _without_correlations,
 }
@@ -398,9 +612,11 @@ def data(obj, n, seed=4):
 
 
 def latent(obj, n, seed=5):
-    """n samples (n, input_dim) from the latent side."""
+    """n samples (n, input_dim) from the latent side, for `condition(obj, n)`."""
     rng = np.random.default_rng(seed)
-    return obj.base.sample(n, rng) if isinstance(obj, NormalizingFlow) else rng.normal(size=(n, obj.input_dim))
+    if isinstance(obj, NormalizingFlow):
+        return obj.base_under(condition(obj, n)).sample(n, rng)
+    return rng.normal(size=(n, obj.input_dim))
 
 
 def source(obj, n, direction):

@@ -135,7 +135,9 @@ class ZukoSpline(operations.Spline):
 
 
 def pack_spline(operation: ZukoSpline, value: int | None) -> list[int]:
-    return spline.pack(dataclasses.replace(operation, min_derivative=math.log(operation.min_derivative)), value)
+    packed = spline.pack(operation, value)
+    packed[spline.MIN_DERIVATIVE] = bits(math.log(operation.min_derivative))[0]
+    return packed
 
 
 SPLINE_ROLES = {**spline.ROLES, "forward": spline_forward, "inverse": spline_inverse}

@@ -1,4 +1,4 @@
-"""Base distributions: densities on the latent side that factorize over the columns."""
+"""Base distributions: densities on the latent side."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from npflows.core import evaluation
 from npflows.core.checks import SeedLike, as_dtype, as_int, as_positive, as_rng, as_rows
 from npflows.core.configured import Configured
+from npflows.core.counters import Law
 from npflows.core.operations import Custom, Operation, Placed, Program
 from npflows.core.parameters import Parameter, ParameterBuffer
 from npflows.core.runnable import Runnable
@@ -18,7 +19,8 @@ from npflows.core.underflow import ignore_underflow
 
 
 class Base(Runnable, Configured, abstract=True):
-    """A distribution of independent columns, each located around a center.
+    """A distribution of columns, each located around a center; but for mixtures of normal distributions, they are
+    independent.
 
     To make one of your own, subclass it, hand its parameters to the constructor, set `kernels` to two functions decorated
     with `npflows.extend.kernel`, of the kinds "base" and "base_vjp" (see `npflows.extend`), and
@@ -34,6 +36,9 @@ class Base(Runnable, Configured, abstract=True):
     dtype : {"float32", "float64"}
     """
 
+    condition_dim: int = 0
+    """Values of a condition that the distribution depends on, as the layers see it."""
+
     kernels: Sequence[Callable]
     """Of a distribution of your own: log_prob and log_prob_vjp."""
 
@@ -47,7 +52,16 @@ class Base(Runnable, Configured, abstract=True):
 
     def program(self) -> Program:
         """The distribution alone as a program."""
-        return Program((), self.dim, self.dim, base=Placed(self.operation(), 0))
+        return Program((), self.dim, self.dim, base=Placed(self.operation(), 0), condition_dim=self.condition_dim)
+
+    def under(self, context: NDArray | None) -> Base:
+        """The distribution under conditions (n, condition_dim) as the layers see them, one for all samples or one for each:
+        itself, where it depends on none."""
+        return self
+
+    def _seen(self, n: int) -> NDArray | None:
+        """The conditions of n samples that the program is given."""
+        return None
 
     def spec(self) -> list[int]:
         """The integers that the kernels read."""
@@ -71,6 +85,10 @@ class Base(Runnable, Configured, abstract=True):
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """n samples (n, dim) as float64; of a distribution of your own with whatever `rng` offers."""
         raise NotImplementedError
+
+    def laws(self, n: int, rng: np.random.Generator) -> tuple[Law, ...] | None:
+        """What `draw` draws n samples from, for a device that draws them; None where `draw` alone can."""
+        return None
 
     def cdf(self, z: ArrayLike) -> NDArray[np.float64]:
         """Cumulative distribution of each column (n, dim), between 0 and 1, at z (n, dim)."""
@@ -105,7 +123,8 @@ class Base(Runnable, Configured, abstract=True):
         if temperature != 1:
             with np.errstate(over="ignore"):  # whose density is 0
                 rows = np.where(self.tempered, self.center + (rows - self.center) / temperature, rows)
-        result = evaluation.transport(self.executable(), self.state(), rows, None, y=False, log_det=False, log_prob=True)
+        result = evaluation.transport(self.executable(), self.state(), rows, self._seen(len(rows)), y=False,
+                                      log_det=False, log_prob=True)  # fmt: skip
         values = result.log_prob - int(self.tempered.sum()) * math.log(temperature)
         return values[0] if single else values
 

@@ -9,7 +9,7 @@ from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.backend import select
 from npflows.core.checks import as_int, as_positive
-from npflows.core.counters import place
+from npflows.core.counters import Law, place
 from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
 
@@ -40,6 +40,14 @@ class Cylinder(Base):
     @property
     def tempered(self) -> NDArray[np.bool_]:
         return ~self.periodic
+
+    def laws(self, n: int, rng: np.random.Generator) -> tuple[Law, ...]:
+        lines, circles = np.flatnonzero(~self.periodic), np.flatnonzero(self.periodic)
+        bounds = np.full(len(circles), self.bound)
+        return (
+            Law("normal", place(rng, "normal", n * len(lines)), lines, np.ones(len(lines)), np.zeros(len(lines))),
+            Law("uniform", place(rng, "uniform", n * len(circles)), circles, 2 * bounds, -bounds),
+        )
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         z, circles = np.empty((n, self.dim)), n * int(self.periodic.sum())

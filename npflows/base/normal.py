@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from npflows.base.base import Base
+from npflows.base.location_scale import LocationScale
 from npflows.core import operations
 from npflows.core.backend import select
-from npflows.core.checks import as_flag, as_int
-from npflows.core.counters import place
+from npflows.core.counters import Law, place
 from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
 
 
-class Normal(Base):
+class Normal(LocationScale):
     """Independent normal columns.
 
     Parameters
@@ -30,21 +29,8 @@ class Normal(Base):
     dtype : {"float32", "float64"}
     """
 
-    def __init__(
-        self,
-        dim: int,
-        loc: ArrayLike = 0.0,
-        scale: ArrayLike = 1.0,
-        *,
-        learnable: bool = False,
-        dtype: DTypeLike = "float32",
-    ) -> None:
-        self.dim, self.learnable = as_int(dim, "dim"), as_flag(learnable, "learnable")
-        self.loc, self.scale = self._columns(loc, "loc"), self._columns(scale, "scale")
-        if (self.scale <= 0).any():
-            raise ValueError(f"scale must be positive, got {scale!r}")
-        scales = Parameter("log_scale", np.log(self.scale)) if self.learnable else Parameter("scale", self.scale, False)
-        super().__init__(dim, [Parameter("loc", self.loc, self.learnable), scales], dtype=dtype)
+    def _first_scale(self) -> Parameter:
+        return super()._first_scale() if self.learnable else Parameter("scale", self.scale, False)
 
     def operation(self) -> operations.Normal:
         return operations.Normal(self.dim, self.learnable)
@@ -54,13 +40,8 @@ class Normal(Base):
         return not self.learnable and bool((self.loc == 0).all() and (self.scale == 1).all())
 
     @property
-    def center(self) -> NDArray[np.float64]:
-        return self.parameters.views()["loc"].astype(np.float64)
-
-    @property
     def _scale(self) -> NDArray[np.float64]:
-        views = self.parameters.views()
-        return np.exp(views["log_scale"].astype(np.float64)) if self.learnable else views["scale"].astype(np.float64)
+        return super()._scale if self.learnable else self.parameters.views()["scale"].astype(np.float64)
 
     def cdf(self, z: ArrayLike) -> NDArray[np.float64]:
         ndtr = scipy("special", "the cumulative distribution of Normal").ndtr
@@ -69,6 +50,9 @@ class Normal(Base):
     def ppf(self, u: ArrayLike) -> NDArray[np.float64]:
         ndtri = scipy("special", "the quantile function of Normal").ndtri
         return self._by_column(lambda u: self.center + self._scale * ndtri(u), u, "u")
+
+    def laws(self, n: int, rng: np.random.Generator) -> tuple[Law, ...]:
+        return (Law("normal", place(rng, "normal", n * self.dim), np.arange(self.dim), self._scale, self.center),)
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         values = n * self.dim

@@ -11,7 +11,7 @@ from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.backend import select
 from npflows.core.checks import as_flag, as_int
-from npflows.core.counters import FARTHEST, place
+from npflows.core.counters import FARTHEST, Law, place
 from npflows.core.optional import scipy
 from npflows.core.parameters import Parameter
 
@@ -93,6 +93,10 @@ class StudentT(Base):
             return np.where(u > 0.5, -t, t)
 
         return self._by_column(of, u, "u")
+
+    def laws(self, n: int, rng: np.random.Generator) -> tuple[Law, ...]:
+        at, df = place(rng, "student_t", n * self.dim), self.degrees_of_freedom
+        return (Law("student_t", at, np.arange(self.dim), df, np.zeros(self.dim)),)
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         return select().student_ts(place(rng, "student_t", n * self.dim), n, self.degrees_of_freedom)

@@ -9,7 +9,7 @@ from npflows.base.base import Base
 from npflows.core import operations
 from npflows.core.backend import select
 from npflows.core.checks import as_int
-from npflows.core.counters import place
+from npflows.core.counters import Law, place
 from npflows.core.parameters import Parameter
 
 
@@ -54,6 +54,10 @@ class Uniform(Base):
         return self._by_column(
             lambda u: np.where((u >= 0) & (u <= 1), np.minimum(low + u * (high - low), high), np.nan), u, "u"
         )
+
+    def laws(self, n: int, rng: np.random.Generator) -> tuple[Law, ...]:
+        low, high = self.support
+        return (Law("uniform", place(rng, "uniform", n * self.dim), np.arange(self.dim), high - low, low),)
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         (low, high), values = self.support, n * self.dim

@@ -5,14 +5,34 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from npflows.cli.inputs import keep_inputs
-from npflows.convert import from_nflows, from_normflows
+from npflows.convert import (
+    from_flowjax,
+    from_glasflow,
+    from_nflows,
+    from_normflows,
+    from_pyro,
+    from_pzflow,
+    from_sbi,
+    from_zuko,
+)
 from npflows.core.columns import did_you_mean
+from npflows.flow import NormalizingFlow
 
-LIBRARIES = {"nflows": from_nflows, "normflows": from_normflows}
+LIBRARIES: dict[str, Callable[..., NormalizingFlow]] = {
+    "flowjax": from_flowjax,
+    "glasflow": from_glasflow,
+    "nflows": from_nflows,
+    "normflows": from_normflows,
+    "pyro": from_pyro,
+    "pzflow": from_pzflow,
+    "sbi": from_sbi,
+    "zuko": from_zuko,
+}
 
 
 def convert(a: argparse.Namespace) -> int:

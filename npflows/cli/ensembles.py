@@ -24,10 +24,10 @@ def check_ensemble(a: argparse.Namespace) -> None:
 
 
 def fit_ensemble(
-    a: argparse.Namespace, make: Callable[[int], NormalizingFlow], table: Table, **options: Any
+    a: argparse.Namespace, make: Callable[[int], NormalizingFlow], table: Table, comm: Any, **options: Any
 ) -> Ensemble:  # fmt: skip
-    """Fit the members to a table that was read as a whole."""
-    return Ensemble.fit(make, table.x, a.ensemble, bootstrap="rows" if a.bootstrap else None, **options)
+    """Fit the members to a table that was read as a whole, or to that of which each process has read a part."""
+    return Ensemble.fit(make, table.x, a.ensemble, bootstrap="rows" if a.bootstrap else None, comm=comm, **options)
 
 
 def report_ensemble(ensemble: Ensemble, rows: int, seconds: float, path: str) -> None:

@@ -12,31 +12,51 @@ import numpy as np
 from npflows import NormalizingFlow, TrainingError
 from npflows.cli.ensembles import check_ensemble, fit_ensemble, report_ensemble
 from npflows.cli.inputs import checked_weights, keep_inputs, missing_of_columns, read_support, refuse_invalid
+from npflows.cli.ranks import all_or_none, world
 from npflows.cli.reports import INTERRUPTED, column_names, complain, condition_names, report, training
 from npflows.core.statistics import effective_sample_size
-from npflows.files.tables import TableError, check_writable, read_table, stream_table
+from npflows.files.tables import Parts, TableError, check_writable, read_table, stream_table
+from npflows.files.tables.shards import is_pattern, matching_files, read_shard
 from npflows.models.table import TABLE_MODELS
 from npflows.support import Column
 from npflows.training.missing import as_missing
 
 
 def fit(a: argparse.Namespace) -> int:
-    """Fit a flow to a table, save it, and report how the fit went."""
+    """Fit a flow to a table, save it, and report how the fit went; with MPI each process reads its part of the table."""
+    comm = world()
+    with all_or_none(comm):
+        return _fit(a, comm)
+
+
+def _fit(a: argparse.Namespace, comm: Any) -> int:
     check_writable(a.output)
-    keep_inputs(a.output, a.table, *([] if a.support is None else [a.support]))
+    keep_inputs(a.output, *matching_files(a.table), *([] if a.support is None else [a.support]))
     check_ensemble(a)
+    if comm is not None and (a.stream or a.device != "cpu"):
+        raise TableError(
+            "several processes of MPI take neither --stream nor --device cuda: each reads its part of the table"
+        )
+    quiet = a.quiet or (comm is not None and comm.rank > 0)
     conditions = a.condition or []
     weighted: str | bool | None = False if a.no_weights else a.weights
     stream = None
     if a.stream:
-        if a.log_weights is not None or a.burn_in or a.table_name is not None:
-            raise TableError("--stream takes no --log-weights, --burn-in and --table")
-        stream = stream_table(a.table, a.columns, condition=conditions, weights=weighted, where=a.where)
+        if a.burn_in or a.table_name is not None:
+            raise TableError("--stream takes no --burn-in and --table")
+        stream = stream_table(a.table, a.columns, condition=conditions, weights=weighted, log_weights=a.log_weights,
+                              where=a.where)  # fmt: skip
         table = stream.read(0)
+    elif comm is not None or is_pattern(a.table):
+        parts = Parts(a.columns, conditions, weighted, a.log_weights, a.where)
+        rank, size = (0, 1) if comm is None else (comm.rank, comm.size)
+        table = read_shard(a.table, rank, size, parts, a.table_name, a.burn_in)
     else:
         table = read_table(a.table, a.columns, condition=conditions, weights=weighted, log_weights=a.log_weights,
                            where=a.where, burn_in=a.burn_in, table=a.table_name)  # fmt: skip
     n, d = len(table if stream is None else stream), table.x.shape[1]
+    if comm is not None:
+        n = comm.allreduce(n)
     if not n:
         raise TableError(f"{a.table} has no rows")
     condition_columns = table.condition_columns or []
@@ -48,8 +68,10 @@ def fit(a: argparse.Namespace) -> int:
         warnings.warn(f"dropped {n_bad} of {n} rows whose weight is missing or infinite", UserWarning, stacklevel=1)
     columns = {} if a.support is None else read_support(a.support, table.columns, d)
     weights = table.sample_weight if stream is None else None
-    if weights is not None:
+    if weights is not None and comm is None:
         weights = checked_weights(a.table, a.weights or "of the chain", weights)
+    elif weights is not None and a.drop_invalid:  # `fit` checks those of all processes
+        weights = np.where(np.isfinite(weights), weights, 0.0)
 
     def make(seed: int) -> NormalizingFlow:
         made = TABLE_MODELS[a.model].build(
@@ -69,7 +91,7 @@ def fit(a: argparse.Namespace) -> int:
         return made
 
     flow = make(a.seed).to(a.device)
-    if stream is None and not a.drop_invalid:
+    if stream is None and comm is None and not a.drop_invalid:
         refuse_invalid(a.table, table, as_missing(flow.headers, missing, a.on_missing), a.weights or "the weights")
     given: dict[str, Any] = {} if stream is not None else {
         "sample_weight": weights, "log_weight": table.log_weight, "condition": table.condition
@@ -82,28 +104,32 @@ def fit(a: argparse.Namespace) -> int:
     }  # fmt: skip
     started, status = time.perf_counter(), 0
     if a.ensemble is not None:
-        ensemble = fit_ensemble(a, make, table, **options)
-        ensemble.save(a.output)
-        if not a.quiet:
+        ensemble = fit_ensemble(a, make, table, comm, **options)
+        if comm is None or comm.rank == 0:
+            ensemble.save(a.output)
+        if not quiet:
             report_ensemble(ensemble, n, time.perf_counter() - started, a.output)
         return 0
     try:
-        flow.fit(table.x if stream is None else stream, **options)
+        flow.fit(table.x if stream is None else stream, **options, comm=comm)
     except KeyboardInterrupt:
         if not flow.history:
             return complain("interrupted before the first epoch was through; nothing was written", INTERRUPTED)
         status = INTERRUPTED
     except TrainingError as error:
-        _save(flow, a.output)
+        if comm is None or comm.rank == 0:
+            _save(flow, a.output)
         raise TrainingError(f"{error} (the best so far is in {a.output})") from None
     seconds = time.perf_counter() - started
+    if comm is not None and comm.rank > 0:
+        return status
     status = _save(flow, a.output) or status
     if status:
         complain(f"interrupted after epoch {len(flow.history['epoch'])}; the best so far is in {a.output}", status)
-    if not a.quiet:
+    if not quiet:
         report([
-            ("rows", f"{n:,}"),
-            *_effective(weights, table.log_weight),
+            ("rows", f"{n:,}" if comm is None else f"{n:,}, by {comm.size} processes"),
+            *([] if comm is not None else _effective(weights, None if stream is not None else table.log_weight)),
             ("columns", column_names(flow)),
             *([("condition", condition_names(flow))] if conditions else []),
             ("model", f"{type(flow).__name__}, {flow.num_params:,} parameters, {flow.dtype.name}"),

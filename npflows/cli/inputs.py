@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import functools
 import inspect
 import json
 import math
@@ -18,7 +20,9 @@ from npflows.cli.reports import column_names, condition_names
 from npflows.core.checks import as_numeric, warn_user
 from npflows.core.columns import column_number, listed
 from npflows.core.tables import Header
-from npflows.files.tables import Parts, Table, TableError, open_source, stream_table, take
+from npflows.core.times import since
+from npflows.files.tables import Parts, Table, TableError, TableStream, open_source, stream_table, take
+from npflows.files.tables.shards import is_pattern, matching_files
 from npflows.support import Column, Group
 from npflows.training.missing import Missing
 
@@ -124,17 +128,71 @@ def read_rows(
     return _rows(flow, take(open_source(path, name), parts), path, condition, weights)
 
 
+class RowPiece(NamedTuple):
+    """A part of a table that is read at once.
+
+    Attributes
+    ----------
+    path : str
+        The file, or the folder of files.
+    number : int or None
+        Of the row group or record batch; None for the whole.
+    """
+
+    path: str
+    number: int | None
+
+
+def row_pieces(source: str, *, whole: bool = True) -> list[RowPiece]:
+    """The pieces of a file, a folder or of all files of a pattern, in their order.
+
+    Raises
+    ------
+    TableError
+        If there are none, or a file has none and may not be read as a `whole`.
+    """
+    pieces = []
+    for path in matching_files(source):
+        try:
+            pieces += [RowPiece(path, i) for i in range(len(_stream(path, os.stat(path).st_mtime_ns).sizes))]
+        except TableError:
+            if not whole:
+                raise
+            pieces.append(RowPiece(path, None))
+    return pieces
+
+
+def read_piece(
+    flow: NormalizingFlow,
+    piece: RowPiece,
+    columns: Sequence[str] | None,
+    condition: Sequence[str] | Mapping[str, float] | None,
+    where: str | None = None,
+) -> Rows:
+    """As `read_rows`, of a piece."""
+    if piece.number is None:
+        return read_rows(flow, piece.path, columns, condition, where=where)
+    stream = copy.copy(_stream(piece.path, os.stat(piece.path).st_mtime_ns))
+    stream.parts = _parts(flow, columns, condition, None, where)
+    return _rows(flow, stream.read(piece.number), piece.path, condition, None)
+
+
+@functools.lru_cache(maxsize=16)
+def _stream(path: str, changed: int) -> TableStream:
+    """The pieces of a file or folder, of which one is wanted after the other."""
+    return stream_table(path)
+
+
 def stream_rows(
     flow: NormalizingFlow,
-    path: str,
+    source: str,
     columns: Sequence[str] | None,
     condition: Sequence[str] | Mapping[str, float] | None,
     where: str | None = None,
 ) -> Iterator[Rows]:
-    """The same for a table that is larger than memory, piece by piece."""
-    stream = stream_table(path)
-    stream.parts = _parts(flow, columns, condition, None, where)
-    return (_rows(flow, table, path, condition, None) for table in stream)
+    """The same for a table that is larger than memory, or in several files, piece by piece."""
+    pieces = row_pieces(source, whole=is_pattern(source))
+    return (read_piece(flow, piece, columns, condition, where) for piece in pieces)
 
 
 def _parts(
@@ -192,6 +250,10 @@ def _in_units(table: Table | None, header: Header, path: str) -> np.ndarray:
     ignored = [
         f"{name} in {unit}" for name, unit, used in zip(table.columns or (), table.units or (), units) if unit and not used
     ]
+    given = zip(table.columns or map(str, range(header.n)), table.units or (), units)
+    clocks = [name for name, unit, used in given if since(unit) is not None and not used]
+    if clocks:
+        raise TableError(f"{path}: {listed(clocks)} holds times, and the flow takes numbers there: make numbers of it")
     if ignored:
         warn_user(f"{path} has {listed(ignored)}, and the flow has no unit for it: the numbers are taken as they are")
     return as_numeric(Table(table.x, header.names or table.columns, units), path, header)

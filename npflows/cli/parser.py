@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from npflows import __version__
+from npflows.base import BASES
 from npflows.cli import using
 from npflows.cli.converting import LIBRARIES, convert
 from npflows.cli.embedding import declarations
@@ -151,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     fitting.add_argument("--layers", type=_count, metavar="N", help="layers (default: 5; 8 for spline and realnvp)")
     option("--hidden", "units of the hidden layers", "128,128", type=_widths, metavar="N,N,...")
     option("--activation", "of the hidden layers", "relu", choices=list(ACTIVATIONS))
-    option("--base", "latent distribution", "normal", choices=["normal", "student_t", "uniform"])
+    option("--base", "latent distribution", "normal", choices=list(BASES))
     option("--dtype", "precision to compute in", "float32", choices=["float32", "float64"])
     option("--epochs", "passes through the table at most", 100, type=_count, metavar="N")
     fitting.add_argument(
@@ -185,6 +186,9 @@ def parser() -> argparse.ArgumentParser:
     _takes_condition(score)
     _takes_rows(score)
     _may_stream(score)
+    score.add_argument("--dask", metavar="ADDRESS",
+                       help="scheduler of a Dask cluster whose workers read and score the files: tcp://HOST:8786",
+                       )  # fmt: skip
 
     sample = command("sample", using.sample, "draw samples from a flow", on_device=True)
     sample.add_argument("flow", metavar="FLOW.npz")

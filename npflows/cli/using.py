@@ -13,11 +13,14 @@ import numpy as np
 
 from npflows import NormalizingFlow, diagnostics, load, plotting
 from npflows import demo as demonstration
+from npflows.cli.clusters import score_on_dask
 from npflows.cli.ensembles import load_density, scores
 from npflows.cli.inputs import Rows, condition_row, conditions_to_sample, keep_inputs, read_rows, stream_rows
 from npflows.cli.reports import column_names, condition_names, report, training
+from npflows.files.archive import read_json
 from npflows.files.flow_file import read_flow_arrays, unpack
 from npflows.files.tables import TableError, check_writable, write_table
+from npflows.files.tables.shards import is_pattern, matching_files
 from npflows.verify import verify as verify_flow
 
 if TYPE_CHECKING:
@@ -31,14 +34,17 @@ def score(a: argparse.Namespace) -> int:
     """Write the log-density of each row of a table, and report their mean."""
     if a.output is not None:
         check_writable(a.output, table=True)
-        keep_inputs(a.output, a.flow, a.table)
+        keep_inputs(a.output, a.flow, *matching_files(a.table))
     density, flow = load_density(a.flow, a.device)
-    pieces = (
-        stream_rows(flow, a.table, a.columns, a.condition, a.where)
-        if a.stream
-        else [read_rows(flow, a.table, a.columns, a.condition, where=a.where, name=a.table_name)]
-    )
-    table = np.concatenate([scores(density, rows.x, rows.condition) for rows in pieces])
+    if a.dask is not None:
+        table = score_on_dask(a, density)
+    else:
+        pieces = (
+            stream_rows(flow, a.table, a.columns, a.condition, a.where)
+            if a.stream or is_pattern(a.table)
+            else [read_rows(flow, a.table, a.columns, a.condition, where=a.where, name=a.table_name)]
+        )
+        table = np.concatenate([scores(density, rows.x, rows.condition) for rows in pieces])
     log_prob = table[:, 0]
     if a.output is not None:
         names = ["log_prob", "spread"][: table.shape[1]]
@@ -76,7 +82,7 @@ def info(a: argparse.Namespace) -> int:
     """Print what a file says about its flow, as text or JSON."""
     arrays = read_flow_arrays(a.flow)
     flow = unpack(arrays, a.flow)
-    about = json.loads(str(arrays["about"]))
+    about = read_json(str(arrays["about"]))
     loc, scale, factor = flow.standardize.loc.tolist(), flow.standardize.scale.tolist(), flow.standardize.factor
     if a.json:
         history = {

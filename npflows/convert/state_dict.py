@@ -57,12 +57,33 @@ def is_live(flow: Any) -> bool:
     return not isinstance(flow, (str, os.PathLike, Mapping))
 
 
+def refuse_others(flow: Any, what: str, *parts: str) -> None:
+    """Refuse an object, no state dict and no file, without the parts that all objects of a kind have.
+
+    Raises
+    ------
+    ConversionError
+    """
+    if is_live(flow) and not all(hasattr(flow, part) for part in parts):
+        raise ConversionError(f"{type(flow).__module__}.{type(flow).__name__} is no {what}")
+
+
 def arrays_of(flow: Any) -> Arrays:
     """The arrays of a flow by name: of an object that has a state dict, of that, or of its file."""
     if isinstance(flow, (str, os.PathLike)):
         return read_state_dict(flow)
     state = flow.state_dict() if is_live(flow) else flow
     return {name: as_array(value) for name, value in state.items()}
+
+
+def below(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+
+
+def numbers_below(arrays: Arrays, prefix: str) -> list[int]:
+    """The numbers, sorted, that names go on with after a prefix."""
+    return sorted({int(name.split(".")[0]) for name in below(arrays, prefix)})
 
 
 def as_array(value: Any) -> NDArray[Any]:

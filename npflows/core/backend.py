@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ class Pullback(NamedTuple):
     Attributes
     ----------
     log_prob : ndarray (n,)
+        Without meaning where the program has no base, or is inverted.
     dx : ndarray (n, input_dim)
     dcondition : ndarray (n, condition_dim)
     gradient : ndarray (theta.size,)
@@ -76,6 +77,24 @@ class Cotangents(NamedTuple):
     input: NDArray
     params: NDArray
     condition: NDArray | None
+
+
+class Share(NamedTuple):
+    """The part of a batch whose gradient is computed here, where others compute that of the rest.
+
+    Attributes
+    ----------
+    n : int
+        Samples of the whole batch.
+    first : int
+        The first of the gradient buffers that are filled here.
+    total : int
+        Gradient buffers of the whole batch.
+    """
+
+    n: int
+    first: int
+    total: int
 
 
 class Frozen(NamedTuple):
@@ -236,6 +255,16 @@ class Executable(Protocol):
         self, theta: NDArray, free: NDArray, weight_decay: float, clip_norm: float | None
     ) -> Optimizer:  # fmt: skip
         """Adam for a parameter vector, which it changes in place where `free` is true."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """An executable whose gradients can be shared out among processes: its `pullback` takes a keyword `share`, which says
+    that samples and buffers are those of a part of a batch."""
+
+    def buffer_rows(self, n: int, count: int, place: int) -> int:
+        """How many samples of n, the first ones, have gradients in the buffers before number `place`, of `count`."""
         ...
 
 

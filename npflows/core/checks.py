@@ -146,7 +146,7 @@ def as_numeric(values: ArrayLike, name: str, header: Header | None = None) -> np
 
     Masked entries and NA of data frames become NaN.  With a header, columns that have names are taken by name.
     """
-    if type(values) is np.ndarray and values.dtype.kind in "biuf":
+    if type(values) is np.ndarray and values.dtype.kind in "biuf" and values.dtype.itemsize <= 8:
         return values
     array, left_out = as_array(values, name, header)
     if left_out:
@@ -161,7 +161,8 @@ def as_rows(
 
     A sample of several axes may also come flat.  With a header, columns that have names are taken by name.
     """
-    array = values if type(values) is np.ndarray and values.dtype.kind == "f" else as_numeric(values, name, header)
+    is_plain = type(values) is np.ndarray and values.dtype.kind == "f" and values.dtype.itemsize <= 8
+    array: np.ndarray = values if is_plain else as_numeric(values, name, header)  # type: ignore[assignment]
     dim = shape[0] if len(shape) == 1 else math.prod(shape)
     if array.ndim == 2 and array.shape[1] == dim:
         return array, False

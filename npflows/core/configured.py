@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from npflows.core.operations import Network, ScalarMap, described
 from npflows.core.registry import register
 
 
@@ -32,9 +33,17 @@ class Configured:
         shown = []
         for name, value in self.arguments.items():
             if value != _plain(parameters[name].default):
-                text = repr(value)
-                shown.append(f"{name}={text if len(text) <= 40 else f'<{len(value)} values>'}")
+                text = _short(getattr(self, name), value)
+                shown.append(f"{name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _short(value: Any, plain: Any) -> str:
+    """An argument in a line: parts of the package by their names, long ones by their length."""
+    if isinstance(value, (Configured, ScalarMap, Network)):
+        return f"{type(value).__name__}(...)"
+    text = repr(plain)
+    return text if len(text) <= 40 else f"<{len(plain)} values>"
 
 
 def _plain(value: Any) -> Any:
@@ -48,4 +57,6 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, Configured):
         return {"class": type(value).__name__, "config": value.arguments}
+    if isinstance(value, (ScalarMap, Network)):
+        return described(value)
     return value

@@ -14,6 +14,9 @@ i, gives two numbers of 52 bits, u from 0, excluded, to 1 and a from -1 to 1, ex
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +27,38 @@ INCREMENTS = 0x9E3779B9, 0xBB67AE85
 """What the two words of the key grow by after each round."""
 FARTHEST = 1e150
 """The largest value of Student's t: the square of a larger one is out of range."""
+LEAST = 2.0**-54
+"""The least probability whose quantile is drawn."""
 Place = tuple[NDArray[np.int64], int]
 """A key (4,), and the number of the first value that is wanted."""
+
+
+class Law(NamedTuple):
+    """The law of some columns of samples (n, dim), as plain data, for what draws them where they are wanted.
+
+    Attributes
+    ----------
+    name : {"normal", "uniform", "student_t", "quantile", "beta", "mixture"}
+        By "quantile" a law is symmetric around 0; "mixture" is one of what was drawn in its columns before.
+    place : Place
+        Where the values begin, row after row of these columns; of a mixture, row after row.
+    columns : ndarray of int (k,)
+    scale, shift : ndarray (k,)
+        A value is what is drawn times its column's scale, and shifted; of Student's t, `scale` are the degrees of freedom,
+        and nothing is scaled or shifted; of a mixture they are those of its components (n, k).
+    numbers : ndarray
+        Of "beta" its shape alone; of a mixture the sums of its first weights, (n - 1,).
+    quantile : callable, optional
+        The q <= 0 of which p, from 0 to 1/2, is the cumulative distribution, by functions of NumPy; p is `LEAST` at least.
+    """
+
+    name: str
+    place: Place
+    columns: NDArray[np.int64]
+    scale: NDArray[np.float64]
+    shift: NDArray[np.float64]
+    numbers: NDArray[np.float64] = np.zeros(1)
+    quantile: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
 
 
 def new_key(rng: np.random.Generator) -> NDArray[np.int64]:

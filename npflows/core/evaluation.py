@@ -6,11 +6,14 @@ A `Bijection` between the user's values and unconstrained ones may come before t
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.core.backend import Executable, Pullback, Result, State
+from npflows.core.backend import Executable, Pullback, Result, Share, State
 from npflows.core.bijection import Bijection, Unconstrained
+from npflows.core.gpu_arrays import TakesGpuArrays, is_on_gpu
 
 _EMPTY_1, _EMPTY_2 = np.zeros(0), np.zeros((0, 0))
 
@@ -108,7 +111,7 @@ def pullback(
         The gradient is of theta, in float64.
     """
     n, chunk = len(x), executable.chunk_rows
-    log_prob = np.empty(n)
+    log_prob = np.zeros(n)  # what a program without a base leaves as it is
     dx = np.empty((n, executable.output_dim if inverse else executable.input_dim)) if input else _EMPTY_2
     dcondition = np.empty((n, executable.condition_dim)) if input and executable.condition_dim else _EMPTY_2
     total = np.zeros(state.theta.size if gradient else 0)
@@ -147,12 +150,16 @@ def accumulate(
     inverse: bool = False,
     key: int = 0,
     origin: int = 0,
+    share: Share | None = None,
     bijection: Bijection | None = None,
 ) -> None:
     """Carry the cotangents of one chunk back into arrays that are given: gradient buffers (buffer_count, theta.size),
-    log_prob (n,), and dx and dcondition unless they are empty."""
-    rows = as_native(x)
-    context = _EMPTY_2 if condition is None else as_native(condition)
+    log_prob (n,), and dx and dcondition unless they are empty.  With a `share` they are those of a part of the batch.
+
+    x and condition may be on the GPU, from `TakesGpuArrays.gather`, where dx is not wanted.
+    """
+    rows = x if is_on_gpu(x) else as_native(x)
+    context = _EMPTY_2 if condition is None else condition if is_on_gpu(condition) else as_native(condition)
     cotangents = _EMPTY_2 if dy is None else as_native(dy)
     dlog, entering, given = as_native(dlog), rows, None
     if bijection is not None and inverse:
@@ -160,10 +167,12 @@ def accumulate(
         executable.transport(state, rows, context, Result(t, _EMPTY_1, _EMPTY_1), inverse=True, origin=origin)
         cotangents = bijection.from_unconstrained_vjp(t, cotangents, dlog)
     elif bijection is not None:
-        given = bijection.to_unconstrained(rows)
+        on_gpu = is_on_gpu(rows)
+        given = cast(TakesGpuArrays, executable).enter(rows, bijection) if on_gpu else bijection.to_unconstrained(rows)
         entering, dlog = given.t, np.where(given.inside, dlog, 0.0)
+    more: dict[str, Any] = {} if share is None else {"share": share}
     executable.pullback(state, entering, context, cotangents, dlog, buffers, log_prob, dx, dcondition, inverse=inverse,
-                        key=key, origin=origin)  # fmt: skip
+                        key=key, origin=origin, **more)  # fmt: skip
     if given is not None and bijection is not None:
         _add_log_det(given, Result(_EMPTY_2, _EMPTY_1, log_prob))
         if dx.size:

@@ -27,3 +27,43 @@ def lu(matrix: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     permutation = np.zeros((n, n))
     permutation[rows, np.arange(n)] = 1
     return permutation, lower, upper
+
+
+def reflections(vectors: Matrix) -> Matrix:
+    """H_k ... H_1 of Householder reflections H_j = 1 - 2 v_j v_j^T / |v_j|^2 by vectors (k, n)."""
+    result = np.eye(vectors.shape[1])
+    for v in vectors:
+        result -= np.outer(2 / (v @ v) * v, v @ result)
+    return result
+
+
+def triangle(packed: Matrix) -> Matrix:
+    """The upper triangular matrix whose diagonal is there as its logarithm; what is below is not read."""
+    return np.triu(packed, 1) + np.diag(np.exp(np.diag(packed)))
+
+
+def signed_factors(matrix: Matrix) -> tuple[Matrix, NDArray[np.int64], NDArray[np.int64]]:
+    """Factors L, S and U with matrix @ x = L S U x[order], for any matrix with a determinant.
+
+    Returns
+    -------
+    packed : ndarray (n, n)
+        L below the diagonal, where it is 1, and U above it, with the logarithm of its diagonal, which is positive.
+    order : ndarray (n,)
+        The largest entry of each row in turn comes first.
+    signs : ndarray (n,)
+        The diagonal of S.
+
+    Raises
+    ------
+    ValueError
+        If the matrix has no inverse.
+    """
+    permutation, lower, upper = lu(np.asarray(matrix, np.float64).T)  # P L U = W^T, so that W = (U^T) (L^T) P^T
+    pivots = np.diag(upper)
+    if not np.isfinite(pivots).all() or not pivots.all():
+        raise ValueError("the matrix has no inverse")
+    signs = np.where(pivots < 0, -1, 1)
+    below = upper.T / pivots
+    packed = np.tril(below, -1) + np.triu(np.abs(pivots)[:, None] * lower.T, 1) + np.diag(np.log(np.abs(pivots)))
+    return packed, permutation.argmax(axis=0), signs

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npflows.core import times
 from npflows.core.interchange import interchange_column
 from npflows.core.table import Table
 
@@ -43,6 +44,11 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
         awkward, a mapping, an AnnData, or what has `columns` and `__array__`, or `__dataframe__`; or one row of any.
     rows : bool
         Whether a pandas Series whose index holds text is a row, and not a column.
+
+    Raises
+    ------
+    TypeError
+        If the table is a tree or dataset of xarray with the chains of a sampler, which `npflows.read_table` takes.
     """
     if isinstance(table, (np.ndarray, np.void)):
         fields = list(table.dtype.names or ())
@@ -54,6 +60,8 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
     labels: Any = getattr(table, "_fields", None) if isinstance(table, tuple) else None
     if labels is not None:  # a named tuple, as `itertuples` gives rows
         return NamedColumns(list(labels), table.__getitem__) if rows else None
+    if hasattr(kind, "data_vars") and ("posterior" in table or {"chain", "draw"} <= {*table.coords, *table.dims}):
+        raise TypeError(f"a {kind.__name__} of chains is no table by itself: pass npflows.read_table of it")
     if isinstance(table, Mapping) and not hasattr(kind, "toarray"):  # which some sparse arrays are
         keys = list(table)
         return NamedColumns(keys, lambda i: table[keys[i]])
@@ -127,37 +135,49 @@ def to_frame(x: np.ndarray, names: Sequence[str], kind: bool | str, units: Seque
     kind : {True, "pandas", "polars", "pyarrow", "astropy"}
         The library; True is pandas.
     units : sequence of str or None, optional
-        Those of the columns, which astropy and pyarrow keep.
+        Those of the columns, which astropy and pyarrow keep.  Columns whose unit has an epoch become instants.
 
     Raises
     ------
     ImportError
         If the library is not installed.
     """
-    columns = {name: np.ascontiguousarray(x[:, i]) for i, name in enumerate(names)}
+    columns: dict[str, Any] = {name: np.ascontiguousarray(x[:, i]) for i, name in enumerate(names)}
     library = "pandas" if kind is True else kind
     units = [None] * len(names) if units is None else units
+    clocks = {name: found for name, unit in zip(names, units) if (found := times.instants(columns[name], unit)) is not None}
     try:
         if library == "pandas":
             import pandas
 
-            return pandas.DataFrame(columns)
+            series = {name: pandas.Series(found.values) for name, found in clocks.items()}
+            aware = {name: values.dt.tz_localize("UTC") for name, values in series.items() if clocks[name].zone}
+            return pandas.DataFrame({**columns, **series, **aware})
         if library == "polars":
             import polars
 
-            return polars.DataFrame(columns)
+            series = {name: polars.Series(found.values) for name, found in clocks.items()}
+            aware = {name: values.dt.replace_time_zone("UTC") for name, values in series.items() if clocks[name].zone}
+            return polars.DataFrame({**columns, **series, **aware})
         if library == "pyarrow":
             import pyarrow
 
+            arrays = {name: pyarrow.array(values) for name, values in columns.items()}
+            for name, found in clocks.items():
+                kind_of_time = pyarrow.timestamp(np.datetime_data(found.values.dtype)[0], found.zone or None)
+                arrays[name] = pyarrow.array(found.values, kind_of_time)
             fields = [
-                pyarrow.field(name, pyarrow.from_numpy_dtype(values.dtype), metadata=unit and {"unit": unit})
-                for (name, values), unit in zip(columns.items(), units)
+                pyarrow.field(name, arrays[name].type, metadata={"unit": unit} if unit and name not in clocks else None)
+                for name, unit in zip(names, units)
             ]
-            return pyarrow.table(columns, schema=pyarrow.schema(fields))
+            return pyarrow.table(arrays, schema=pyarrow.schema(fields))
         from astropy.table import Table
+        from astropy.time import Time
     except ImportError as error:
         raise ImportError(f"as_frame={kind!r} needs {library}: pip install {library}") from error
-    return Table(columns, units={name: unit for name, unit in zip(names, units) if unit})
+    for name, found in clocks.items():
+        columns[name] = Time(found.values, format="datetime64", scale="utc" if found.zone else "local")
+    return Table(columns, units={name: unit for name, unit in zip(names, units) if unit and name not in clocks})
 
 
 FRAMES = ("pandas", "polars", "pyarrow", "astropy")

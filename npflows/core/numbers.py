@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from npflows.core import units
+from npflows.core.gpu_arrays import ON_HOST, is_on_gpu
 
 TIMES = "; make numbers of it, for instance years since an epoch of your choice"
 """Advice for dates."""
@@ -45,7 +46,7 @@ def numbers_of(
     ValueError
         If a unit does not convert into the one that is wanted.
     """
-    if type(values) is not np.ndarray or unit is not None:
+    if type(values) is not np.ndarray or unit is not None or values.dtype.kind in "mMO":
         given = units.unit_of(values) or unit
         if given is not None and wanted is None:
             raise TypeError(units.refusal(values, given, where, code or where))
@@ -69,9 +70,13 @@ def numbers_of(
     except (TypeError, ValueError) as error:
         if str(error).startswith(where):
             raise
+        if is_on_gpu(values):
+            raise TypeError(f"{where} lies on a GPU: {ON_HOST}") from None
         what = f"; {type(values).__name__} can't be made into one"
         raise TypeError(f"{where} must be an array of numbers{what}{advice}") from None
     if array.dtype.kind == "O":
+        if is_on_gpu(values):
+            raise TypeError(f"{where} lies on a GPU: {ON_HOST}")
         if hasattr(values, "toarray"):
             raise TypeError(f"{where} must be an array of numbers, and is sparse: pass {code or where}.toarray()")
         array = _from_objects(array, where, advice)
@@ -79,6 +84,9 @@ def numbers_of(
         if array.dtype.kind in "mM":
             advice = TIMES
         raise TypeError(f"{where} must be an array of numbers, got dtype {array.dtype}{advice}")
+    if array.dtype.itemsize > 8:  # longdouble, which no kernel and no linear algebra takes
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float64)
     return array
 
 

@@ -6,6 +6,7 @@ sees as `params` is the packed vector of the free entries alone, and gradients a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,6 +42,19 @@ def count(n: int) -> None:
         left[0] -= n
         if left[0] < 0:
             raise ValueError("it would have more parameters than are there")
+
+
+_lent: ContextVar[bool] = ContextVar("npflows_values_are_lent", default=False)
+
+
+@contextmanager
+def lent_values() -> Iterator[None]:
+    """In this block a deep copy of a buffer reads the values of the original, until it is bound to a larger one."""
+    token = _lent.set(True)
+    try:
+        yield
+    finally:
+        _lent.reset(token)
 
 
 @dataclass(frozen=True)
@@ -117,6 +131,12 @@ class ParameterBuffer:
             free[...] = p.free_mask()
             np.copyto(view, p.value, where=True if p.free is None or p.free is False else free)
         self.num_free = int(np.count_nonzero(self.free))
+
+    def __deepcopy__(self, memo: dict) -> ParameterBuffer:
+        new = copy.copy(self)  # which entries are free never changes
+        if not _lent.get():
+            new.theta = self.theta.copy()
+        return new
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.operations import operation_of
+
 _CLASSES: dict[str, type] = {}
 _SHAPES = ("_shape", "_size", "_dim")
 """How the names of arguments end that are a shape or the product of one."""
@@ -27,6 +29,7 @@ _SIZES = (
     "_scales",
     "_per_scale",
     "_multiplier",
+    "_reflections",
     "size",
 )
 """How the names of arguments end that are numbers of values, units, layers or parts of these."""
@@ -64,7 +67,8 @@ def construct(
     ----------
     cls : type
     config : dict
-        Arguments of the constructor; ``{"class": name, "config": arguments}`` stands for an object.
+        Arguments of the constructor; ``{"class": name, "config": arguments}`` stands for an object, and
+        ``{"operation": name, "config": arguments}`` for a scalar map or a network.
     rng : numpy.random.Generator
         Passed to every constructor that takes one.
     known : dict of str to type, optional
@@ -94,6 +98,8 @@ def _revived(value: Any, rng: np.random.Generator, known: dict[str, type], large
         if not isinstance(value["class"], str) or value["class"] not in known:
             raise ValueError(f"{value['class']} is unknown here: pass it in classes=")
         return construct(known[value["class"]], value["config"], rng, known, largest)
+    if isinstance(value, dict) and set(value) == {"operation", "config"}:
+        return operation_of(value, largest)
     return [_revived(v, rng, known, largest) for v in value] if isinstance(value, list) else value
 
 

@@ -1,8 +1,8 @@
 """What a table is: the one place that makes plain arrays of numbers of what users have, for every method.
 
 Columns with names, as of data frames, structured arrays and mappings, are taken by name wherever a `Header` says which are
-expected, and columns with units in the units that it has.  Masked entries, NA and None become NaN.  Dates, text and what is
-no table are refused.
+expected, and columns with units in the units that it has, times in those with an epoch.  Masked entries, NA and None become
+NaN.  Text and what is no table are refused.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Headers(NamedTuple):
             if header.names is None and table is not None:
                 header.give(_learned(table, header, name), learned=True)
             if header.units is None and table is not None:
-                header.measure(_learned_units(table, header, name), learned=True)
+                header.measure(learned_units(table, header, name), learned=True)
             made.append(header)
         return cls(*made)
 
@@ -125,16 +125,17 @@ def _learned(table: Any, header: Header, name: str) -> list[str] | None:
     return names
 
 
-def _learned_units(table: Any, header: Header, name: str) -> list[str | None] | None:
-    """The units for a header that has none, from a table that a fit is given."""
-    if type(table) is np.ndarray and table.dtype.names is None:
+def learned_units(table: Any, header: Header, name: str) -> list[str | None] | None:
+    """The units for a header that has none, from a table that a fit is given; None where no column has any."""
+    if type(table) is np.ndarray and table.dtype.names is None and table.dtype.kind not in "mMO":
         return None
     named = named_columns(table, rows=False)
     if named is None:
         unit = unit_of(table)
         return None if unit is None else [unit] * header.n
     chosen, _ = _chosen(named.labels, header, name)
-    return [_unit(named, i) for i in chosen] if len(chosen) == header.n else None
+    units = [_unit(named, i) for i in chosen]
+    return units if len(chosen) == header.n and any(units) else None
 
 
 def _unit(named: NamedColumns, i: int) -> str | None:

@@ -2,7 +2,7 @@
 
 npflows computes with plain numbers.  A unit is a string that travels with a column's name; what converts one into another
 is the library that the values come from, astropy, pint or unyt, and astropy where a file or a table says no more than the
-name of the unit.
+name of the unit.  Instants have a unit that names their epoch: see `npflows.core.times`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core import times
 from npflows.core.optional import required
 
 
 def unit_of(values: Any) -> str | None:
-    """The unit of a quantity of astropy, pint or unyt, or of a column that has one; None for dimensionless ones."""
+    """The unit of a quantity of astropy, pint or unyt, or of a column that has one; None for dimensionless ones.
+
+    Instants have that in which a flow without units takes them, days since the day of the first one, and durations seconds.
+    """
     kind, dtype = type(values), getattr(values, "dtype", None)
+    if kind is np.ndarray and values.dtype.kind not in "mMO":
+        return None
+    found = times.times_of(values)
+    if found is not None:
+        return times.unit_for(found)
     if kind is np.ndarray:
         return None
     if hasattr(kind, "unit") or hasattr(kind, "units"):
@@ -49,6 +58,15 @@ def converted(values: Any, unit: str, wanted: str, where: str) -> Any:
         If astropy is needed for it and missing.
     """
     kind = type(values)
+    found = times.times_of(values)
+    if found is not None:
+        numbers = times.in_unit(found, wanted)
+    else:
+        numbers = times.between(values, unit, wanted) if unit != wanted and _is_plain(values) else None
+    if numbers is not None:
+        return numbers
+    if found is not None or (times.since(wanted) is not None and unit != wanted):
+        raise ValueError(_refusal_of_times(found, where, unit, wanted))
     try:
         if hasattr(kind, "to_value"):  # astropy, unyt
             return values.to_value(wanted)
@@ -69,6 +87,23 @@ def converted(values: Any, unit: str, wanted: str, where: str) -> Any:
         raise ValueError(_refusal(where, unit, wanted)) from error
 
 
+def _is_plain(values: Any) -> bool:
+    """Whether values are numbers without a unit of their own."""
+    return isinstance(values, (np.ndarray, float)) and not hasattr(type(values), "to_value")
+
+
+def _refusal_of_times(found: times.Times | None, where: str, unit: str, wanted: str) -> str:
+    """The sentence for times that the flow's column does not take, or for numbers that are not its times."""
+    known = times.since(wanted)
+    given = found if found is not None else times.since(unit)
+    if known is None or given is None or (found is not None and not found.are_instants):
+        what = f"the unit {unit}" if found is None else "times" if found.are_instants else "durations"
+        return f"{where} has {what}, which do not convert into the unit of the flow, {wanted}: pass numbers in it"
+    aware, naive = ("times of a time zone", "times without one") if given.zone else ("times without a time zone", "UTC")
+    how = "give the table's times their zone" if known.zone else "take the zone off, if they are meant as such"
+    return f"{where} has {aware}, and the flow's, {wanted}, are {naive}: {how}"
+
+
 def refusal(values: Any, unit: str, where: str, code: str) -> str:
     """The sentence for a unit where plain numbers are taken, with the way out.
 
@@ -80,6 +115,11 @@ def refusal(values: Any, unit: str, where: str, code: str) -> str:
         How to write the values in Python.
     """
     kind = type(values)
+    if times.times_of(values) is not None:
+        return (
+            f"{where} holds dates or times ({unit}), and numbers are taken here: make numbers of them, for instance days "
+            f"since an epoch of your choice, or set the units of the flow"
+        )
     if hasattr(kind, "to_value"):
         how = f"{code}.to_value({unit!r})"
     elif hasattr(kind, "quantity"):

@@ -82,7 +82,7 @@ def latent_probabilities(flow: TransformedDistribution, x: np.ndarray, condition
         z = flow.transport(x, condition, log_det=False).y
     else:
         z = np.reshape(flow.forward(x, condition)[0], (len(x), -1))
-    u = np.asarray(flow.base.cdf(z))
+    u = np.asarray(flow.base_under(condition).cdf(z))
     bad = np.flatnonzero(np.isnan(u).any(axis=1))
     if len(bad):
         raise ValueError(f"{len(bad)} rows of x have no latent value, the first is row {bad[0]}: leave them out")

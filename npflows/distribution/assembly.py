@@ -18,7 +18,7 @@ from npflows.core.bijection import Bijection
 from npflows.core.checks import as_choice, as_names
 from npflows.core.configured import Configured
 from npflows.core.operations import Placed, Program
-from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized
+from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized, lent_values
 from npflows.core.tables import Headers
 from npflows.distribution.conditioning import Conditioning
 from npflows.distribution.preprocessing import Preprocessing
@@ -89,7 +89,7 @@ class Assembly(Parametrized, Configured, abstract=True):
     ) -> None:
         dim = math.prod(shape)
         self.flow_layers = _chained(layers, shape, dtype)
-        width = _condition_width(self.flow_layers, embedding)
+        width = _condition_width([*self.flow_layers, base], embedding)
         self.input_shape, self.latent_dim = shape, dim
         self.condition_dim = width if embedding is None else embedding.condition_dim
         self.conditioning = Conditioning(self.condition_dim, embedding, dtype)
@@ -156,8 +156,8 @@ class Assembly(Parametrized, Configured, abstract=True):
         """Run on an NVIDIA GPU from now on, or on the CPU again; returns the flow.
 
         Arrays go in and come out as before, and parameters are the same ones.  The numbers differ from the CPU's by
-        rounding; with the same seed they are the same bits each time.  Base distributions draw, and supports are
-        evaluated, on the CPU.
+        rounding; with the same seed they are the same bits each time.  Gradients through supports
+        are evaluated on the CPU.
 
         Parameters
         ----------
@@ -168,7 +168,8 @@ class Assembly(Parametrized, Configured, abstract=True):
         CudaError
             If there is no GPU that can be used, or the packages of ``npflows[cuda12]`` are missing.
         NotImplementedError
-            If the flow has a layer or base distribution of the user's own, which is compiled for the CPU.
+            If the flow has a layer or base distribution of the user's own, which is compiled for the CPU, or the base
+            `ConditionalGaussianMixture`.
         """
         device = as_choice(device, "device", ("cpu", "cuda"))
         if device != self._device:
@@ -280,11 +281,11 @@ class Assembly(Parametrized, Configured, abstract=True):
     def program(self, *, with_layers: bool = True, with_base: bool = True) -> Program:
         """The flow as a program; the map without the base distribution, or the standardized base without the layers."""
         base = Placed(self.base.operation(), self.base_part.start) if with_base else None
-        if not with_layers:
+        if not with_layers and not self.base.condition_dim:
             return Program((), self.latent_dim, self.latent_dim, base=base, standardized=True)
         embedding = self.conditioning.embedding
         return Program(
-            tuple(Placed(leaf.operation(), offset) for leaf, offset in self.leaves),
+            tuple(Placed(leaf.operation(), offset) for leaf, offset in self.leaves if with_layers),
             self.latent_dim,
             self.latent_dim,
             base=base,
@@ -292,6 +293,18 @@ class Assembly(Parametrized, Configured, abstract=True):
             embedding=None if embedding is None else Placed(embedding.operation, self._offsets[-2]),
             standardized=True,
         )
+
+    def base_under(self, condition: ArrayLike | None) -> Base:
+        """The base distribution of samples under a condition (condition_dim,), or under one for each (n, condition_dim).
+
+        It is `base`, whatever the condition, but for a `ConditionalGaussianMixture`.
+        """
+        if not self.base.condition_dim:
+            return self.base
+        rows = None if condition is None else self.conditioning.any_rows(condition)
+        if rows is not None and rows.strides[0] == 0:
+            rows = rows[:1]  # one for all samples
+        return self.base.under(self.conditioning.inner(rows))
 
     def executable(
         self,
@@ -408,7 +421,8 @@ def _chained(layers: Sequence[Layer], shape: tuple[int, ...], dtype: np.dtype) -
         if i and isinstance(layer, Standardize):
             raise ValueError(f"{name}: Standardize can only be the first layer, as it works in the user's units")
         try:
-            copies.append(copy.deepcopy(layer).for_shape(shape if layer.takes_all_values else onward))
+            with lent_values():
+                copies.append(copy.deepcopy(layer).for_shape(shape if layer.takes_all_values else onward))
         except ValueError as error:
             raise ValueError(f"{name} {error}") from None
         if layer.takes_all_values:
@@ -419,11 +433,13 @@ def _chained(layers: Sequence[Layer], shape: tuple[int, ...], dtype: np.dtype) -
     return copies
 
 
-def _condition_width(layers: Sequence[Layer], embedding: Embedding | None) -> int:
-    """How many values the layers see of a condition, 0 for none."""
-    widths = {layer.condition_dim for layer in layers} - {0}
+def _condition_width(parts: Sequence[Layer | Base | str], embedding: Embedding | None) -> int:
+    """How many values layers and base see of a condition, 0 for none."""
+    widths = {part.condition_dim for part in parts if not isinstance(part, str)} - {0}
     if len(widths) > 1:
-        raise ValueError(f"all layers with a condition must have the same condition_dim, got {sorted(widths)}")
+        base = parts[-1]
+        whose = "" if isinstance(base, str) or not base.condition_dim else f" and the base, {base.condition_dim} here,"
+        raise ValueError(f"all layers{whose} with a condition must have the same condition_dim, got {sorted(widths)}")
     width = widths.pop() if widths else 0
     if embedding is not None and embedding.output_dim != width:
         raise ValueError(f"the embedding gives {embedding.output_dim} values where the layers take {width}")

@@ -95,9 +95,13 @@ class Conditioning:
 
     def each(self, condition: ArrayLike, what: str, name: str = "condition") -> np.ndarray:
         """(m, dim) finite conditions, of which there may be any number."""
-        rows, _ = as_rows(condition, (self.dim,), name, self.header)
+        rows = self.any_rows(condition, name)
         self.check_finite(rows, what, name)
         return rows
+
+    def any_rows(self, condition: ArrayLike, name: str = "condition") -> np.ndarray:
+        """(m, dim) conditions, of which there may be any number."""
+        return as_rows(condition, (self.dim,), name, self.header)[0]
 
     def check_finite(self, rows: np.ndarray | None, what: str, name: str = "condition") -> None:
         """Refuse conditions (n, dim) that are NaN, infinite or beyond the range of the compute dtype."""

@@ -25,7 +25,7 @@ class FlowOptions(NetworkOptions):
 
     Parameters
     ----------
-    base_distribution : {"normal", "uniform", "student_t"} or Base
+    base_distribution : {"normal", "uniform", "student_t", "laplace", "cauchy", "logistic"} or Base
         The distribution on the latent side.
     embedding_dims : sequence of int
         Where given, a dense network with these hidden units, the last its output, is trained between the condition and
@@ -49,6 +49,9 @@ class FlowOptions(NetworkOptions):
         self.embedding_dims = as_widths(self.embedding_dims, "embedding_dims")
         if self.embedding_dims and not self.condition_dim:
             raise ValueError(f"embedding_dims={self.embedding_dims} embed a condition, and condition_dim is 0")
+        seen, base = self._network_arguments["condition_dim"], self.base_distribution
+        if isinstance(base, Base) and base.condition_dim not in (0, seen):
+            raise ValueError(f"the base has condition_dim={base.condition_dim} where the layers see {seen} values")
         self.log_tails = None if self.log_tails is None else as_positive(self.log_tails, "log_tails")
 
     @property

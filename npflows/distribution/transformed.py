@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import Cotangents
-from npflows.core.checks import SeedLike, as_choice, as_int, as_positive, as_rng, as_rows, as_vector, as_weights
+from npflows.core.checks import SeedLike, as_choice, as_int, as_numeric, as_positive, as_rng, as_rows, as_vector, as_weights
 from npflows.core.columns import listed
 from npflows.core.counters import in_pieces
 from npflows.core.frames import FRAMES, to_frame
 from npflows.core.statistics import log_mean_exp
 from npflows.core.underflow import ignore_underflow
+from npflows.distribution import on_gpu
 from npflows.distribution.assembly import Assembly
 
 CHUNK = 65536
@@ -34,6 +35,9 @@ class TransformedDistribution(Assembly, abstract=True):
 
     Inference, training, files and diagnostics take flows by this class; `npflows.flow.NormalizingFlow` adds them as
     methods.  Attributes are those of `Assembly`.
+
+    On "cuda", `forward`, `inverse`, `log_prob`, their gradients and `fit` also take arrays that lie on the GPU, and then
+    give such ones; gradients of the parameters are arrays of NumPy, as the parameters are.
     """
 
     def forward(self, x: ArrayLike, condition: ArrayLike | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -59,12 +63,16 @@ class TransformedDistribution(Assembly, abstract=True):
         TypeError
             If x is not numeric.
         """
+        if on_gpu.concerns(self, x, condition):
+            return on_gpu.mapped(self, x, condition)
         rows, context, single = self._inputs(x, condition)
         z, log_det, _ = self.transport(rows, context)
         return self._shaped(z, single), log_det[0] if single else log_det
 
     def inverse(self, z: ArrayLike, condition: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Latent to data: x (n, input_dim) and log |det dx/dz| (n,), for z (n, latent_dim); see `forward`."""
+        if on_gpu.concerns(self, z, condition):
+            return on_gpu.mapped(self, z, condition, inverse=True)
         rows, context, single = self._inputs(z, condition, "z")
         x, log_det, _ = self.transport(rows, context, inverse=True)
         return self._shaped(x, single, "x"), log_det[0] if single else log_det
@@ -84,6 +92,8 @@ class TransformedDistribution(Assembly, abstract=True):
     def _pull(
         self, x: ArrayLike, dy: ArrayLike, dlog_det: ArrayLike, condition: ArrayLike | None, inverse: bool
     ) -> Cotangents:
+        if on_gpu.concerns(self, x, dy, dlog_det, condition):
+            return on_gpu.pulled(self, x, dy, dlog_det, condition, inverse)
         rows, context, single = self._inputs(x, condition, "z" if inverse else "x")
         cotangents, _ = as_rows(dy, self.input_shape, "dx" if inverse else "dz")
         if len(cotangents) != len(rows):
@@ -112,9 +122,10 @@ class TransformedDistribution(Assembly, abstract=True):
         ----------
         x : array_like (n, input_dim)
             A row with NaN gives NaN; one outside the support, or what the flow can represent, infinity included, gives
-            -inf.  Data frames and other tables with names are taken by name where the flow has `columns`.
+            -inf.  Data frames and other tables with names are taken by name where the flow has `columns`.  Chains
+            (n_draws, n_chains, input_dim) give an array (n_draws, n_chains).
         condition : array_like, optional
-            See `forward`; one with NaN or an infinite value gives NaN.
+            See `forward`; one with NaN or an infinite value gives NaN.  That of chains has one row, or their shape.
         draws : int
             Points of each cell of whole numbers; without integer columns nothing is drawn.
         rng : int, numpy.random.Generator or None
@@ -124,6 +135,12 @@ class TransformedDistribution(Assembly, abstract=True):
         -------
         ndarray (n,)
         """
+        axes = self._chains(x)
+        if axes is not None:
+            x, condition = _as_rows_of_chains(x, condition, axes)
+            return self.log_prob(x, condition, draws=draws, rng=rng).reshape(axes)
+        if on_gpu.concerns(self, x, condition):
+            return on_gpu.log_prob(self, x, condition, draws, rng)
         rows, context, single = self._given(x, condition)
         log_probs = [
             self.transport(points, context, y=False, log_det=False, log_prob=True).log_prob
@@ -155,8 +172,15 @@ class TransformedDistribution(Assembly, abstract=True):
             With "both" the gradient with respect to the condition (n, condition_dim) comes third.
         """
         both = as_choice(wrt, "wrt", ("x", "both")) == "both"
+        axes = self._chains(x)
+        if axes is not None:
+            x, condition = _as_rows_of_chains(x, condition, axes)
+            found = self.log_prob_and_grad(x, condition, wrt=wrt, draws=draws, rng=rng)
+            return tuple(values.reshape(*axes, *values.shape[1:]) for values in found)
         if both and not self.condition_dim:
             raise ValueError("wrt='both' needs a flow with a condition (condition_dim=0 here): leave wrt out")
+        if on_gpu.concerns(self, x, condition):
+            return on_gpu.log_prob_and_grad(self, x, condition, wrt, draws, rng)
         rows, context, single = self._given(x, condition)
         results = [
             self.pullback(points, context, dlog=np.ones(len(rows)), input=True, gradient=False)
@@ -197,6 +221,8 @@ class TransformedDistribution(Assembly, abstract=True):
         `params`, return this.  Whole numbers are placed at random in their cells, the same way each time, which gives a
         bound from above.
         """
+        if on_gpu.concerns(self, x, condition, sample_weight, log_weight):
+            return on_gpu.nll_and_grad(self, x, sample_weight, condition, log_weight)
         rows, context, _ = self._given(x, condition)
         if not len(rows):
             raise ValueError("x must have at least one row")
@@ -242,7 +268,8 @@ class TransformedDistribution(Assembly, abstract=True):
             One for all samples or one for each, finite.
         as_frame : bool or {"pandas", "polars", "pyarrow", "astropy"}
             Give a table of that library, of pandas with True, with the names in `columns`, or x0, x1, ... where there are
-            none, and with the `units`, which astropy and pyarrow keep.
+            none, and with the `units`, which astropy and pyarrow keep; columns whose unit has an
+            epoch become instants.
 
         Returns
         -------
@@ -254,10 +281,15 @@ class TransformedDistribution(Assembly, abstract=True):
             If a condition is NaN or infinite, which has no samples.
         """
         n, kind = as_int(n_samples, "n_samples", 0), self._frame(as_frame)
+        if on_gpu.concerns(self, condition):
+            return on_gpu.sample(self, n, rng, temperature, condition, as_frame)
         context = self.conditioning.finite_rows(condition, n, "sample")
-        z = self.base.sample(n, rng, temperature)
-        result = self.transport(z, context, inverse=True, log_det=False)
-        return self._framed(self._shaped(result.y, False, "x"), kind)
+        if self.device != "cpu" and on_gpu.stays(self):
+            x = on_gpu.sampled(self, n, rng, temperature, context)
+        else:
+            z = self._latent(n, rng, temperature, context)
+            x = self.transport(z, context, inverse=True, log_det=False).y
+        return self._framed(self._shaped(x, False, "x"), kind)
 
     generate = sample
 
@@ -293,14 +325,23 @@ class TransformedDistribution(Assembly, abstract=True):
         n, kind = as_int(n_samples, "n_samples", 0), self._frame(as_frame)
         temperature = as_positive(temperature, "temperature")
         context = self.conditioning.finite_rows(condition, n, "sample_and_log_prob")
-        z = self.base.sample(n, rng, temperature)
+        z = self._latent(n, rng, temperature, context)
         result = self.transport(z, context, inverse=True)
         x = self._shaped(result.y, False, "x")
         if self.preprocessing.has_integers:
             if temperature != 1:
                 raise ValueError("sample_and_log_prob of integer columns needs temperature=1")
             return SampleAndLogProb(self._framed(x, kind), self.log_prob(x, context))
-        return SampleAndLogProb(self._framed(x, kind), self.base.log_prob(z, temperature) - result.log_det)
+        log_prob = self.base_under(context).log_prob(z, temperature) - result.log_det
+        return SampleAndLogProb(self._framed(x, kind), log_prob)
+
+    def _latent(
+        self, n: int, rng: SeedLike, temperature: float, context: np.ndarray | None
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """Samples (n, latent_dim) of the base, drawn where the flow runs."""
+        if self.device != "cpu":
+            return on_gpu.latent(self, n, rng, temperature, context)
+        return self.base_under(context).sample(n, rng, temperature)
 
     def __call__(self, x: ArrayLike, condition: ArrayLike | None = None) -> dict[str, NDArray[np.float64]]:
         """z, logdet, log_prob (of z under the base) and log_prob_x (of x under the flow, as `log_prob` gives it)."""
@@ -308,7 +349,7 @@ class TransformedDistribution(Assembly, abstract=True):
         z, log_det, log_prob_x = self.transport(rows, context, log_prob=True)
         if self.preprocessing.has_integers:
             log_prob_x = np.atleast_1d(self.log_prob(x, condition))
-        values = {"logdet": log_det, "log_prob": self.base.log_prob(z), "log_prob_x": log_prob_x}
+        values = {"logdet": log_det, "log_prob": self.base_under(context).log_prob(z), "log_prob_x": log_prob_x}
         return {"z": self._shaped(z, single), **{name: v[0] if single else v for name, v in values.items()}}
 
     def loss_fn(self, batch: ArrayLike, outputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
@@ -359,6 +400,13 @@ class TransformedDistribution(Assembly, abstract=True):
         self.preprocessing.check(rows, "x")
         return rows, self.conditioning.rows(condition, len(rows)), single
 
+    def _chains(self, x: ArrayLike) -> tuple[int, int] | None:
+        """The first two axes of an array of chains (n_draws, n_chains, input_dim); None for what is no such array."""
+        shape: tuple[int, ...] = getattr(x, "shape", ())
+        if len(shape) != 3 or len(self.input_shape) > 1 or shape[2] != self.input_dim:
+            return None
+        return int(shape[0]), int(shape[1])
+
     def _inputs(
         self, x: ArrayLike, condition: ArrayLike | None, name: str = "x"
     ) -> tuple[np.ndarray, np.ndarray | None, bool]:
@@ -375,6 +423,15 @@ class TransformedDistribution(Assembly, abstract=True):
             rows = self.preprocessing.round(rows)
         rows = rows.reshape(len(rows), *self.input_shape)
         return rows[0] if single else rows
+
+
+def _as_rows_of_chains(x: Any, condition: Any, axes: tuple[int, int]) -> tuple[np.ndarray, Any]:
+    """Chains as rows, draw after draw, with their conditions, where each has one."""
+    n = axes[0] * axes[1]
+    rows = as_numeric(x, "x")
+    if np.ndim(condition) == 3 and np.shape(condition)[:2] == axes:
+        condition = as_numeric(condition, "condition").reshape(n, condition.shape[-1])
+    return rows.reshape(n, x.shape[-1]), condition
 
 
 Flow = TypeVar("Flow", bound=TransformedDistribution)

@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.core.operations import Cylinder, Normal, StudentT, Uniform
+from npflows.core.operations import (
+    Beta,
+    Cauchy,
+    ConditionalGaussianMixture,
+    Cylinder,
+    GaussianMixture,
+    Laplace,
+    Logistic,
+    Normal,
+    StudentT,
+    Uniform,
+)
 from npflows.export import graph as g
+from npflows.export.errors import NotExportableError
 from npflows.export.graph import Value
-from npflows.export.layers import NotExportableError
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -30,6 +41,15 @@ def drawn(operation: Any, theta: NDArray, normals: Value) -> Value:
     raise NotExportableError(
         f"samples of {type(operation).__name__} are no formula of standard normal numbers: draw z with "
         f"flow.base.sample, and use the inverse"
+    )
+
+
+@log_prob.register
+@drawn.register
+def _(operation: ConditionalGaussianMixture, *_: Any) -> Value:
+    raise NotExportableError(
+        "a base distribution ConditionalGaussianMixture can't be exported: files have no base with a network; export "
+        "'forward' or 'inverse'"
     )
 
 
@@ -90,3 +110,55 @@ def _(operation: Cylinder, theta: NDArray, normals: Value) -> Value:
     lines = np.flatnonzero(np.logical_not(operation.circular))
     turned = theta[0] * (2.0 * g.normal_cdf(g.take(normals, circles)) - 1.0)
     return g.place(g.concat([g.take(normals, lines), turned]), [*lines, *circles], n) if len(lines) else turned
+
+
+@log_prob.register
+def _(operation: Beta, theta: NDArray, z: Value) -> Value:
+    q = z / theta[0]
+    inside = (q < 1.0) & (q > -1.0)
+    within = g.where(inside, (1.0 - q) * (1.0 + q), 1.0)
+    constant = operation.log_constant - math.log(theta[0])
+    return g.total(g.where(inside, constant + (operation.shape - 1) * g.log(within), -np.inf))
+
+
+@log_prob.register(Laplace)
+@log_prob.register(Cauchy)
+@log_prob.register(Logistic)
+def _(operation: Laplace | Cauchy | Logistic, theta: NDArray, z: Value) -> Value:
+    loc, log_scale = operation.views(theta).values()
+    size = g.absolute((z - loc) * np.exp(-log_scale))
+    if isinstance(operation, Laplace):
+        each = -size - math.log(2)
+    elif isinstance(operation, Logistic):
+        each = -size - 2.0 * g.softplus(-size)
+    else:
+        near = g.minimum(size, 1e10)  # from there on 1 + q^2 is q^2
+        each = -math.log(math.pi) - g.where(size > 1e10, 2.0 * g.log(g.maximum(size, 1.0)), g.log1p(near * near))
+    return g.total(each - log_scale)
+
+
+@drawn.register(Laplace)
+@drawn.register(Cauchy)
+@drawn.register(Logistic)
+def _(operation: Laplace | Cauchy | Logistic, theta: NDArray, normals: Value) -> Value:
+    """The quantile of the normal number's probability, from the nearer tail."""
+    loc, log_scale = operation.views(theta).values()
+    p = g.normal_cdf(-g.absolute(normals))
+    if isinstance(operation, Laplace):
+        size = -g.log(2.0 * p)
+    elif isinstance(operation, Logistic):
+        size = g.log1p(-p) - g.log(p)
+    else:
+        size = g.cos(math.pi * p) / g.sin(math.pi * p)
+    return loc + np.exp(log_scale) * g.sign(normals) * size
+
+
+@log_prob.register
+def _(operation: GaussianMixture, theta: NDArray, z: Value) -> Value:
+    logits, loc, log_scale = operation.views(theta).values()
+    constants = logits - np.logaddexp.reduce(logits) - (log_scale + HALF_LOG_2PI).sum(axis=1)
+    q = (g.reshape(z, (1, operation.dim)) - loc) * np.exp(-log_scale)
+    terms = constants - 0.5 * g.reshape(g.total(q * q), (operation.n_components,))
+    top = g.highest(terms)
+    top = g.where(top > -np.inf, top, 0.0)
+    return g.log(g.total(g.exp(terms - top))) + top

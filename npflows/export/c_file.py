@@ -11,7 +11,7 @@ from npflows.core.atomic import atomic_write
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.export.c_function import FunctionWriter, Tables
 from npflows.export.c_helpers import HELPERS
-from npflows.export.layers import NotExportableError
+from npflows.export.errors import NotExportableError
 from npflows.export.tracing import WHAT, Cells, Graph, trace
 
 MOST_PARAMETERS, MOST_SCRATCH = 10**6, 1 << 22
@@ -73,6 +73,16 @@ def c_text(flow: TransformedDistribution, prefix: str = "flow", draws: int = 16,
     return file.text(missing)
 
 
+def _described(
+    what: str, labels: list[str], names: list[str] | None, units: list[str | None] | None
+) -> list[str]:  # fmt: skip
+    """A line on columns that have names or units, or none."""
+    if names is None and units is None:
+        return []
+    of_each = units or [None] * len(labels)
+    return [f"{what}: {', '.join(name if unit is None else f'{name} [{unit}]' for name, unit in zip(labels, of_each))}"]
+
+
 class _File:
     """The functions of a file, and the tables and helpers that they need."""
 
@@ -130,8 +140,8 @@ class _File:
         lines = [
             f"{type(flow).__name__} of npflows {__version__}: {flow.latent_dim} values, "
             f"{flow.condition_dim} of a condition, {flow.num_params} parameters ({flow.dtype.name}).",
-            *([f"x: {', '.join(flow.columns)}"] if flow.columns else []),
-            *([f"condition: {', '.join(flow.condition_columns)}"] if flow.condition_columns else []),
+            *_described("x", flow.preprocessing.labels, flow.columns, flow.units),
+            *_described("condition", flow.conditioning.labels, flow.condition_columns, flow.condition_units),
             "",
             "C99, for C++ too; link with -lm.  Everything is computed in double, in the units of the table that the flow",
             "was fitted to.  No memory is allocated and nothing is kept, for any number of threads; the stack holds",

@@ -7,6 +7,7 @@ from the last one, as the axis of samples comes first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -296,6 +297,20 @@ def cos(x: Value) -> Value:
 
 def arcsinh(x: Value) -> Value:
     return apply("arcsinh", x)
+
+
+def arctan(x: Value) -> Value:
+    """From 1/x where x is beyond 1: halved twice by a / (1 + sqrt(1 + a^2)), then by its series, whose next term is below
+    1e-17."""
+    far = (x > 1.0) | (x < -1.0)
+    a = where(far, 1.0 / where(far, x, 1.0), x)
+    for _ in range(2):
+        a = a / (1.0 + sqrt(1.0 + a * a))
+    square, series = a * a, np.array(1 / 21)
+    for k in range(19, 0, -2):
+        series = 1 / k - square * series
+    near = 4.0 * a * series
+    return where(far, 0.5 * math.pi * sign(x) - near, near)
 
 
 def sigmoid(x: Value) -> Value:

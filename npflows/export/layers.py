@@ -8,18 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npflows.core.factors import reflections, triangle
 from npflows.core.operations import (
     ActNorm,
     Autoregressive,
     Conv1x1,
     Coupling,
     Elementwise,
+    Householder,
     LogTails,
     LULinear,
     Permutation,
+    QRLinear,
     Rotation,
+    SVDLinear,
 )
 from npflows.export import graph as g
+from npflows.export import monotone_maps  # noqa: F401 - it registers scalar maps
+from npflows.export.errors import NotExportableError
 from npflows.export.graph import Value
 from npflows.export.networks import MadeSteps, network
 from npflows.export.scalar_maps import scalar_map
@@ -27,10 +33,6 @@ from npflows.export.scalar_maps import scalar_map
 MOST_STEPS = 128
 """Columns of which the sequential direction of an autoregressive layer is written out, at most."""
 NO_LOG_DET = np.zeros(1)
-
-
-class NotExportableError(NotImplementedError):
-    """What a flow has that no file can hold; the message names it and says what to do."""
 
 
 @singledispatch
@@ -101,13 +103,43 @@ def _(operation: Conv1x1, theta: NDArray, x: Value, context: Value, dtype: str, 
 
 @layer.register
 def _(operation: LULinear, theta: NDArray, x: Value, context: Value, dtype: str, *, inverse: bool = False) -> Any:
-    """y = L U x[order] + shift."""
+    """y = L S U x[order] + shift."""
     params = operation.views(theta)
     lower, upper = _factors(params["matrix"])
+    upper = upper * np.reshape(operation.signs or (1,) * operation.dim, (-1, 1))
     log_det = np.array([np.trace(params["matrix"])])
     if inverse:
         return g.place(_solved(x - params["shift"], lower, upper), operation.order, operation.dim), -log_det
     return g.matmul(g.take(x, operation.order), lower @ upper) + params["shift"], log_det
+
+
+@layer.register
+def _(operation: Householder, theta: NDArray, x: Value, context: Value, dtype: str, *, inverse: bool = False) -> Any:
+    """y = Q x, whose inverse is the transpose."""
+    matrix = reflections(operation.views(theta)["vectors"])
+    return g.matmul(x, matrix.T if inverse else matrix), NO_LOG_DET
+
+
+@layer.register
+def _(operation: QRLinear, theta: NDArray, x: Value, context: Value, dtype: str, *, inverse: bool = False) -> Any:
+    """y = Q R x + shift."""
+    params = operation.views(theta)
+    orthogonal, upper = reflections(params["vectors"]), triangle(params["upper"])
+    log_det = np.array([np.trace(params["upper"])])
+    if inverse:
+        return g.matmul(g.matmul(x - params["shift"], orthogonal.T), np.linalg.inv(upper)), -log_det
+    return g.matmul(x, orthogonal @ upper) + params["shift"], log_det
+
+
+@layer.register
+def _(operation: SVDLinear, theta: NDArray, x: Value, context: Value, dtype: str, *, inverse: bool = False) -> Any:
+    """y = Q_1 D Q_2 x + shift."""
+    params = operation.views(theta)
+    left, right, logs = reflections(params["left"]), reflections(params["right"]), params["logs"]
+    log_det = np.array([logs.sum()])
+    if inverse:
+        return g.matmul(x - params["shift"], right.T * np.exp(-logs) @ left.T), -log_det
+    return g.matmul(x, left * np.exp(logs) @ right) + params["shift"], log_det
 
 
 def _factors(matrix: NDArray) -> tuple[NDArray, NDArray]:
@@ -125,7 +157,7 @@ def _(operation: Elementwise, theta: NDArray, x: Value, context: Value, dtype: s
     """A map of each value with raw parameters of its own."""
     raw = operation.views(theta)["raw"]
     y, log_slopes = scalar_map(operation.transformer, theta[raw.size :], x, raw, dtype, np.arange(operation.dim),
-                               inverse=inverse)  # fmt: skip
+                               inverse=inverse != operation.inverted)  # fmt: skip
     return y, g.total(log_slopes)
 
 
@@ -142,7 +174,9 @@ def _(operation: Coupling, theta: NDArray, x: Value, context: Value, dtype: str,
         kept = g.concat([*line, g.cos(angle), g.sin(angle)])
     raw = network(operation.conditioner, operation.conditioner.views(of_network), kept, context)
     raw = g.reshape(raw, (n, g.shape_of(raw)[0] // n))
-    y, log_slopes = scalar_map(operation.transformer, of_map, g.take(x, moved), raw, dtype, np.arange(n), inverse=inverse)
+    y, log_slopes = scalar_map(
+        operation.transformer, of_map, g.take(x, moved), raw, dtype, np.arange(n), inverse=inverse != operation.inverted
+    )
     return _with(x, moved, y), g.total(log_slopes)
 
 

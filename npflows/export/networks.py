@@ -39,10 +39,12 @@ def _(operation: Mlp | Made, params: Parameters, x: Value, context: Value) -> Va
     h, before = x, None
     for layer in range(len(operation.hidden)):
         u = _dense(operation, params, layer, h, context)
+        if operation.has_gate(layer):
+            u = u * _gate(params, layer, context)
         if operation.residual and layer % 2 == 0:
             u = u if before is None else u + before
             before = u
-        h = activation(u)
+        h = u if layer in operation.linear else activation(u)
     return _dense(operation, params, len(operation.hidden), h, context)
 
 
@@ -52,11 +54,16 @@ def _dense(operation: Mlp | Made, params: Parameters, layer: int, h: Value, cont
 
 
 def _bias(operation: Mlp | Made, params: Parameters, layer: int, context: Value, rows: slice = slice(None)) -> Value:
-    """b, with V c in the first layer."""
+    """b, and V c in layers that see the condition."""
     bias = params[f"bias_{layer}"][rows]
-    if layer == 0 and operation.condition_dim:
-        return g.matmul(context, params["condition_weight"][rows]) + bias
+    if operation.sees_condition(layer):
+        return g.matmul(context, params[operation.condition_weight(layer)][rows]) + bias
     return bias
+
+
+def _gate(params: Parameters, layer: int, context: Value, rows: slice = slice(None)) -> Value:
+    """sigmoid(V c + g)."""
+    return g.sigmoid(g.matmul(context, params[f"gate_weight_{layer}"][rows]) + params[f"gate_bias_{layer}"][rows])
 
 
 def weight_of(operation: Mlp | Made, params: Parameters, layer: int) -> NDArray[np.float64]:
@@ -89,10 +96,12 @@ class MadeSteps:
                 continue
             rows = slice(int(first), int(last))
             u = self._product(layer, rows, entered if layer == 0 else self.known[layer - 1])
+            if operation.has_gate(layer):
+                u = u * _gate(self.params, layer, self.context, rows)
             if operation.residual and layer % 2 == 0 and layer > 0:
-                u = u + self.before[layer - 2][-1]
+                u = u + g.take(g.concat(self.before[layer - 2]), np.arange(rows.start, rows.stop))
             self.before[layer].append(u)
-            self.known[layer].append(activation(u))
+            self.known[layer].append(u if layer in operation.linear else activation(u))
         m = operation.multiplier
         return self._product(len(operation.hidden), slice(k * m, (k + 1) * m), self.known[-1] if self.known else entered)
 

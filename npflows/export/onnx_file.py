@@ -68,7 +68,7 @@ def to_onnx(
 
     Notes
     -----
-    Opset 17, standard operators alone.  Names of the columns and of the condition, the support and the model's
+    Opset 17, standard operators alone.  Names and units of the columns and of the condition, the support and the model's
     configuration are in the file's metadata.
     """
     onnx = required("onnx", "to_onnx", "onnx", "pip install 'npflows[onnx]'")
@@ -347,6 +347,8 @@ def _metadata(flow: TransformedDistribution, what: str) -> dict[str, str]:
         "dtype": flow.dtype.name,
         "columns": flow.columns,
         "condition_columns": flow.condition_columns,
+        "units": flow.units,
+        "condition_units": flow.condition_units,
         "input_shape": list(flow.input_shape),
         "support": None if flow.support is None else [repr(column) for column in flow.support],
     }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from functools import singledispatch
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.core.operations import Additive, Affine, Spline
+from npflows.core.operations import CLIPS, Additive, Affine, Spline
 from npflows.export import graph as g
+from npflows.export.errors import NotExportableError
 from npflows.export.graph import Value
 
 LIMITS = {"float32": 87.0, "float64": 708.0}
@@ -22,10 +24,10 @@ def scalar_map(
 ) -> tuple[Value, Value]:
     """y (d,) and log dy/dx (d,) of x (d,), or of the inverse map; `places` are the numbers of the values among all that the
     map has parameters for."""
-    raise NotImplementedError(f"a scalar map {type(operation).__name__} can't be exported")
+    raise NotExportableError(f"a scalar map {type(operation).__name__} can't be exported")
 
 
-def _column(raw: Value, number: int) -> Value:
+def column(raw: Value, number: int) -> Value:
     """One raw parameter of each value."""
     return g.reshape(g.take(raw, [number]), (g.shape_of(raw)[0],))
 
@@ -35,7 +37,7 @@ def _(
     operation: Additive, theta: NDArray, x: Value, raw: Value, dtype: str, places: NDArray[np.int64], *,
     inverse: bool = False,
 ) -> tuple[Value, Value]:  # fmt: skip
-    shift = _column(raw, 0)
+    shift = column(raw, 0)
     return x - shift if inverse else x + shift, np.zeros(g.shape_of(x))
 
 
@@ -44,13 +46,15 @@ def _(
     operation: Affine, theta: NDArray, x: Value, raw: Value, dtype: str, places: NDArray[np.int64], *, inverse: bool = False
 ) -> tuple[Value, Value]:  # fmt: skip
     """y = x exp(s) + t, or y = (x - t) exp(-s) where the shift comes first or the other is inverted."""
-    shift, r = _column(raw, 0), _column(raw, 1)
+    shift, r = column(raw, 0), column(raw, 1)
     if operation.scale_activation == "softplus":
-        r = g.log(g.softplus(r) + operation.least)
+        r = _not_above(g.log(g.softplus(r) + operation.least), operation.most)
     elif operation.scale_activation == "sigmoid" and operation.least:
-        r = g.log(g.sigmoid(r + operation.sigmoid_offset) + operation.least)
+        r = _not_above(g.log(g.sigmoid(r + operation.sigmoid_offset) + operation.least), operation.most)
     elif operation.scale_activation == "sigmoid":
         r = -g.softplus(-(r + operation.sigmoid_offset))
+    elif operation.scale_activation in CLIPS:
+        r = _clip(operation, r)
     elif operation.scale_activation == "tanh":
         r = g.tanh(r)
     elif operation.scale_activation == "tanh_gain":
@@ -59,6 +63,30 @@ def _(
     if operation.shift_first == inverse:
         return x * g.exp(s) + shift, s
     return (x - shift) * g.exp(-s), -s
+
+
+def _not_above(s: Value, most: float) -> Value:
+    """s, or the logarithm of the largest scale where there is one and it is less."""
+    return s if most == math.inf else g.minimum(s, math.log(most))
+
+
+def _clip(operation: Affine, r: Value) -> Value:
+    """r clipped between -b and b = -log(least), or log(most)."""
+    bound = -math.log(operation.least)
+    if operation.scale_activation == "hard_clip":
+        return g.clip(r, -bound, math.log(operation.most))
+    if operation.scale_activation == "tanh_clip":
+        return bound * g.tanh(r)
+    if operation.scale_activation == "sigmoid_clip":
+        return bound * (2.0 * g.sigmoid(r) - 1.0)
+    if operation.scale_activation == "atan_clip":
+        return operation.atan_factor * bound * g.arctan(r)
+    return soft_clip(r, bound)
+
+
+def soft_clip(r: Value, bound: float) -> Value:
+    """r / (1 + |r| / bound)."""
+    return r / (1.0 + g.absolute(r) / bound)
 
 
 @scalar_map.register
@@ -70,11 +98,14 @@ def _(
     The bin of each value is found as a row of K truth values, with which sums over bins choose.
     """
     k, b, d = operation.num_bins, operation.tail_bound, g.shape_of(x)[0]
+    x = x if inverse else _turned(operation, x)
     w = _sizes(operation, g.take(raw, np.arange(k)), operation.min_bin_width)
     h = _sizes(operation, g.take(raw, np.arange(k, 2 * k)), operation.min_bin_height)
-    slopes = operation.min_derivative + g.softplus(
-        g.take(raw, np.arange(2 * k, g.shape_of(raw)[1])) + operation.derivative_shift
-    )
+    slopes = g.take(raw, np.arange(2 * k, g.shape_of(raw)[1]))
+    if operation.least_slope:
+        slopes = g.exp(soft_clip(slopes, -math.log(operation.least_slope)))
+    else:
+        slopes = operation.min_derivative + g.softplus(slopes + operation.derivative_shift)
     d0, d1 = _slopes(operation, slopes, places)
     edges_x, edges_y = g.cumsum(w) - b, g.cumsum(h) - b
     start = np.full((d, 1), -b)
@@ -94,7 +125,7 @@ def _(
     outside = (x < -b) | (x > b)
     s = h / w
     if inverse:
-        xi = _solved(g.clip((x - y0) / h, 0.0, 1.0), s, d0, d1)
+        xi = solved(g.clip((x - y0) / h, 0.0, 1.0), s, d0, d1)
         result = x0 + w * xi
     else:
         xi = g.clip((x - x0) / w, 0.0, 1.0)
@@ -105,10 +136,17 @@ def _(
         result = y0 + h * (s * xi * xi + d0 * a) / denominator
     ratio = s / denominator
     log_slope = g.log(middle * ratio * ratio)
-    return g.where(outside, x, g.clip(result, -b, b)), g.where(outside, 0.0, -log_slope if inverse else log_slope)
+    result = g.where(outside, x, g.clip(result, -b, b))
+    return _turned(operation, result) if inverse else result, g.where(outside, 0.0, -log_slope if inverse else log_slope)
 
 
-def _solved(eta: Value, s: Value, d0: Value, d1: Value) -> Value:
+def _turned(operation: Spline, x: Value) -> Value:
+    """(x mod 2 bound) - bound where values are turned, else x."""
+    b = operation.tail_bound
+    return x - 2 * b * g.floor(x / (2 * b)) - b if operation.turned else x
+
+
+def solved(eta: Value, s: Value, d0: Value, d1: Value) -> Value:
     """The root of the quadratic equation of a bin, of its two forms the one in which nothing cancels."""
     bend = eta * (d0 + d1 - 2.0 * s)
     qa, qb, qc = s - d0 + bend, d0 - bend, -s * eta
@@ -121,15 +159,23 @@ def _solved(eta: Value, s: Value, d0: Value, d1: Value) -> Value:
 
 def _sizes(operation: Spline, raw: Value, least: float) -> Value:
     """Widths or heights (d, K) of bins."""
+    if operation.least_slope:
+        raw = soft_clip(raw, -math.log(operation.least_slope) / 2)
+    return 2 * operation.tail_bound * shares(raw, operation.num_bins, least)
+
+
+def shares(raw: Value, n: int, least: float) -> Value:
+    """n shares of 1 (d, n), none below the least, by softmax."""
     powers = g.exp(raw - g.highest(raw))
-    shares = powers / g.total(powers)
-    return 2 * operation.tail_bound * (least + (1 - operation.num_bins * least) * shares)
+    return least + (1 - n * least) * (powers / g.total(powers))
 
 
 def _slopes(operation: Spline, slopes: Value, places: NDArray[np.int64]) -> tuple[Value, Value]:
     """The derivatives (d, K) at the left and the right ends of all bins: 1 at both ends of the interval, or for a value on
-    a circle one parameter."""
+    a circle one parameter, or two where they are free."""
     k, d = operation.num_bins, len(places)
+    if operation.free_ends:
+        return g.take(slopes, np.arange(k)), g.take(slopes, np.arange(1, k + 1))
     one, inner = np.ones((d, 1)), np.arange(k - 1)
     left, right = g.concat([one, g.take(slopes, inner)]), g.concat([g.take(slopes, inner), one])
     if not any(operation.circular):

@@ -14,9 +14,10 @@ from npflows.distribution.conditioning import FARTHEST
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.export import bases
 from npflows.export import graph as g
+from npflows.export.errors import NotExportableError
 from npflows.export.gradient import gradients
 from npflows.export.graph import Node, Value
-from npflows.export.layers import NotExportableError, layer
+from npflows.export.layers import layer
 from npflows.export.networks import network
 from npflows.export.supports import from_line, in_cells, to_line, whole
 

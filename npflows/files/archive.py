@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import stat
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,6 +20,8 @@ FEW_BYTES = 6 << 20
 """Bytes that a member may unpack to whatever its size in the file."""
 MOST_PACKED = 100
 """How many times its size in the file a larger member may unpack to."""
+LARGEST_WHOLE = (1 << 128) - 1
+"""The largest whole number in a file: generators have states of 128 bits."""
 _DIRECTORY = 1 << 20
 """Bytes, at most, of the directory at the end of an archive."""
 _HEADER = 1 << 12
@@ -31,6 +34,24 @@ class FlowFileError(ValueError):
 
 class _Foreign(ValueError):
     """What a file of another library is, with what to do."""
+
+
+def read_json(text: str, object_hook: Callable[[dict], Any] | None = None) -> Any:
+    """What a text of JSON says, whose whole numbers are those of a generator's state at most.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, or a whole number in it has more than 128 bits: no place where numbers are used takes those.
+    """
+    return json.loads(text, object_hook=object_hook, parse_int=_whole)
+
+
+def _whole(digits: str) -> int:
+    value = int(digits) if len(digits) <= 40 else LARGEST_WHOLE + 1
+    if abs(value) > LARGEST_WHOLE:
+        raise ValueError(f"it has a whole number of {len(digits)} digits")
+    return value
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -81,7 +102,7 @@ def read_arrays(path: str | os.PathLike[str], wanted: Iterable[str] | Callable[[
     names = wanted if callable(wanted) else set(wanted).__contains__
     with _Modest(io.FileIO(path)) as file:
         try:
-            _refuse_pickle(file.peek(2))
+            _refuse_foreign(file.peek(6))
             return _arrays(file, names)
         except MemoryError:
             raise
@@ -91,10 +112,16 @@ def read_arrays(path: str | os.PathLike[str], wanted: Iterable[str] | Callable[[
             raise FlowFileError(f"{where} is not a complete .npz file ({_reason(error)})") from None
 
 
-def _refuse_pickle(start: bytes) -> None:
+def _refuse_foreign(start: bytes) -> None:
     if len(start) >= 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
         raise _Foreign(
-            "a pickle, as pzflow and others write them, no flow of npflows: a pickle can execute code, and is not read"
+            "a pickle, as pzflow and others write them, no flow of npflows: a pickle can execute code, and is not read; "
+            "npflows.convert.from_pzflow takes flows of pzflow over without executing anything"
+        )
+    if start[:6] == np.lib.format.MAGIC_PREFIX:
+        raise _Foreign(
+            "an array, or several as equinox writes the leaves of flows, no flow of npflows: npflows.convert.from_flowjax "
+            "takes those of flowjax over"
         )
 
 
@@ -102,7 +129,9 @@ def _arrays(file: _Modest, wanted: Callable[[str], bool]) -> dict[str, np.ndarra
     with zipfile.ZipFile(file) as archive:
         file.is_open = True
         if any(m.filename.endswith("/data.pkl") for m in archive.infolist()):
-            raise _Foreign("a file of PyTorch, no flow of npflows: npflows.convert takes state dicts over")
+            raise _Foreign(
+                "a file of PyTorch, no flow of npflows: npflows.convert takes state dicts of nflows, zuko and others over"
+            )
         members = [(m.filename.removesuffix(".npy"), m) for m in archive.infolist() if m.filename.endswith(".npy")]
         members = [(name, m) for name, m in members if wanted(name)]
         if len({name for name, _ in members}) < len(members):

@@ -17,6 +17,7 @@ from npflows.core.checks import SeedLike, as_choice, as_rng, as_shape
 from npflows.core.columns import did_you_mean
 from npflows.core.registry import construct, known_classes
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.files.archive import read_json
 
 
 @dataclass
@@ -72,7 +73,7 @@ class ModelConfiguration:
     @classmethod
     def from_json(cls, text: str) -> ModelConfiguration:
         """Make a configuration from the JSON that `to_json` wrote."""
-        values = json.loads(text)
+        values = read_json(text)
         if not isinstance(values, dict):
             raise ValueError(f"the JSON of a ModelConfiguration is an object, got {type(values).__name__}")
         return cls.from_dict(values)

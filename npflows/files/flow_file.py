@@ -20,7 +20,7 @@ from npflows.core.registry import construct, known_classes
 from npflows.distribution.conditioning import is_learned_table
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import VerificationReport
-from npflows.files.archive import FlowFileError, checksum, read_arrays, write_arrays
+from npflows.files.archive import FlowFileError, checksum, read_arrays, read_json, write_arrays
 from npflows.layers.standardize import is_learned
 
 FORMAT = 1
@@ -35,6 +35,8 @@ ENSEMBLE = "ensemble"
 """The member that files of ensembles have instead."""
 DRIFT = 1e-2
 """Relative change of constants that files may have: once the moving average of parameters rounded them too."""
+ROUNDING = 1e-6
+"""Relative change of constants that is none."""
 _SPARE, _TIMES = 1 << 16, 12
 """Numbers that building a flow may make beyond so many times those that the file holds."""
 
@@ -165,7 +167,7 @@ def _unpacked(arrays: dict[str, np.ndarray], where: str, dtype: str | None, clas
     if wrong:
         raise FlowFileError(f"{where} does not fit its own configuration:\n  " + "\n  ".join(wrong))
     free = flow.parameters.free
-    if _has_drifted(flow, arrays["theta"]):
+    if _relative_drift(flow, arrays["theta"]) > ROUNDING:
         warn_user(
             f"{where}: constants differ in their last digits from those of the configuration, as an earlier npflows left "
             f"them; those of the configuration hold: save the flow again to be rid of this"
@@ -184,7 +186,7 @@ def read_about(arrays: dict[str, np.ndarray], where: str) -> dict[str, Any]:
     try:
         if text.ndim or text.dtype.kind != "U":
             raise ValueError(f"it is {text.dtype} {text.shape}")
-        about = json.loads(str(text))
+        about = read_json(str(text))
         version, _ = about["format"], about["class"]
         dict(about["config"])
         for _, shape in about["parameters"]:
@@ -308,15 +310,15 @@ def _mismatches(flow: TransformedDistribution, have: dict[str, tuple], arrays: d
         wrong.append(f"standardize_condition is {condition.dtype} {condition.shape}, expected (2, {flow.condition_dim})")
     elif not is_learned_table(condition, flow.condition_dim):
         wrong.append("standardize_condition holds scales that are not positive, or values that are not finite")
-    theta, table, ours, free = arrays["theta"], arrays["standardize"], flow.parameters.theta, flow.parameters.free
+    theta, table, ours = arrays["theta"], arrays["standardize"], flow.parameters.theta
     if theta.shape != ours.shape or theta.dtype.kind != "f":
         wrong.append(f"theta is {theta.dtype} {theta.shape}, expected {ours.shape} of floats")
     else:
         with np.errstate(over="ignore"):
-            n_bad = int((~np.isfinite(theta.astype(ours.dtype))).sum())
+            n_bad = theta.size - int(np.count_nonzero(np.isfinite(theta.astype(ours.dtype, copy=False))))
         if n_bad:
             wrong.append(f"theta has {n_bad} values that are not finite in {ours.dtype}")
-        elif (theta[~free] != ours[~free]).any() and not np.allclose(theta[~free], ours[~free], rtol=DRIFT, atol=0):
+        elif _relative_drift(flow, theta) > DRIFT:
             wrong.append("theta is not zero where a mask demands it, or a constant differs")
     if table.shape not in ((2, flow.latent_dim), (2 + flow.latent_dim, flow.latent_dim)) or table.dtype.kind != "f":
         wrong.append(f"standardize is {table.dtype} {table.shape}, expected (2, {flow.latent_dim}) of floats")
@@ -325,10 +327,14 @@ def _mismatches(flow: TransformedDistribution, have: dict[str, tuple], arrays: d
     return wrong
 
 
-def _has_drifted(flow: TransformedDistribution, theta: np.ndarray) -> bool:
-    """Whether constants in a file differ from the flow's by more than a rounding."""
-    fixed = ~flow.parameters.free
-    return not np.allclose(theta[fixed], flow.parameters.theta[fixed], rtol=1e-6, atol=0)
+def _relative_drift(flow: TransformedDistribution, theta: np.ndarray) -> float:
+    """The largest relative difference of a constant in a file from the flow's."""
+    ours = flow.parameters.theta
+    differs = theta != ours
+    differs &= ~flow.parameters.free
+    found, expected = theta[differs].astype(np.float64), ours[differs].astype(np.float64)
+    with np.errstate(divide="ignore", over="ignore"):
+        return float(np.max(np.abs(found - expected) / np.abs(expected), initial=0.0))
 
 
 def _with_dtype(value: Any, dtype: str) -> Any:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.base import Base, Normal, StudentT, Uniform
+from npflows.base import Base, Cauchy, Laplace, Logistic, Normal, StudentT, Uniform
 from npflows.core.checks import SeedLike, as_rng
 from npflows.core.optional import scipy
 from npflows.flow import NormalizingFlow
 
-SYMMETRIC = (Normal, StudentT, Uniform)
+SYMMETRIC = (Normal, StudentT, Uniform, Laplace, Cauchy, Logistic)
 """Bases whose upper tail is the mirror image of the lower one."""
-WITH_MOMENTS = (Normal, Uniform)
+WITH_MOMENTS = (Normal, Uniform, Laplace, Logistic)
 """Bases under which every moment of a flow that is affine far out exists."""
 FARTHEST, NODES = 37.0, 20001
 """Standard normal values between which moments are integrated, and the number of points."""
@@ -96,6 +96,7 @@ class FrozenColumn(Frozen):
         column = flow.support[0] if flow.support else None
         if column is not None and column.is_integer:
             raise ValueError("a column of whole numbers has no continuous distribution: use the flow's log_prob and sample")
+        self._base = flow.base_under(flow.conditioning.rows(self.condition, 1))
         self._low, self._high = (-math.inf, math.inf) if column is None else column.bounds
         self._circle = column is not None and column.is_periodic
         self._start = float(self.flow.to_unit_cube([[self._low]], self.condition)[0, 0]) if self._circle else 0.0
@@ -145,11 +146,11 @@ class FrozenColumn(Frozen):
         if inside.any():
             z = self.flow.forward(rows[inside], self.condition)[0]
             if self._circle:
-                share = np.mod(_lower_tail(self.flow.base, z)[:, 0] - self._start, 1.0)
+                share = np.mod(_lower_tail(self._base, z)[:, 0] - self._start, 1.0)
                 result[inside] = 1 - share if upper else share
             else:
                 tail = _lower_tail if upper != self._rises else _upper_tail
-                result[inside] = tail(self.flow.base, z)[:, 0]
+                result[inside] = tail(self._base, z)[:, 0]
         return result.reshape(shape)[()]
 
     def ppf(self, q: ArrayLike) -> Any:
@@ -173,7 +174,7 @@ class FrozenColumn(Frozen):
                 result[inside] = self.flow.from_unit_cube(turned, self.condition)[:, 0]
             else:
                 quantile = _lower_quantile if upper != self._rises else _upper_quantile
-                result[inside] = self.flow.inverse(quantile(self.flow.base, u), self.condition)[0][:, 0]
+                result[inside] = self.flow.inverse(quantile(self._base, u), self.condition)[0][:, 0]
         return result.reshape(shares.shape)[()]
 
     def median(self) -> float:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PATIENCE = 30
 """Epochs without improvement after which a fit ends."""
 
+WIDER, WIDER_SHARE = 2.0, 0.1
+"""How much further out some of the latent values are from which the evidence is estimated, and their share."""
+
 
 def default_flow(n_dim: int, rng: np.random.Generator) -> NormalizingFlow:
     """The flow that pocoMC gets where none is given: splines, whose tails keep the error of the evidence small."""
@@ -82,8 +85,25 @@ class PocomcFlow:
         return _tensors(self.flow.log_prob(_array(x)))[0]
 
     def sample(self, size: int = 1) -> tuple[Tensor, Tensor]:
-        """Draw x (size, n_dim) with their log-densities (size,)."""
-        return _tensors(*self.flow.sample_and_log_prob(size, self._refitted.rng))
+        """Draw x (size, n_dim) with the log-densities (size,) of the proposal that they come from.
+
+        pocoMC takes them to estimate the evidence, and for nothing else.  A tenth of them are carried from latent values
+        twice as far out, and the density is that of the mixture (a defensive mixture; Hesterberg 1995, Technometrics 37,
+        185), so that tails that the flow has too thin count as well.
+        """
+        return _tensors(*defensive_draws(self.flow, size, self._refitted.rng))
+
+
+def defensive_draws(flow: NormalizingFlow, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """n draws, some of them from wider latent values, and the log-density of the mixture; of the flow alone where its base
+    ends somewhere."""
+    base = flow.base
+    if base.support is not None:
+        return flow.sample_and_log_prob(n, rng)
+    z = np.where(rng.random((n, 1)) < WIDER_SHARE, base.sample(n, rng, WIDER), base.sample(n, rng))
+    log_near, log_wide = base.log_prob(z), base.log_prob(z, WIDER)
+    x, log_det = flow.inverse(z)
+    return x, np.logaddexp(np.log1p(-WIDER_SHARE) + log_near, np.log(WIDER_SHARE) + log_wide) - log_det
 
 
 def _array(x: Any) -> np.ndarray:

@@ -139,7 +139,10 @@ def integrate(
 
 
 def quadrature(
-    log_density: Callable[[np.ndarray], np.ndarray], regression: LocalRegression, points: np.ndarray
+    log_density: Callable[[np.ndarray], np.ndarray],
+    regression: LocalRegression,
+    points: np.ndarray,
+    advance: Callable[[int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Integrate a density over the free columns of a regression, at points of the fixed ones, by adaptive quadrature.
 
@@ -150,6 +153,8 @@ def quadrature(
     regression : LocalRegression
         Made from samples of the density; it shows where its mass lies.
     points : ndarray (G, k)
+    advance : callable
+        Called with a number of points that are done.
 
     Returns
     -------
@@ -172,5 +177,6 @@ def quadrature(
             return log_density(regression.joined(part[of], free))
 
         found.append(integrate(log_f, mean, root))
+        advance(len(part))
     log_integral, error = (np.concatenate(values) for values in zip(*found))
     return log_integral, error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, warn_user
+from npflows.core.progress import Progress
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.cubature import quadrature
@@ -30,6 +31,10 @@ LEAST = 32
 """Samples that importance sampling needs around a point."""
 MOST_NUMBERS, SLOW = 1 << 27, 10.0
 """Numbers in the samples at most, rows times columns, and seconds that a call takes, as expected, without a warning."""
+TIMED = 1024
+"""Rows whose densities are timed for that."""
+SHOWN_AFTER = 2.0
+"""Seconds after which progress is shown."""
 SHARE, USED = 1 / 64, 1 << 19
 """Largest share of the samples that importance sampling uses at a point, and approximate number at all points."""
 
@@ -66,6 +71,7 @@ def marginal(
     method: str = "auto",
     n_samples: int = 1 << 18,
     rng: SeedLike = None,
+    progress: bool | str = "auto",
 ) -> GridDensity:
     """The density of some columns, all others integrated over.
 
@@ -85,6 +91,8 @@ def marginal(
     n_samples : int
         Samples of the flow in all, for importance sampling; the error falls with their root.
     rng : int, numpy.random.Generator or None
+    progress : bool or "auto"
+        Whether to show, once it has taken 2 seconds, how many points are done; auto: on a terminal.
 
     Returns
     -------
@@ -103,7 +111,7 @@ def marginal(
     UserWarning
         If it will take long, as it does for hundreds of columns, with an estimate.
     """
-    return _density(flow, columns, {}, grid, condition, method, n_samples, rng)
+    return _density(flow, columns, {}, grid, condition, method, n_samples, rng, progress)
 
 
 def conditional(
@@ -116,12 +124,13 @@ def conditional(
     method: str = "auto",
     n_samples: int = 1 << 18,
     rng: SeedLike = None,
+    progress: bool | str = "auto",
 ) -> GridDensity:
     """The density of some columns where others have given values, the rest integrated over.
 
     Parameters
     ----------
-    columns, grid, condition, method, n_samples, rng
+    columns, grid, condition, method, n_samples, rng, progress
         As in `marginal`; "quadrature" needs at most 3 columns that are not given.
     given : dict
         Values of other columns, by index or name.
@@ -143,7 +152,7 @@ def conditional(
     """
     if not isinstance(given, Mapping) or not given:
         raise ValueError(f"given must be a dict from columns to their values, for instance {{0: 1.5}}, got {given!r}")
-    return _density(flow, columns, given, grid, condition, method, n_samples, rng)
+    return _density(flow, columns, given, grid, condition, method, n_samples, rng, progress)
 
 
 @ignore_underflow
@@ -156,9 +165,10 @@ def _density(
     method: str,
     n_samples: int,
     rng: SeedLike,
+    progress: bool | str,
 ) -> GridDensity:
     """`marginal`, or `conditional` where values are given."""
-    d = flow.latent_dim
+    d, shown_progress = flow.latent_dim, Progress(progress, SHOWN_AFTER)
     context = flow.conditioning.finite_rows(condition, 1, "conditional" if given else "marginal")
     chosen = as_column_numbers(columns, d, flow.columns, "columns")
     held = as_column_numbers(list(given), d, flow.columns, "given") if given else np.zeros(0, np.int64)
@@ -176,12 +186,13 @@ def _density(
             f"n_samples={n} of {d} columns would take {n * d * 8 / 1e9:.1f} GB, and several times that in all: give "
             f"n_samples of at most {MOST_NUMBERS // d}"
         )
-    started = time.perf_counter()
     reference, _ = density.sample_and_log_prob(REFERENCE if method == "quadrature" else n // 4, generator)
     if not len(reference):
         raise ValueError("no sample of the flow is finite, here at least: it has no density to integrate")
-    for_reference = time.perf_counter() - started
     samples = None if method == "quadrature" else density.sample_and_log_prob(n - n // 4, generator)
+
+    def advance(done: int) -> None:
+        shown_progress.update("", n_points, done)
 
     def integrals(fixed: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logarithms (G,) of the integrals over all other columns at x (G, k), and their relative errors."""
@@ -189,23 +200,25 @@ def _density(
         log_p, error = np.full(len(x), -math.inf), np.zeros(len(x))
         if samples is None:
             regression = LocalRegression(reference, fixed, NEIGHBORS, density.integer)
-            log_p[inside], error[inside] = quadrature(density.log_prob, regression, t[inside])
+            log_p[inside], error[inside] = quadrature(density.log_prob, regression, t[inside], advance)
         else:
             share = min(SHARE, USED / (n * len(x)))
             cells = x[:, density.integer[fixed]]
             for cell in np.unique(cells, axis=0) if cells.size else cells[:1]:
                 part = inside & (cells == cell).all(axis=1)
-                log_p[part], error[part] = _in_cell(density, reference, samples, fixed, t[part], share)
+                log_p[part], error[part] = _in_cell(density, reference, samples, fixed, t[part], share, advance)
         return log_p + log_slope.sum(axis=1), error
 
     shown = _near_values(density, reference, held, values) if given else reference
     shown = density.from_unconstrained(shown, np.arange(d))[0]
     grid, points, shape = as_grid(grid, shown[:, chosen], [density.columns[i] for i in chosen])
+    n_points = len(points) + len(held[:1])
     evaluations = LATTICE * min(SHARE * n * len(points), USED)
-    seconds = 0.0 if samples is None else for_reference * evaluations / len(reference)
+    seconds = 0.0 if samples is None else evaluations * _seconds_a_row(density, reference[:TIMED])
     if seconds > SLOW:
         what = "conditional" if given else "marginal"
         warn_user(f"{what} will take about {seconds:.0f} s more: fewer n_samples or points of the grid make it shorter")
+    shown_progress.begin(n_points, "point")
     try:
         log_p, error = integrals(both, np.concatenate([points, np.tile(values, (len(points), 1))], axis=1))
         if given:
@@ -215,6 +228,8 @@ def _density(
             "samples of the flow lie so that no linear regression of columns on each other can be made of them, constant "
             "or spread over many orders of magnitude: give other columns, or more n_samples"
         ) from None
+    finally:
+        shown_progress.close()
     if given:
         if log_given == -math.inf:
             raise ValueError(f"the flow has no density at {dict(given)!r}")
@@ -230,6 +245,14 @@ def _density(
     return GridDensity(grid, p.reshape(shape), error.reshape(shape), names, method)
 
 
+def _seconds_a_row(density: UnconstrainedDensity, rows: np.ndarray) -> float:
+    """What the density of a row takes, without what is compiled or loaded first."""
+    density.log_prob(rows)
+    started = time.perf_counter()
+    density.log_prob(rows)
+    return (time.perf_counter() - started) / len(rows)
+
+
 def _in_cell(
     density: UnconstrainedDensity,
     reference: np.ndarray,
@@ -237,6 +260,7 @@ def _in_cell(
     fixed: np.ndarray,
     t: np.ndarray,
     share: float,
+    advance: Callable[[int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Integrals by importance sampling at points t (G, k) with the same integers, from samples that have them too."""
     is_integer, (rows, log_p), total = density.integer[fixed], samples, len(samples[0])
@@ -254,7 +278,7 @@ def _in_cell(
     count = max(int(share * len(reference)), LEAST)
     regression = LocalRegression(density.unrolled(reference, moving)[0], moving, count, density.integer)
     rows, source = density.unrolled(rows, moving)
-    return marginal_importance(density.log_prob, regression, rows, log_p[source], t[:, ~is_integer], total)
+    return marginal_importance(density.log_prob, regression, rows, log_p[source], t[:, ~is_integer], total, advance)
 
 
 def _near_values(density: UnconstrainedDensity, reference: np.ndarray, fixed: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ def marginal_importance(
     log_p: np.ndarray,
     points: np.ndarray,
     total: int,
+    advance: Callable[[int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Integrate a density over the free columns of a regression, at points of the fixed ones, by importance sampling.
 
@@ -48,6 +49,8 @@ def marginal_importance(
     points : ndarray (G, k)
     total : int
         N, or more where further samples were drawn that lie far from all points.
+    advance : callable
+        Called with 1 after each point.
 
     Returns
     -------
@@ -78,4 +81,5 @@ def marginal_importance(
             mean = weights.sum() / total
             found[g] = top + math.log(mean) - k * math.log(WIDTH) - np.log(np.diag(fit.root)).sum()
             error[g] = math.sqrt(max((weights @ weights) / total / mean**2 - 1, 0.0) / total)
+        advance(1)
     return found, error

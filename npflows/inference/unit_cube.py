@@ -43,7 +43,8 @@ def to_unit_cube(
         If the base distribution is a custom one without `cdf`.
     """
     z, _ = flow.forward(x, condition)
-    return flow.base.cdf(z.reshape(-1, flow.latent_dim)).reshape(z.shape)
+    rows = z.reshape(-1, flow.latent_dim)
+    return flow.base_under(flow.conditioning.rows(condition, len(rows))).cdf(rows).reshape(z.shape)
 
 
 @ignore_underflow
@@ -82,13 +83,15 @@ def from_unit_cube(
         raise ValueError(f"u must lie between 0 and 1, got {rows[outside][0]}")
     context = flow.conditioning.finite_rows(condition, len(rows), "from_unit_cube")
     largest = LARGEST[flow.dtype]
-    z = np.clip(flow.base.ppf(np.clip(rows.astype(np.float64), LOWEST, HIGHEST)), -largest, largest)
+    base = flow.base_under(context)
+    z = np.clip(base.ppf(np.clip(rows.astype(np.float64), LOWEST, HIGHEST)), -largest, largest)
     x = flow.inverse(z, context)[0].reshape(rows.shape)
     doubtful = np.flatnonzero(~_has_density(flow, x, context, np.arange(len(x))))
     for factor in TOWARDS_CENTER:
         if not len(doubtful):
             break
-        inward = flow.base.center + factor * (z[doubtful] - flow.base.center)
+        center = np.broadcast_to(base.center, z.shape)[doubtful]
+        inward = center + factor * (z[doubtful] - center)
         x[doubtful] = flow.inverse(inward, None if context is None else context[doubtful])[0].reshape(inward.shape)
         doubtful = doubtful[~_has_density(flow, x[doubtful], context, doubtful)]
     if len(doubtful):

@@ -12,8 +12,10 @@ from npflows.layers.layer import Layer
 from npflows.layers.linear import LULinear
 from npflows.layers.log_tails import LogTails
 from npflows.layers.made import MADE
+from npflows.layers.monotone import MonotoneAutoregressiveLayer, MonotoneCouplingLayer, MonotoneLayer
 from npflows.layers.multiscale import Split, Squeeze
 from npflows.layers.permutation import Permutation
+from npflows.layers.reflections import Householder, QRLinear, SVDLinear
 from npflows.layers.rotation import Rotation
 from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer, SplineLayer
 from npflows.layers.standardize import Standardize
@@ -28,6 +30,7 @@ __all__ = [
     "CouplingLayer",
     "Elementwise",
     "GlowBlock",
+    "Householder",
     "IAFLayer",
     "ImageLayer",
     "InvertibleConv1x1",
@@ -35,8 +38,13 @@ __all__ = [
     "Layer",
     "LogTails",
     "MAFLayer",
+    "MonotoneAutoregressiveLayer",
+    "MonotoneCouplingLayer",
+    "MonotoneLayer",
     "Permutation",
+    "QRLinear",
     "Rotation",
+    "SVDLinear",
     "SplineAutoregressiveLayer",
     "SplineCouplingLayer",
     "SplineLayer",

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
 from npflows.core.checks import SeedLike, as_choice, as_flag, as_int, as_rng, as_widths
 from npflows.core.operations import SCALE_ACTIVATIONS, Additive, Affine
@@ -86,18 +86,9 @@ class AffineCouplingLayer(ImageLayer, Coupling, ImageCouplingOptions):
         self.mask = mask.ravel()
         Coupling.__init__(self, self.mask, conditioner, scalar_map, dtype, rng=as_rng(rng))
 
-    def initialize(self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None) -> None:
-        """Set the activation normalizations of the network from rows x that enter the layer; see `ActNormLayer`."""
-        layer = self._for(x, False)
-        if layer is self:
-            super().initialize(x, sample_weight, condition)
-        else:
-            layer.initialize(x, sample_weight, condition)
-            self.initialized = layer.initialized
-
 
 @dataclass(repr=False, eq=False)
-class GlowBlock(Chain, ImageCouplingOptions):
+class GlowBlock(ImageLayer, Chain, ImageCouplingOptions):
     """One step of Glow: activation normalization, an invertible 1x1 convolution, an affine coupling.
 
     Parameters
@@ -132,4 +123,4 @@ class GlowBlock(Chain, ImageCouplingOptions):
         )
         self.parameterization = convolution.parameterization
         actnorm = ActNormLayer(n, image_size=size, dtype=dtype)
-        Chain.__init__(self, {"actnorm": actnorm, "convolution": convolution, "coupling": coupling}, dtype=dtype)
+        Chain.__init__(self, [actnorm, convolution, coupling], ["actnorm", "convolution", "coupling"])

@@ -77,6 +77,15 @@ class ImageLayer(Layer, abstract=True):
         except ValueError as error:
             raise ValueError(f"{type(self).__name__} {error}") from None
 
+    def initialize(self, x: ArrayLike, sample_weight: ArrayLike | None = None, condition: ArrayLike | None = None) -> None:
+        """Set what starts from data, from rows or images x that enter the layer; see `ActNormLayer.initialize`."""
+        layer = self._for(x, False)
+        if layer is self:
+            super().initialize(x, sample_weight, condition)
+        else:
+            layer.initialize(x, sample_weight, condition)
+            self.initialized = layer.initialized
+
     @property
     def result_channels(self) -> int:
         """Channels of images on the latent side."""

@@ -72,6 +72,23 @@ class Layer(Runnable, Configured, abstract=True):
                       self.one_lane)  # fmt: skip
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments as values that JSON can hold, random choices resolved.
+
+        Raises
+        ------
+        TypeError
+            If the layer has not kept one of them.
+        """
+        try:
+            return super().arguments
+        except AttributeError as error:
+            raise TypeError(
+                f"{type(self).__name__} can't be saved, copied or shown, as it lacks an attribute ({error}): give it a "
+                f"constructor of its own that keeps what it is given as attributes of the same names"
+            ) from None
+
+    @property
     def sample_shape(self) -> tuple[int, ...]:
         """The shape of a sample on the data side."""
         return (self.input_dim,)

@@ -33,7 +33,7 @@ class MADE(Runnable, Configured, DenseOptions):
         How many arrays it gives.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`.
-    residual_blocks, dropout
+    residual_blocks, dropout, residual_activations, gated, condition_in
         See `npflows.networks.options.DenseOptions`.
     """
 

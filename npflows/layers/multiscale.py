@@ -84,7 +84,7 @@ class _FirstChannels(Rearrangement):
         return (self.order.size,)
 
 
-class Split(Chain):
+class Split(ImageLayer, Chain):
     """Leave half of the channels behind; the first half goes on to the next layers of a flow.
 
     The values of a result are the first half of the channels, pixel by pixel, then the second half.  With
@@ -122,15 +122,15 @@ class Split(Chain):
         width = as_int(condition_dim, "condition_dim", 0)
         if self.num_channels % 2:
             raise ValueError(f"Split needs an even number of channels, got {self.num_channels}")
-        parts: dict[str, Layer] = {"order": _FirstChannels(self.num_channels, image_size=self.image_size, dtype=dtype)}
+        parts: list[Layer] = [_FirstChannels(self.num_channels, image_size=self.image_size, dtype=dtype)]
         if self.split_prior == "learned":
             mask = np.zeros((*(self.image_size or (1, 1)), self.num_channels), int)
             mask[..., : self.num_channels // 2] = 1
             prior = CouplingLayer(
                 mask, (), "tanh_gain", network="conv", shift_first=True, condition_dim=width, dtype=dtype, rng=0
             )  # fmt: skip
-            parts = {"prior": prior, **parts}
-        super().__init__(parts, dtype=dtype)
+            parts = [prior, *parts]
+        Chain.__init__(self, parts, ["prior", "order"][-len(parts) :])
 
     @property
     def onward_shape(self) -> tuple[int, ...]:

@@ -22,7 +22,8 @@ class ConditionalNormalizingFlow(NormalizingFlow):
 
     Parameters
     ----------
-    layers, base_distribution, condition_dim, embedding_dims, support, columns, input_shape, dtype, rng
+    layers, base_distribution, condition_dim, embedding_dims, embedding_activation, support, columns,
+    input_shape, dtype, rng
         As in `NormalizingFlow`.
     """
 
@@ -42,7 +43,7 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         As in `RealNVP`.
     activation, dtype, rng
         See `npflows.networks.options.NetworkOptions`.
-    residual_blocks, dropout
+    residual_blocks, dropout, residual_activations, gated, condition_in
         See `npflows.networks.options.DenseOptions`.
     base_distribution, embedding_dims, log_tails
         See `npflows.distribution.options.FlowOptions`.
@@ -62,6 +63,9 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
         activation: str = "relu",
         residual_blocks: int = 0,
         dropout: float = 0.0,
+        residual_activations: str = "all",
+        gated: bool = False,
+        condition_in: str = "first",
         network: str = "dense",
         actnorm: bool = False,
         base_distribution: str | Base = "normal",
@@ -82,6 +86,9 @@ class ConditionalRealNVP(ConditionalNormalizingFlow, RealNVP):
             activation=activation,
             residual_blocks=residual_blocks,
             dropout=dropout,
+            residual_activations=residual_activations,
+            gated=gated,
+            condition_in=condition_in,
             network=network,
             actnorm=actnorm,
             base_distribution=base_distribution,

@@ -87,7 +87,7 @@ class MAF(_AutoregressiveFlow):
         See `MAFLayer`.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`.
-    residual_blocks, dropout
+    residual_blocks, dropout, residual_activations, gated, condition_in
         See `npflows.networks.options.DenseOptions`.
     base_distribution, embedding_dims, log_tails
         See `npflows.distribution.options.FlowOptions`.
@@ -104,7 +104,8 @@ class IAF(_AutoregressiveFlow):
     Parameters
     ----------
     input_dim, num_layers, hidden_dims, reverse_ordering, orders, scale_activation, activation, residual_blocks, dropout,
-    actnorm, base_distribution, condition_dim, embedding_dims, log_tails, support, columns, dtype, rng
+    residual_activations, gated, condition_in, actnorm, base_distribution, condition_dim, embedding_dims, log_tails,
+    support, columns, dtype, rng
         As in `MAF`.
     """
 

@@ -30,7 +30,7 @@ LINEARS = ("lu", "permutation", "reverse")
 
 @dataclass(repr=False, eq=False)
 class NeuralSplineFlow(NormalizingFlow, TableOptions):
-    """Rational-quadratic splines with a linear layer before each: the most accurate model for tables.
+    """Splines, by default rational-quadratic ones, with a linear layer before each: the most accurate model for tables.
 
     Durkan et al. 2019, arXiv:1906.04032.  One column gets splines without a network.  The flow starts as a permutation.
 
@@ -58,9 +58,11 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
     affine_ends : bool
         Whether a `MAFLayer`, with networks of the same hidden units, comes first and another one last.  Flows with circles
         or with bounds of the base, which affine maps can't keep, and those of one column without a condition have none.
+    spline, tails
+        See `npflows.layers.spline.SplineLayerOptions`.  Periodic columns need the default ones.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`; `rng` also draws the permutations.
-    residual_blocks, dropout
+    residual_blocks, dropout, residual_activations, gated, condition_in
         See `npflows.networks.options.DenseOptions`.
     base_distribution, embedding_dims, log_tails
         See `npflows.distribution.options.FlowOptions`.
@@ -86,6 +88,8 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
     min_derivative: float = 1e-3
     orders: Sequence[ArrayLike] | None = None
     affine_ends: bool = True
+    spline: str = "rational_quadratic"
+    tails: str = "identity"
 
     def __post_init__(self, *init_only: Any) -> None:
         super().__post_init__(*init_only)
@@ -96,12 +100,17 @@ class NeuralSplineFlow(NormalizingFlow, TableOptions):
         self.linear = as_choice(self.linear, "linear", LINEARS)
         orders = self.orders = self._orders(n, generator)
         circles = _circles(as_columns(support, n, columns), n)
+        if circles.any() and (self.spline, self.tails) != ("rational_quadratic", "identity"):
+            raise ValueError(f"periodic columns need spline='rational_quadratic' and tails='identity', got {self.spline!r} "
+                             f"and {self.tails!r}")  # fmt: skip
         spline: dict[str, Any] = {
             "num_bins": self.num_bins,
             "tail_bound": self.tail_bound,
             "min_bin_width": self.min_bin_width,
             "min_bin_height": self.min_bin_height,
             "min_derivative": self.min_derivative,
+            "spline": self.spline,
+            "tails": self.tails,
             "dtype": dtype,
         }
         network = {**self._network_arguments, "rng": generator}

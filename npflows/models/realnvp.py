@@ -70,7 +70,7 @@ class RealNVP(NormalizingFlow, TableOptions):
         convolutions of each channel.
     activation, condition_dim, dtype, rng
         See `npflows.networks.options.NetworkOptions`.
-    residual_blocks, dropout
+    residual_blocks, dropout, residual_activations, gated, condition_in
         See `npflows.networks.options.DenseOptions`.
     base_distribution, embedding_dims, log_tails
         See `npflows.distribution.options.FlowOptions`.

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.core.checks import warn_user
+from npflows.core.checks import as_int, warn_user
 from npflows.core.operations import Made
-from npflows.networks.mlp import hidden_layers
+from npflows.networks.mlp import condition_layers, hidden_layers, linear_layers
 
 
 def masked(
@@ -22,7 +22,11 @@ def masked(
     activation: str = "relu",
     residual_blocks: int = 0,
     dropout: float = 0.0,
+    residual_activations: str = "all",
+    gated: bool = False,
+    condition_in: str = "first",
     condition_dim: int = 0,
+    hidden_degrees: Sequence[Sequence[int]] | None = None,
 ) -> Made:
     """The masked network of some features with `multiplier` outputs each.
 
@@ -34,17 +38,39 @@ def masked(
         Outputs of a feature; row k * multiplier + j of the result is output j of the k-th feature in order.
     circular : array_like of bool (n_features,), optional
         Whether the k-th feature in order enters as two rows, cosine and sine.
-    activation, residual_blocks, dropout, condition_dim
-        See `npflows.networks.options.NetworkOptions`.  With a condition there are units of degree 0, which see it alone.
+    activation, residual_blocks, dropout, residual_activations, gated, condition_in, condition_dim
+        See `npflows.networks.options.DenseOptions`.  With a condition there are units of degree 0, which see it alone.
+    hidden_degrees
+        See `npflows.networks.options.MaskedOptions`.
 
     Notes
     -----
     Weights of the first layer have their columns in the order of the features, not by their index.
     """
     rows = np.ones(n_features, int) if circular is None else 1 + np.asarray(circular, int)
-    return Made.of(n_features, multiplier, hidden_layers(hidden_dims, residual_blocks), tuple(rows.tolist()),
-                   activation=activation, residual=residual_blocks > 0, dropout=dropout,
-                   condition_dim=condition_dim)  # fmt: skip
+    hidden = hidden_layers(hidden_dims, residual_blocks)
+    degrees = () if hidden_degrees is None else as_degrees(hidden_degrees, hidden, n_features, residual_blocks > 0)
+    return Made.of(n_features, multiplier, hidden, tuple(rows.tolist()), activation=activation,
+                   residual=residual_blocks > 0, dropout=dropout, condition_dim=condition_dim,
+                   linear=linear_layers(residual_blocks, residual_activations), gated=gated,
+                   hidden_degrees=degrees,
+                   condition_layers=condition_layers(residual_blocks, condition_in))  # fmt: skip
+
+
+def as_degrees(
+    given: Sequence[Sequence[int]], hidden: tuple[int, ...], n_features: int, residual: bool
+) -> tuple[tuple[int, ...], ...]:
+    """The degrees of the units of all hidden layers, after a check."""
+    layers = [[as_int(degree, "hidden_degrees", 0) for degree in layer] for layer in given]
+    if [len(layer) for layer in layers] != list(hidden):
+        raise ValueError(f"hidden_degrees must have one degree for each unit of the hidden layers, {hidden} of them, got "
+                         f"{[len(layer) for layer in layers]}")  # fmt: skip
+    if any(layer != sorted(layer) or layer[-1] >= max(n_features, 1) for layer in layers):
+        raise ValueError(f"hidden_degrees must rise in each layer and lie below the number of features, {n_features}")
+    skips = zip(layers[:-2:2], layers[2::2]) if residual else ()
+    if any(before > after for pair in skips for before, after in zip(*pair)):
+        raise ValueError("hidden_degrees must not fall from the unit that enters a residual block to that which leaves it")
+    return tuple(map(tuple, layers))
 
 
 def reach(network: Made) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,8 +57,9 @@ def density_1d(
 
     Parameters
     ----------
-    flow : NormalizingFlow
-        A flow of one column.
+    flow : NormalizingFlow or Ensemble
+        A flow of one column; of an ensemble the density of the mixture is drawn, in a band of a standard deviation of its
+        members' densities.
     ranges : (low, high), optional
         The range of the axis; by default the middle 99 % of the data, or of samples, and a margin, within the support.
     condition : array_like (condition_dim,) or (m, condition_dim), optional
@@ -75,6 +77,8 @@ def density_1d(
     matplotlib.figure.Figure
     """
     require_matplotlib()
+    members: Sequence[TransformedDistribution] = getattr(flow, "members", [flow])
+    flow = members[0]
     _check(flow, 1)
     n_points, conditions = as_int(n_points, "n_points", 2), _conditions(flow, condition)
     if len(conditions) > len(LINES):
@@ -88,9 +92,13 @@ def density_1d(
         ax.stairs(heights, edges, fill=True, color=SHADES[1], label="data")
     points = _centers(low, high, n_points, whole)[0]
     for color, given in zip(LINES, conditions):
-        density = np.exp(flow.log_prob(points[:, None], given))
+        densities = np.exp([member.log_prob(points[:, None], given) for member in members])
+        density = densities.mean(axis=0)
         style = {"marker": "o", "markersize": 4, "linestyle": ":", "linewidth": 1.0} if whole else {"linewidth": 1.8}
-        ax.plot(points, density, color=color, label=_about(flow, given), **style)
+        ax.plot(points, density, color=color, label=_about(flow, given, len(members)), **style)
+        if len(members) > 1:
+            spread = densities.std(axis=0, ddof=1)
+            ax.fill_between(points, np.maximum(density - spread, 0), density + spread, color=color, alpha=0.25, linewidth=0)
     ax.set_xlim(low, high)
     ax.set_ylim(bottom=0)
     at_whole_numbers(ax.xaxis, whole)
@@ -209,10 +217,10 @@ def _conditions(flow: TransformedDistribution, condition: ArrayLike | None) -> l
     return list(rows)
 
 
-def _about(flow: TransformedDistribution, condition: np.ndarray | None) -> str:
+def _about(flow: TransformedDistribution, condition: np.ndarray | None, members: int = 1) -> str:
     """The name in the legend of the density for a condition."""
     if condition is None:
-        return "flow"
+        return "flow" if members == 1 else f"{members} flows"
     names = flow.condition_columns or ([f"c{i}" for i in range(len(condition))] if len(condition) > 1 else ["condition"])
     shown = [f"{name} = {value:.4g}" for name, value in zip(names, condition)]
     return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "")

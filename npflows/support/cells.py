@@ -94,7 +94,11 @@ class CellBijection:
 
     def scatter(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Whole numbers at a random place of their cells, each for itself."""
-        return self.dequantize(x, rng.uniform(EDGE, 1 - EDGE, (len(x), int(self.integer.sum()))))
+        return self.dequantize(x, self.random_places(len(x), rng))
+
+    def random_places(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Places in cells (n, integer columns) for n rows, each for itself."""
+        return rng.uniform(EDGE, 1 - EDGE, (n, int(self.integer.sum())))
 
     def places(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n places in a cell (n, integer columns), one in each n-th part of every column's cell."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from time import monotonic
 
+from npflows.training.communicator import Alone, Communicator
+
 KNOWN = 0.02
 """Share of the time after which the steps so far say how long the others take."""
 
@@ -12,16 +14,18 @@ KNOWN = 0.02
 class Budget:
     """The time that a run may take, and how many steps fit into what is left of it.
 
-    Without a limit the clock is never read.
+    Without a limit the clock is never read.  Of several ranks that of the first one counts.
 
     Parameters
     ----------
     seconds : float
         From now on; infinity for no limit.
+    comm : Communicator, optional
+        The ranks that take the steps together.
     """
 
-    def __init__(self, seconds: float = math.inf) -> None:
-        self.is_limited = math.isfinite(seconds)
+    def __init__(self, seconds: float = math.inf, comm: Communicator | None = None) -> None:
+        self.is_limited, self._comm = math.isfinite(seconds), Alone() if comm is None else comm
         self._end = monotonic() + seconds if self.is_limited else math.inf
         self._steps, self._pace = 0, 0.0
         self._first_end = self._last_end = 0.0
@@ -30,7 +34,7 @@ class Budget:
     @property
     def is_up(self) -> bool:
         """Whether no time is left but for what follows the steps of a round."""
-        return self.is_limited and monotonic() + self._after_steps >= self._end
+        return self.is_limited and bool(self._comm.broadcast(monotonic() + self._after_steps >= self._end))
 
     def expect(self, seconds_per_step: float) -> None:
         """The pace of an earlier run that this one continues, until that of this one is known."""
@@ -48,7 +52,7 @@ class Budget:
         if self._steps > 1 and now - self._first_end >= KNOWN * (self._end - self._first_end):
             self._pace = (now - self._first_end) / (self._steps - 1)
         left = self._end - self._after_steps - now
-        return max(0.0, left / self._pace) if self._pace > 0 else math.inf
+        return self._comm.broadcast(max(0.0, left / self._pace) if self._pace > 0 else math.inf)
 
     def end_step(self) -> bool:
         """Note that a step is over; whether the round should end with it, as the time is up."""
@@ -58,7 +62,7 @@ class Budget:
         if self._steps == 0:
             self._first_end = self._last_end
         self._steps += 1
-        return self._last_end + self._after_steps >= self._end
+        return bool(self._comm.broadcast(self._last_end + self._after_steps >= self._end))
 
     def end_round(self) -> None:
         """Note that a round is over: what followed its last step, validation for instance, takes as long the next time."""

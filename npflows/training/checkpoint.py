@@ -14,7 +14,7 @@ import numpy as np
 from npflows.core.atomic import atomic_write
 from npflows.core.checks import LARGEST_INT, warn_user
 from npflows.distribution.conditioning import is_learned_table
-from npflows.files.archive import FlowFileError, checksum, read_arrays, write_arrays
+from npflows.files.archive import FlowFileError, checksum, read_arrays, read_json, write_arrays
 from npflows.files.flow_file import CHECKSUM, MEMBERS, check_checksum, pack, read_about, set_state, wrong_state
 from npflows.layers.standardize import is_learned
 from npflows.training.bound import LossBound
@@ -40,9 +40,14 @@ def _from_json(value: dict) -> Any:
     return np.array(value["array"], value["dtype"]) if set(value) == {"array", "dtype"} else value
 
 
-def write(run: Run, path: str | os.PathLike[str]) -> None:
-    """Write the flow, its best parameters, the optimizer, the choices made before the first round, generator and counts."""
+def write(run: Run, path: str | os.PathLike[str], writing: bool = True) -> None:
+    """Write the flow, its best parameters, the optimizer, the choices made before the first round, generator and counts.
+
+    Of several ranks all collect them, and one is `writing`.
+    """
     arrays, numbers = run.state()
+    if not writing:
+        return
     state = {_PREFIX + name: array for name, array in arrays.items()}
     state[_NUMBERS] = np.array(json.dumps(numbers, default=_json))
     content = {**pack(run.flow, theta=run.best), **state, _CHECKSUM: checksum(state)}  # `load` finds the best ones
@@ -231,7 +236,7 @@ def _saved(content: dict[str, np.ndarray], where: str) -> Saved:
     check_checksum({name: content[name] for name in MEMBERS}, content.get(CHECKSUM), about, where)
     state = {name: array for name, array in content.items() if name.startswith(_PREFIX) and name != _CHECKSUM}
     check_checksum(state, content.get(_CHECKSUM), about, where)
-    numbers = json.loads(str(state.pop(_NUMBERS)), object_hook=_from_json)
+    numbers = read_json(str(state.pop(_NUMBERS)), object_hook=_from_json)
     options = numbers["options"]
     arrays = {name[len(_PREFIX) :]: array for name, array in state.items()}
     later = {"averaged": numbers.get("step"), "planned_steps": options.get("max_steps", 0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -9,8 +11,10 @@ from npflows.core.checks import as_condition, as_numeric, as_positive, as_rows, 
 from npflows.core.tables import Header, Headers
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.training.communicator import Communicator
 from npflows.training.missing import Missing
 from npflows.training.rows import NoRowsError, Rows
+from npflows.training.sharing import SharedTable, agree, all_weights, facts_of_table
 
 
 def as_table(flow: TransformedDistribution, x: ArrayLike, name: str, header: Header | None = None) -> np.ndarray:
@@ -26,8 +30,6 @@ def as_table(flow: TransformedDistribution, x: ArrayLike, name: str, header: Hea
         if table.ndim == 3 and table.shape[2] == dim:
             hint = f"; of chains (draw, chain, {dim}) pass {name}.reshape(-1, {dim})"
         raise ValueError(f"{name} must have {dim} columns, got shape {table.shape}{hint}")
-    if not len(table):
-        raise ValueError(f"{name} is empty: fit needs at least one row")
     return table
 
 
@@ -42,28 +44,39 @@ def as_training_rows(
     missing: Missing | None = None,
     log_weight: ArrayLike | None = None,
     headers: Headers | None = None,
+    comm: Communicator | None = None,
 ) -> Rows:
-    """The valid rows of a table, after every check; where entries are missing, nothing stands in for them yet."""
+    """The valid rows of a table, after every check; where entries are missing, nothing stands in for them yet.
+
+    Of several ranks each gives the rows that it has, and all get the rows of all, one rank's after the other's.
+    """
     headers = Headers.of(flow.headers, x, condition) if headers is None else headers
-    table = as_table(flow, x, name, headers.x)
+    table: np.ndarray | SharedTable = as_table(flow, x, name, headers.x)
+    of_condition = "condition" if name == "x" else "validation_condition"
+    context: np.ndarray | SharedTable | None = as_condition(
+        condition, len(table), flow.condition_dim, headers.condition, of_condition
+    )
+    weight_name = "sample_weight" if name == "x" else "validation_weight"
+    if comm is not None and comm.size > 1:
+        table, context, weight, log_weight = _of_all(comm, table, context, weight, log_weight, weight_name, headers, name)
     n = len(table)
+    if not n:
+        raise ValueError(f"{name} is empty: fit needs at least one row")
     if n < table.shape[1] and len(flow.input_shape) == 1:
         warn_user(f"{name} has {n} rows and {table.shape[1]} columns, more columns than rows: is it transposed?")
-    weights = as_weights(weight, n, "sample_weight" if name == "x" else "validation_weight", log_weight)
-    of_condition = "condition" if name == "x" else "validation_condition"
-    context = as_condition(condition, n, flow.condition_dim, headers.condition, of_condition)
+    weights = as_weights(weight, n, weight_name, log_weight)
     used = np.arange(n) if weights is None else np.flatnonzero(weights)  # no weight, no influence
     rows = Rows(table, used, weights, context)
     if missing is not None:
         rows = missing.apply(rows, name)
     if flow.preprocessing.has_support:
         _check_support(flow, rows, name)
-    valid = np.concatenate(
-        [
-            _finite(rows, np.arange(start, min(start + rows.at_once, len(rows)))).all(axis=1)
-            for start in range(0, len(rows), rows.at_once)
-        ]
-    )
+    if rows.missing is None:
+        valid = rows.each(_is_finite, rows.at_once)
+    else:
+        starts = range(0, len(rows), rows.at_once)
+        parts = [_finite(rows, np.arange(start, min(start + rows.at_once, len(rows)))).all(axis=1) for start in starts]
+        valid = np.concatenate(parts)
     if not valid.all():
         bad = np.flatnonzero(~valid)
         if on_invalid == "raise":
@@ -73,6 +86,26 @@ def as_training_rows(
         warn_user(f"{name}: dropped {len(bad)} of {n} rows with NaN or infinite values")
         rows = rows.part(np.flatnonzero(valid))
     return rows
+
+
+def _of_all(
+    comm: Communicator,
+    x: Any,
+    condition: Any,
+    weight: ArrayLike | None,
+    log_weight: ArrayLike | None,
+    weight_name: str,
+    headers: Headers,
+    name: str,
+) -> tuple[SharedTable, SharedTable | None, ArrayLike | None, ArrayLike | None]:
+    """The table, condition and weights of all ranks, from those of this one."""
+    log_name = weight_name.replace("sample_weight", "log_weight").replace("validation_weight", "validation_log_weight")
+    given = {f"whether there is {key}": value is not None for key, value in
+             ((weight_name, weight), (log_name, log_weight))}  # fmt: skip
+    agree(comm, {**facts_of_table(x, condition, headers, name), **given})
+    weight = all_weights(weight, len(x), weight_name, comm)
+    log_weight = all_weights(log_weight, len(x), log_name, comm)
+    return SharedTable(x, comm), None if condition is None else SharedTable(condition, comm), weight, log_weight
 
 
 def _check_support(flow: TransformedDistribution, rows: Rows, name: str) -> None:
@@ -86,6 +119,12 @@ def _check_support(flow: TransformedDistribution, rows: Rows, name: str) -> None
         labels, columns = flow.preprocessing.labels, flow.support or []
         which = ", ".join(f"{labels[d]} ({n} rows, {columns[d]!r})" for d, n in counts.items())
         raise ValueError(f"{name} has values outside their support, its open ends included: {which}; clean or widen it")
+
+
+def _is_finite(x: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
+    """Whether each row, and its condition, is finite."""
+    finite: np.ndarray = np.isfinite(x).all(axis=1)
+    return finite if condition is None else finite & np.isfinite(condition).all(axis=1)
 
 
 def _finite(rows: Rows, which: np.ndarray) -> np.ndarray:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
+from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import SeedLike, as_choice, as_int, warn_user
 from npflows.core.table import with_roles
 from npflows.core.tables import Headers
+from npflows.distribution import on_gpu
 from npflows.distribution.transformed import Flow
-from npflows.files.tables import TableStream
-from npflows.training import checkpoint as checkpoints
+from npflows.files.tables import TableStream, is_of_dask, stream_table
 from npflows.training.correlations import as_standardization
 from npflows.training.data import as_training_rows, split
 from npflows.training.dropout import as_dropout
@@ -23,9 +23,19 @@ from npflows.training.initialization import set_from_data
 from npflows.training.likelihood import LikelihoodTrainer
 from npflows.training.loop import run_rounds
 from npflows.training.missing import MissingLike, as_missing
+from npflows.training.mpi import among_ranks
 from npflows.training.repeats import row_keys, warn_of_shared, without_copies
 from npflows.training.settings import TrainingSettings
-from npflows.training.streaming import IN_MEMORY, StreamedRows, StreamTrainer, refuse_beside_stream, streamed
+from npflows.training.shared import SharedTrainer
+from npflows.training.sharing import agree, facts_of_flow
+from npflows.training.streaming import (
+    IN_MEMORY,
+    StreamedRows,
+    StreamTrainer,
+    batches_of_stream,
+    refuse_beside_stream,
+    streamed,
+)
 
 STEPS, SMALLEST_BATCH, LARGEST_BATCH = 200, 128, 512
 """By default an epoch has so many steps, unless that takes smaller or larger batches."""
@@ -33,6 +43,7 @@ ROWS_PER_COLUMN = 10
 """Rows that a table should at least be worth for each of its columns."""
 
 
+@among_ranks
 def fit(
     flow: Flow,
     x: ArrayLike | TableStream,
@@ -65,6 +76,8 @@ def fit(
     rng: SeedLike = None,
     progress: bool | str = "auto",
     callbacks: Callable | Iterable[Callable] = (),
+    comm: Any = None,
+    exact: bool = True,
 ) -> Flow:
     """Fit the flow to a table by maximum likelihood, and return it.
 
@@ -86,10 +99,11 @@ def fit(
     Parameters
     ----------
     x : array_like (n, input_dim), or TableStream
-        The table; any layout or numeric dtype, memory-mapped ones included.  Data frames and other tables with names are
-        taken by name where the flow has `columns`, and name its columns where it has none; so with units, and with the
-        condition.  A table that `npflows.read_table` read brings its weights and its condition with it; one of
-        `npflows.stream_table` is never in memory whole: see there.
+        The table; any layout or numeric dtype, memory-mapped ones included, and for a flow on "cuda" arrays on the GPU.
+        Data frames and other tables with names are taken by name where the flow has `columns`, and name its columns where
+        it has none; so with units, and with the condition.  A table that `npflows.read_table` read brings its weights and
+        its condition with it; one of `npflows.stream_table`, and a Dask array or data frame, is never in memory whole where
+        it is large: see there.
     sample_weight : array_like (n,), optional
         Non-negative weights of the rows; only their ratios matter.
     log_weight : array_like (n,), optional
@@ -167,6 +181,15 @@ def fit(
     callbacks : callable or iterable of callable
         Each is called as callback(flow, record) after each epoch with what the history records; one that returns True
         ends the run.
+    comm : mpi4py.MPI.Intracomm, optional
+        Processes, the ranks of MPI, that fit together: each has a flow that was made alike, calls `fit` with the same
+        arguments and gives the rows that it has, perhaps none, with their weights and condition, and has the fitted flow
+        afterwards.  A batch is as many rows as in one process, and the bits are those of one that fits all rows, those of
+        one rank after those of the other.  Of a batch of n rows about n / 256 ranks have something to do, of one of less
+        than 2048 rows n / 128, and no more than 8 up to 8192.  Rank 0 writes the checkpoint, which any number of ranks may
+        resume.
+    exact : bool
+        False: with `comm`, add up gradients in whatever order MPI does, which changes the last bits with the ranks.
 
     Raises
     ------
@@ -178,9 +201,15 @@ def fit(
     max_epochs = as_int(max_epochs, "max_epochs", 0)
     batch_size = None if batch_size is None else as_int(batch_size, "batch_size")
     as_choice(on_invalid, "on_invalid", ("raise", "drop"))
+    given = (x, sample_weight, log_weight, condition, validation_data, validation_weight, validation_log_weight,
+             validation_condition)  # fmt: skip
+    if on_gpu.concerns(flow, *given):
+        (x, sample_weight, log_weight, condition, validation_data, validation_weight, validation_log_weight,
+         validation_condition) = on_gpu.fetched(flow, *given)  # fmt: skip
+    if is_of_dask(x) and all(given is None for given in (sample_weight, log_weight, condition)):
+        x = stream_table(x)
     if isinstance(x, TableStream):
-        refuse_beside_stream(sample_weight=sample_weight, log_weight=log_weight, condition=condition, checkpoint=checkpoint,
-                             validation_data=validation_data)  # fmt: skip
+        refuse_beside_stream(sample_weight=sample_weight, log_weight=log_weight, condition=condition, comm=comm)
         x = x.table() if len(x) <= IN_MEMORY else x
     x, condition, sample_weight, log_weight = with_roles(x, condition, sample_weight, log_weight)
     validation_data, validation_condition, validation_weight, validation_log_weight = with_roles(
@@ -192,32 +221,38 @@ def fit(
     else:
         headers = Headers.of(flow.headers, x, condition)
     declared = as_missing(headers, missing, on_missing)
+    if comm is not None and comm.size > 1:
+        agree(comm, facts_of_flow(flow) | {"max_epochs": max_epochs, "batch_size": batch_size, "standardize": standardize,
+              "dropout": dropout, "on_invalid": on_invalid, "missing": missing, "on_missing": on_missing, "exact": exact,
+              "validation_fraction": validation_fraction,
+              "whether there is validation_data": validation_data is not None})  # fmt: skip
     settings = TrainingSettings(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
-                      checkpoint, resume, rng, progress, callbacks)  # fmt: skip
-    saved = checkpoints.read(settings.checkpoint) if settings.resume and settings.checkpoint is not None else None
+                      checkpoint, resume, rng, progress, callbacks, comm)  # fmt: skip
+    saved = settings.saved()
     kind = as_standardization(standardize, flow)
     pieces: StreamedRows | None = None
     if isinstance(x, TableStream):
-        pieces = streamed(flow, x, headers, on_invalid, declared, validation_fraction)
+        share = validation_fraction if validation_data is None else 0.0
+        pieces = streamed(flow, x, headers, on_invalid, declared, share)
         every, validation = pieces.look_through()
-        keys, rows = np.zeros(0, np.uint64), every
+        keys, rows = row_keys(every), every
     else:
-        every = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared, log_weight, headers)
+        every = as_training_rows(flow, x, sample_weight, condition, on_invalid, "x", declared, log_weight, headers, comm)
         keys = row_keys(every)
         rows = without_copies(flow, every, keys, "x")
         validation = None
     if saved is not None:
         rows = saved.merged_or_not(every, rows)
-    if pieces is not None:
-        train = rows
-    elif validation_data is not None:
+    if validation_data is not None:
         validation = as_training_rows(flow, validation_data, validation_weight, validation_condition, on_invalid,
-                                      "validation_data", declared, validation_log_weight, headers)  # fmt: skip
+                                      "validation_data", declared, validation_log_weight, headers, comm)  # fmt: skip
         warn_of_shared(flow, every, keys, validation, "validation_data")
         train = rows
     elif any(given is not None for given in (validation_weight, validation_log_weight, validation_condition)):
         raise ValueError("validation_weight, validation_log_weight and validation_condition belong to validation_data, "
                          "which is missing")  # fmt: skip
+    elif pieces is not None:
+        train = rows
     elif saved is not None:
         train, validation = saved.rows(rows)
     else:
@@ -240,12 +275,17 @@ def fit(
     if batch_size is None:
         batch_size = min(max(n_train // STEPS, SMALLEST_BATCH), LARGEST_BATCH)
     n_batches = max(1, -(-n_train // batch_size))
+    if pieces is not None:
+        batch_size = min(batch_size, n_train)
+        n_batches = batches_of_stream(n_train, batch_size)
     options = {"batch_size": batch_size, "dropout": drop, **settings.for_run(flow, max_epochs * n_batches)}
-    trainer = (
-        LikelihoodTrainer(flow, train, validation, **options)
-        if pieces is None
-        else StreamTrainer(flow, pieces, train, validation, **options)
-    )
+    trainer: LikelihoodTrainer
+    if pieces is not None:
+        trainer = StreamTrainer(flow, pieces, train, validation, **options)
+    elif comm is not None and comm.size > 1:
+        trainer = SharedTrainer(flow, train, validation, comm=comm, exact=exact, **options)
+    else:
+        trainer = LikelihoodTrainer(flow, train, validation, **options)
     run_rounds(trainer, max_epochs, settings, begin, saved)
     lost = sum(math.isinf(loss) for loss in flow.history.get("validation_loss", ()))
     if lost and flow.base.support is not None:

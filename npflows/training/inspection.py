@@ -126,6 +126,8 @@ def _tell_of_identifiers(flow: TransformedDistribution, x: np.ndarray) -> None:
     names = []
     for d in np.flatnonzero(~flow.preprocessing.integer & ~flow.preprocessing.periodic):
         values = x[:, d][~np.isnan(x[:, d])]
+        if flow.headers.x.unit(int(d)) is not None:
+            continue  # a quantity, no number of an object
         if len(values) < FEWEST_ROWS or (values != np.floor(values)).any() or _is_too_large_for_fractions(values):
             continue
         if len(np.unique(values)) == len(values):

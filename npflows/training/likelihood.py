@@ -14,6 +14,7 @@ from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.bound import FarRows, LossBound
 from npflows.training.dropout import AS_MADE, Dropout
+from npflows.training.held import HeldRows
 from npflows.training.rows import Rows
 from npflows.training.run import Run
 
@@ -66,6 +67,7 @@ class LikelihoodTrainer(Run):
         sizes = self.batch_sizes()
         self._log_prob = np.zeros(max(sizes))
         self._dlog = {n: np.full(n, -1 / n) for n in sizes}
+        self._held = self.held(flow)
         self.train_bound, self.validation_bound = LossBound(), LossBound()
         self._now = self._best = Judgment()
         super().__init__(flow, sizes, **options)
@@ -74,6 +76,10 @@ class LikelihoodTrainer(Run):
     def n_rows(self) -> int:
         """Rows of an epoch."""
         return len(self.train)
+
+    def held(self, flow: TransformedDistribution) -> HeldRows | None:
+        """The training rows where they stay on the GPU all the time."""
+        return HeldRows.of(flow, self.train)
 
     def batch_sizes(self) -> set[int]:
         """Rows that a batch may have: a pass is cut into batches of equal size."""
@@ -133,15 +139,16 @@ class LikelihoodTrainer(Run):
     def run_round(self) -> dict[str, float]:
         total, n_taken, norm, rate, skipped = 0.0, 0, 0.0, 0.0, 0
         self._now, excess = Judgment(), 0.0
-        for batch in self.batches():
-            rate = self.next_rate()
-            loss, taken, norm, beyond = self.run_step(batch, rate)
-            if taken:
-                total, n_taken, excess = total + loss * len(batch), n_taken + len(batch), excess + beyond
-            else:
-                skipped += 1
-            if self.budget.end_step():
-                break
+        with self.stepping():
+            for batch in self.batches():
+                rate = self.next_rate()
+                loss, taken, norm, beyond = self.run_step(batch, rate)
+                if taken:
+                    total, n_taken, excess = total + loss * len(batch), n_taken + len(batch), excess + beyond
+                else:
+                    skipped += 1
+                if self.budget.end_step():
+                    break
         train_loss = total / n_taken if n_taken else math.nan
         clipped_loss = (total - excess) / n_taken if n_taken else math.nan
         validation_loss = math.nan
@@ -162,13 +169,11 @@ class LikelihoodTrainer(Run):
     def run_step(self, batch: np.ndarray, rate: float) -> tuple[float, bool, float, float]:
         """One step on some training rows: its loss, whether it was taken, the norm of its gradient, and the sum of what
         losses were beyond the bound."""
-        x, weight, condition = self.train.take(batch, self.rng)
-        x = self.flow.preprocessing.scatter(x, self.rng)
-        n = len(batch)
+        n, dropout = len(batch), self.dropout.at(self.step, self.schedule.end)
+        x, weight, condition = self.take(batch, dropout)
         dlog = self._dlog[n] if weight is None else weight / -n
-        step: dict[str, Any] = {"key": self.step + 1, "dropout": self.dropout.at(self.step, self.schedule.end)}
         log_prob, excess = self._log_prob[:n], 0.0
-        self.flow.accumulate(x, condition, dlog, self.buffers[n], log_prob=log_prob, **step)
+        self.accumulate(x, condition, dlog, log_prob, dropout)
         loss = float((log_prob * dlog).sum())
         if not log_prob.min() >= -self.train_bound.most:
             losses, bound = -log_prob, self.train_bound
@@ -179,8 +184,22 @@ class LikelihoodTrainer(Run):
             if np.isfinite(losses[far]).all():
                 dlog = dlog.copy()
                 dlog[far] *= bound.shares(losses[far])
-                self.flow.accumulate(x, condition, dlog, self.buffers[n], log_prob=log_prob, **step)
+                self.accumulate(x, condition, dlog, log_prob, dropout)
         return loss, *self.take_step(n, loss, rate), excess
+
+    def take(self, batch: np.ndarray, dropout: float | None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """The rows of a batch as this step sees them, with their weights and conditions."""
+        if self._held is not None:
+            return self._held.take(batch, self.rng)
+        x, weight, condition = self.train.take(batch, self.rng)
+        return self.flow.preprocessing.scatter(x, self.rng), weight, condition
+
+    def accumulate(
+        self, x: np.ndarray, condition: np.ndarray | None, dlog: np.ndarray, log_prob: np.ndarray, dropout: float | None
+    ) -> None:
+        """Fill the gradient buffers and log_prob (n,), the log-densities of a batch, from what `take` gave."""
+        self.flow.accumulate(x, condition, dlog, self.buffers[len(dlog)], log_prob=log_prob, key=self.step + 1,
+                             dropout=dropout)  # fmt: skip
 
     def keep(self) -> None:
         super().keep()

@@ -104,10 +104,10 @@ def _go(run: Run, max_rounds: int, settings: TrainingSettings) -> None:
                 flow.history.setdefault(name, []).append(value)
             progress.update(run.line(record), run.planned_rounds(max_rounds))
             if settings.checkpoint is not None:
-                checkpoint.write(run, settings.checkpoint)
+                checkpoint.write(run, settings.checkpoint, settings.comm.rank == 0)
             wants_end = [callback(flow, record) is True for callback in settings.callbacks]  # every one is called
             run.budget.end_round()
-            if any(wants_end):
+            if any(settings.comm.share(any(wants_end))):
                 break
     finally:
         run.finish()

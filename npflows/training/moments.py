@@ -70,19 +70,25 @@ def moments(pieces: Pieces, n: int) -> Moments:
     low, high = np.full((2, 1), [[np.inf], [-np.inf]])
     for x, weight in pieces():
         share = np.full(len(x), 1 / n) if weight is None else weight / n
-        loc = loc + share @ np.ascontiguousarray(x, np.float64)  # the layout would change the last bits
+        loc = loc + _weighted_sum(share, np.ascontiguousarray(x, np.float64))  # the layout would change the last bits
         low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
     largest = np.maximum(np.abs(low), np.abs(high))
     unit = np.where(largest > 0, largest, 1.0)  # squares of deviations in this unit neither overflow nor vanish
     for x, weight in pieces():
         share = np.full(len(x), 1 / n) if weight is None else weight / n
         deviation = np.ascontiguousarray(x, np.float64) / unit - loc / unit
-        variance, shift = variance + share @ deviation**2, shift + share @ deviation
+        variance, shift = variance + _weighted_sum(share, deviation**2), shift + _weighted_sum(share, deviation)
     wrong = np.abs(shift) > LARGEST_SHIFT * np.sqrt(variance)  # the rounding of the mean, where values hardly differ
     loc = np.where(wrong, loc + unit * shift, loc)
     variance = np.where(wrong, np.maximum(variance - shift**2, 0.0), variance)
     scale = unit * np.sqrt(variance)
     return Moments(np.where(low == high, low, loc), np.where(low == high, 0.0, scale), low, high)
+
+
+def _weighted_sum(shares: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum (k,) of values (n, k) by their shares (n,), in einsum's own loops: that of a BLAS follows its number of
+    threads."""
+    return np.einsum("n,nk->k", shares, values)
 
 
 def location_scale(rows: Rows, values: Values, channels: int | None = None) -> LocationScale:

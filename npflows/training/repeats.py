@@ -42,10 +42,7 @@ def row_keys(rows: Rows) -> NDArray[np.uint64]:
 
     0 equals -0, and missing entries equal each other whatever stands for them.
     """
-    at_once = max(1, HASHED // (rows.x.shape[1] + 1))
-    starts = range(0, len(rows), at_once)
-    pieces = (rows.take(np.arange(start, min(start + at_once, len(rows)))) for start in starts)
-    return np.concatenate([_hash(x, condition) for x, _, condition in pieces])
+    return rows.each(_hash, max(1, HASHED // (rows.x.shape[1] + 1)))
 
 
 def _hash(*tables: NDArray | None) -> NDArray[np.uint64]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from npflows.core.statistics import effective_sample_size
+from npflows.training.sharing import SharedTable
 
 PIECE = 65536
 """Rows looked at together at most."""
@@ -70,7 +71,11 @@ class MissingEntries:
         missing[which] = self.missing[places]
         return missing
 
-    def fill(self, x: np.ndarray, numbers: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    def draw(self, numbers: np.ndarray, rng: np.random.Generator | None) -> np.ndarray | None:
+        """What chooses the rows that stand in for the incomplete ones among rows of these numbers; None without `rng`."""
+        return None if rng is None or self.donors is None else rng.random(len(self.find(numbers)[0]))
+
+    def fill(self, x: np.ndarray, numbers: np.ndarray, drawn: np.ndarray | None) -> np.ndarray:
         """x (n, d), the rows of these numbers, with values in place of the missing ones."""
         which, places = self.find(numbers)
         if self.donors is None:
@@ -79,7 +84,7 @@ class MissingEntries:
         elif len(which):
             nearest = self.donors.neighbors[places]
             shares = self.donors.weight[nearest].cumsum(axis=1)
-            place = self.donors.place[places] if rng is None else rng.random(len(places))
+            place = self.donors.place[places] if drawn is None else drawn
             chosen = (shares[:, :-1] <= (place * shares[:, -1])[:, None]).sum(axis=1)
             x[which] = np.where(self.missing[places], self.donors.x[nearest[np.arange(len(places)), chosen]], x[which])
         return x
@@ -92,17 +97,17 @@ class Rows:
     Attributes
     ----------
     x : ndarray (n, d)
-        The user's own array, of any layout and dtype.
+        The user's own array, of any layout and dtype; or what lies on several ranks.
     index : ndarray of int
         The numbers of those of its rows that are meant.
     missing : MissingEntries, optional
         Entries that are missing, and the values that stand in for them.
     """
 
-    x: np.ndarray
+    x: np.ndarray | SharedTable
     index: np.ndarray
     weight: np.ndarray | None = None
-    condition: np.ndarray | None = None
+    condition: np.ndarray | SharedTable | None = None
     missing: MissingEntries | None = None
 
     def __len__(self) -> int:
@@ -117,15 +122,30 @@ class Rows:
         """
         rows = self.index[which]
         weight = None if self.weight is None else self.weight[rows]
-        x = self.x.take(rows, axis=0) if self.x.flags.c_contiguous else self.x[rows]  # take would copy the whole first
+        # take would first copy the whole of an array in another order
+        x = self.x.take(rows, axis=0) if isinstance(self.x, np.ndarray) and self.x.flags.c_contiguous else self.x[rows]
         if self.missing is not None:
-            x = self.missing.fill(x, rows, rng)
+            x = self.missing.fill(x, rows, self.missing.draw(rows, rng))
         return x, weight, None if self.condition is None else self.condition[rows]
 
     def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
         """All rows, in pieces."""
         for start in range(0, len(self), self.at_once):
             yield self.take(np.arange(start, min(start + self.at_once, len(self))))
+
+    def each(self, function: Callable[[np.ndarray, np.ndarray | None], np.ndarray], at_once: int) -> np.ndarray:
+        """What a function of x and condition gives for each row (n, ...), which follows from that row alone; each of
+        several ranks computes it for the rows that it has."""
+        if isinstance(self.x, SharedTable) and self.missing is None and (np.diff(self.index) > 0).all():
+            first, last = self.x.mine
+            start, stop = np.searchsorted(self.index, [first, last])
+            condition = self.condition.shard if isinstance(self.condition, SharedTable) else None
+            here = Rows(self.x.shard, self.index[start:stop] - first, None, condition)
+            return self.x.joined(here.each(function, at_once))
+        pieces = (
+            self.take(np.arange(start, min(start + at_once, len(self)))) for start in range(0, max(len(self), 1), at_once)
+        )
+        return np.concatenate([function(x, condition) for x, _, condition in pieces])
 
     @property
     def at_once(self) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
 
 from npflows.core.backend import Optimizer
 from npflows.core.errors import TrainingError
+from npflows.core.gpu_arrays import StaysOnGpu
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.budget import Budget
 from npflows.training.schedules import Schedule
@@ -118,7 +120,7 @@ class Run:
         """A step along the gradient in `buffers[n]`: whether it was taken, and the gradient's norm."""
         taken, norm = False, math.nan
         if math.isfinite(loss):
-            taken, norm = self.optimizer.step(self.buffers[n], rate, *self._averaging())
+            taken, norm = self.optimizer.step(self.gradient(n), rate, *self._averaging())
         self.step += 1
         if not taken:
             self._after_bad_step()
@@ -126,6 +128,15 @@ class Run:
         self.bad_in_row = 0
         self.averaged += self.ema is not None
         return True, norm
+
+    def stepping(self) -> AbstractContextManager[None]:
+        """A context for steps, within which a GPU keeps the parameters to itself: `theta` and `average` are up to date
+        after it."""
+        return self.optimizer.staying() if isinstance(self.optimizer, StaysOnGpu) else nullcontext()
+
+    def gradient(self, n: int) -> Any:
+        """The buffers whose sum is the gradient of a step with n samples."""
+        return self.buffers[n]
 
     def _averaging(self) -> tuple[np.ndarray | None, float]:
         """The moving average, None for none, and the share of the parameters after the next step in it."""
@@ -162,9 +173,9 @@ class Run:
         self.recoveries += 1
         self.bad_in_row = 0
         self.schedule.factor *= 0.5
+        self.optimizer.forget()  # first: it may bring parameters to the host
         self.theta[:] = self.best
         self.average[:], self.averaged = self.best, 0
-        self.optimizer.forget()
 
     def finish(self) -> None:
         """Leave the best parameters in the flow."""

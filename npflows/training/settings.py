@@ -13,10 +13,13 @@ import numpy as np
 from npflows.core.atomic import check_replaceable
 from npflows.core.backend import require_training
 from npflows.core.checks import SeedLike, as_choice, as_int, as_positive, as_rng
+from npflows.core.progress import Progress
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.budget import Budget
-from npflows.training.progress import Progress
+from npflows.training.checkpoint import Saved, read
+from npflows.training.communicator import Alone, Communicator
 from npflows.training.schedules import SCHEDULES, Schedule
+from npflows.training.sharing import agree, facts_of_generator
 
 
 class TrainingSettings:
@@ -37,9 +40,12 @@ class TrainingSettings:
         rng: SeedLike,
         progress: bool | str,
         callbacks: Callable | Iterable[Callable],
+        comm: Communicator | None = None,
     ) -> None:
         require_training()
-        self.budget = Budget(math.inf if max_seconds is None else as_positive(max_seconds, "max_seconds"))
+        self.comm: Communicator = Alone() if comm is None else comm
+        self.max_seconds = None if max_seconds is None else as_positive(max_seconds, "max_seconds")
+        self.budget = Budget(math.inf if self.max_seconds is None else self.max_seconds, self.comm)
         self.learning_rate = as_positive(learning_rate, "learning_rate")
         self.schedule = as_choice(schedule, "schedule", SCHEDULES)
         self.warmup_steps = None if warmup_steps is None else as_int(warmup_steps, "warmup_steps", 0)
@@ -65,7 +71,33 @@ class TrainingSettings:
         for callback in self.callbacks:
             if not callable(callback):
                 raise TypeError(f"callbacks must be functions of (flow, record), got {callback!r}")
-        self.progress, self.rng = Progress(progress), as_rng(rng)
+        self.progress = Progress(progress if self.comm.rank == 0 else False)
+        self.rng = self._generator(rng)
+
+    def _generator(self, rng: SeedLike) -> np.random.Generator:
+        """The generator, after a check that all ranks have the same settings; one that is new is that of rank 0."""
+        generator = as_rng(rng)
+        if self.comm.size > 1:
+            names = (
+                "max_seconds",
+                "learning_rate",
+                "schedule",
+                "warmup_steps",
+                "weight_decay",
+                "clip_norm",
+                "patience",
+                "ema",
+            )
+            facts = {name: getattr(self, name) for name in names} | {"rng": facts_of_generator(rng), "resume": self.resume}
+            agree(self.comm, {**facts, "whether there is a checkpoint": self.checkpoint is not None})
+            generator = self.comm.broadcast(generator) if rng is None else generator
+        return generator
+
+    def saved(self) -> Saved | None:
+        """The run to go on with, if there is one; of several ranks the first one reads it."""
+        if not self.resume or self.checkpoint is None:
+            return None
+        return self.comm.broadcast(read(self.checkpoint) if self.comm.rank == 0 else None)
 
     def for_run(
         self, flow: TransformedDistribution, total_steps: int, free: np.ndarray | None = None

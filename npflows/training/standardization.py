@@ -129,6 +129,7 @@ def _cell_scale(flow: TransformedDistribution, rows: Rows) -> np.ndarray:
     """The standard deviation (d,) of points in the cells of a row's whole numbers, 0 in other columns: the scale of a
     column that is the same whole number in all rows."""
     x, _, _ = rows.take(np.arange(1))
+    x = x.astype(np.float64)  # False and True can't be subtracted
     quarters = [flow.preprocessing.on_line(x, place)[0] for place in (0.25, 0.75)]
     return np.where(flow.preprocessing.integer, (quarters[1] - quarters[0]) / math.sqrt(3), 0.0)
 

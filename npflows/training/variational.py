@@ -13,10 +13,13 @@ from npflows.core.checks import SeedLike, as_int, as_positive
 from npflows.core.statistics import effective_sample_size
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import Flow, TransformedDistribution
-from npflows.training import checkpoint as checkpoints
+from npflows.training.communicator import Alone, Communicator, cuts, lengths
 from npflows.training.loop import run_rounds
+from npflows.training.mpi import among_ranks
 from npflows.training.run import Run
 from npflows.training.settings import TrainingSettings
+from npflows.training.shared import SharedGradient, buffer_counts, same_parameters
+from npflows.training.sharing import agree, facts_of_flow
 from npflows.training.target import Target, check_target
 
 ROUNDS = 100
@@ -41,6 +44,10 @@ class VariationalTrainer(Run):
         Whether the gradient is that of the path alone.
     noise : ndarray (n, d)
         Latent samples that judge the parameters after each round; without any the loss does.
+    comm : Communicator, optional
+        Ranks that share out the samples of each step.
+    exact : bool
+        See `SharedGradient`.
     options
         As in `Run`.
     """
@@ -60,6 +67,8 @@ class VariationalTrainer(Run):
         tempering_steps: int,
         sticking: bool,
         noise: np.ndarray,
+        comm: Communicator | None = None,
+        exact: bool = True,
         **options: Any,
     ) -> None:
         self.target, self.batch_size, self.max_steps, self.planned_steps = target, batch_size, max_steps, planned_steps
@@ -69,6 +78,10 @@ class VariationalTrainer(Run):
         self._trouble, self._beta = "", 1.0
         self.errors: Any = np.geterr()  # the user's own, for the user's function
         super().__init__(flow, {batch_size}, **options)
+        self.comm: Communicator = Alone() if comm is None else comm
+        self.shared: SharedGradient | None = None
+        if self.comm.size > 1:
+            self.shared = SharedGradient(self.comm, exact, buffer_counts(flow, {batch_size}), self.theta)
 
     def begin(self) -> None:
         super().begin()
@@ -87,16 +100,19 @@ class VariationalTrainer(Run):
     def run_round(self) -> dict[str, float]:
         elbos, norm, skipped = [], math.nan, 0
         rate = beta = 0.0
-        for _ in range(min(self.steps_per_round, self.max_steps - self.step)):
-            rate, beta = self.next_rate(), self._exponent()
-            elbo, taken, norm = self.run_step(rate, beta)
-            if taken:
-                elbos.append(elbo)
-            else:
-                skipped += 1
-            if self.budget.end_step():
-                break
+        with self.stepping():
+            for _ in range(min(self.steps_per_round, self.max_steps - self.step)):
+                rate, beta = self.next_rate(), self._exponent()
+                elbo, taken, norm = self.run_step(rate, beta)
+                if taken:
+                    elbos.append(elbo)
+                else:
+                    skipped += 1
+                if self.budget.end_step():
+                    break
         self._beta = beta
+        if self.shared is not None:
+            same_parameters(self, self.comm)
         elbo = float(np.mean(elbos)) if elbos else math.nan
         judged, ess = self._evaluate() if len(self.noise) else (elbo, math.nan)
         if beta < 1:  # the target is not yet the one that counts
@@ -135,28 +151,41 @@ class VariationalTrainer(Run):
     def run_step(self, rate: float, beta: float) -> tuple[float, bool, float]:
         """One step: the ELBO of its samples, whether it was taken, and the norm of its gradient."""
         n, flow = self.batch_size, self.flow
-        z = self.flow.base.sample(n, self.rng)
+        places = [0, n] if self.shared is None else self.shared.places(flow.executable(), n)
+        start, stop = places[self.comm.rank], places[self.comm.rank + 1]
+        z = flow.base.sample(n, self.rng)[start:stop]
         x, log_det, _ = flow.transport(z, None, inverse=True)
-        log_q = self.flow.base.log_prob(z) - log_det
+        log_q = flow.base.log_prob(z) - log_det
         log_p, slope = self._call(x)
+        finite = np.isfinite(log_p) & np.isfinite(slope).all(axis=1)
         tempered = log_p
         if beta < 1:
-            start = flow.pullback(x, None, with_layers=False, dlog=np.ones(n), input=True, gradient=False)
-            tempered = beta * log_p + (1 - beta) * start.log_prob
-            slope = beta * slope + (1 - beta) * start.dx
+            first = flow.pullback(x, None, with_layers=False, dlog=np.ones(len(z)), input=True, gradient=False)
+            tempered = beta * log_p + (1 - beta) * first.log_prob
+            slope = beta * slope + (1 - beta) * first.dx
         if self.sticking:
-            path = flow.pullback(x, None, dlog=np.ones(n), input=True, gradient=False)
-            dx, dlog = (path.dx - slope) / n, np.zeros(n)
+            path = flow.pullback(x, None, dlog=np.ones(len(z)), input=True, gradient=False)
+            dx, dlog = (path.dx - slope) / n, np.zeros(len(z))
         else:
-            dx, dlog = -slope / n, np.full(n, -1 / n)
-        loss = float((log_q - tempered).mean())
+            dx, dlog = -slope / n, np.full(len(z), -1 / n)
+        columns = np.column_stack([log_q, log_p, tempered, finite])
+        every_q, every_p, every_tempered, every_finite = self.comm.gather(columns, lengths(places)).T.copy()
+        loss = float((every_q - every_tempered).mean())
         if math.isfinite(loss):
-            flow.accumulate(z, None, dlog, self.buffers[n], log_prob=np.empty(n), dy=dx, inverse=True)
-        if not (math.isfinite(loss) and np.isfinite(slope).all()):
-            self._note(x, log_p, slope)
-        return float((log_p - log_q).mean()), *self.take_step(n, loss, rate)
+            more: dict[str, Any] = {} if self.shared is None else {"share": self.shared.share(n), "origin": start}
+            buffers = self.buffers[n] if self.shared is None else self.shared.buffers(n)
+            if len(z):
+                flow.accumulate(z, None, dlog, buffers, log_prob=np.empty(len(z)), dy=dx, inverse=True, **more)
+        if not (math.isfinite(loss) and every_finite.all()):
+            self._note(x, finite, int(n - every_finite.sum()))
+        return float((every_p - every_q).mean()), *self.take_step(n, loss, rate)
+
+    def gradient(self, n: int) -> Any:
+        return super().gradient(n) if self.shared is None else self.shared.sum(n)
 
     def _call(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not len(x):  # of more ranks than there are samples for
+            return np.empty(0), np.empty(x.shape)
         with np.errstate(**self.errors):
             result = self.target(x.copy())  # its own, as what is drawn is used again
         log_p, slope = (np.asarray(values, np.float64) for values in result)
@@ -164,22 +193,25 @@ class VariationalTrainer(Run):
             raise ValueError(f"the target must give ({len(x)},) and {x.shape}, got {log_p.shape} and {slope.shape}")
         return log_p, slope
 
-    def _note(self, x: np.ndarray, log_p: np.ndarray, slope: np.ndarray) -> None:
+    def _note(self, x: np.ndarray, finite: np.ndarray, n_bad: int) -> None:
         """Remember where the target is not finite."""
-        bad = np.flatnonzero(~(np.isfinite(log_p) & np.isfinite(slope).all(axis=1)))
-        if len(bad):
+        bad = [rows[0] for rows in self.comm.share(x[~finite][:1]) if len(rows)]
+        if bad:
             self._trouble = (
-                f"The target's log-density or its gradient is not finite at {len(bad)} of {len(x)} samples, at "
-                f"{np.array2string(x[bad[0]], precision=4, threshold=8)} for instance: it must be finite everywhere; give "
+                f"The target's log-density or its gradient is not finite at {n_bad} of {self.batch_size} samples, at "
+                f"{np.array2string(bad[0], precision=4, threshold=8)} for instance: it must be finite everywhere; give "
                 f"the flow a support= if parameters are bounded. "
             )
 
     @ignore_underflow
     def _evaluate(self) -> tuple[float, float]:
         """ELBO and effective share of the samples that the fixed noise makes."""
-        x, log_det, _ = self.flow.transport(self.noise, None, self.kept, inverse=True)
-        log_weights = self._call(x)[0] - self.flow.base.log_prob(self.noise) + log_det
-        return float(log_weights.mean()), effective_sample_size(log_weights, log=True) / len(x)
+        places = cuts(len(self.noise), self.comm.size)
+        noise = self.noise[places[self.comm.rank] : places[self.comm.rank + 1]]
+        x, log_det, _ = self.flow.transport(noise, None, self.kept, inverse=True)
+        log_weights = self._call(x)[0] - self.flow.base.log_prob(noise) + log_det
+        log_weights = self.comm.gather(log_weights, lengths(places))
+        return float(log_weights.mean()), effective_sample_size(log_weights, log=True) / len(log_weights)
 
     def line(self, record: dict[str, float]) -> str:
         text = f"ELBO {record['elbo']:.4f}"
@@ -212,6 +244,7 @@ class VariationalTrainer(Run):
         self._take_over()
 
 
+@among_ranks
 def fit_variational(
     flow: Flow,
     log_density_and_grad: Target,
@@ -235,6 +268,8 @@ def fit_variational(
     rng: SeedLike = None,
     progress: bool | str = "auto",
     callbacks: Callable | Iterable[Callable] = (),
+    comm: Any = None,
+    exact: bool = True,
 ) -> Flow:
     """Fit the flow to a density that is known up to a constant, a posterior for instance, and return the flow.
 
@@ -278,6 +313,11 @@ def fit_variational(
         As in `fit`, with rounds for epochs.
     patience : int, optional
         Stop after so many rounds without improvement.
+    comm : mpi4py.MPI.Intracomm, optional
+        Processes that fit together, as in `fit`: each calls the target for its share of the samples of a step.  The bits
+        are those of one process if those of the target for a sample do not depend on what other samples it is given.
+    exact : bool
+        As in `fit`.
 
     Raises
     ------
@@ -299,8 +339,12 @@ def fit_variational(
         raise ValueError("fit_variational takes flows without a condition; this one has condition_dim="
                          f"{flow.condition_dim}")  # fmt: skip
     settings = TrainingSettings(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
-                      checkpoint, resume, rng, progress, callbacks)  # fmt: skip
-    saved = checkpoints.read(settings.checkpoint) if settings.resume and settings.checkpoint is not None else None
+                      checkpoint, resume, rng, progress, callbacks, comm)  # fmt: skip
+    if settings.comm.size > 1:
+        agree(settings.comm, facts_of_flow(flow) | {"max_steps": max_steps, "batch_size": batch_size,
+              "tempering": tempering, "sticking_the_landing": sticking_the_landing, "validation_size": validation_size,
+              "steps_per_round": steps_per_round, "exact": exact})  # fmt: skip
+    saved = settings.saved()
     planned = max_steps if saved is None else saved.numbers["planned_steps"] or max_steps  # of rounds and tempering
     if steps_per_round is None:
         steps_per_round = max(1, planned // ROUNDS)
@@ -318,6 +362,8 @@ def fit_variational(
         tempering_steps=round(tempering * planned),
         sticking=bool(sticking_the_landing),
         noise=noise,
+        comm=settings.comm,
+        exact=exact,
         **settings.for_run(flow, max_steps, free),
     )
     done = (0, 0) if saved is None else (saved.numbers.get("round", 0), saved.numbers.get("step", 0))

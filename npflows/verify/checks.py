@@ -182,7 +182,7 @@ class _Verification:
         flow, c = self.flow, self.condition
         z, log_det = _two(flow.forward(self.x, c))
         log_prob = np.asarray(flow.log_prob(self.x, c))
-        latent = flow.base.sample(len(self.x), self.rng)
+        latent = flow.base_under(c).sample(len(self.x), self.rng)
         drawn, slope = _two(flow.inverse(latent, c))
         zero = np.isneginf(log_prob)
         inside, good = np.isfinite(z).all(axis=1) & ~zero, np.isfinite(drawn).all(axis=1)
@@ -238,7 +238,7 @@ class _Verification:
         """log_prob against its parts, against the sampler, and against more digits."""
         flow, c = self.flow, self.condition
         if len(self.x):
-            parts = flow.base.log_prob(self.z) + self.log_det
+            parts = flow.base_under(c).log_prob(self.z) + self.log_det
             difference = np.abs(parts - self.log_prob) / np.maximum(1, np.abs(self.log_prob))
             self.add("log_prob = base + log-det", largest(difference), "relative where log_prob is above 1")
         self.of_what_was_drawn()

@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.files.archive import read_json
 from npflows.files.flow_file import pack, unpack
 
 
@@ -24,7 +25,7 @@ def copy_of(flow: TransformedDistribution, dtype: str, *, without_whole_numbers:
     """A copy that computes in another dtype, its columns of whole numbers the intervals of their cells perhaps."""
     arrays = pack(flow)
     if without_whole_numbers:
-        about = json.loads(str(arrays["about"]))
+        about = read_json(str(arrays["about"]))
         if flow.preprocessing.is_image:
             about["config"].update({"levels": None, "alpha": None})
             about["pixel_dtype"] = None
@@ -34,5 +35,5 @@ def copy_of(flow: TransformedDistribution, dtype: str, *, without_whole_numbers:
                 column.update({"class": "Interval", "config": {"low": low, "high": high + 1}})
         del about["checksum"], arrays["checksum"]
         arrays["about"] = np.array(json.dumps(about))
-    classes = [type(part) for part in (flow, flow.base, *flow.flow_layers)]
+    classes = [type(part) for part in (flow, flow.base, *flow.flow_layers, *(leaf for leaf, _ in flow.leaves))]
     return unpack(arrays, "the flow", dtype, classes).to(flow.device)

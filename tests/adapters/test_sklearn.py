@@ -44,7 +44,7 @@ def test_parameters_are_those_of_models_and_fit():
     assert set(SPECIFIC) <= set.union(*models)
     assert not set(SPECIFIC) & set.intersection(*models)
     assert set(TRAINING) <= set(inspect.signature(npflows.NormalizingFlow.fit).parameters)
-    names = {*COMMON, *SPECIFIC, *TRAINING, "model", "num_layers", "random_state"}
+    names = {*COMMON, *SPECIFIC, *TRAINING, "model", "num_layers", "n_flows", "random_state"}
     assert set(FlowDensity().get_params()) == names
     assert set(FlowClassifier().get_params()) == names | {"embedding_dims"}
     assert set(FlowOutlierDetector().get_params()) == names | {"contamination"}
@@ -358,3 +358,16 @@ def test_a_group_of_columns_survives_a_clone():
         fitted = clone(small(FlowDensity, support=support)).fit(x)
         samples = fitted.sample(100)
         assert (samples[:, 0] < samples[:, 1]).all()
+
+
+def test_several_flows_are_one_density(x):
+    estimator = small(n_flows=3, random_state=1).fit(x)
+    assert isinstance(estimator.flow_, npflows.Ensemble)
+    assert len(estimator.flow_) == 3
+    assert len({member.params.tobytes() for member in estimator.flow_}) == 3
+    np.testing.assert_array_equal(estimator.score_samples(x), estimator.flow_.log_prob(x))
+    assert estimator.sample(5, random_state=0).shape == (5, x.shape[1])
+    again = small(n_flows=3, random_state=1).fit(x)
+    np.testing.assert_array_equal(again.score_samples(x), estimator.score_samples(x))
+    with pytest.raises(ValueError, match="n_flows must be a whole number of at least 1"):
+        small(n_flows=0).fit(x)

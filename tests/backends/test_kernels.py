@@ -203,7 +203,7 @@ def test_inlined_function_refuses_to_be_called_from_python():
 
     for _ in range(2):
         assert quadruple(3.0) == 12
-        with pytest.raises(KeyError, match="double is inlined and called by kernels alone"):
+        with pytest.raises(TypeError, match="double is inlined and called by kernels alone"):
             double(3.0)
 
 

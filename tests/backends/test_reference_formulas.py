@@ -4,7 +4,7 @@ SciPy's convolutions."""
 import numpy as np
 import pytest
 import scipy.signal
-from scipy.special import log_expit
+from scipy.special import expit, log_expit
 from spline_cases import (
     BINS,
     BOUND,
@@ -24,6 +24,7 @@ from npflows.backends.reference.layers import forward, inverse
 from npflows.backends.reference.networks import network
 from npflows.backends.reference.scalar_maps import scalar_map
 from npflows.core.operations import (
+    CLIPS,
     ActNorm,
     Affine,
     Autoregressive,
@@ -48,16 +49,29 @@ def parameters(operation, strength=0.5):
     return theta, operation.views(theta)
 
 
+CLAMP = 0.4
+"""The largest size of log-scales that are clipped: `clamp` of FrEIA."""
+
+
 def log_scales(activation, r, gain):
     """s from its raw parameter."""
-    return {"none": r, "tanh": np.tanh(r), "tanh_gain": gain * np.tanh(r), "sigmoid": log_expit(r + 2)}[activation]
+    clips = {
+        "soft_clip": r / (1 + np.abs(r) / CLAMP),
+        "hard_clip": np.maximum(np.minimum(r, 0.2), -CLAMP),
+        "tanh_clip": CLAMP * np.tanh(r),
+        "sigmoid_clip": CLAMP * 2 * (expit(r) - 0.5),
+        "atan_clip": CLAMP * 0.636 * np.arctan(r),
+    }
+    others = {"none": r, "tanh": np.tanh(r), "tanh_gain": gain * np.tanh(r), "sigmoid": log_expit(r + 2)}
+    return (clips | others)[activation]
 
 
 @pytest.mark.parametrize("shift_first", [False, True])
-@pytest.mark.parametrize("activation", ["none", "tanh", "tanh_gain", "sigmoid"])
+@pytest.mark.parametrize("activation", ["none", "tanh", "tanh_gain", "sigmoid", *CLIPS])
 def test_a_coupling_is_equation_8_of_realnvp(activation, shift_first):
     network = Mlp((5,), "tanh", condition_dim=2, n_in=2, n_out=6)
-    operation = Coupling((0, 3), (4, 1, 2), network, Affine(activation, shift_first))
+    ends = {"least": np.exp(-CLAMP), "most": np.exp(0.2)} if activation in CLIPS else {}
+    operation = Coupling((0, 3), (4, 1, 2), network, Affine(activation, shift_first, **ends))
     theta, p = parameters(operation)
     x = RNG.normal(size=(N, 5))
     hidden = np.tanh(x[:, [0, 3]] @ p["network.weight_0"].T + p["network.bias_0"]
@@ -130,6 +144,12 @@ def test_linear_layers_are_products_of_matrices():
     y, log_det = forward(operation, theta, x, GIVEN)
     np.testing.assert_allclose(y, x[:, [2, 0, 1, 5, 4, 3]] @ (lower @ upper).T + p["shift"], rtol=1e-12)
     np.testing.assert_allclose(log_det, np.linalg.slogdet(lower @ upper)[1], rtol=1e-12)
+    operation = LULinear((2, 0, 1, 5, 4, 3), (1, -1, 1, 1, -1, 1))
+    theta, p = parameters(operation)
+    lower, upper = factors(p["matrix"])
+    y, _ = forward(operation, theta, x, GIVEN)
+    signed = x[:, [2, 0, 1, 5, 4, 3]] @ upper.T * operation.signs
+    np.testing.assert_allclose(y, signed @ lower.T + p["shift"], rtol=1e-12)
     for kind in ("plu", "full"):
         operation = Conv1x1(6, 3, kind)
         theta, p = parameters(operation)

@@ -14,14 +14,17 @@ from npflows.core.operations import (
     ConvNet,
     Coupling,
     Elementwise,
+    Householder,
     LogTails,
     LULinear,
     Made,
     MadeOutputs,
     Mlp,
     Permutation,
+    QRLinear,
     Rotation,
     Spline,
+    SVDLinear,
 )
 
 CONDITION_DIM = 2
@@ -59,6 +62,10 @@ LAYERS = {
     "1x1 convolution": Conv1x1(6, 3, "plu"),
     "1x1 convolution, full": Conv1x1(6, 3, "full"),
     "LU": LULinear((2, 0, 1, 3)),
+    "LU, signs": LULinear((2, 0, 1, 3), (1, -1, -1, 1)),
+    "reflections": Householder(4, 3),
+    "QR": QRLinear(3, 2),
+    "SVD": SVDLinear(3, 4),
     "coupling": Coupling((0, 2), (1, 3, 4), dense(2, 6), Affine("tanh")),
     "coupling, no hidden layer": Coupling((0, 2), (1,), dense(2, 2, ()), Affine("none")),
     "coupling, shift first": Coupling((3,), (1, 0, 2), dense(1, 6, (6, 5), **SEEN), Affine("tanh_gain", True)),
@@ -93,6 +100,7 @@ LAYERS = {
         (2, 0, 1, 3), masked(4, 12, rows=(2, 1, 2, 1)), spline(True, False, True, False), bound=2.0
     ),
     "elementwise": Elementwise(3, Affine("tanh_gain")),
+    "elementwise, inverted": Elementwise(3, spline(), inverted=True),
     "elementwise, spline, circles": Elementwise(3, spline(True, False, True)),
 }
 MAPS = LAYERS | {"outputs of a masked network": MadeOutputs((1, 0, 2), masked(3, 2, **SEEN))}

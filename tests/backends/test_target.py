@@ -27,6 +27,7 @@ def cpu(monkeypatch):
         monkeypatch.setattr(target.numba.config, "CPU_FEATURES", None)
         monkeypatch.setattr(target.binding, "get_host_cpu_features", lambda: listing(dict.fromkeys(sorted(features), True)))
         monkeypatch.setattr(target.binding, "get_process_triple", lambda: triple)
+        monkeypatch.setattr(target.binding, "get_host_cpu_name", lambda: "one-cpu")  # old LLVM calls new ones "generic"
         forget()
 
     def forget():

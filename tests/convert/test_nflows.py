@@ -1,5 +1,6 @@
 """Flows of nflows give the numbers that nflows printed; see tests/fixtures/make_nflows.py."""
 
+import types
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,18 @@ OPTIONS = {
     "affine_coupling": {},
     "spline_coupling": {"tail_bound": 3.0},
     "spline_coupling_mlp": {"tail_bound": 2.0, "activation": "tanh"},
+    "linear_coupling": {"tail_bound": 3.0, "spline": "linear"},
+    "quadratic_coupling": {"tail_bound": 3.0, "spline": "quadratic"},
+    "quadratic_autoregressive": {"tail_bound": 2.5, "spline": "quadratic"},
+    "cubic_coupling": {"tail_bound": 3.0, "spline": "cubic"},
     "spline_autoregressive": {"tail_bound": 2.5},
+    "matrices": {},
+    "additive_coupling": {"activation": "tanh"},
+    "maf_context": {"activation": "tanh"},
+    "maf_residual_context": {},
+    "coupling_context": {"activation": "tanh"},
+    "spline_coupling_context": {"tail_bound": 2.0, "activation": "elu"},
+    "spline_autoregressive_context": {"tail_bound": 2.0, "activation": "tanh"},
 }
 
 
@@ -28,20 +40,29 @@ def taken_over(name, **options):
 
 
 def printed(name):
-    return {key: PRINTED[f"{name}.{key}"] for key in ("x", "z", "log_det", "log_prob")}
+    found = {key: PRINTED.get(f"{name}.{key}") for key in ("x", "z", "log_det", "log_prob", "condition")}
+    return {key: value for key, value in found.items() if value is not None}
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_numbers(name):
+def check_numbers(name):
+    """Compare a flow from its file with what was printed."""
     flow, wanted = taken_over(name), printed(name)
     assert flow.dtype == "float64"
-    z, log_det = flow.forward(wanted["x"])
+    c = wanted.get("condition")
+    z, log_det = flow.forward(wanted["x"], c)
     np.testing.assert_allclose(z, wanted["z"], atol=1e-11)
     np.testing.assert_allclose(log_det, wanted["log_det"], atol=1e-11)
-    np.testing.assert_allclose(flow.log_prob(wanted["x"]), wanted["log_prob"], atol=1e-11)
-    np.testing.assert_allclose(flow.inverse(wanted["z"])[0], wanted["x"], atol=1e-9)
+    np.testing.assert_allclose(flow.log_prob(wanted["x"], c), wanted["log_prob"], atol=1e-11)
+    np.testing.assert_allclose(flow.inverse(wanted["z"], c)[0], wanted["x"], atol=1e-9)
     narrow = taken_over(name, dtype="float32")
-    np.testing.assert_allclose(narrow.log_prob(wanted["x"]), wanted["log_prob"], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(narrow.log_prob(wanted["x"], c), wanted["log_prob"], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["maf_batch_norm", "spline_coupling", "maf_residual_context", "matrices"]
+)  # every_number.py has all
+def test_numbers(name):
+    check_numbers(name)
 
 
 @pytest.mark.parametrize("name", ["maf_batch_norm", "spline_coupling"])
@@ -53,6 +74,13 @@ def test_is_a_flow_like_any_other(name, tmp_path):
     before = flow.log_prob(rows).mean()
     flow.fit(rows, max_epochs=2, learning_rate=1e-4, rng=1, progress=False)
     assert abs(flow.log_prob(rows).mean() - before) < 0.3
+
+
+def test_matrices_keep_their_factors():
+    kinds = [type(layer) for layer in taken_over("matrices").flow_layers]
+    for kind in (npflows.LULinear, npflows.SVDLinear, npflows.QRLinear, npflows.Householder):
+        assert kind in kinds
+    assert npflows.InvertibleConv1x1 not in kinds
 
 
 def test_a_mapping_of_arrays():
@@ -77,9 +105,12 @@ REFUSED = {
     "an embedding": (lambda: with_names(_embedding_net__weight=NUMBER), "the embedding network"),
     "a base": (lambda: with_names(_distribution__mean_=NUMBER), "no StandardNormal, as it has"),
     "no flow": (lambda: with_names(encoder__weight=NUMBER), "no part of a flow of nflows"),
-    "a condition": (
-        lambda: with_names(_transform___transforms__1__autoregressive_net__context_layer__weight=NUMBER),
-        "conditions, which nflows adds behind activations or gates",
+    "conditions of two widths": (
+        lambda: {
+            name: a[:, :1] if name == "_transform._transforms.2.autoregressive_net.context_layer.weight" else a
+            for name, a in convert.read_state_dict(FILES / "maf_context.pt").items()
+        },
+        "conditions of several widths",
     ),
     "batch norm inside": (
         lambda: with_names(_transform___transforms__1__autoregressive_net__blocks__0__batch_norm_layers__0__weight=NUMBER),
@@ -101,16 +132,33 @@ def test_what_is_refused(what):
         convert.from_nflows(make())
 
 
-def test_residual_networks_of_other_activations_are_refused():
-    with pytest.raises(convert.ConversionError, match="a residual network with tanh has no activation before its last"):
-        convert.from_nflows(FILES / "maf_batch_norm.pt", activation="tanh")
+def test_masked_residual_networks_of_other_activations_are_refused_with_a_condition():
+    with pytest.raises(convert.ConversionError, match="masked residual networks with a condition and tanh are not"):
+        convert.from_nflows(FILES / "maf_residual_context.pt", activation="tanh")
 
 
 def test_a_mask_of_another_kind_is_refused():
     arrays = convert.read_state_dict(FILES / "maf_batch_norm.pt")
     name = "_transform._transforms.1.autoregressive_net.final_layer.mask"
     with pytest.raises(convert.ConversionError, match="is not that of outputs side by side for each feature"):
-        convert.from_nflows({**arrays, name: 1 - arrays[name]})
+        convert.from_nflows({**arrays, name: np.roll(arrays[name], 1, axis=0)})
+    with pytest.raises(convert.ConversionError, match="let features depend on each other in a circle"):
+        convert.from_nflows({**arrays, name: np.ones_like(arrays[name])})
+
+
+def test_transforms_without_numbers_of_an_object_are_not_lost():
+    module = {"__module__": "nflows.transforms"}
+    identity = type("IdentityTransform", (), module)()
+    scaling = type("PointwiseAffineTransform", (), module)()
+    composite = type("CompositeTransform", (), {**module, "_transforms": [identity, scaling, identity]})()
+    state = {"_transform._transforms.1._scale": np.array([2.0, 1.0]), "_transform._transforms.1._shift": np.zeros(2),
+             "_transform._transforms.1._permutation": np.arange(2)}  # fmt: skip
+    base = type("StandardNormal", (), {"__module__": "nflows.distributions"})()
+    flow = types.SimpleNamespace(_transform=composite, _distribution=base, state_dict=lambda: state)
+    assert convert.from_nflows(flow).input_dim == 2
+    composite._transforms.append(type("Tanh", (), module)())
+    with pytest.raises(convert.ConversionError, match="Tanh"):
+        convert.from_nflows(flow)
 
 
 def test_command(tmp_path, capsys):

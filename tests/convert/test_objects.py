@@ -1,12 +1,22 @@
 """What objects of other libraries are refused for; the classes of this file stand for theirs."""
 
+import re
 import types
 
 import numpy as np
 import pytest
 
+import npflows
 from npflows import convert
-from npflows.convert.nflows import activation_of, kind_of
+from npflows.convert.nflows import activation_of_network, kind_of
+
+
+@pytest.mark.parametrize("library", ["nflows", "zuko", "normflows", "flowjax", "pzflow", "glasflow"])
+@pytest.mark.parametrize("other", [None, 5, types.SimpleNamespace(state_dict=dict), npflows.Permutation(2)])
+def test_an_object_that_is_no_flow_of_the_library_is_named(library, other):
+    kind = f"{type(other).__module__}.{type(other).__name__}"
+    with pytest.raises(convert.ConversionError, match=f"^{re.escape(kind)} is no flow of {library}$"):
+        getattr(convert, f"from_{library}")(other)
 
 
 def an_object(name, module, **attributes):
@@ -55,10 +65,12 @@ def test_networks_and_tails():
 @pytest.mark.parametrize("given", [LeakyReLU(), ELU(), lambda u: u, np.sin, None])
 def test_activations_that_npflows_does_not_have(given):
     with pytest.raises(convert.ConversionError, match=r"the activation .* \(here\) is not one of npflows"):
-        activation_of(types.SimpleNamespace(activation=given), "here")
+        activation_of_network(types.SimpleNamespace(activation=given), "here")
 
 
 def test_activations():
-    assert activation_of(types.SimpleNamespace(_activation=np.tanh), "here") == "tanh"
-    assert activation_of(types.SimpleNamespace(blocks=[types.SimpleNamespace(activation=np.tanh)]), "here") == "tanh"
+    assert activation_of_network(types.SimpleNamespace(_activation=np.tanh), "here") == "tanh"
+    assert (
+        activation_of_network(types.SimpleNamespace(blocks=[types.SimpleNamespace(activation=np.tanh)]), "here") == "tanh"
+    )
     assert kind_of(NORMAL, "nflows", {"StandardNormal"}, "here") == "StandardNormal"

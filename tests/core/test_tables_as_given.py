@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from npflows.core.checks import as_numeric
+import npflows
+from npflows.core.checks import as_numeric, as_rows
 from npflows.core.frames import names_of
 from npflows.core.tables import Header, Headers
 
@@ -143,8 +144,9 @@ BAD = {
     "text": (["a"] * 4, TypeError, "column 'z' of x must be an array of numbers, got dtype <U1; leave the column out"),
     "objects": (np.array([1, "b", 2, 3], object), TypeError, r"column 'z' of x must be .* holds text \('b'\); leave"),
     "numbers as text": (np.array(["1", "2", "3", "4"], object), TypeError, "column 'z' of x must be .* holds text"),
-    "dates": (np.zeros(4, "M8[s]"), TypeError, "column 'z' of x .* datetime64.*; make numbers of it, for instance years"),
-    "dates as objects": (np.array([datetime.date(2020, 1, 1)] * 4), TypeError, "column 'z' of x .* holds dates or times"),
+    "dates": (np.zeros(4, "M8[s]"), TypeError, "column 'z' of x holds dates or times .*, and numbers are taken here"),
+    "dates as objects": (np.array([datetime.date(2020, 1, 1)] * 4), TypeError, "column 'z' of x holds dates or times"),
+    "a clock": (np.array([datetime.time(12)] * 4), TypeError, "column 'z' .* holds dates or times; make numbers"),
     "complex numbers": (np.ones(4, complex), TypeError, "column 'z' of x must be an array of numbers, got dtype complex"),
     "another length": ([1.0], ValueError, r"the columns of x must be one-dimensional and of one length, got z \(1,\)"),
     "two axes": (np.ones((4, 2)), ValueError, "the columns of x must be one-dimensional and of one length"),
@@ -267,3 +269,22 @@ def test_a_frame_that_is_not_computed_yet_is_refused_with_the_way_out():
 def test_a_whole_number_of_400_digits_is_refused():
     with pytest.raises(ValueError, match="x holds a number beyond the range of float64"):
         as_numeric([[10**400, 1.0]], "x")
+
+
+@pytest.mark.parametrize("kind", [np.longdouble, ">f8", np.float16, np.int8, ">u2", bool])
+def test_numbers_of_every_width_are_those_of_float64(kind):
+    x = np.abs(np.random.default_rng(0).normal(size=(200, 2)) * 3).astype(kind)
+    expected = np.asarray(x, np.float64)
+    assert as_rows(x, (2,), "x")[0].dtype.itemsize <= 8
+    whole = None if np.dtype(kind).kind == "f" else [npflows.support.integer(0, 20)] * 2
+    flows = [npflows.MAF(2, 1, (4,), support=whole, rng=0) for _ in range(2)]
+    ours, theirs = (flow.fit(t, max_epochs=2, rng=0, progress=False) for flow, t in zip(flows, (x, expected)))
+    assert ours.params.tobytes() == theirs.params.tobytes()
+    assert ours.flow_layers[0].loc.tobytes() == theirs.flow_layers[0].loc.tobytes()
+    assert ours.log_prob(x).tobytes() == theirs.log_prob(expected).tobytes()
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(np.float64).max, reason="longdouble is float64 here")
+def test_a_longdouble_beyond_float64_is_infinite():
+    flow = npflows.MAF(2, 1, (4,), rng=0)
+    assert flow.log_prob(np.array([[np.longdouble("1e400"), 0]]))[0] == -np.inf

@@ -67,6 +67,27 @@ def test_estimators_take_the_weights_of_a_table_and_no_condition():
         estimator.fit(Table(X, condition=X))
 
 
+def test_estimators_keep_units_and_convert_others():
+    pytest.importorskip("sklearn")
+    u, table = pytest.importorskip("astropy.units"), pytest.importorskip("astropy.table")
+    from npflows.sklearn import FlowDensity
+
+    estimator = FlowDensity(model="maf", max_epochs=1, random_state=0).fit(
+        table.QTable({"r": X[:, 0] * u.km, "z": X[:, 1]})
+    )
+    assert estimator.units_ == estimator.flow_.units == ["km", None]
+    plain = FlowDensity(model="maf", max_epochs=1, random_state=0).fit(X)
+    assert plain.units_ is None
+    right = plain.score_samples(X)
+    in_meters = table.QTable({"r": X[:, 0] * 1000 * u.m, "z": X[:, 1]})
+    np.testing.assert_allclose(estimator.score_samples(in_meters), right, rtol=1e-6)
+    np.testing.assert_array_equal(estimator.score_samples(table.Table(X, names=["r", "z"])), right)
+    with pytest.raises(ValueError, match="unit s, which does not convert into that of the flow, km"):
+        estimator.score_samples(table.QTable({"r": X[:, 0] * u.s, "z": X[:, 1]}))
+    with pytest.raises(TypeError, match="has the unit m, and flows take plain numbers"):
+        plain.score_samples(in_meters)
+
+
 def test_quantities_of_astropy_are_converted_or_refused():
     u = pytest.importorskip("astropy.units")
     table = pytest.importorskip("astropy.table")

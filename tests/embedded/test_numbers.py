@@ -34,8 +34,8 @@ def check(flow):
 
 def check_samples(flow, density):
     rng = np.random.default_rng(6)
-    z = flow.base.sample(cases.N, 1, 1.0)
     condition = rng.normal(size=(cases.N, flow.condition_dim)) if flow.condition_dim else None
+    z = flow.base_under(condition).sample(cases.N, 1, 1.0)
     expected = flow.inverse(z.reshape(-1, *flow.input_shape), condition)[0].reshape(z.shape)
     x, alone = np.empty(z.shape), np.empty(z.shape)
     density.sample_rows(z, x, condition)

@@ -10,7 +10,8 @@ MODELS = [
     "RealNVP, half, relu", "RealNVP, condition", "MAF, random orders", "MAF, ActNorm, condition", "MAF, embedded condition",
     "IAF, one order, condition", "NSF, two features", "NSF, a circle", "NSF, affine ends", "MAF, half-lines and intervals",
     "MAF, a half-line below and ordered columns", "RealNVP, image, convolutions, channel-wise", "Glow, condition",
-    "flow of image layers", "flow of layers", "flow of Standardize alone", "flow without correlations",
+    "flow of image layers", "flow of layers", "flow of linear layers", "flow of Standardize alone",
+    "flow without correlations",
 ]  # fmt: skip
 """One of each kind at least."""
 STRICT = {"MAF, embedded condition", "Glow, condition", "NSF, two features"}

@@ -3,6 +3,7 @@
 import ctypes
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,9 +85,10 @@ def test_rows_beyond_the_range_and_two_flows_in_a_program(tmp_path):
 def test_what_the_file_says(tmp_path):
     flow, _, _ = awkward()
     flow.condition_columns = ["z", "a comment */ in a name"]
+    flow.units = [None, "km / s", *[None] * 8]
     flow.to_c(tmp_path / "f.c", "galaxies")
     text = (tmp_path / "f.c").read_text()
-    assert "x: a, b, c, d, e, f, g, h, i, j" in text
+    assert "x: a, b [km / s], c, d, e, f, g, h, i, j" in text
     assert "a comment * / in a name" in text
     assert "double galaxies_log_prob(const double *x, const double *condition);" in text
     assert "malloc" not in text
@@ -94,6 +96,70 @@ def test_what_the_file_says(tmp_path):
     text = (tmp_path / "t.c").read_text()
     assert "flow_sample is not here: samples of StudentT are no formula" in text
     assert "void flow_sample(" not in text
+
+
+def test_units_without_names(tmp_path):
+    flow = MAF(2, 1, (4,), rng=0)
+    flow.units = ["GeV", None]
+    flow.to_c(tmp_path / "f.c")
+    assert "x: column 0 [GeV], column 1" in (tmp_path / "f.c").read_text()
+
+
+CMAKE = """cmake_minimum_required(VERSION 3.10)
+project(simulation C)
+add_executable(simulation main.c)
+{snippet}
+"""
+MAIN = """#include <stdio.h>
+double galaxies_log_prob(const double *x, const double *condition);
+int main(void) {{ double x[3] = {{{values}}}; printf("%.17g", galaxies_log_prob(x, NULL)); return 0; }}
+"""
+FORTRAN = """program simulation
+use, intrinsic :: iso_c_binding
+implicit none
+{snippet}
+real(c_double) :: x(3) = [{values}], value
+{call}
+write (*, '(es25.17e3)') value
+end program
+"""
+X = [0.5, -1.25, 3.0]
+
+
+def snippet(language):
+    """A block of docs/exporting.md."""
+    text = (Path(__file__).parents[2] / "docs" / "exporting.md").read_text()
+    return text.split(f"```{language}\n")[1].split("```")[0]
+
+
+def galaxies(folder):
+    """The flow of the page's C file, whose names the blocks have."""
+    flow = MAF(3, 2, (16,), dtype="float64", rng=0)
+    flow.to_c(folder / "flow.c", "galaxies")
+    return float(flow.log_prob(X))
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="there is no CMake")
+def test_with_cmake(tmp_path):
+    wanted = galaxies(tmp_path)
+    (tmp_path / "main.c").write_text(MAIN.format(values=", ".join(map(str, X))))
+    (tmp_path / "CMakeLists.txt").write_text(CMAKE.format(snippet=snippet("cmake")))
+    for arguments in (["-S", ".", "-B", "build"], ["--build", "build"]):
+        subprocess.run(["cmake", *arguments], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    assert float(subprocess.check_output([tmp_path / "build" / "simulation"])) == pytest.approx(wanted, rel=1e-12)
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("gfortran") is None, reason="there is no Fortran compiler")
+def test_from_fortran(tmp_path):
+    wanted = galaxies(tmp_path)
+    interface, call = snippet("fortran").split("! ")
+    values = ", ".join(f"{value}_c_double" for value in X)
+    (tmp_path / "main.f90").write_text(FORTRAN.format(snippet=interface, values=values, call=call.strip()))
+    subprocess.run([COMPILER, "-O1", "-c", "flow.c"], check=True, cwd=tmp_path)
+    subprocess.run(["gfortran", "-o", "simulation", "main.f90", "flow.o", "-lm"], check=True, cwd=tmp_path)
+    assert float(subprocess.check_output([tmp_path / "simulation"])) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_nothing_is_left_of_a_file_that_can_not_be_written(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from export_cases import WHATS, assert_close, awkward, cases, evaluate, every_support, expected, far
-from registry import build, for_every_model
+from registry import LAYERS, MODELS, NOT_EXPORTED, build
 from scipy.stats import norm
 
 import npflows
@@ -16,13 +16,50 @@ from npflows.export.simplify import simplified
 from npflows.export.tracing import Graph, trace
 
 
-@for_every_model
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in NOT_EXPORTED])
 def test_every_model(name):
     flow = build(name)
     x, c = cases(flow)
     for what in WHATS[:4]:
         given, wanted = expected(flow, what, x, c)
         assert_close(evaluate(trace(flow, what), given), wanted, 2e-12)
+
+
+LAYERS_OF_OTHERS = [
+    name for name in LAYERS if any(word in name for word in ("gates", "degrees given", "inverted", "turned"))
+]
+
+
+@pytest.mark.parametrize("name", LAYERS_OF_OTHERS)
+def test_layers_that_flows_of_other_libraries_need(name):
+    flow = NormalizingFlow([build(name)], dtype="float64")
+    x, c = cases(flow)
+    for what in WHATS[:4]:
+        given, wanted = expected(flow, what, x, c)
+        assert_close(evaluate(trace(flow, what), given), wanted, 2e-11)
+
+
+MONOTONE = [
+    name
+    for name in LAYERS
+    if any(word in name for word in ("linear", "quadratic", "cubic", "slopes of the ends", "logistics", "Bernstein"))
+]
+
+
+@pytest.mark.parametrize("name", MONOTONE)
+def test_splines_of_other_kinds_mixtures_and_polynomials(name):
+    layer = build(name)
+    flow = NormalizingFlow([layer], dtype="float64")
+    x, c = cases(flow)
+    by_steps = any(word in name for word in ("cubic", "logistics", "Bernstein"))
+    turned = getattr(layer, "inverted", False)
+    for what in WHATS[:4]:
+        if by_steps and (what == "inverse") != turned:
+            with pytest.raises(NotExportableError, match="is found by Newton's method in as many steps as it takes"):
+                trace(flow, what)
+            continue
+        given, wanted = expected(flow, what, x, c)
+        assert_close(evaluate(trace(flow, what), given), wanted, 2e-11)
 
 
 @pytest.mark.parametrize("what", WHATS[:2])

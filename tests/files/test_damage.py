@@ -13,7 +13,7 @@ from npflows import FlowFileError
 
 LIMIT = 50e6
 """Bytes that `load` may take besides those for parameters."""
-TIMES = 6
+TIMES = 4
 """How many times the parameters' own bytes it may take."""
 
 
@@ -65,6 +65,11 @@ LARGE = {
     "a large image": ("RealNVP", {"input_dim": [100000, 100000, 3]}),
     "a large squeeze": ("NormalizingFlow", layers(("Squeeze", {"num_channels": 60000, "image_size": [600, 600]}))),
     "a large matrix": ("NormalizingFlow", layers(("LULinear", {"input_dim": 50000}))),
+    **{
+        f"a large {name}": ("NormalizingFlow", layers((name, {"input_dim": 50000})))
+        for name in ("Householder", "QRLinear", "SVDLinear")
+    },
+    "many reflections": ("NormalizingFlow", layers(("Householder", {"input_dim": 2, "num_reflections": 10**9}))),
     "large splines": ("NormalizingFlow", layers(("SplineLayer", {"input_dim": 50000, "num_bins": 900}))),
     "many blocks": ("Glow", {"image_shape": [8, 8, 1], "num_scales": 1, "blocks_per_scale": 10**6}),
     "many scales": ("Glow", {"image_shape": [1, 1, 4], "num_scales": 10**6}),

@@ -241,7 +241,7 @@ def test_another_kind_of_file_is_refused(content, path):
 
 def test_a_single_array_is_refused(tmp_path):
     np.save(tmp_path / "array.npy", X)
-    with pytest.raises(FlowFileError, match=r"array\.npy is not a complete"):
+    with pytest.raises(FlowFileError, match=r"array\.npy is an array, or several as equinox writes"):
         npflows.load(tmp_path / "array.npy")
 
 

@@ -46,6 +46,18 @@ def test_what_is_written_comes_back_with_names_and_units(suffix, tmp_path):
     np.testing.assert_array_equal(np.column_stack([read.x, read.condition]), X[kept][:, [2, 0]])
 
 
+def test_fcs_holds_what_float32_holds(tmp_path):
+    package("flowio")
+    write_table(tmp_path / "t.fcs", X, NAMES)
+    read = read_table(tmp_path / "t.fcs")
+    np.testing.assert_array_equal(read.x, X.astype(np.float32))
+    assert read.columns == NAMES
+    for wrong in (1e300, np.nan):
+        with pytest.raises(TableError, match="FCS holds finite numbers of float32 alone"):
+            write_table(tmp_path / "u.fcs", np.full((2, 3), wrong), NAMES)
+    assert not (tmp_path / "u.fcs").exists()
+
+
 @pytest.mark.parametrize("suffix", [suffix for suffix in WRITTEN if suffix not in ("csv", "tsv")])
 def test_a_damaged_file_is_refused_with_what_it_looks_like(suffix, tmp_path):
     path = written(suffix, tmp_path / f"t.{suffix}")

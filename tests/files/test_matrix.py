@@ -46,8 +46,12 @@ A = np.random.default_rng(0).normal(10, 2, N)
 B = np.random.default_rng(1).normal(-3, 1, N)
 HIDDEN = np.arange(N) % 7 == 3
 TIMES = np.datetime64("2020-01-01", "us") + np.arange(N) * np.timedelta64(3600_000_000, "us")
-KINDS = ("plain", "reordered", "integers", "float32", "big-endian", "masks", "null integers", "marks", "units", "times")
-"""What columns hold: nothing special; those of a fitted flow in another order; ..."""
+DAYS = np.arange(N) / 24
+KINDS = (
+    "plain", "reordered", "integers", "float32", "big-endian", "masks", "null integers", "marks", "units", "times", "UTC",
+)  # fmt: skip
+"""What columns hold: nothing special; those of a fitted flow in another order; ...; instants, with no time zone or one."""
+CLOCKS = ("times", "UTC")
 
 
 def columns(kind):
@@ -65,7 +69,7 @@ def columns(kind):
         b = np.where(HIDDEN, -999.0, b)
     elif kind == "marks":
         b = np.where(HIDDEN, MARK, b).astype(np.float32)
-    elif kind == "times":
+    elif kind in CLOCKS:
         b = TIMES
     return {"b": b, "a": a} if kind == "reordered" else {"a": a, "b": b}
 
@@ -74,13 +78,15 @@ HOLES = ("masks", "null integers")
 
 
 def arrays(kind):
-    return None if kind in (*HOLES, "units") else columns(kind)
+    return None if kind in (*HOLES, "units", "UTC") else columns(kind)
 
 
 def pandas_frame(kind):
     if kind in ("units", "big-endian"):
         return None
     frame = pandas.DataFrame(columns(kind))
+    if kind == "UTC":
+        frame["b"] = frame["b"].dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin")
     if kind in HOLES:
         frame["b"] = frame["b"].astype("Float64" if kind == "masks" else "Int64").mask(HIDDEN)
     return frame
@@ -105,8 +111,8 @@ def astropy_table(kind, make=Table):
         table["b"] = MaskedColumn(table["b"], mask=HIDDEN)
     elif kind == "units":
         table["a"] = table["a"] * u.m
-    elif kind == "times":
-        table["b"] = Time(TIMES)
+    elif kind in CLOCKS:
+        table["b"] = Time(TIMES, scale="utc" if kind == "UTC" else "local")
     return table
 
 
@@ -138,11 +144,11 @@ def to_text(table, path, kind):
 
 
 def to_groups(table, path, kind):
-    if kind == "times":
-        return False  # h5py has no dtype for them
     with h5py.File(path, "w") as file:
         for name, values in table.items():
-            file[name] = values
+            file[name] = DAYS if kind == "times" and name == "b" else values
+        if kind == "times":  # as netCDF has them
+            file["b"].attrs["units"] = "days since 2020-01-01 00:00:00"
     return True
 
 
@@ -185,7 +191,7 @@ def to_fcs(table, path, kind):
 
 
 def to_votable(table, path, kind):
-    if kind == "times":
+    if kind in CLOCKS:
         return False
     table.write(path, format="votable")
     return True
@@ -228,6 +234,8 @@ FRAMES = {
 
 def expected(kind):
     """The table (n, 2) that comes through the door, NaN where nothing is known."""
+    if kind in CLOCKS:
+        return np.column_stack([A, DAYS])
     table = {name: values.astype(np.float64) for name, values in columns(kind).items() if values.dtype.kind in "fi"}
     x = np.column_stack([table["a"], table.get("b", B)])
     return np.where(np.column_stack([HIDDEN & False, HIDDEN]), np.nan, x) if kind in HOLES else x
@@ -245,14 +253,6 @@ def through(kind, table, path=None):
     declared = {"missing": MARK if kind == "marks" else "nan"} if kind in (*HOLES, "marks") else {}
     arguments = ["fit", str(path), "-o", str(path) + ".flow", "--epochs", "1", "--hidden", "8", "--layers", "1", "--quiet",
                  "--dtype", "float64", "--validation-fraction", "0"]  # fmt: skip
-    if kind == "times":
-        sentence = "datetime64|dates or times|is not a number|holds times"
-        for door in (lambda: flow().fit(table(), **options), lambda: flow().log_prob(table()),
-                     lambda: FlowDensity(model="maf", max_epochs=0).fit(table())):  # fmt: skip
-            with pytest.raises((TypeError, ValueError), match=sentence):
-                door()
-        assert path is None or main(arguments) == 2
-        return
     if kind in HOLES:
         with pytest.raises(ValueError, match=r"x has NaN or infinite values in 9 rows .*missing=\"nan\", which masked"):
             flow().fit(table(), **options)
@@ -273,19 +273,41 @@ def through(kind, table, path=None):
             ValueError, match="has the unit m, which does not convert into that of the flow, s: pass it in s"
         ):
             made.log_prob(table())
+    elif kind in CLOCKS:
+        zone, other = (" UTC", "") if kind == "UTC" else ("", " UTC")
+        made.units = [None, f"hours since 2019-12-31T12:00{zone}"]
+        np.testing.assert_allclose(made.log_prob(table()), made.log_prob(x * [1, 24] + [0, 12]), rtol=1e-12)
+        made.units = [None, f"days since 2020-01-01{other}"]
+        with pytest.raises(ValueError, match=r"times (of a|without a) time zone|has the unit days since .* not convert"):
+            made.log_prob(table())
+        made.units = [None, "m"]
+        with pytest.raises(ValueError, match=r"do(es)? not convert into (the unit|that) of the flow, m"):
+            made.log_prob(table())
+        made.units = None
+        with pytest.raises(TypeError, match=r"holds dates or times|has the unit days since 2020-01-01"):
+            made.log_prob(table())
     else:
         np.testing.assert_allclose(made.log_prob(table()), made.log_prob(x), rtol=2e-6)
-    if kind != "units":
-        found = FlowDensity(model="maf", max_epochs=0, standardize="diagonal", validation_fraction=0.0, **declared)
-        found.fit(table())
-        order = [("a", "b").index(name) for name in names or ("a", "b")]
-        np.testing.assert_allclose(found.flow_.standardize.loc, loc[order], rtol=2e-6)
+    found = FlowDensity(model="maf", max_epochs=0, standardize="diagonal", validation_fraction=0.0, **declared)
+    found.fit(table())
+    order = [("a", "b").index(name) for name in names or ("a", "b")]
+    np.testing.assert_allclose(found.flow_.standardize.loc, loc[order], rtol=2e-6)
+    kept = found.units_ or [None, None]
+    assert found.flow_.units == found.units_
+    assert kept[order.index(0)] == ("m" if kind == "units" else None)
+    assert str(kept[order.index(1)]).startswith("days since 2020-01-01" if kind in CLOCKS else "None")
+    if kind not in HOLES:
+        right = found.flow_.log_prob(x[:, order])
+        np.testing.assert_allclose(found.score_samples(table()), right, rtol=2e-6)
     if path is not None:
         more = ["--missing", str(MARK) if kind == "marks" else "nan"] if declared else []
         assert main([*arguments, "--columns", "a,b", *more]) == 0
         saved = npflows.load(str(path) + ".flow")
         np.testing.assert_allclose(saved.standardize.loc, loc, rtol=2e-6)
-        assert saved.units == (["m", None] if kind == "units" else None)
+        unit = f"days since 2020-01-01{' UTC' * (kind == 'UTC')}"
+        assert saved.units == (["m", None] if kind == "units" else [None, unit] if kind in CLOCKS else None) or (
+            kind == "times" and saved.units == [None, "days since 2020-01-01 00:00:00"]
+        )
         assert main(["score", str(path) + ".flow", str(path), "--quiet"]) == 0
 
 
@@ -316,10 +338,10 @@ def matrix(folder):
             for old in folder.iterdir():
                 old.unlink()
             can = write(kind, folder / suffix)
-            cells.append("-" if not can else "refused" if kind == "times" else "yes")
+            cells.append("yes" if can else "-")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for name, make in FRAMES.items():
-        cells = ["-" if make(kind) is None else "refused" if kind == "times" else "yes" for kind in KINDS]
+        cells = ["-" if make(kind) is None else "yes" for kind in KINDS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

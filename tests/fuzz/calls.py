@@ -71,6 +71,8 @@ class Calls:
             if kind == 3:
                 with np.errstate(all="ignore"):
                     return value.astype(np.float32)
+            if kind == 4:
+                return value.astype(np.longdouble)
         return value
 
     def call(self) -> str:

@@ -126,7 +126,7 @@ import importlib, pkgutil
 import numpy as np, numba, scipy.special, scipy.stats, scipy.optimize, scipy.integrate, sklearn.base, matplotlib.figure
 np.seterr(all="raise")
 import npflows
-others = ("npflows.hosts.", "npflows.__main__", "npflows.backends.cuda")
+others = ("npflows.hosts.", "npflows.__main__", "npflows.backends.cuda", "npflows.convert.in_")
 names = [m.name for m in pkgutil.walk_packages(npflows.__path__, "npflows.") if not m.name.startswith(others)]
 for name in names:
     importlib.import_module(name)

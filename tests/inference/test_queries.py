@@ -1,6 +1,8 @@
 """Queries of a flow agree with what is known exactly and with brute force, and their errors with how far off they are."""
 
+import functools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -396,3 +398,24 @@ def test_what_will_take_long_is_said(monkeypatch):
     monkeypatch.setattr(grid_density, "SLOW", 0.0)
     with pytest.warns(UserWarning, match="marginal will take about .* s more: fewer n_samples"):
         gaussian(5, "float64")[0].marginal([0], n_samples=2000, rng=0)
+
+
+@pytest.mark.parametrize(("dim", "given"), [(3, {}), (3, {2: 0.5}), (5, {}), (5, {4: 0.0})])
+def test_long_work_shows_how_many_points_are_done(dim, given, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    monkeypatch.setattr(grid_density, "SHOWN_AFTER", 0.0)
+    monkeypatch.setattr("npflows.core.progress.Progress.seconds_between_lines", 0.0)
+    flow, grid = gaussian(dim, "float64")[0], np.linspace(-1, 1, 7)
+    ask = functools.partial(flow.conditional, [0], given) if given else functools.partial(flow.marginal, [0])
+    shown = ask(grid, n_samples=4000, rng=0, progress=True)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"point {7 + bool(given)}/{7 + bool(given)}"
+    silent = ask(grid, n_samples=4000, rng=0, progress=False)
+    assert capsys.readouterr().err == ""
+    np.testing.assert_array_equal(shown.density, silent.density)
+
+
+def test_short_work_shows_nothing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    gaussian(2, "float64")[0].marginal([0], [0.0], progress=True)
+    assert capsys.readouterr().err == ""

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+from helpers import NumpyWithNan
 from registry import (
     ALL,
     MODELS,
@@ -19,6 +20,8 @@ from registry import (
     parts,
     source,
 )
+
+from npflows.core import evaluation
 
 STEPS = (1e-5, 1e-6)
 TOLERANCE = 1e-6
@@ -108,6 +111,18 @@ def test_gradients_of_many_rows_are_those_of_each(name, direction):
         each = [part[what] for part in parts]
         result = sum(each) if what == "params" else np.concatenate(each)
         np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12 * np.abs(expected).max(initial=1))
+
+
+@both_directions
+@for_every_model
+def test_what_memory_held_before_does_not_matter(name, direction, monkeypatch):
+    scalar = Scalar(name, direction, n=3)
+    expected = scalar.gradients()
+    monkeypatch.setattr(evaluation, "np", NumpyWithNan())
+    with np.errstate(all="raise", under="ignore"):
+        gradients = scalar.gradients()
+    for what, gradient in gradients.items():
+        np.testing.assert_array_equal(gradient, expected[what])
 
 
 @both_directions

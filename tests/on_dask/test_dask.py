@@ -9,6 +9,7 @@ import registry
 
 import npflows
 import npflows.dask
+from npflows.cli import main
 
 da = pytest.importorskip("dask.array")
 pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
@@ -170,3 +171,31 @@ def test_wrong_input_is_refused_at_once():
         npflows.dask.log_prob(flow, dd.from_pandas(pd.DataFrame(X, columns=list("abc")), npartitions=1), ["z"])
     with pytest.raises(ValueError, match="one for all samples"):
         npflows.dask.sample(flow, 3, condition=C)
+
+
+def test_the_command_scores_files_by_their_row_groups(tmp_path, capsys):
+    parquet, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    flow = made()
+    flow.columns = ["a", "b", "c"]
+    flow.save(tmp_path / "flow.npz")
+    for i in range(2):
+        part = {name: X[i::2, d] for d, name in enumerate("abc")}
+        parquet.write_table(pa.table(part), tmp_path / f"part-{i}.parquet", row_group_size=120)
+    expected = flow.log_prob(np.concatenate([X[::2], X[1::2]]))
+    pattern, out = str(tmp_path / "*.parquet"), tmp_path / "scores.npy"
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        command = ["score", str(tmp_path / "flow.npz"), pattern, "-o", str(out), "--dask", cluster.scheduler_address]
+        assert main(command) == 0
+        np.testing.assert_array_equal(np.load(out).ravel(), expected)
+        assert main([*command, "--columns", "a,b,nothing"]) == 2
+        assert "nothing" in capsys.readouterr().err
+    assert main(["score", str(tmp_path / "flow.npz"), pattern, "-o", str(out)]) == 0
+    np.testing.assert_array_equal(np.load(out).ravel(), expected)
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("npflows.cli.clusters.SECONDS", 1)
+    made().save(tmp_path / "flow.npz")
+    np.save(tmp_path / "x.npy", X)
+    assert main(["score", str(tmp_path / "flow.npz"), str(tmp_path / "x.npy"), "--dask", "tcp://127.0.0.1:9"]) == 2
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err

@@ -268,3 +268,18 @@ def test_without_matplotlib_the_remedy_is_named(x, monkeypatch):
                  plotting.check_picture):  # fmt: skip
         with pytest.raises(ImportError, match=r"pip install 'npflows\[plot\]'"):
             draw(None)
+
+
+def test_an_ensemble_is_drawn_in_a_band():
+    members = [npflows.MAF(1, 1, (4,), rng=seed) for seed in range(3)]
+    for i, member in enumerate(members):
+        member.standardize.set(0.5 * i, 1.0)
+    ax = plotting.density_1d(npflows.Ensemble(members), ranges=(-3, 4)).axes[0]
+    [line], [band] = ax.lines, ax.collections
+    points = line.get_xdata()
+    densities = np.exp([member.log_prob(points[:, None]) for member in members])
+    np.testing.assert_allclose(line.get_ydata(), densities.mean(axis=0))
+    low, high = band.get_paths()[0].get_extents().intervaly
+    assert low >= 0
+    assert high == pytest.approx((densities.mean(axis=0) + densities.std(axis=0, ddof=1)).max())
+    assert line.get_label() == "3 flows"

@@ -301,6 +301,14 @@ CANNOT = {
         lambda: npflows.NormalizingFlow([turning()], support=[periodic(0, 1), real()]),
         "LULinear.* moves values on circles already: give the flow a layer as it is made",
     ),
+    "a matrix that changes its sign": (
+        lambda: npflows.NormalizingFlow([npflows.LULinear(2, "natural", [-1, 1])], support=[periodic(0, 1), real()]),
+        "LULinear.* changes the sign of a value on a circle: give circles a sign of 1",
+    ),
+    "reflections": (
+        lambda: npflows.NormalizingFlow([npflows.Householder(2)], support=[periodic(0, 1), real()]),
+        "Householder.* can't keep a value on a circle",
+    ),
     "Student's t": (
         lambda: NeuralSplineFlow(3, linear="permutation", base_distribution="student_t", **ANGLE),
         "base_distribution 'student_t' can't hold values on circles: use 'normal'",

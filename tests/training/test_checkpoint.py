@@ -1,5 +1,6 @@
 """Checkpoints: a run that was cut off goes on with the same bits, and only with what it began with."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -273,6 +274,28 @@ NUMBERS = {"generator": {"bit_generator": "PCG64"}, "round": 1.5, "step": -1, "f
 def test_a_number_of_another_kind_is_refused_before_the_flow_is_changed(name, saved):
     changed(saved, "run_numbers", lambda text: np.array(json.dumps({**json.loads(str(text)), name: NUMBERS[name]})))
     refused(saved, r"run\.npz")
+
+
+@pytest.mark.parametrize("place", ["history", "about", "numbers", "options"])
+def test_a_whole_number_beyond_any_count_is_refused(place, saved):
+    def edited(text):
+        content = json.loads(str(text))
+        if place == "history":
+            content["history"]["epoch"][0] = 10**400
+        elif place == "options":
+            content["options"]["max_epochs"] = 10**400
+        else:
+            content["effective_rows" if place == "about" else "averaged"] = 10**400
+        return np.array(json.dumps(content))
+
+    changed(saved, "run_numbers" if place in ("numbers", "options") else "about", edited)
+    refused(saved, r"run\.npz")
+    with (
+        pytest.raises(npflows.FlowFileError, match="whole number of 401 digits")
+        if place in ("history", "about")
+        else (contextlib.nullcontext())
+    ):
+        npflows.load(saved)
 
 
 @pytest.mark.parametrize("part", ["about", "run_numbers"])

@@ -165,7 +165,7 @@ def test_a_run_cut_by_time_goes_on_to_max_epochs(clock, path):
 
 def test_progress_shows_the_planned_end(clock, capfd, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)  # not installed
-    monkeypatch.setattr("npflows.training.progress.Progress.seconds_between_lines", 0.0)
+    monkeypatch.setattr("npflows.core.progress.Progress.seconds_between_lines", 0.0)
     fit(max_seconds=58, progress=True)
     lines = capfd.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == [f"epoch {i}/6" for i in range(1, 7)]

@@ -6,6 +6,7 @@ import pytest
 import npflows
 from npflows.cli import main
 from npflows.training import streaming
+from npflows.training.missing import as_missing
 
 N = 5000
 
@@ -109,17 +110,104 @@ def test_what_is_wrong_is_told_with_its_row(tmp_path):
         flow().fit(stream, **{**OPTIONS, "max_epochs": 1, "on_invalid": "drop"})
 
 
+def test_a_run_is_taken_up_with_the_same_bits(path, tmp_path):
+    stream, file = npflows.stream_table(path), tmp_path / "c.npz"
+    whole = flow().fit(stream, **OPTIONS)
+
+    def stop(made, record):
+        return record["epoch"] == 2
+
+    flow().fit(stream, **OPTIONS, checkpoint=file, callbacks=stop)
+    again = flow().fit(npflows.stream_table(path), **OPTIONS, checkpoint=file, resume=True)
+    np.testing.assert_array_equal(again.params, whole.params)
+    assert again.history["train_loss"] == whole.history["train_loss"]
+    np.save(tmp_path / "other.npy", table() + 1)
+    with pytest.raises(npflows.FlowFileError, match=r"training data is '.* rows of a stream, checksum"):
+        flow().fit(npflows.stream_table(tmp_path / "other.npy"), **OPTIONS, checkpoint=file, resume=True)
+
+
+def test_rows_to_validate_on_are_those_that_are_given(path):
+    made = flow().fit(npflows.stream_table(path), validation_data=table(600)[::-1] + 0.01, **OPTIONS)
+    assert made.effective_rows == N
+    held_out = flow().fit(npflows.stream_table(path), **OPTIONS)
+    assert abs(made.history["validation_loss"][-1] - held_out.history["validation_loss"][-1]) < 0.3
+
+
+def test_logarithms_of_weights_are_weights(tmp_path):
+    x = table()
+    weight = np.exp(np.random.default_rng(3).normal(size=N))
+    np.save(tmp_path / "w.npy", np.column_stack([x, weight]))
+    np.save(tmp_path / "l.npy", np.column_stack([x, np.log(weight) - 3000]))
+    by_weight = flow().fit(npflows.stream_table(tmp_path / "w.npy", [0, 1, 2], weights=3), **OPTIONS)
+    by_log = flow().fit(npflows.stream_table(tmp_path / "l.npy", [0, 1, 2], log_weights=3), **OPTIONS)
+    assert by_log.effective_rows == pytest.approx(by_weight.effective_rows, rel=1e-9)
+    right = flow().fit(x, log_weight=np.log(weight), **OPTIONS)
+    new = table(3000)
+    for made in (by_log, by_weight):
+        assert abs(made.log_prob(new).mean() - right.log_prob(new).mean()) < 0.1
+
+
+def test_bounded_bases_know_the_ends_of_all_columns(path, monkeypatch):
+    monkeypatch.setattr(streaming, "SAMPLE", 400)  # few of the rows, and not the farthest
+    made = npflows.NeuralSplineFlow(3, 1, (8,), base_distribution="uniform", rng=0)
+    made.fit(npflows.stream_table(path), **{**OPTIONS, "max_epochs": 0})
+    inside = (table() - made.standardize.loc) / made.standardize.scale
+    low, high = made.base.support
+    assert ((inside > low) & (inside < high)).all()
+    right = npflows.NeuralSplineFlow(3, 1, (8,), base_distribution="uniform", rng=0)
+    right.fit(table(), **{**OPTIONS, "max_epochs": 0})
+    np.testing.assert_allclose(made.standardize.scale, right.standardize.scale, rtol=1e-12)
+
+
+def test_missing_entries_are_filled_in(tmp_path):
+    x = table()
+    hidden = np.random.default_rng(5).random(N) < 0.2
+    x[hidden, 2] = 99.0
+    np.save(tmp_path / "x.npy", x)
+    declared = {"missing": {2: 99.0}, "on_missing": "impute"}
+    made = flow().fit(npflows.stream_table(tmp_path / "x.npy"), **OPTIONS, **declared)
+    assert made.effective_rows == pytest.approx(0.9 * N, rel=0.05)
+    new = table(3000)
+    right = flow().fit(table(), **OPTIONS)
+    assert abs(made.log_prob(new).mean() - right.log_prob(new).mean()) < 0.1
+    dropped = flow()
+    with pytest.warns(UserWarning, match="rows are left out: not chosen, of weight 0, or with missing"):
+        dropped.fit(npflows.stream_table(tmp_path / "x.npy"), **OPTIONS, missing={2: 99.0})
+    assert dropped.effective_rows == pytest.approx(0.9 * (~hidden).sum(), rel=0.05)
+
+
+def test_null_integers_of_a_later_piece_are_no_numbers(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    whole = np.arange(N) % 37
+    values = [None if 3000 < i < 3100 else int(whole[i]) for i in range(N)]
+    columns = {"a": pyarrow.array(values), "b": pyarrow.array(np.arange(N))}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet", row_group_size=500)
+    stream = npflows.stream_table(tmp_path / "t.parquet")
+    made = npflows.MAF(2, 1, (8,), rng=0)
+    rows = streaming.streamed(made, stream, made.headers, "raise", as_missing(made.headers, "nan", "drop"), 0.0)
+    with pytest.warns(UserWarning, match="99 of 5,000 rows are left out"):
+        rows.look_through()
+    taken = np.concatenate([buffer.x for buffer in rows.buffers(np.random.default_rng(0))])
+    assert len(taken) == N - 99
+    assert set(taken[:, 0]) == set(range(37))
+
+
+def test_what_is_large_of_dask_is_streamed_by_fit(path):
+    dask = pytest.importorskip("dask.array")
+    blocks = dask.from_array(np.load(path), chunks=(700, 2))
+    made = flow().fit(blocks, **OPTIONS)
+    np.testing.assert_array_equal(made.params, flow().fit(npflows.stream_table(blocks), **OPTIONS).params)
+
+
 def test_what_streams_can_not_do_is_refused(path, tmp_path):
     stream = npflows.stream_table(path)
     for more, message in (
         ({"sample_weight": np.ones(N)}, "a stream brings its weights and condition with it.* leave out sample_weight"),
-        ({"checkpoint": tmp_path / "c.npz"}, "leave out checkpoint"),
-        ({"missing": "nan", "on_missing": "impute"}, "needs the whole table in memory"),
+        ({"log_weight": np.ones(N)}, "leave out log_weight, and name their columns in stream_table"),
     ):
         with pytest.raises(ValueError, match=message):
             flow().fit(stream, **OPTIONS, **more)
-    with pytest.raises(ValueError, match="a base with bounds needs the ends of all columns"):
-        npflows.NeuralSplineFlow(3, 1, (8,), base_distribution="uniform", rng=0).fit(stream, **OPTIONS)
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(npflows.TableError, match=r"can't be read in pieces: write it as Parquet, Arrow or .npy"):
         npflows.stream_table(tmp_path / "t.csv")
@@ -139,4 +227,4 @@ def test_the_command_line_streams_with_conditions_and_where(tmp_path, capsys):
         assert main(["score", out, file, "-o", score, "--columns", "0,1", "--condition", "2", "--quiet", *more]) == 0
     np.testing.assert_array_equal(*map(np.load, scores))
     assert main(["fit", file, "-o", out, "--stream", "--burn-in", "3"]) == 2
-    assert "--stream takes no --log-weights, --burn-in and --table" in capsys.readouterr().err
+    assert "--stream takes no --burn-in and --table" in capsys.readouterr().err

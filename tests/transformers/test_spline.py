@@ -269,10 +269,9 @@ WRONG = {
     "width that fills": ({"min_bin_width": 0.25}, "min_bin_width must be below 1 / num_bins = 0.25, got 0.25"),
     "height too much": ({"min_bin_height": 0.3}, "min_bin_height must be below 1 / num_bins = 0.25, got 0.3"),
     "many bins": ({"num_bins": 1000}, "min_bin_width must be below 1 / num_bins = 0.001, got 0.001"),
-    "width 0": ({"min_bin_width": 0}, "min_bin_width must be a finite number above 0, got 0"),
-    "height NaN": ({"min_bin_height": np.nan}, "min_bin_height must be a finite number above 0, got nan"),
-    "slope 0": ({"min_derivative": 0.0}, "min_derivative must be a finite number above 0, got 0.0"),
-    "slope below 0": ({"min_derivative": -0.1}, "min_derivative must be a finite number above 0, got -0.1"),
+    "width below 0": ({"min_bin_width": -0.1}, "min_bin_width must be a finite number of at least 0, got -0.1"),
+    "height NaN": ({"min_bin_height": np.nan}, "min_bin_height must be a finite number of at least 0, got nan"),
+    "slope below 0": ({"min_derivative": -0.1}, "min_derivative must be a finite number of at least 0, got -0.1"),
     "slope 1": ({"min_derivative": 1.0}, "min_derivative must be below 1, got 1.0"),
 }
 MAKERS = {

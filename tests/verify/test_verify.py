@@ -14,7 +14,7 @@ from npflows.verify import Check, VerificationReport, checks, verify
 MODELS = ["RealNVP", "RealNVP, uniform", "MAF", "MAF, uniform, condition", "IAF, one order, condition", "NSF",
           "NSF, two features", "NSF, one feature, condition", "NSF, autoregressive", "MAF, ActNorm, condition",
           "flow of layers", "flow of Standardize alone", "NSF, circles", "NSF, a circle", "MAF, half-lines and intervals",
-          "conditional flow of layers"]  # fmt: skip
+          "conditional flow of layers", "flow on a conditional mixture"]  # fmt: skip
 
 
 JACOBIAN, INTEGRAL = "log-det = that of the Jacobian", "integral of the density"

@@ -28,13 +28,17 @@ from npflows.backends.cpu.standardization import (
     store_mixed,
     store_mixed_cotangent,
 )
-from npflows.core.operations import EMBEDDING_LAYER
+from npflows.core.operations import BASE_LAYER, EMBEDDING_LAYER
 
 # header
-(N_LAYERS, IN_ROWS, OUT_ROWS, BLOCK_ROWS, CONDITION_ROWS, CONTEXT_ROWS, TEMP_ROWS, STANDARDIZATION,
- BASE, BASE_VJP, BASE_SPEC, BASE_SPEC_END, BASE_THETA, BASE_THETA_END,
- EMBEDDING, EMBEDDING_VJP, EMBEDDING_SPEC, EMBEDDING_SPEC_END, EMBEDDING_THETA, EMBEDDING_THETA_END, EMBEDDING_WORK,
- ONE_LANE, HEADER) = range(23)  # fmt: skip
+(N_LAYERS, IN_ROWS, OUT_ROWS, BLOCK_ROWS, CONDITION_ROWS, CONTEXT_ROWS, TEMP_ROWS, STANDARDIZATION, ONE_LANE,
+ BASE, BASE_VJP, BASE_SPEC, BASE_SPEC_END, BASE_THETA, BASE_THETA_END, BASE_TEMP, BASE_NETWORK_ROWS,
+ EMBEDDING) = range(18)  # fmt: skip
+# of the embedding, and of the network of the base: the places of the header from EMBEDDING or BASE_NETWORK on
+(NETWORK, NETWORK_VJP, NETWORK_SPEC, NETWORK_SPEC_END, NETWORK_THETA, NETWORK_THETA_END, NETWORK_WORK,
+ NETWORK_PLACES) = range(8)  # fmt: skip
+BASE_NETWORK = EMBEDDING + NETWORK_PLACES
+HEADER = BASE_NETWORK + NETWORK_PLACES
 # record of a layer; ADDRESS and VJP are its kernels in the direction of the plan
 # CHECKPOINT is where a layer's input is kept to run it again on the way back, or NONE: its work is kept
 ADDRESS, VJP, LAYER_ROWS, SPEC, SPEC_END, THETA, THETA_END, WORK, WORK_ROWS, CHECKPOINT, RECORD = range(11)
@@ -61,27 +65,32 @@ def layer_key(key, layer):
 
 
 @inlined
+def run_network(plan, place, theta, context, key, layer, first, out, work, temp):
+    """Fill out with what the network at a place of the header gives for the context, where there is one."""
+    if plan[place + NETWORK] > 0:
+        spec = plan[plan[place + NETWORK_SPEC] : plan[place + NETWORK_SPEC_END]]
+        part = theta[plan[place + NETWORK_THETA] : plan[place + NETWORK_THETA_END]]
+        call(plan[place + NETWORK], (spec, part, context, layer_key(key, layer), first, context, out, work, temp))
+
+
+@inlined
+def network_vjp(plan, place, theta, context, key, layer, first, dout, dcontext, work, temp, dtheta):
+    """From the gradient of what it gave that of the context, and of the network's parameters."""
+    if plan[place + NETWORK] > 0:
+        spec = plan[plan[place + NETWORK_SPEC] : plan[place + NETWORK_SPEC_END]]
+        part = theta[plan[place + NETWORK_THETA] : plan[place + NETWORK_THETA_END]]
+        dpart = dtheta[plan[place + NETWORK_THETA] : plan[place + NETWORK_THETA_END]]
+        call(plan[place + NETWORK_VJP], (spec, part, context, layer_key(key, layer), first, context, dout, dcontext, work,
+                                         temp, dpart, dcontext))  # fmt: skip
+
+
+@inlined
 def load_condition(plan, theta, C, C_affine, a, width, key, first, condition, context, work, temp):
     """Fill condition from C, standardized, and context, what the layers see of it: its embedding, where there is one."""
     if plan[CONDITION_ROWS] == 0:
         return
     load_standardized(C, a, width, C_affine, condition)
-    if plan[EMBEDDING] > 0:
-        spec = plan[plan[EMBEDDING_SPEC] : plan[EMBEDDING_SPEC_END]]
-        part = theta[plan[EMBEDDING_THETA] : plan[EMBEDDING_THETA_END]]
-        call(plan[EMBEDDING], (spec, part, condition, layer_key(key, EMBEDDING_LAYER), first, condition, context, work,
-                               temp))  # fmt: skip
-
-
-@inlined
-def embedding_vjp(plan, theta, key, first, condition, dcontext, dcondition, work, temp, dtheta):
-    """From the gradient of the context that of the condition, and of the embedding's parameters."""
-    if plan[EMBEDDING] > 0:
-        spec = plan[plan[EMBEDDING_SPEC] : plan[EMBEDDING_SPEC_END]]
-        part = theta[plan[EMBEDDING_THETA] : plan[EMBEDDING_THETA_END]]
-        dpart = dtheta[plan[EMBEDDING_THETA] : plan[EMBEDDING_THETA_END]]
-        call(plan[EMBEDDING_VJP], (spec, part, condition, layer_key(key, EMBEDDING_LAYER), first, condition, dcontext,
-                                   dcondition, work, temp, dpart, dcondition))  # fmt: skip
+    run_network(plan, EMBEDDING, theta, condition, key, EMBEDDING_LAYER, first, context, work, temp)
 
 
 @inlined
@@ -127,9 +136,16 @@ def standardization_log_det(plan, X_affine):
 
 
 @inlined
+def base_rows(plan, block):
+    """The rows of a block that hold what the network of the base gives: the last that the base is given."""
+    end = plan[OUT_ROWS] + plan[BASE_TEMP]
+    return block[end - plan[BASE_NETWORK_ROWS] : end]
+
+
+@inlined
 def add_base(plan, theta, z, log_prob):
     spec, part = plan[plan[BASE_SPEC] : plan[BASE_SPEC_END]], theta[plan[BASE_THETA] : plan[BASE_THETA_END]]
-    call(plan[BASE], (spec, part, z[: plan[OUT_ROWS]], log_prob))
+    call(plan[BASE], (spec, part, z[: plan[OUT_ROWS] + plan[BASE_TEMP]], log_prob))
 
 
 @inlined
@@ -171,7 +187,7 @@ def transport_block(
     else:
         load(X, a, width, X_affine, plan[STANDARDIZATION] == FIRST, block)
     load_condition(plan, theta, C, C_affine, a, width, key, origin + a, condition, context,
-                   carve(arena, start, plan[EMBEDDING_WORK], lanes), temp)  # fmt: skip
+                   carve(arena, start, plan[EMBEDDING + NETWORK_WORK], lanes), temp)  # fmt: skip
     for t in range(lanes):
         sums[t] = standardization_log_det(plan, X_affine)
     run_layers(plan, theta, context, key, origin + a, block, sums, arena, start, False, temp)
@@ -183,6 +199,8 @@ def transport_block(
     elif Y.shape[0] > 0:
         store(block, a, width, X_affine, plan[STANDARDIZATION] == LAST, Y)
     if log_prob.size > 0:
+        run_network(plan, BASE_NETWORK, theta, context, key, BASE_LAYER, origin + a, base_rows(plan, block),
+                    carve(arena, start, plan[BASE_NETWORK + NETWORK_WORK], lanes), temp)  # fmt: skip
         add_base(plan, theta, block, sums)
         for t in range(width):
             log_prob[a + t] = settle(X, C, a, t, sums[t])
@@ -236,8 +254,10 @@ def pullback_block(
         start += condition.size
         dcondition = carve(arena, start, plan[CONDITION_ROWS], lanes)
         start += condition.size
-    embedding_work = carve(arena, start, plan[EMBEDDING_WORK], lanes)
+    embedding_work = carve(arena, start, plan[EMBEDDING + NETWORK_WORK], lanes)
     start += embedding_work.size
+    base_work = carve(arena, start, plan[BASE_NETWORK + NETWORK_WORK], lanes)
+    start += base_work.size
     dlog_det = arena[start : start + lanes]
     start += lanes
     temp = carve(arena, start, plan[TEMP_ROWS], lanes)
@@ -255,15 +275,20 @@ def pullback_block(
     run_layers(plan, forward_theta, context, key, origin + a, block, sums, arena, start, True, temp)
 
     if plan[BASE] > 0:
+        run_network(plan, BASE_NETWORK, forward_theta, context, key, BASE_LAYER, origin + a, base_rows(plan, block),
+                    base_work, temp)  # fmt: skip
         add_base(plan, theta, block, sums)
         for t in range(width):
             log_prob[a + t] = settle(X, C, a, t, sums[t])
         for d in range(plan[OUT_ROWS]):
             for t in range(lanes):
                 dblock[d, t] = block[d, t]
+        copy(base_rows(plan, block), base_rows(plan, dblock))
         spec, part = plan[plan[BASE_SPEC] : plan[BASE_SPEC_END]], theta[plan[BASE_THETA] : plan[BASE_THETA_END]]
         dpart = dtheta[plan[BASE_THETA] : plan[BASE_THETA_END]]
-        call(plan[BASE_VJP], (spec, part, dblock[: plan[OUT_ROWS]], dlog_det, dpart))
+        call(plan[BASE_VJP], (spec, part, dblock[: plan[OUT_ROWS] + plan[BASE_TEMP]], dlog_det, dpart))
+        network_vjp(plan, BASE_NETWORK, theta, context, key, BASE_LAYER, origin + a, base_rows(plan, dblock), dcontext,
+                    base_work, temp, dtheta)  # fmt: skip
     elif mixed and plan[STANDARDIZATION] == LAST:
         load_mixed_cotangent(dY, a, width, X_affine, unmixed, dblock)
     else:
@@ -290,7 +315,8 @@ def pullback_block(
             dcontext,
         )
         call(plan[r + VJP], arguments)
-    embedding_vjp(plan, theta, key, origin + a, condition, dcontext, dcondition, embedding_work, temp, dtheta)
+    network_vjp(plan, EMBEDDING, theta, condition, key, EMBEDDING_LAYER, origin + a, dcontext, dcondition, embedding_work,
+                temp, dtheta)  # fmt: skip
 
     if dX.shape[0] > 0 and mixed and plan[STANDARDIZATION] == FIRST:
         store_mixed_cotangent(dblock, a, width, X_affine, unmixed, dX)
@@ -302,24 +328,24 @@ def pullback_block(
 
 @kernel
 def pullback(arena, counter, plan, theta, X_affine, C_affine, X, C, key, origin, block_width, dY, dlog, log_prob, dX, dC,
-             n_buffers, gradients):  # fmt: skip
+             n_blocks, first, n_pieces, gradients):  # fmt: skip
     """Carry cotangents back through the program at X (n, in_rows).
 
     With a base in the plan, dlog (n,) are the cotangents of log_prob, which is filled on the way; without one they are
     those of log_det, and dY (n, out_rows) those of the result.  Fills dX (n, in_rows) and dC (n, condition_rows) unless
-    empty.  Blocks are dealt to `n_buffers` pieces; piece g puts its gradient into gradients[g], unless that has no
-    columns.
+    empty.  All `n_blocks` blocks are dealt to `n_pieces` pieces, of which those here begin with `first`, as X does with
+    its first sample; the g-th of them puts its gradient into gradients[g], unless that has no columns.
     """
     plan, theta, arena, gradients, n = borrow(plan), borrow(theta), borrow(arena), borrow(gradients), X.shape[0]
-    n_blocks = (n + block_width - 1) // block_width
+    before = first * n_blocks // n_pieces
     while True:
         g = fetch_add(counter, 0, 1)
-        if g >= n_buffers:
+        if g >= gradients.shape[0]:
             break
         dtheta = gradients[g]
         dtheta[:] = 0
-        for b in range(g * n_blocks // n_buffers, (g + 1) * n_blocks // n_buffers):
-            a = b * block_width
+        for b in range((first + g) * n_blocks // n_pieces, (first + g + 1) * n_blocks // n_pieces):
+            a = (b - before) * block_width
             width = min(block_width, n - a)
             lanes = 1 if plan[ONE_LANE] else padded(width)
             pullback_block(plan, theta, theta, X_affine, C_affine, X, C, a, width, lanes, key, origin, arena, dY, dlog,

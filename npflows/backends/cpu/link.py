@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npflows.backends.cpu.compiler.calls import address
+from npflows.core.operations import Placed
 
 LANE_MULTIPLE = 16
 """Blocks are padded to a multiple of this: the lanes of the narrowest tile of a product (kernels/matmul.py).  A single
@@ -113,10 +114,15 @@ class BaseKernels:
         Takes the operation; returns its kernels log_prob and log_prob_vjp.
     pack : callable
         Takes the operation and a `Link`; returns the spec, which is empty by default.
+    temp : callable
+        Takes the operation; returns how many rows of scratch memory follow the samples in what the kernels are given.  The
+        last of them are those that the network of the operation gives, where it has a `conditioner`: log_prob_vjp leaves
+        their gradients there.
     """
 
     functions: Callable[[Any], tuple[Function, ...]]
     pack: Callable[[Any, Link], list[int]] = lambda operation, link: []
+    temp: Callable[[Any], int] = lambda operation: 0
 
 
 KERNELS: dict[type, Any] = {}
@@ -193,6 +199,12 @@ class Link:
 def scratch(operation: Any) -> Scratch:
     """The scratch of a layer or a network."""
     return KERNELS[type(operation)].scratch(operation)
+
+
+def temp_of_base(placed: Placed | None) -> int:
+    """Rows of scratch memory that follow the samples where they are given to the base distribution, if there is one."""
+    table = None if placed is None else KERNELS[type(placed.operation)]
+    return table.temp(placed.operation) if placed is not None and isinstance(table, BaseKernels) else 0
 
 
 def pack_map(operation: Any, value: int | None = None) -> list[int]:

@@ -25,9 +25,10 @@ from npflows.backends.cpu.link import (
     NetworkKernels,
     Scratch,
     scratch,
+    temp_of_base,
 )
 from npflows.backends.cpu.threads import pool as threads
-from npflows.core.backend import HostBuffers, Result, State
+from npflows.core.backend import HostBuffers, Result, Share, State
 from npflows.core.bijection import Bijection
 from npflows.core.operations import Placed, Program
 
@@ -60,6 +61,7 @@ class CompiledProgram(HostBuffers):
         self.program, self.dtype = program, np.dtype(dtype)
         self.input_dim, self.output_dim, self.condition_dim = program.input_dim, program.output_dim, program.condition_dim
         self._dims = (program.input_dim, program.output_dim)
+        self._block_rows = max(*self._dims, program.output_dim + temp_of_base(program.base))
         layers = [placed.operation for placed in program.layers]
         sizes = [scratch(layer) for layer in layers]
         self._widest = max((size.work + size.temp for size in sizes), default=1)
@@ -69,12 +71,13 @@ class CompiledProgram(HostBuffers):
         self.has_one_lane = all(KERNELS[type(layer)].one_lane(layer) for layer in layers)
         self.recomputed = self._choose_recomputed(layers, sizes)
         embedding = Scratch() if program.embedding is None else scratch(program.embedding.operation)
-        self._temp_rows = max((size.temp for size in (*sizes, embedding)), default=0)
+        base_network = Scratch() if program.base_network is None else scratch(program.base_network.operation)
+        self._temp_rows = max((size.temp for size in (*sizes, embedding, base_network)), default=0)
         self._context_rows = program.condition_dim if program.embedding is None else program.embedding.operation.n_out
         self._kept_rows = sum(
             layer.dim if again else size.work for layer, size, again in zip(layers, sizes, self.recomputed)
         )
-        self._embedding_rows = embedding.work
+        self._embedding_rows, self._base_network_rows = embedding.work, base_network.work
         self.scratch_rows = self._rows_of_scratch(sizes)
         self.chunk_rows = min(CHUNK, max(1, CHUNK_VALUES // max(self._dims) // BLOCKS[0]) * BLOCKS[0])
         self._bijection: tuple[Bijection, Bijection] | None = None
@@ -127,13 +130,13 @@ class CompiledProgram(HostBuffers):
     def _rows_of_scratch(self, sizes: Sequence[Scratch]) -> tuple[int, int]:
         """Rows of a thread's scratch memory, without a gradient and with one."""
         shared = max((size.work for size in sizes), default=0)
-        samples, embedding = max(self._dims) + self._context_rows, self._embedding_rows
+        samples, networks = self._block_rows + self._context_rows, (self._embedding_rows, self._base_network_rows)
         in_doubles = (1 + max(self._dims)) * 8 // self.dtype.itemsize  # sums, and samples on their way through a factor
         if self.program.embedding is not None:
             samples += self.condition_dim
         kept = self._kept_rows + (shared if any(self.recomputed) else 0)
-        back = in_doubles + 2 * samples + 1 + self._temp_rows + kept + embedding
-        return in_doubles + samples + self._temp_rows + max(shared, embedding), back
+        back = in_doubles + 2 * samples + 1 + self._temp_rows + kept + sum(networks)
+        return in_doubles + samples + self._temp_rows + max(shared, *networks), back
 
     def _scratch(self, n: int, gradient: bool) -> int:
         """Bytes of scratch memory that a thread needs for n samples."""
@@ -171,7 +174,7 @@ class CompiledProgram(HostBuffers):
         header = [0] * driver.HEADER
         header[driver.N_LAYERS] = len(program.layers)
         header[driver.IN_ROWS], header[driver.OUT_ROWS] = self._dims[::-1] if inverse else self._dims
-        header[driver.BLOCK_ROWS], header[driver.TEMP_ROWS] = max(self._dims), self._temp_rows
+        header[driver.BLOCK_ROWS], header[driver.TEMP_ROWS] = self._block_rows, self._temp_rows
         header[driver.CONDITION_ROWS], header[driver.CONTEXT_ROWS] = self.condition_dim, self._context_rows
         header[driver.ONE_LANE] = int(one_lane)
         if program.standardized:
@@ -207,10 +210,12 @@ class CompiledProgram(HostBuffers):
         if program.base is not None and not inverse:
             specs += self._place_base(header, program.base, position, gradient)
             position = driver.HEADER + len(records) + len(specs)
-        if program.embedding is not None:
-            specs += self._place_embedding(header, program.embedding, position, gradient, one_lane, by_column)
-            if by_column:
-                turned += _matrices(*program.embedding)
+        networks = {driver.EMBEDDING: program.embedding, driver.BASE_NETWORK: None if inverse else program.base_network}
+        for place, network in networks.items():
+            if network is not None:
+                specs += self._place_network(header, place, network, position, gradient, one_lane, by_column)
+                position = driver.HEADER + len(records) + len(specs)
+                turned += _matrices(*network) if by_column else []
         if by_column:
             self._turned[inverse] = turned
         return np.array(header + records + specs, np.int64)
@@ -225,22 +230,32 @@ class CompiledProgram(HostBuffers):
         header[driver.BASE_VJP] = address(log_prob_vjp, "base_vjp", self.dtype) if gradient else 0
         header[driver.BASE_SPEC], header[driver.BASE_SPEC_END] = position, position + len(spec)
         header[driver.BASE_THETA], header[driver.BASE_THETA_END] = offset, offset + base.size
+        header[driver.BASE_TEMP] = temp_of_base(placed)
+        network = self.program.base_network
+        header[driver.BASE_NETWORK_ROWS] = 0 if network is None else network.operation.n_out
         return spec
 
-    def _place_embedding(
-        self, header: list[int], placed: Placed, position: int, gradient: bool, one_lane: bool, by_column: bool
+    def _place_network(
+        self,
+        header: list[int],
+        place: int,
+        placed: Placed,
+        position: int,
+        gradient: bool,
+        one_lane: bool,
+        by_column: bool,
     ) -> list[int]:
-        """Enter the embedding in the header; its spec."""
+        """Enter the embedding or the network of the base in the header; its spec."""
         network, offset = placed
         table: NetworkKernels = KERNELS[type(network)]
         functions = tuple(table.roles[role][0] for role in ("forward", "vjp"))[: 1 + gradient]
         spec = Link(self.dtype, functions, one_lane).pack(network)
         forward = table.by_column if by_column and table.by_column is not None else functions[0]
-        header[driver.EMBEDDING] = address(forward, "network", self.dtype)
-        header[driver.EMBEDDING_VJP] = address(functions[1], "network_vjp", self.dtype) if gradient else 0
-        header[driver.EMBEDDING_SPEC], header[driver.EMBEDDING_SPEC_END] = position, position + len(spec)
-        header[driver.EMBEDDING_THETA], header[driver.EMBEDDING_THETA_END] = offset, offset + network.size
-        header[driver.EMBEDDING_WORK] = self._embedding_rows
+        header[place + driver.NETWORK] = address(forward, "network", self.dtype)
+        header[place + driver.NETWORK_VJP] = address(functions[1], "network_vjp", self.dtype) if gradient else 0
+        header[place + driver.NETWORK_SPEC : place + driver.NETWORK_SPEC_END + 1] = position, position + len(spec)
+        header[place + driver.NETWORK_THETA : place + driver.NETWORK_THETA_END + 1] = offset, offset + network.size
+        header[place + driver.NETWORK_WORK] = scratch(network).work
         return spec
 
     def transport(
@@ -268,13 +283,20 @@ class CompiledProgram(HostBuffers):
         inverse: bool = False,
         key: int = 0,
         origin: int = 0,
+        share: Share | None = None,
     ) -> None:
         """See `npflows.core.backend.Executable`."""
-        n = len(x)
+        n, first, pieces = (len(x), 0, len(buffers)) if share is None else share
+        width = self.block_width(n)
         plan = self.plan(inverse, True, n == 1 and self.has_one_lane and not buffers.shape[1])
         threads.run(driver.pullback, "pullback", len(buffers), self._scratch(n, True), self.dtype,
-                    (plan, *state, x, condition, key, origin, self.block_width(n), dy, dlog, log_prob,
-                     dx, dcondition, len(buffers), buffers))  # fmt: skip
+                    (plan, *state, x, condition, key, origin, width, dy, dlog, log_prob, dx, dcondition, -(-n // width),
+                     first, pieces, buffers))  # fmt: skip
+
+    def buffer_rows(self, n: int, count: int, place: int) -> int:
+        """See `npflows.core.backend.Divisible`."""
+        width = self.block_width(n)
+        return min(n, place * -(-n // width) // count * width)
 
 
 def _matrices(network: Any, offset: int) -> list[tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""Flows on an NVIDIA GPU: kernels compiled by numba.cuda.
+"""Flows on an NVIDIA GPU: kernels compiled by numba.cuda, and launched by cuda.core.
 
 A thread is a block of one lane.  What it runs is the text of the CPU's kernels, compiled a second time for a block of one
 lane (texts.py), so that no formula is written twice; blocks (rows, samples) lie in the GPU's memory as they do in a CPU's,

@@ -18,6 +18,7 @@ class CudaBackend(CpuBackend):
 
     def compile(self, program: Program, dtype: np.dtype) -> CudaProgram:  # type: ignore[override]
         """Make a program ready to run; kernels are compiled when they are first launched."""
+        require_device()
         return CudaProgram(program, dtype)
 
     def embed(self, executable: object, frozen: Frozen) -> None:

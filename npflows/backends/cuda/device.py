@@ -1,53 +1,137 @@
-"""All that is known of numba.cuda: compiling, memory, launches, and what can go wrong.
+"""The GPU as the rest of the backend knows it: whose turn it is, kernels, memory, copies, and what can go wrong.
 
-With ``NUMBA_ENABLE_CUDASIM=1`` in the environment all of it is simulated, in Python on the CPU.
+cuda.core does it (gpu.py), and numba.cuda compiles (compiler.py).  With ``NUMBA_ENABLE_CUDASIM=1`` in the environment all
+of it is simulated, in Python on the CPU (simulator.py).
 """
 
 from __future__ import annotations
 
-import dis
-import functools
+import contextlib
 import importlib
-import importlib.util
-import math
 import os
 import threading
-import warnings
-from collections.abc import Callable, Collection
-from types import FunctionType
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.backends.cuda.disk import KernelFiles
+from npflows.backends.cuda.compiler import (  # noqa: F401
+    NUMPY,
+    SIMULATED,
+    WANTED,
+    choose,
+    cuda,
+    device_function,
+    dispatcher,
+    inline_ptx,
+    kernel,
+    number_or_first,
+    running,
+)
 from npflows.core.errors import CudaError
 
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-"""Whether there is no GPU, and Python threads stand for its threads."""
+driver: Any = importlib.import_module(f"npflows.backends.cuda.{'simulator' if SIMULATED else 'gpu'}")
+"""What all that is asked of a GPU goes to."""
+
 THREADS, WARP, MANY = (4, 4, 0) if SIMULATED else (128, 32, 1 << 15)
 """Threads of a block where they have nothing to do with each other: many, or a warp where there are not so many in all, so
 that they are on as many multiprocessors as there are."""
-WANTED = "flow.to('cuda') needs an NVIDIA GPU and pip install 'npflows[cuda12]' (or cuda13)"
-"""What every error begins with that says that there is no GPU to use."""
 
-NUMPY: dict[str, Any] = (
-    {} if SIMULATED else {name: getattr(math, name) for name in ("floor", "sqrt", "log", "exp", "isnan", "isfinite")}
-)
-"""What stands for functions of NumPy of which a GPU's kernels know only those of the standard library."""
+TOO_OLD = ("UNSUPPORTED_PTX_VERSION", "DRIVER_MISMATCH", "INSUFFICIENT_DRIVER", "COMPAT_NOT_SUPPORTED", "NO_BINARY_FOR_GPU")
+"""What drivers call it that kernels were made for a newer one, or for a newer GPU."""
+
+LEGACY = 1
+"""CUDA's legacy default stream, as DLPack and ``__cuda_array_interface__`` number it; calls with arrays of NumPy use it."""
+_process = os.getpid()
 
 
-def _load() -> Any:
-    if not SIMULATED and importlib.util.find_spec("numba_cuda") is None:
-        raise CudaError(f"{WANTED}; found no package numba-cuda")
+class _Turn:
+    """Whose turn it is to launch: one thread's, on one stream.
+
+    Attributes
+    ----------
+    lock : threading.RLock
+    stream : int
+        The stream of all that is launched and copied.
+    depth : int
+        How many `on` are within each other.
+    done : event or None
+        After all that was launched in the last turn; it outlives the stream, which may be another library's.
+    records : bool
+        Whether what is launched is recorded and does not run.
+    noted : list of callable, optional
+        Launches that are recorded in the simulator.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.stream, self.depth = LEGACY, 0
+        self.done: Any = None
+        self.records = False
+        self.noted: list[Callable[[], None]] | None = None
+
+
+_turn = _Turn()
+
+
+@contextlib.contextmanager
+def on(stream: int | None = None) -> Iterator[None]:
+    """Launch and copy on a stream within this context, in one thread at a time.
+
+    What is launched waits on the GPU for all that was launched before, on whatever stream, as all of it uses the same
+    scratch memory.
+
+    Parameters
+    ----------
+    stream : int, optional
+        The number of a stream; by default that of the context around this one, or `LEGACY`.
+    """
+    with _turn.lock:
+        if not _turn.depth:
+            require_device()  # that of this thread
+        outer = _turn.stream
+        wanted = stream or (outer if _turn.depth else LEGACY)
+        if wanted != outer:
+            wait_on(wanted, recorded_event() if _turn.depth else _turn.done)
+        _turn.stream = wanted
+        _turn.depth += 1
+        try:
+            yield
+        finally:
+            _turn.depth -= 1
+            if not _turn.depth:
+                _turn.done = recorded_event()
+            elif wanted != outer:
+                wait_on(outer, recorded_event())
+                _turn.stream = outer
+
+
+@contextlib.contextmanager
+def recording(stream: int, noted: list[Callable[[], None]] | None = None) -> Iterator[None]:
+    """Launch for a graph that a stream records, or into a list; nothing may be copied meanwhile, and no memory taken."""
+    outer = _turn.stream
+    _turn.stream, _turn.records, _turn.noted = stream, True, noted
     try:
-        return importlib.import_module("numba.cuda")
-    except Exception as error:  # a version that does not fit numba's, or libraries that do not load
-        raise CudaError(f"{WANTED}; numba.cuda can't be imported: {error}") from error
+        yield
+    finally:
+        _turn.stream, _turn.records, _turn.noted = outer, False, None
 
 
-cuda = _load()
-_process, _simulator = os.getpid(), threading.Lock()
+def current_stream() -> int:
+    """The number of the stream that is launched on."""
+    return _turn.stream
+
+
+def recorded_event() -> Any:
+    """An event after all that was launched so far on the present stream."""
+    return _attempt(driver.record, _turn.stream)
+
+
+def wait_on(stream: int, event: Any) -> None:
+    """Let a stream wait for an event on the GPU, if there is one; the host goes on."""
+    if event is not None:
+        _attempt(driver.wait_for, stream, event)
 
 
 def require_device() -> None:
@@ -62,112 +146,16 @@ def require_device() -> None:
         raise CudaError("a process that was forked after CUDA started can't use the GPU: start it with spawn, or move the "
                         "flow with flow.to('cpu') in it")  # fmt: skip
     try:
-        cuda.current_context()
+        driver.require()
+    except CudaError:
+        raise
     except Exception as error:  # the many kinds of it that drivers know
-        told = " ".join(str(error).split()).rstrip(" :.")
-        raise CudaError(f"{WANTED}; the driver says: {told}") from error
+        raise CudaError(f"{WANTED}; the driver says: {_told(error)}") from error
 
 
-def kernel(function: Callable, made_of: str = "") -> Any:
-    """A function that the host launches, one call for each thread; `made_of` names what it is made of besides its own
-    text, where that is not always the same."""
-    if SIMULATED:
-        return cuda.jit(_of_plain_arrays(function))
-    compiled = cuda.jit(function)
-    compiled._cache = KernelFiles(f"{function.__module__}.{function.__qualname__} {made_of}")
-    return compiled
-
-
-def _of_plain_arrays(function: Callable) -> Callable:
-    """The same function for the simulator, which wraps arrays and is several times slower for it."""
-
-    def plain(*arguments):
-        function(*(getattr(getattr(one, "_item", one), "_ary", one) for one in arguments))
-
-    # the simulator replaces numba.cuda where the globals of the function that it runs hold it
-    return FunctionType(plain.__code__, function.__globals__, function.__name__, None, plain.__closure__)
-
-
-def device_function(function: Callable) -> Any:
-    """A function that kernels call."""
-    if SIMULATED:
-        return function
-    return cuda.jit(function, device=True, inline="always" if _may_give_an_array(function) else "never")
-
-
-def _may_give_an_array(function: Callable) -> bool:
-    """Whether a function gives something, of which nothing says that it is a number; numba.cuda can compile functions that
-    give a part of an array only in place of their calls."""
-    if function.__code__.co_freevars:
-        return False
-    *_, before, last = dis.get_instructions(function)
-    given = last if last.opname == "RETURN_CONST" else before
-    return not (given.opname in ("RETURN_CONST", "LOAD_CONST") and given.argval is None)
-
-
-def choose(single: Any, double: Any) -> Any:
-    """A function of one number for kernels: `single` where it is a float32, else `double`."""
-    if SIMULATED:
-        return lambda x: (single if isinstance(x, np.float32) else double)(x)
-
-    def by_type(x):
-        """Stands for either."""
-
-    @_extending().overload(by_type)
-    def chosen(x):
-        function = single if x == cuda.types.float32 else double
-        return lambda x: function(x)
-
-    return by_type
-
-
-def dispatcher(functions: dict[int, tuple[Any, str]], kinds: Collection[str]) -> Any:
-    """What calls one of several functions by its number with a tuple of arguments.
-
-    Parameters
-    ----------
-    functions : dict of int to (function, letters)
-        Letters stand for the arguments as in `npflows.backends.cpu.compiler.calls.SIGNATURES`; a call reaches only the
-        functions that take its arguments, so that where there is one it is called without asking for the number.
-    kinds : collection of str
-        The letters of all calls that there are: where no function takes one's arguments it is never made, as one of dropout
-        where there is none.
-    """
-    if SIMULATED:
-        return lambda number, arguments: functions[int(number)][0](*arguments)
-    known = {letters.replace("L", "V") for letters in kinds}
-
-    def call(number, arguments):
-        """Stands for them."""
-
-    @_extending().overload(call)
-    def called(number, arguments):
-        given = "".join(map(_letter, arguments))
-        if given not in known:
-            raise TypeError(f"no function has the arguments {given}")
-        fitting = [i for i, (_, letters) in functions.items() if letters.replace("L", "V") == given]
-        names = {f"function_{i}": functions[i][0] for i in fitting}
-        lines = ["def chosen(number, arguments):"]
-        for i in fitting[1:]:
-            lines += [f"    if number == {i}:", f"        function_{i}(*arguments)", "        return"]
-        lines += [f"    function_{i}(*arguments)" for i in fitting[:1]] or ["    pass"]
-        exec("\n".join(lines), names)
-        return names["chosen"]
-
-    return call
-
-
-def _letter(argument: Any) -> str:
-    """The letter of an argument's type."""
-    if not isinstance(argument, cuda.types.Array):
-        return "i"
-    if argument.ndim == 2:
-        return "M"
-    return "I" if isinstance(argument.dtype, cuda.types.Integer) else "V"
-
-
-def _extending() -> Any:
-    return importlib.import_module("numba.cuda.extending")
+def _told(error: Exception) -> str:
+    """An error's message in one line."""
+    return " ".join(str(error).split()).rstrip(" :.")
 
 
 def launch(function: Any, threads: int, *arguments: Any) -> None:
@@ -181,38 +169,97 @@ def launch_blocks(
     function: Any, blocks: int | tuple[int, ...], threads: int, *arguments: Any, shared_bytes: int = 0
 ) -> None:  # fmt: skip
     """Launch a kernel with a grid of blocks of threads, and so much shared memory for each block."""
-    if SIMULATED:  # there a process launches one kernel at a time, and a kernel has one configuration
-        with _simulator:
-            _attempt(lambda: function[blocks, threads, 0, shared_bytes](*arguments))
+    if _turn.noted is not None:
+        _turn.noted.append(lambda: launch_blocks(function, blocks, threads, *arguments, shared_bytes=shared_bytes))
     else:
-        _attempt(lambda: _configured(function, blocks, threads, shared_bytes)(*arguments))
+        _attempt(driver.launch, function, blocks, threads, _turn.stream, shared_bytes, arguments)
 
 
-@functools.lru_cache(4096)
-def _configured(function: Any, blocks: int | tuple[int, ...], threads: int, shared_bytes: int) -> Any:
-    """A kernel for one kind of launch, of which few blocks are no reason to warn."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return function[blocks, threads, 0, shared_bytes]
+def launch_by(library: Callable[[int], None]) -> None:
+    """Let another library launch on the present stream, whose number it is given."""
+    if _turn.noted is not None:
+        _turn.noted.append(lambda: launch_by(library))
+    else:
+        _attempt(lambda: library(_turn.stream))
+
+
+def address_of(array: Any) -> int:
+    """Where an array lies on the GPU."""
+    return int(driver.interface_of(array)["data"][0])
 
 
 def to_device(array: NDArray) -> Any:
     """A copy on the GPU."""
-    return _attempt(lambda: cuda.to_device(np.ascontiguousarray(array)))
+    _refuse_to_record()
+    with on():  # what comes next on another stream waits for it
+        return _attempt(driver.to_device, np.ascontiguousarray(array), _turn.stream)
+
+
+def to_host(array: Any) -> NDArray:
+    """A copy on the host, of what all that was launched so far has made of an array."""
+    _refuse_to_record()
+    return _attempt(driver.to_host, array, _turn.stream)
+
+
+def copy(source: Any, target: Any) -> None:
+    """Copy an array to one of the same shape and dtype; one of them at least is on the GPU."""
+    _refuse_to_record()
+    if isinstance(target, np.ndarray):
+        target[:] = to_host(source)
+    else:
+        _attempt(driver.copy, source, target, _turn.stream)
+
+
+def _refuse_to_record() -> None:
+    if _turn.records:
+        raise RuntimeError("memory is copied or taken among launches that are recorded: do it before them")
 
 
 def empty(shape: int | tuple[int, ...], dtype: Any) -> Any:
     """An array on the GPU, of any numbers."""
-    return _attempt(lambda: cuda.device_array(shape, dtype))
+    _refuse_to_record()
+    with on():
+        return _attempt(driver.empty, shape if isinstance(shape, tuple) else (shape,), np.dtype(dtype), _turn.stream)
 
 
-def _attempt(run: Callable[[], Any]) -> Any:
+def view(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype, owner: Any) -> Any:
+    """Memory of the GPU as an array; it is not copied, and strides are in bytes."""
+    return empty(shape, dtype) if 0 in shape else driver.view(pointer, shape, strides, dtype, owner)
+
+
+def free_memory() -> float:
+    """Bytes of the GPU's memory that nothing uses."""
+    with on():
+        return _attempt(driver.free_memory)
+
+
+def current_device() -> int:
+    """The number of the GPU that is used."""
+    return driver.current_device()
+
+
+def capability() -> tuple[int, int]:
+    """The compute capability of the GPU that is used."""
+    found: tuple[int, int] = driver.capability()
+    return found
+
+
+def wait() -> None:
+    """Wait until all that was launched on the present stream has run."""
+    _attempt(driver.finish, _turn.stream)
+
+
+def _attempt(run: Callable[..., Any], *arguments: Any) -> Any:
     if os.getpid() != _process:
         require_device()
     try:
-        return run()
+        return run(*arguments)
+    except CudaError:
+        raise
     except Exception as error:
         if "OUT_OF_MEMORY" in str(error):
             raise CudaError("the GPU has no memory left for this: use fewer rows at a time or a smaller batch_size, or "
                             "flow.to('cpu')") from error  # fmt: skip
+        if any(name in str(error) for name in TOO_OLD):
+            raise CudaError(f"{WANTED}, and a driver for that version of CUDA; the driver says: {_told(error)}") from error
         raise

@@ -1,19 +1,27 @@
 """The kernels that the host launches: each thread carries one sample through one layer, or through what stands before and
-after the layers."""
+after the layers.
+
+Blocks have lanes for whole blocks of threads (`memory.whole`), as these multiply together: in lanes beyond the last sample
+anything may lie, and all of it stays there.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from npflows.backends.cpu import driver, standardization
 from npflows.backends.cpu.compiler.calls import SIGNATURES
-from npflows.backends.cpu.kernels import mlp
+from npflows.backends.cpu.kernels import mlp, student_t
 from npflows.backends.cpu.kernels.convolution import CONVOLVE, CONVOLVE_OUTER
 from npflows.backends.cpu.kernels.matmul import PRODUCT
 from npflows.backends.cpu.kernels.outer import OUTER
 from npflows.backends.cuda import products
-from npflows.backends.cuda.device import NUMPY, choose, cuda, device_function, dispatcher, kernel
+from npflows.backends.cuda.device import NUMPY, choose, cuda, device_function, dispatcher, kernel, number_or_first
+from npflows.backends.cuda.gamma import log_gamma_ratio
 from npflows.backends.cuda.link import Called, name_of, number_of
 from npflows.backends.cuda.texts import Texts, no_sums, text_of
 
@@ -24,23 +32,57 @@ REPLACED = {
     text_of(CONVOLVE_OUTER[0]): products.convolve_outer,
 }
 """What is written for a GPU, in place of tiles of vector registers."""
+key_of = number_or_first()
+"""The key of a layer's random masks; from an array where the same launches, recorded, have other keys each time."""
 
 
-def texts_calling(called: tuple[Called, ...]) -> Texts:
-    """The texts of the CPU's kernels, which call these functions by their numbers."""
+Instead = tuple[tuple[str, Callable], ...]
+"""What stands for all functions of a kind that are called by their numbers, by the kinds of `SIGNATURES`."""
+
+
+def texts_calling(called: tuple[Called, ...], instead: Instead = (), replaced: dict[Any, Callable] | None = None) -> Texts:
+    """The texts of the CPU's kernels, which call these functions by their numbers; what is replaced is so in texts that
+    call some."""
+    return _made(called, instead, replaced or {}) if instead or replaced else _shared(called)
+
+
+@functools.cache
+def _shared(called: tuple[Called, ...]) -> Texts:
+    """Those in which nothing is replaced, which all kernels share that call the same."""
+    return _made(called, (), {})
+
+
+def _made(called: tuple[Called, ...], instead: Instead, replaced: dict[Any, Callable]) -> Texts:
+    """`texts_calling`.  Networks call no networks or maps: their texts are those of all whose networks call the same."""
     functions: dict[int, tuple[Any, str]] = {}
-    replaced = {mlp.add_lane_sums: device_function(no_sums)}
-    texts = Texts(device_function, choose, replaced, dispatcher(functions, SIGNATURES.values()), NUMPY)
+    texts, stands = _common().calling(dispatcher(functions, SIGNATURES.values()), replaced), dict(instead)
+    called_by_networks = tuple(one for one in called if not one.kind.startswith(("network", "transformer")))
     for one in called:
-        text = products.no_outer if one.defers else REPLACED.get(one.text, one.text)
-        functions[number_of(one)] = texts.again(text), SIGNATURES[one.kind]
+        shares = one.kind.startswith("network") and one.kind not in stands
+        text = stands.get(one.kind) or REPLACED.get(one.text, one.text)
+        functions[number_of(one)] = (_shared(called_by_networks) if shares else texts).again(text), SIGNATURES[one.kind]
     return texts
 
 
-def made_of(function: Callable, called: tuple[Called, ...] = ()) -> str:
+@functools.cache
+def _common() -> Texts:
+    """The texts that call nothing by its number, of all kernels."""
+    replaced = {
+        mlp.add_lane_sums: device_function(no_sums),
+        student_t.log_gamma_ratio: device_function(log_gamma_ratio),
+    }
+    return Texts(device_function, choose, replaced, dispatcher({}, ()), NUMPY)
+
+
+def made_of(function: Callable, called: tuple[Called, ...] = (), instead: Instead = ()) -> str:
     """A kernel's text and what it calls, in words."""
-    text = text_of(function)
-    return "; ".join([f"{text.__module__}.{text.__qualname__}", *map(name_of, called)])
+    text, stands = text_of(function), [f"{other.__qualname__} for each {kind}" for kind, other in instead]
+    return "; ".join([f"{text.__module__}.{text.__qualname__}", *map(name_of, called), *stands])
+
+
+def multiplies_together(called: tuple[Called, ...]) -> bool:
+    """Whether a kernel that calls these functions has products of whole blocks of threads."""
+    return any(one.dense and one.kind == PRODUCT[1] for one in called)
 
 
 def layer(function: Callable, called: tuple[Called, ...]) -> Any:
@@ -50,8 +92,8 @@ def layer(function: Callable, called: tuple[Called, ...]) -> Any:
     def carry(spec, theta, start, end, context, key, first, block, log_det, work, temp):
         t = cuda.grid(1)
         if t < block.shape[1]:
-            run(spec, theta[start:end], context[:, t : t + 1], key, first + t, block[:, t : t + 1], log_det[t : t + 1],
-                work[:, t : t + 1], temp[:, t : t + 1])  # fmt: skip
+            run(spec, theta[start:end], context[:, t : t + 1], key_of(key), first + t, block[:, t : t + 1],
+                log_det[t : t + 1], work[:, t : t + 1], temp[:, t : t + 1])  # fmt: skip
 
     return kernel(carry, made_of(function, called))
 
@@ -68,8 +110,9 @@ def layer_vjp(function: Callable, called: tuple[Called, ...]) -> Any:
         if t < dblock.shape[1]:
             for i in range(own_start, own_rows):
                 own[i, t] = 0
-            run(spec, theta[start:end], context[:, t : t + 1], key, first + t, dblock[:, t : t + 1], dlog_det[t : t + 1],
-                work[:, t : t + 1], temp[:, t : t + 1], own[:own_rows, t], dcontext[:, t : t + 1])  # fmt: skip
+            run(spec, theta[start:end], context[:, t : t + 1], key_of(key), first + t, dblock[:, t : t + 1],
+                dlog_det[t : t + 1], work[:, t : t + 1], temp[:, t : t + 1], own[:own_rows, t],
+                dcontext[:, t : t + 1])  # fmt: skip
 
     return kernel(carry_back, made_of(function, called))
 
@@ -81,7 +124,7 @@ def network(function: Callable, called: tuple[Called, ...]) -> Any:
     def embed(spec, theta, start, end, key, first, x, out, work, temp):
         t = cuda.grid(1)
         if t < x.shape[1]:
-            run(spec, theta[start:end], x[:, t : t + 1], key, first + t, x[:, t : t + 1], out[:, t : t + 1],
+            run(spec, theta[start:end], x[:, t : t + 1], key_of(key), first + t, x[:, t : t + 1], out[:, t : t + 1],
                 work[:, t : t + 1], temp[:, t : t + 1])  # fmt: skip
 
     return kernel(embed, made_of(function, called))
@@ -94,7 +137,7 @@ def network_vjp(function: Callable, called: tuple[Called, ...]) -> Any:
     def embed_back(spec, theta, start, end, key, first, x, dout, dx, work, temp, own, own_rows):
         t = cuda.grid(1)
         if t < x.shape[1]:
-            run(spec, theta[start:end], x[:, t : t + 1], key, first + t, x[:, t : t + 1], dout[:, t : t + 1],
+            run(spec, theta[start:end], x[:, t : t + 1], key_of(key), first + t, x[:, t : t + 1], dout[:, t : t + 1],
                 dx[:, t : t + 1], work[:, t : t + 1], temp[:, t : t + 1], own[:own_rows, t], dx[:, t : t + 1])  # fmt: skip
 
     return kernel(embed_back, made_of(function, called))
@@ -107,7 +150,7 @@ def base(function: Callable) -> Any:
 
     def add_base(spec, theta, start, end, z, X, C, with_condition, sums, log_prob):
         t = cuda.grid(1)
-        if t < z.shape[1]:
+        if t < X.shape[0]:
             log_prob[t] = sums[t]
             run(spec, theta[start:end], z[:, t : t + 1], log_prob[t : t + 1])
             log_prob[t] = settle(X[t : t + 1], C[t * with_condition :], 0, 0, log_prob[t])
@@ -145,7 +188,7 @@ class Ends:
 
         def enter(X, affine, wanted, mixed, log_det, u, block, sums):
             t = cuda.grid(1)
-            if t < block.shape[1]:
+            if t < X.shape[0]:
                 sums[t] = log_det
                 if mixed:
                     load_mixed(X, t, 1, affine, u[:, t : t + 1], block[:, t : t + 1])
@@ -154,12 +197,12 @@ class Ends:
 
         def enter_condition(C, affine, condition):
             t = cuda.grid(1)
-            if t < condition.shape[1]:
+            if t < C.shape[0]:
                 load_standardized(C, t, 1, affine, condition[:, t : t + 1])
 
         def leave(block, affine, wanted, mixed, Y):
             t = cuda.grid(1)
-            if t < block.shape[1]:
+            if t < Y.shape[0]:
                 if mixed:
                     store_mixed(block[:, t : t + 1], t, 1, affine, Y)
                 else:
@@ -167,7 +210,7 @@ class Ends:
 
         def enter_cotangent(dY, affine, wanted, mixed, u, dblock):
             t = cuda.grid(1)
-            if t < dblock.shape[1]:
+            if t < dY.shape[0]:
                 if mixed:
                     load_mixed_cotangent(dY, t, 1, affine, u[:, t : t + 1], dblock[:, t : t + 1])
                 else:
@@ -175,7 +218,7 @@ class Ends:
 
         def leave_cotangent(dblock, affine, wanted, mixed, u, dX):
             t = cuda.grid(1)
-            if t < dblock.shape[1]:
+            if t < dX.shape[0]:
                 if mixed:
                     store_mixed_cotangent(dblock[:, t : t + 1], t, 1, affine, u[:, t : t + 1], dX)
                 else:
@@ -183,7 +226,7 @@ class Ends:
 
         def leave_condition(dcondition, C, affine, dC):
             t = cuda.grid(1)
-            if t < dcondition.shape[1]:
+            if t < dC.shape[0]:
                 store_condition_cotangent(dcondition[:, t : t + 1], C, t, 1, affine, dC)
 
         self.enter, self.enter_condition, self.leave = kernel(enter), kernel(enter_condition), kernel(leave)
@@ -207,3 +250,24 @@ def clear(block):
     if t < block.shape[1]:
         for k in range(block.shape[0]):
             block[k, t] = 0
+
+
+@kernel
+def spread(source, target):
+    """target (n, d) = source (n, d) of any strides and dtype, or its only row in each."""
+    t = cuda.grid(1)
+    if t < target.shape[0]:
+        row = t if source.shape[0] > 1 else 0
+        for k in range(target.shape[1]):
+            target[t, k] = source[row, k]
+
+
+@kernel
+def lose(C, affine, farthest, values):
+    """NaN in the rows of values (n, d) whose condition is not finite, or farther away once it is standardized."""
+    t = cuda.grid(1)
+    if t < values.shape[0]:
+        for k in range(C.shape[1]):
+            if not abs(C[t, k] - affine[0, k]) <= farthest * affine[1, k]:
+                for d in range(values.shape[1]):
+                    values[t, d] = np.nan

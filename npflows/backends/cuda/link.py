@@ -10,17 +10,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npflows.backends.cpu.kernels import spline
+from npflows.backends.cpu.kernels import autoregressive, mlp, spline
+from npflows.backends.cpu.kernels.matmul import PRODUCT
 from npflows.backends.cpu.kernels.outer import OUTER
-from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, Link, Scratch, scratch
+from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, Link, Scratch, scratch, temp_of_map
+from npflows.backends.cuda.networks import TWINS as NETWORK_TWINS
+from npflows.backends.cuda.products import ROWS, TOGETHER, no_outer, product_of_few
 from npflows.backends.cuda.texts import text_of
 from npflows.core.operations import Conv1x1, ConvNet, Custom, Elementwise, Made, Mlp
 
 Function = Callable[..., Any]
 
 
-TWINS = {function: twin for function, twin in ONE_LANE_TWINS.items() if function in spline.ROLES.values()}
-"""The functions for a single lane that are shorter; the others of the CPU are for vectors along rows."""
+WIDE = 256
+"""The units of a hidden layer from which on a network is wide, and runs by `npflows.backends.cuda.wide`.
+
+It depends on nothing else, so that the same flow has the same bits on any GPU and in batches of any size.
+"""
+TWINS = NETWORK_TWINS | {function: twin for function, twin in ONE_LANE_TWINS.items() if function in spline.ROLES.values()}
+"""What stands for functions of the CPU: networks with few places that multiply, and splines for a single lane, which are
+shorter; its other functions for one lane are for vectors along rows."""
 
 
 class Called(NamedTuple):
@@ -28,8 +37,9 @@ class Called(NamedTuple):
 
     text: Function
     kind: str
-    defers: bool = False
-    """Whether it is the outer product of rows that stay where they are."""
+    dense: bool = False
+    """Whether a dense or masked network multiplies with it: all samples by the same weights, and rows that stay where they
+    are."""
     backward: bool = False
     """Whether gradients alone call it."""
 
@@ -49,7 +59,7 @@ def number_of(one: Called) -> int:
 
 def name_of(one: Called) -> str:
     """A function in words."""
-    return f"{one.text.__module__}.{one.text.__qualname__} {one.kind}{' later' if one.defers else ''}"
+    return f"{one.text.__module__}.{one.text.__qualname__} {one.kind}{' of a dense network' if one.dense else ''}"
 
 
 class NumberingLink(Link):
@@ -58,15 +68,20 @@ class NumberingLink(Link):
     def __init__(self, dtype: np.dtype, kernels: tuple[Function, ...]) -> None:
         super().__init__(dtype, kernels)
         self._called: set[Called] = set()
-        self._defers = self._backward = False
+        self._dense = self._backward = False
+        self._together = autoregressive.inverse_vjp not in kernels  # it has no registers left for tiles
 
     def __call__(self, function: Function, kind: str, *users: Function) -> int:
         """The number of `function`; 0 if it is only for certain users and none of them is in use."""
         if users and not any(kernel in users for kernel in self.kernels):
             return 0
-        defers = self._defers and function is OUTER[0]
+        text, dense = text_of(TWINS.get(function, function)), False
+        if self._dense and (function is OUTER[0] or (function is PRODUCT[0] and self._together)):
+            text, dense = no_outer if function is OUTER[0] else TOGETHER[self.dtype], True
+        elif function is PRODUCT[0] and not self._together and self.dtype == np.float64:
+            text = product_of_few
         backward = self._backward or kind.endswith(("_vjp", "outer"))
-        one = Called(text_of(TWINS.get(function, function)), kind, defers, backward)
+        one = Called(text, kind, dense, backward)
         self._called.add(one)
         return number_of(one)
 
@@ -82,11 +97,34 @@ class NumberingLink(Link):
         return number
 
     def pack(self, network: Any) -> list[int]:
-        """The spec of a network; what dense and masked ones multiply for their gradients stays in work and temp."""
-        self._defers = isinstance(network, (Mlp, Made))
+        """The spec of a network; products of dense and masked ones are of whole tiles, and what they multiply for their
+        gradients stays in work and temp."""
+        self._dense = isinstance(network, (Mlp, Made))
         spec = super().pack(network)
-        self._defers = False
+        if self._dense and self._together:
+            merge_panels(spec)
+        self._dense = False
         return spec
+
+
+def merge_panels(spec: list[int]) -> None:
+    """Make panels of a network's spec as high as a tile of `products.product_together`, or higher; what they cover beyond
+    the mask is 0."""
+    for layer in range(spec[mlp.N_DENSE]):
+        record = mlp.HEADER + mlp.RECORD * layer
+        for place, count, reach in (
+            (mlp.ROW_PANELS, mlp.N_ROW_PANELS, max), (mlp.COLUMN_PANELS, mlp.N_COLUMN_PANELS, min)
+        ):  # fmt: skip
+            first, merged = spec[record + place], 0
+            for panel in range(spec[record + count]):
+                begin, end, depth = spec[first + 3 * panel : first + 3 * panel + 3]
+                last = first + 3 * (merged - 1)
+                if merged and spec[last + 1] - spec[last] < ROWS:
+                    spec[last + 1 : last + 3] = end, reach(spec[last + 2], depth)
+                else:
+                    spec[last + 3 : last + 6] = begin, end, depth
+                    merged += 1
+            spec[record + count] = merged
 
 
 def conditioner_of(operation: Any) -> Any:
@@ -94,10 +132,30 @@ def conditioner_of(operation: Any) -> Any:
     return operation if isinstance(operation, (Mlp, Made, ConvNet)) else getattr(operation, "conditioner", None)
 
 
+def is_wide(operation: Any, function: Function | None = None) -> bool:
+    """Whether a layer, or an embedding, has a wide network and its kernel `function` is not in the sequential direction,
+    which has products of few rows."""
+    network = conditioner_of(operation)
+    wide = isinstance(network, (Mlp, Made)) and max(network.hidden, default=0) >= WIDE
+    return wide and function not in (autoregressive.inverse, autoregressive.inverse_vjp)
+
+
+def rows_of_value(operation: Any) -> int:
+    """Rows of scratch memory of one value of a layer with a wide network, where each value has a thread of its own."""
+    return 3 + temp_of_map(operation.transformer, 1)
+
+
+def values_of(operation: Any) -> int:
+    """Values of such a layer that have threads of their own at the same time, or more; of an embedding none."""
+    return operation.dim if is_wide(operation) and hasattr(operation, "transformer") else 0
+
+
 def scratch_of_lane(operation: Any) -> Scratch:
     """Rows of scratch memory for blocks of one lane, where matrices lie in as many rows as they have entries."""
     work, temp = scratch(operation)
     network = conditioner_of(operation)
+    if values_of(operation):
+        temp += values_of(operation) * rows_of_value(operation)
     if isinstance(operation, Conv1x1):
         temp += 3 * operation.channels**2
     if isinstance(network, ConvNet):

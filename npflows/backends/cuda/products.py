@@ -1,10 +1,15 @@
-"""Products and convolutions of one lane: what stands for the CPU's tiles of vector registers.
+"""Products and convolutions: what stands for the CPU's tiles of vector registers.
 
-All threads of a warp read the same weight at a time, and neighboring numbers of their own.  Sums go in the order of the
-rows, as on the CPU.
+The products of dense and masked networks are the work of a whole block of threads, each of which brings its own lane: a
+slice at a time of the weights, and of what they are multiplied with, lies in shared memory, and each thread adds up a tile
+of the result in registers.  All threads of a block come to the same products, as the text of a network asks its spec alone
+where to go.  Convolutions, products of few rows, and those of 1x1 convolutions, whose matrices each thread makes for
+itself, are a thread's own: all threads of a warp read the same weight at a time, and neighboring numbers of their lanes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,10 +17,31 @@ from npflows.backends.cpu.kernels.convolution import first_pixel as first_pixel_
 from npflows.backends.cpu.kernels.convolution import plane_size as plane_size_of
 from npflows.backends.cpu.kernels.outer import STEP
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT
+from npflows.backends.cuda.device import SIMULATED, running
 from npflows.backends.cuda.texts import text_of
 
 UNSIGNED = np.uint64
 first_pixel, plane_size = text_of(first_pixel_of), text_of(plane_size_of)
+
+LANES, HIGH, WIDE, DEPTH = (4, 2, 2, 4) if SIMULATED else (128, 8, 4, 16)
+"""Threads of a block, which are as many lanes; rows, of float32, and lanes of a thread's tile; the depth of a slice.  The
+first is a multiple of `ROWS` and of the last, as each thread brings a part of a column or of a row of weights."""
+ROWS, ACROSS = HIGH * WIDE, LANES // WIDE
+"""Rows of all threads' tiles; threads side by side along the lanes."""
+WEIGHTS = DEPTH * LANES
+"""Where in shared memory the weights begin, after the values."""
+LANES_1, LANES_2, LANES_3, LANES_4 = (UNSIGNED(i * LANES) for i in (1, 2, 3, 4))
+"""Steps to the next rows of values; unsigned, as signed indices are looked at first, whether they count from the end."""
+
+
+def stride_of(rows: int) -> int:
+    """Between columns of weights, or other numbers, in shared memory: they begin where four numbers can be read at once, in
+    different banks."""
+    return rows + 4
+
+
+SHARED = max(DEPTH * (stride_of(ROWS) + LANES), ROWS * LANES)
+"""Numbers in shared memory: a slice of either operand, or the result."""
 
 
 def beginning(start, i, c, bias):
@@ -25,51 +51,146 @@ def beginning(start, i, c, bias):
     return bias[i] if start == FROM_BIAS else c.dtype.type(0)
 
 
-def plane_beginning(start, i, at, c, bias):
-    """What a sum begins with that comes to entry `at` of plane i."""
-    if start == FROM_RESULT:
-        return c[at]
-    return bias[i] if start == FROM_BIAS else c.dtype.type(0)
-
-
-def product(a, a_row, a_column, b, c, m, k, start, bias):
-    """c[:m] = start + sum over p < k of a[i * a_row + p * a_column] * b[p], for blocks b and c of one lane.
-
-    Eight sums at a time, as each number of b that is read then serves eight.  Indices are unsigned where it counts: signed
-    ones are looked at first, whether they count from the end.
-    """
+def rows_of_product(a, a_row, a_column, b, c, first, m, k, start, bias):
+    """Rows first..m of a product, one after the other."""
     one, column = UNSIGNED(1), UNSIGNED(a_column)
-    r1 = UNSIGNED(a_row)
-    r2, r3, r4 = r1 + r1, r1 + r1 + r1, r1 + r1 + r1 + r1
-    r5, r6, r7 = r4 + r1, r4 + r2, r4 + r3
-    i = 0
-    while i + 8 <= m:
-        c0, c1 = beginning(start, i, c, bias), beginning(start, i + 1, c, bias)
-        c2, c3 = beginning(start, i + 2, c, bias), beginning(start, i + 3, c, bias)
-        c4, c5 = beginning(start, i + 4, c, bias), beginning(start, i + 5, c, bias)
-        c6, c7 = beginning(start, i + 6, c, bias), beginning(start, i + 7, c, bias)
-        q, p = UNSIGNED(i * a_row), UNSIGNED(0)
-        for _ in range(k):
-            value = b[p, 0]
-            c0 += a[q] * value
-            c1 += a[q + r1] * value
-            c2 += a[q + r2] * value
-            c3 += a[q + r3] * value
-            c4 += a[q + r4] * value
-            c5 += a[q + r5] * value
-            c6 += a[q + r6] * value
-            c7 += a[q + r7] * value
-            q, p = q + column, p + one
-        c[i, 0], c[i + 1, 0], c[i + 2, 0], c[i + 3, 0] = c0, c1, c2, c3
-        c[i + 4, 0], c[i + 5, 0], c[i + 6, 0], c[i + 7, 0] = c4, c5, c6, c7
-        i += 8
-    while i < m:
+    for i in range(first, m):
         total, q, p = beginning(start, i, c, bias), UNSIGNED(i * a_row), UNSIGNED(0)
         for _ in range(k):
             total += a[q] * b[p, 0]
             q, p = q + column, p + one
         c[i, 0] = total
-        i += 1
+
+
+def make_product(high: int) -> Callable:
+    """The product of a thread by itself, with so many sums at a time."""
+
+    def product(a, a_row, a_column, b, c, m, k, start, bias):
+        """c[:m] = start + sum over p < k of a[i * a_row + p * a_column] * b[p], for blocks b and c of one lane.
+
+        Several sums at a time, as each number of b that is read then serves all of them.  Indices are unsigned where it
+        counts: signed ones are looked at first, whether they count from the end.
+        """
+        one, row, column = UNSIGNED(1), UNSIGNED(a_row), UNSIGNED(a_column)
+        sums = running.local.array(high, c.dtype)
+        i = 0
+        while i + high <= m:
+            for r in range(high):
+                sums[r] = beginning(start, i + r, c, bias)
+            q, p = UNSIGNED(i * a_row), UNSIGNED(0)
+            for _ in range(k):
+                value, at = b[p, 0], q
+                for r in range(high):
+                    sums[r] += a[at] * value
+                    at += row
+                q, p = q + column, p + one
+            for r in range(high):
+                c[i + r, 0] = sums[r]
+            i += high
+        rows_of_product(a, a_row, a_column, b, c, i, m, k, start, bias)
+
+    product.__qualname__ = f"product_of_{high}"
+    return product
+
+
+product, product_of_few = make_product(HIGH), make_product(HIGH // 2)
+"""That of few rows is for kernels that have no registers left for the sums of more, in double precision."""
+
+
+def make_add_column(high: int) -> Callable:
+    """The step of a product of tiles (high, WIDE)."""
+
+    def add_column(shared, i, j, sums):
+        """sums (high, WIDE) += high weights, from number i on, times WIDE values, from j on."""
+        for r in range(high):
+            for t in range(WIDE):
+                sums[r * WIDE + t] += shared[i + UNSIGNED(r)] * shared[j + UNSIGNED(t)]
+
+    return add_column
+
+
+def make_product_together(high: int) -> Callable:
+    """The product of a block of threads, with so many rows of a thread's tile."""
+    rows, square, stride = high * WIDE, high * WIDE, stride_of(high * WIDE)
+    step_1, step_2, step_3, step_4 = (UNSIGNED(i * stride) for i in (1, 2, 3, 4))
+    add_column = make_add_column(high)
+
+    def product_together(a, a_row, a_column, b, c, m, k, start, bias):
+        """`product` where all threads of a block call it at the same time, with the same weights a.
+
+        Sums go in the order of p here too; to what the result holds they are added last.
+        """
+        if m < high:
+            rows_of_product(a, a_row, a_column, b, c, 0, m, k, start, bias)
+            return
+        shared = running.shared.array(0, c.dtype)  # values of the lanes, then weights
+        sums, zero = running.local.array(square, c.dtype), c.dtype.type(0)
+        thread = running.threadIdx.x
+        mine, lane = thread // ACROSS * high, thread % ACROSS * WIDE
+        if a_column == 1:  # neighbors bring weights that lie side by side
+            row, column, row_step, column_step = thread // DEPTH, thread % DEPTH, LANES // DEPTH, 0
+        else:
+            row, column, row_step, column_step = thread % rows, thread // rows, 0, LANES // rows
+        to, to_step = UNSIGNED(WEIGHTS + column * stride + row), UNSIGNED(column_step * stride + row_step)
+        a_step, a_slice = UNSIGNED(row_step * a_row + column_step * a_column), UNSIGNED(DEPTH * a_column)
+        for first in range(0, m, rows):
+            for i in range(high):
+                row_of_result = first + mine + i
+                begun = bias[UNSIGNED(row_of_result)] if start == FROM_BIAS and row_of_result < m else zero
+                for j in range(WIDE):
+                    sums[i * WIDE + j] = begun
+            at, left = UNSIGNED((first + row) * a_row + column * a_column), m - first - row
+            for p0 in range(0, k, DEPTH):
+                n, q, to_value = min(DEPTH, k - p0), UNSIGNED(p0), UNSIGNED(thread)
+                running.syncthreads()
+                if n == DEPTH:
+                    for p in range(DEPTH):
+                        shared[to_value + UNSIGNED(p * LANES)] = b[q + UNSIGNED(p), 0]
+                else:
+                    for p in range(DEPTH):
+                        shared[to_value + UNSIGNED(p * LANES)] = b[q + UNSIGNED(p), 0] if p < n else zero
+                for r in range(rows * DEPTH // LANES):
+                    inside = r * row_step < left and column + r * column_step < n
+                    shared[to + UNSIGNED(r) * to_step] = a[at + UNSIGNED(r) * a_step] if inside else zero
+                at += a_slice
+                running.syncthreads()
+                i, j = UNSIGNED(WEIGHTS + mine), UNSIGNED(lane)
+                for _ in range(0, n, 4):  # the compiler does not unroll it; what lies beyond n is 0
+                    add_column(shared, i, j, sums)
+                    add_column(shared, i + step_1, j + LANES_1, sums)
+                    add_column(shared, i + step_2, j + LANES_2, sums)
+                    add_column(shared, i + step_3, j + LANES_3, sums)
+                    i, j = i + step_4, j + LANES_4
+            running.syncthreads()
+            for i in range(high):
+                for j in range(WIDE):
+                    shared[UNSIGNED((mine + i) * LANES + lane + j)] = sums[i * WIDE + j]
+            running.syncthreads()
+            for i in range(0, min(rows, m - first), high):
+                q, place, count = UNSIGNED(first + i), UNSIGNED(i * LANES + thread), min(high, m - first - i)
+                if start == FROM_RESULT:
+                    for j in range(count):
+                        c[q + UNSIGNED(j), 0] += shared[place + UNSIGNED(j * LANES)]
+                elif count == high:  # which the compiler unrolls
+                    for j in range(high):
+                        c[q + UNSIGNED(j), 0] = shared[place + UNSIGNED(j * LANES)]
+                else:
+                    for j in range(count):
+                        c[q + UNSIGNED(j), 0] = shared[place + UNSIGNED(j * LANES)]
+
+    product_together.__qualname__ = f"product_together_{high}"
+    return product_together
+
+
+TOGETHER = {np.dtype(np.float32): make_product_together(HIGH), np.dtype(np.float64): make_product_together(HIGH // 2)}
+"""By dtype: of doubles fewer fit into registers."""
+
+
+def plane_beginning(start, i, at, c, bias):
+    """What a sum begins with that comes to entry `at` of plane i."""
+    if start == FROM_RESULT:
+        return c[at]
+    return bias[i] if start == FROM_BIAS else c.dtype.type(0)
 
 
 def outer(first_rows, a, b, panel, c, ldc, m, k):

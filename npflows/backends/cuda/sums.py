@@ -18,19 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.backends.cpu.kernels import mlp
+from npflows.backends.cpu.kernels.outer import OUTER
 from npflows.backends.cuda.device import SIMULATED, cuda, device_function, kernel
 from npflows.backends.cuda.link import Called, number_of
-from npflows.backends.cuda.products import UNSIGNED
+from npflows.backends.cuda.products import HIGH, UNSIGNED, WIDE, make_add_column, stride_of
 from npflows.backends.cuda.texts import Texts, text_of
 
-SIDE, DEPTH = (2, 4) if SIMULATED else (16, 16)
-"""Threads of a block along rows, and along columns, of a tile; samples that are in shared memory at a time."""
-TILE, STRIDE = 4 * SIDE, DEPTH + 1
-"""Rows and columns of a tile, 4 x 4 for each thread; numbers between rows of shared memory, odd so that they lie in
-different banks."""
-NEXT, STEP, STEP_2, STEP_3 = (UNSIGNED(i) for i in (1, SIDE * STRIDE, 2 * SIDE * STRIDE, 3 * SIDE * STRIDE))
-"""Steps in shared memory: to the next sample, and between the four rows of a thread; unsigned, see products.py."""
-SHARED = 2 * TILE * STRIDE
+TILE, DEPTH, RUN = (4, 4, 2) if SIMULATED else (64, 32, 8)
+"""Rows and columns of a tile; samples that are in shared memory at a time, and of these how many neighbors read side by
+side."""
+SQUARE, ACROSS, THREADS = HIGH * WIDE, TILE // WIDE, TILE * TILE // (HIGH * WIDE)
+"""Numbers of a thread's tile; threads side by side along columns, and all of a block."""
+STRIDE, RIGHT = stride_of(TILE), DEPTH * stride_of(TILE)
+"""Between samples in shared memory, and where the second block's numbers begin; see products.py."""
+STRIDE_1, STRIDE_2, STRIDE_3, STRIDE_4 = (UNSIGNED(i * STRIDE) for i in (1, 2, 3, 4))
+SHARED_SUMS = 2 * RIGHT
 """Numbers in shared memory."""
 PIECE, MOST_PIECES = 256, 16
 """Samples of a piece at least, and pieces at most."""
@@ -59,19 +61,23 @@ class OuterProduct(NamedTuple):
     k: int
 
 
+add_column = device_function(make_add_column(HIGH))
+
+
 def pieces_of(n: int) -> int:
     """The number of pieces of n samples."""
     return min(MOST_PIECES, max(1, -(-n // PIECE)))
 
 
-def tiles(products: Sequence[OuterProduct]) -> NDArray[np.int64]:
-    """The table of all tiles of outer products, no two of which add to the same number: for each the two blocks (`BLOCKS`)
-    and first rows in them, the product's place and shape, and the tile's first row and column."""
+def tiles(products: Sequence[OuterProduct], size: int = TILE) -> NDArray[np.int64]:
+    """The table of all tiles of so many rows and columns of outer products, no two of which add to the same number: for
+    each the two blocks (`BLOCKS`) and first rows in them, the product's place and shape, and the tile's first row and
+    column."""
     table = []
     for a, b, start, ldc, m, k in products:
         right = (ONES, 0) if b is None else (BLOCKS[b.block], b.row)
-        for i in range(0, m, TILE):
-            table += [(BLOCKS[a.block], a.row, *right, start, ldc, m, k, i, j) for j in range(0, k, TILE)]
+        for i in range(0, m, size):
+            table += [(BLOCKS[a.block], a.row, *right, start, ldc, m, k, i, j) for j in range(0, k, size)]
     return np.array(table, np.int64).reshape(len(table), 10)
 
 
@@ -111,7 +117,7 @@ def products_of(
         one = known[int(number)]
         if one.kind.startswith("network"):
             texts.again(one.text)(*given)
-        elif one.defers:
+        elif one.dense and one.kind == OUTER[1]:
             outer(*given)
 
     texts = Texts(lambda text: text, lambda single, double: double, {mlp.add_lane_sums: sums}, call, {})
@@ -121,22 +127,9 @@ def products_of(
 
 
 @device_function
-def store(gradient, start, ldc, i, j, m, k, total):
-    """Add a number to its place, if there is one."""
-    if i < m and j < k:
-        gradient[start + i * ldc + j] += total
-
-
-@device_function
-def entry_of(block, work, temp, seen, own, row, t):
-    """A number of the block that a table names (`BLOCKS`); those of ones are 1."""
-    if block == WORK:
-        return work[row, t]
-    if block == TEMP:
-        return temp[row, t]
-    if block == SEEN:
-        return seen[row, t]
-    return own[row, t]
+def block_of(block, work, temp, seen, own):
+    """The block that a table names (`BLOCKS`); for the row of ones any."""
+    return work if block == WORK else temp if block == TEMP else seen if block == SEEN else own
 
 
 def make_add_products(real: Any) -> Any:
@@ -145,58 +138,49 @@ def make_add_products(real: Any) -> Any:
 
     def add_products(table, work, temp, seen, own, gradients, offset, n):
         """Each block of threads has a row of the table (`tiles`) and a piece g of the n samples: to gradients[g] it adds a
-        tile of an outer product."""
+        tile of an outer product, or where the right block is of ones the sums of rows."""
         shared = cuda.shared.array(0, entry)  # of the launch's size; in the simulator threads may miss each other's else
-        left, right = shared[: TILE * STRIDE], shared[TILE * STRIDE :]
         line, thread, g = table[cuda.blockIdx.x], cuda.threadIdx.x, cuda.blockIdx.y
         a, a_row, b, b_row, start, ldc, m, k = line[0], line[1], line[2], line[3], line[4], line[5], line[6], line[7]
         i0, j0 = line[8], line[9]
-        row, column = thread // SIDE, thread % SIDE
+        left, right = block_of(a, work, temp, seen, own), block_of(b, work, temp, seen, own)
+        rows, columns = min(TILE, m - i0), min(TILE, k - j0) if b != ONES else 0
+        row, column = thread // ACROSS * HIGH, thread % ACROSS * WIDE
+        mine, sample = thread // RUN, thread % RUN  # what it brings to shared memory, of rows and samples
+        left_row, right_row = UNSIGNED(a_row + i0 + mine), UNSIGNED(b_row + j0 + mine)
+        place = UNSIGNED(sample * STRIDE + mine)
         first, last = g * n // cuda.gridDim.y, (g + 1) * n // cuda.gridDim.y
-        zero, one = real(0), real(1)
-        s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = zero
-        s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero
+        sums, zero = cuda.local.array(SQUARE, entry), real(0)
+        total = zero
+        for i in range(SQUARE):
+            sums[i] = zero
         for at in range(first, last, DEPTH):
             cuda.syncthreads()
-            for e in range(thread, TILE * DEPTH, SIDE * SIDE):
-                i, t = e // DEPTH, e % DEPTH
-                inside = at + t < last
-                x = y = zero
-                if inside and i0 + i < m:
-                    x = entry_of(a, work, temp, seen, own, a_row + i0 + i, at + t)
-                if inside and j0 + i < k:
-                    y = one if b == ONES else entry_of(b, work, temp, seen, own, b_row + j0 + i, at + t)
-                left[i * STRIDE + t], right[i * STRIDE + t] = x, y
+            for t in range(0, DEPTH, RUN):
+                present, p = at + sample + t < last, UNSIGNED(at + sample + t)
+                for i in range(0, TILE, THREADS // RUN):
+                    x = left[left_row + UNSIGNED(i), p] if present and mine + i < rows else zero
+                    y = right[right_row + UNSIGNED(i), p] if present and mine + i < columns else zero
+                    shared[place + UNSIGNED(t * STRIDE + i)], shared[place + UNSIGNED(RIGHT + t * STRIDE + i)] = x, y
             cuda.syncthreads()
-            p, q = UNSIGNED(row * STRIDE), UNSIGNED(column * STRIDE)
-            for _ in range(DEPTH):
-                x0, x1, x2, x3 = left[p], left[p + STEP], left[p + STEP_2], left[p + STEP_3]
-                y0, y1, y2, y3 = right[q], right[q + STEP], right[q + STEP_2], right[q + STEP_3]
-                p, q = p + NEXT, q + NEXT
-                s00, s01, s02, s03 = s00 + x0 * y0, s01 + x0 * y1, s02 + x0 * y2, s03 + x0 * y3
-                s10, s11, s12, s13 = s10 + x1 * y0, s11 + x1 * y1, s12 + x1 * y2, s13 + x1 * y3
-                s20, s21, s22, s23 = s20 + x2 * y0, s21 + x2 * y1, s22 + x2 * y2, s23 + x2 * y3
-                s30, s31, s32, s33 = s30 + x3 * y0, s31 + x3 * y1, s32 + x3 * y2, s33 + x3 * y3
-        gradient, i, j = gradients[g, offset:], i0 + row, j0 + column
-        store(gradient, start, ldc, i, j, m, k, s00)
-        store(gradient, start, ldc, i, j + SIDE, m, k, s01)
-        store(gradient, start, ldc, i, j + 2 * SIDE, m, k, s02)
-        store(gradient, start, ldc, i, j + 3 * SIDE, m, k, s03)
-        i += SIDE
-        store(gradient, start, ldc, i, j, m, k, s10)
-        store(gradient, start, ldc, i, j + SIDE, m, k, s11)
-        store(gradient, start, ldc, i, j + 2 * SIDE, m, k, s12)
-        store(gradient, start, ldc, i, j + 3 * SIDE, m, k, s13)
-        i += SIDE
-        store(gradient, start, ldc, i, j, m, k, s20)
-        store(gradient, start, ldc, i, j + SIDE, m, k, s21)
-        store(gradient, start, ldc, i, j + 2 * SIDE, m, k, s22)
-        store(gradient, start, ldc, i, j + 3 * SIDE, m, k, s23)
-        i += SIDE
-        store(gradient, start, ldc, i, j, m, k, s30)
-        store(gradient, start, ldc, i, j + SIDE, m, k, s31)
-        store(gradient, start, ldc, i, j + 2 * SIDE, m, k, s32)
-        store(gradient, start, ldc, i, j + 3 * SIDE, m, k, s33)
+            if columns > 0:
+                i, j = UNSIGNED(row), UNSIGNED(RIGHT + column)
+                for _ in range(0, DEPTH, 4):  # the compiler does not unroll it
+                    add_column(shared, i, j, sums)
+                    add_column(shared, i + STRIDE_1, j + STRIDE_1, sums)
+                    add_column(shared, i + STRIDE_2, j + STRIDE_2, sums)
+                    add_column(shared, i + STRIDE_3, j + STRIDE_3, sums)
+                    i, j = i + STRIDE_4, j + STRIDE_4
+            elif thread < TILE:
+                for t in range(DEPTH):
+                    total += shared[UNSIGNED(t * STRIDE + thread)]
+        gradient = gradients[g, offset:]
+        for i in range(HIGH):
+            for j in range(WIDE):
+                if row + i < rows and column + j < columns:
+                    gradient[UNSIGNED(start + (i0 + row + i) * ldc + j0 + column + j)] += sums[i * WIDE + j]
+        if columns == 0 and thread < rows:
+            gradient[UNSIGNED(start + (i0 + thread) * ldc)] += total
 
     return kernel(add_products, real.__name__)
 

@@ -2,8 +2,8 @@
 flows where Numba can't be imported.
 
 One file for each kind of operation has a function for each direction, with its gradient beside it: networks.py and
-convnet.py, scalar_maps.py and spline.py, layers.py and conditioned.py (layers with a network), bases.py, program.py.
-Samples are rows, and everything is computed in float64.
+convnet.py, scalar_maps.py, spline.py and those of further scalar maps, layers.py, reflections.py and conditioned.py
+(layers with a network), bases.py, program.py. Samples are rows, and everything is computed in float64.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.backends.reference import conditioned, convnet  # they register what they implement
+from npflows.backends.reference import (  # they register what they implement
+    bernstein,
+    conditioned,
+    convnet,
+    logistic_mixture,
+    piecewise_spline,
+    reflections,
+)
 from npflows.backends.reference.activations import ACTIVATIONS
 from npflows.backends.reference.common import Given
 from npflows.backends.reference.counters import normals, student_ts, uniforms
@@ -24,7 +31,8 @@ from npflows.core.backend import Backend, Frozen
 from npflows.core.counters import Place
 from npflows.core.operations import Network, Program, Spline
 
-__all__ = ["BACKEND", "ReferenceBackend", "ReferenceExecutable", "conditioned", "convnet"]
+__all__ = ["BACKEND", "ReferenceBackend", "ReferenceExecutable", "bernstein", "conditioned", "convnet", "logistic_mixture",
+           "piecewise_spline", "reflections"]  # fmt: skip
 
 
 class ReferenceBackend:

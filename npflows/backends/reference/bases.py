@@ -9,14 +9,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.core.operations import Cylinder, Normal, StudentT, Uniform
+from npflows.backends.reference.common import softplus
+from npflows.core.operations import (
+    Beta,
+    Cauchy,
+    ConditionalGaussianMixture,
+    Cylinder,
+    GaussianMixture,
+    Laplace,
+    Logistic,
+    Normal,
+    StudentT,
+    Uniform,
+)
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 SMALLEST, LARGEST = StudentT.log_df_bounds
 
 
 class BaseGradients(NamedTuple):
-    """Gradients of a scalar with respect to z (n, dim) and to the parameters, which is 0 for those that are fixed."""
+    """Gradients of a scalar with respect to z (n, dim) and to the parameters, which is 0 for those that are fixed; or to
+    what a network gave instead of them (n, n_out)."""
 
     z: NDArray
     theta: NDArray
@@ -24,7 +37,7 @@ class BaseGradients(NamedTuple):
 
 @singledispatch
 def log_prob(operation: Any, theta: NDArray, z: NDArray) -> NDArray:
-    """The log-density (n,)."""
+    """The log-density (n,); theta is what a network gave for each sample (n, n_out) where the operation has one."""
     raise NotImplementedError(f"the reference backend has no base distribution {type(operation).__name__}")
 
 
@@ -123,3 +136,97 @@ def _(operation: Cylinder, theta: NDArray, z: NDArray) -> NDArray:
 def _(operation: Cylinder, theta: NDArray, z: NDArray, dlog_prob: NDArray) -> BaseGradients:
     """dz = -z on the line, 0 on a circle."""
     return BaseGradients(np.where(operation.circular, 0.0, -dlog_prob[:, None] * z), np.zeros_like(theta))
+
+
+@log_prob.register
+def _(operation: Beta, theta: NDArray, z: NDArray) -> NDArray:
+    """log_constant - log bound + (shape - 1) log(1 - (z / bound)^2) between the bounds, -inf outside."""
+    q = z / theta[0]
+    inside = np.abs(q) < 1
+    within = operation.log_constant - np.log(theta[0]) + (operation.shape - 1) * np.log1p(-(np.where(inside, q, 0.0) ** 2))
+    return np.where(np.isnan(q), np.nan, np.where(inside, within, -np.inf)).sum(axis=1)
+
+
+@log_prob_vjp.register
+def _(operation: Beta, theta: NDArray, z: NDArray, dlog_prob: NDArray) -> BaseGradients:
+    """dz = -2 (shape - 1) z / (bound^2 - z^2), 0 outside."""
+    inside = np.abs(z) < theta[0]
+    slope = -2 * (operation.shape - 1) * z / np.where(inside, theta[0] ** 2 - z**2, 1.0)
+    return BaseGradients(np.where(inside, dlog_prob[:, None] * slope, 0.0), np.zeros_like(theta))
+
+
+@log_prob.register(Laplace)
+@log_prob.register(Cauchy)
+@log_prob.register(Logistic)
+def _(operation: Laplace | Cauchy | Logistic, theta: NDArray, z: NDArray) -> NDArray:
+    """log f(q) - log scale with q = (z - loc) / scale: f(q) = exp(-|q|) / 2, 1 / (pi (1 + q^2)) or
+    exp(-|q|) / (1 + exp(-|q|))^2."""
+    loc, log_scale = operation.views(theta).values()
+    size = np.abs((z - loc) * np.exp(-log_scale))
+    if isinstance(operation, Laplace):
+        each = -size - math.log(2)
+    elif isinstance(operation, Cauchy):
+        each = -math.log(math.pi) - 2 * np.log(np.hypot(1.0, size))
+    else:
+        each = -size - 2 * softplus(-size)
+    return (each - log_scale).sum(axis=1)
+
+
+@log_prob_vjp.register(Laplace)
+@log_prob_vjp.register(Cauchy)
+@log_prob_vjp.register(Logistic)
+def _(operation: Laplace | Cauchy | Logistic, theta: NDArray, z: NDArray, dlog_prob: NDArray) -> BaseGradients:
+    """With the derivative g of log f, -sign q, -2 q / (1 + q^2) or -tanh(q / 2):  dz = g / scale,  dloc = -g / scale,
+    dlog scale = -q g - 1."""
+    loc, log_scale = operation.views(theta).values()
+    q = (z - loc) * np.exp(-log_scale)
+    if isinstance(operation, Laplace):
+        g = -np.sign(q)
+    elif isinstance(operation, Cauchy):
+        g = -2 * q / (1 + q * q)
+    else:
+        g = -np.tanh(0.5 * q)
+    slope = dlog_prob[:, None] * g * np.exp(-log_scale)
+    return BaseGradients(slope, np.concatenate([-slope.sum(axis=0), dlog_prob @ (-q * g - 1.0)]))
+
+
+def _numbers(operation: GaussianMixture | ConditionalGaussianMixture, theta: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Logits (..., k), locations and logarithms of scales (..., k, d), from all numbers in one row (...)."""
+    n, dim = operation.n_components, operation.dim
+    logits, loc, log_scale = np.split(theta, [n, n + n * dim], axis=-1)
+    shape = (*theta.shape[:-1], n, dim)
+    return logits, loc.reshape(shape), log_scale.reshape(shape)
+
+
+def _terms(
+    operation: GaussianMixture | ConditionalGaussianMixture, theta: NDArray, z: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """log w_k N(z; loc_k, scale_k) (n, k), q = (z - loc) / scale (n, k, d), and w (k,) or (n, k)."""
+    logits, loc, log_scale = _numbers(operation, theta)
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    weights = weights / weights.sum(axis=-1, keepdims=True)
+    q = (z[:, None, :] - loc) * np.exp(-log_scale)
+    return np.log(weights) + (-0.5 * q * q - log_scale - HALF_LOG_2PI).sum(axis=2), q, weights
+
+
+@log_prob.register(GaussianMixture)
+@log_prob.register(ConditionalGaussianMixture)
+def _(operation: GaussianMixture | ConditionalGaussianMixture, theta: NDArray, z: NDArray) -> NDArray:
+    """log sum_k w_k N(z; loc_k, scale_k) with w = softmax(logits)."""
+    return np.logaddexp.reduce(_terms(operation, theta, z)[0], axis=1)
+
+
+@log_prob_vjp.register(GaussianMixture)
+@log_prob_vjp.register(ConditionalGaussianMixture)
+def _(
+    operation: GaussianMixture | ConditionalGaussianMixture, theta: NDArray, z: NDArray, dlog_prob: NDArray
+) -> BaseGradients:
+    """With the share r_k of component k in the density:  dz = -sum_k r_k q_k / scale_k,  dloc_k = r_k q_k / scale_k,
+    dlog scale_k = r_k (q_k^2 - 1),  dlogits = r - w; of each sample, or their sums."""
+    terms, q, weights = _terms(operation, theta, z)
+    inverse = np.exp(-_numbers(operation, theta)[2])
+    shares = dlog_prob[:, None] * np.exp(terms - np.logaddexp.reduce(terms, axis=1)[:, None])
+    slope = shares[:, :, None] * q * inverse
+    parts = shares - weights * dlog_prob[:, None], slope, shares[:, :, None] * (q * q - 1.0)
+    each = np.concatenate([part.reshape(len(z), -1) for part in parts], axis=1)
+    return BaseGradients(-slope.sum(axis=1), each.sum(axis=0) if theta.ndim == 1 else each)

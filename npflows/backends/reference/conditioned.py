@@ -25,26 +25,26 @@ def _each(dlog_det: NDArray, values: NDArray) -> NDArray:
 
 @forward.register
 def _(operation: Coupling, theta: NDArray, x: NDArray, given: Given) -> tuple[NDArray, NDArray]:
-    return _couple(operation, theta, x, given, inverse=False)
+    return _couple(operation, theta, x, given, inverse=operation.inverted)
 
 
 @inverse.register
 def _(operation: Coupling, theta: NDArray, y: NDArray, given: Given) -> tuple[NDArray, NDArray]:
-    return _couple(operation, theta, y, given, inverse=True)
+    return _couple(operation, theta, y, given, inverse=not operation.inverted)
 
 
 @forward_vjp.register
 def _(
     operation: Coupling, theta: NDArray, x: NDArray, dy: NDArray, dlog_det: NDArray, given: Given
 ) -> Gradients:  # fmt: skip
-    return _couple_vjp(operation, theta, x, dy, dlog_det, given, inverse=False)
+    return _couple_vjp(operation, theta, x, dy, dlog_det, given, inverse=operation.inverted)
 
 
 @inverse_vjp.register
 def _(
     operation: Coupling, theta: NDArray, y: NDArray, dx: NDArray, dlog_det: NDArray, given: Given
 ) -> Gradients:  # fmt: skip
-    return _couple_vjp(operation, theta, y, dx, dlog_det, given, inverse=True)
+    return _couple_vjp(operation, theta, y, dx, dlog_det, given, inverse=not operation.inverted)
 
 
 def _couple(
@@ -227,9 +227,9 @@ def _seen_in_order_vjp(operation: Autoregressive, seen: NDArray, dseen: NDArray)
 
 @forward.register
 def _(operation: Elementwise, theta: NDArray, x: NDArray, given: Given) -> tuple[NDArray, NDArray]:
-    """y_d = f(x_d; raw_d)."""
+    """y_d = f(x_d; raw_d), or its inverse where the layer is inverted."""
     raw, of_map = _own(operation, theta, len(x))
-    y, log_slopes = scalar_map(operation.transformer, of_map, x, raw)
+    y, log_slopes = scalar_map(operation.transformer, of_map, x, raw, inverse=operation.inverted)
     return y, log_slopes.sum(axis=1)
 
 
@@ -237,7 +237,7 @@ def _(operation: Elementwise, theta: NDArray, x: NDArray, given: Given) -> tuple
 def _(operation: Elementwise, theta: NDArray, y: NDArray, given: Given) -> tuple[NDArray, NDArray]:
     """x_d = f^-1(y_d; raw_d)."""
     raw, of_map = _own(operation, theta, len(y))
-    x, log_slopes = scalar_map(operation.transformer, of_map, y, raw, inverse=True)
+    x, log_slopes = scalar_map(operation.transformer, of_map, y, raw, inverse=not operation.inverted)
     return x, log_slopes.sum(axis=1)
 
 
@@ -246,7 +246,8 @@ def _(
     operation: Elementwise, theta: NDArray, x: NDArray, dy: NDArray, dlog_det: NDArray, given: Given
 ) -> Gradients:  # fmt: skip
     raw, of_map = _own(operation, theta, len(x))
-    by_map = scalar_map_vjp(operation.transformer, of_map, x, raw, dy, _each(dlog_det, x))
+    each = _each(dlog_det, x)
+    by_map = scalar_map_vjp(operation.transformer, of_map, x, raw, dy, each, inverse=operation.inverted)
     return _own_gradients(by_map, given)
 
 
@@ -255,7 +256,8 @@ def _(
     operation: Elementwise, theta: NDArray, y: NDArray, dx: NDArray, dlog_det: NDArray, given: Given
 ) -> Gradients:  # fmt: skip
     raw, of_map = _own(operation, theta, len(y))
-    by_map = scalar_map_vjp(operation.transformer, of_map, y, raw, dx, _each(dlog_det, y), inverse=True)
+    each = _each(dlog_det, y)
+    by_map = scalar_map_vjp(operation.transformer, of_map, y, raw, dx, each, inverse=not operation.inverted)
     return _own_gradients(by_map, given)
 
 

@@ -1,8 +1,8 @@
 """Layers, which map samples x (n, dim) to y (n, dim) invertibly: the four functions of each, and those without a network.
 
 `forward` and `inverse` give the result and its log-determinant (n,); `forward_vjp` and `inverse_vjp` carry the gradients of
-a scalar with respect to these two back to the input, the parameters and the condition.  conditioned.py has the layers that
-have a network.
+a scalar with respect to these two back to the input, the parameters and the condition.  reflections.py has the layers that
+are products of reflections, conditioned.py those that have a network.
 """
 
 from __future__ import annotations
@@ -284,18 +284,18 @@ def _mixing_vjp(operation: Conv1x1, theta: NDArray, dw: NDArray, dlog: float) ->
 
 @forward.register
 def _(operation: LULinear, theta: NDArray, x: NDArray, given: Given) -> tuple[NDArray, NDArray]:
-    """y = L U x[order] + shift, with the log-determinant sum log diag U."""
+    """y = L S U x[order] + shift, with the log-determinant sum log diag U."""
     params = operation.views(theta)
-    lower, upper = _factors(params["matrix"])
+    lower, upper = _signed_factors(operation, params["matrix"])
     y = x[:, list(operation.order)] @ upper.T @ lower.T + params["shift"]
     return y, np.full(len(x), np.trace(params["matrix"]))
 
 
 @inverse.register
 def _(operation: LULinear, theta: NDArray, y: NDArray, given: Given) -> tuple[NDArray, NDArray]:
-    """x[order] = U^-1 L^-1 (y - shift)."""
+    """x[order] = U^-1 S L^-1 (y - shift)."""
     params = operation.views(theta)
-    lower, upper = _factors(params["matrix"])
+    lower, upper = _signed_factors(operation, params["matrix"])
     x = np.linalg.solve(upper, np.linalg.solve(lower, (y - params["shift"]).T)).T
     return placed(operation.order, x), np.full(len(y), -np.trace(params["matrix"]))
 
@@ -304,12 +304,13 @@ def _(operation: LULinear, theta: NDArray, y: NDArray, given: Given) -> tuple[ND
 def _(
     operation: LULinear, theta: NDArray, x: NDArray, dy: NDArray, dlog_det: NDArray, given: Given
 ) -> Gradients:  # fmt: skip
-    """With u = U x[order]:  dL = dy u^T,  du = L^T dy,  dU = du x[order]^T,  dx[order] = U^T du."""
+    """With u = S U x[order]:  dL = dy u^T,  du = L^T dy,  d(S U) = du x[order]^T,  dx[order] = (S U)^T du."""
     matrix = operation.views(theta)["matrix"]
-    lower, upper = _factors(matrix)
+    lower, upper = _signed_factors(operation, matrix)
     permuted = x[:, list(operation.order)]
     u, du = permuted @ upper.T, dy @ lower
-    dmatrix = _factors_vjp(matrix, dy.T @ u, du.T @ permuted, dlog_det.sum())
+    dupper = _signs(operation)[:, None] * (du.T @ permuted)
+    dmatrix = _factors_vjp(matrix, dy.T @ u, dupper, dlog_det.sum())
     return _gradients(operation, placed(operation.order, du @ upper), given, matrix=dmatrix, shift=dy.sum(axis=0))
 
 
@@ -317,16 +318,28 @@ def _(
 def _(
     operation: LULinear, theta: NDArray, y: NDArray, dx: NDArray, dlog_det: NDArray, given: Given
 ) -> Gradients:  # fmt: skip
-    """With u = L^-1 (y - shift) and x[order] = U^-1 u:  du = U^-T dx[order],  dU = -du x[order]^T,  dy = L^-T du,
-    dL = -dy u^T,  dshift = -dy."""
+    """With u = L^-1 (y - shift) and x[order] = (S U)^-1 u:  du = (S U)^-T dx[order],  d(S U) = -du x[order]^T,
+    dy = L^-T du,  dL = -dy u^T,  dshift = -dy."""
     params = operation.views(theta)
-    lower, upper = _factors(params["matrix"])
+    lower, upper = _signed_factors(operation, params["matrix"])
     u = np.linalg.solve(lower, (y - params["shift"]).T).T
     permuted = np.linalg.solve(upper, u.T).T
     du = np.linalg.solve(upper.T, dx[:, list(operation.order)].T).T
     dy = np.linalg.solve(lower.T, du.T).T
-    dmatrix = _factors_vjp(params["matrix"], -dy.T @ u, -du.T @ permuted, -dlog_det.sum())
+    dupper = _signs(operation)[:, None] * (-du.T @ permuted)
+    dmatrix = _factors_vjp(params["matrix"], -dy.T @ u, dupper, -dlog_det.sum())
     return _gradients(operation, dy, given, matrix=dmatrix, shift=-dy.sum(axis=0))
+
+
+def _signs(operation: LULinear) -> NDArray:
+    """The diagonal of S."""
+    return np.array(operation.signs or (1,) * operation.dim, np.float64)
+
+
+def _signed_factors(operation: LULinear, matrix: NDArray) -> tuple[NDArray, NDArray]:
+    """L and S U."""
+    lower, upper = _factors(matrix)
+    return lower, _signs(operation)[:, None] * upper
 
 
 def _factors(matrix: NDArray) -> tuple[NDArray, NDArray]:

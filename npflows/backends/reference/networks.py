@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.backends.reference.activations import ACTIVATIONS
-from npflows.backends.reference.common import Given, Gradients, packed
+from npflows.backends.reference.common import Given, Gradients, packed, sigmoid
 from npflows.backends.reference.dropout import dropout_factors
 from npflows.core.operations import Made, Mlp
 
@@ -33,10 +33,12 @@ def network_vjp(operation: Any, theta: NDArray, x: NDArray, dout: NDArray, given
 @network.register(Mlp)
 @network.register(Made)
 def _(operation: Mlp | Made, theta: NDArray, x: NDArray, given: Given) -> NDArray:
-    """h_0 = x,  u_l = W_l h_{l-1} + b_l,  h_l = f(u_l),  out = W_L h_{L-1} + b_L, and V c is added in the first of them for
-    a condition c (for masked weights: Germain et al. 2015, arXiv:1502.03509, equations 8 and 9).
+    """h_0 = x,  u_l = W_l h_{l-1} + b_l,  h_l = f(u_l),  out = W_L h_{L-1} + b_L, and V_l c is added in layers
+    that see a condition c (for masked weights: Germain et al. 2015, arXiv:1502.03509, equations 8 and 9).
 
-    With residual blocks u_l = W_l f(u_{l-1}) + b_l + u_{l-2} for l = 2, 4, ... (He et al. 2016, arXiv:1603.05027).
+    With residual blocks u_l = W_l f(u_{l-1}) + b_l + u_{l-2} for l = 2, 4, ... (He et al. 2016, arXiv:1603.05027), of which
+    W_l f(u_{l-1}) + b_l is multiplied by sigmoid(V_l c + g_l) where they are gated (Dauphin et al. 2017, arXiv:1612.08083).
+    Where a layer is linear, f is the identity.
     """
     params = operation.views(theta)
     entering, _ = _hidden_layers(operation, params, x, given)
@@ -52,19 +54,29 @@ def _(operation: Mlp | Made, theta: NDArray, x: NDArray, dout: NDArray, given: G
     entering, before = _hidden_layers(operation, params, x, given)
     _, derivative = ACTIVATIONS[operation.activation]
     last, gradients, d = len(before), {}, {len(before): dout}
+    dcontext = np.zeros_like(given.context)
     for layer in range(last, -1, -1):
-        gradients[f"weight_{layer}"] = np.where(_free(operation, layer), d[layer].T @ entering[layer], 0.0)
-        gradients[f"bias_{layer}"] = d[layer].sum(axis=0)
-        below = d[layer] @ _weight(operation, params, layer)
+        through = d[layer]
+        if operation.has_gate(layer):
+            gate = _gate(operation, params, layer, given)
+            product = _dense_layer(operation, params, layer, entering[layer], given)
+            through, dgate = d[layer] * gate, d[layer] * product * gate * (1 - gate)
+            gradients[f"gate_weight_{layer}"] = dgate.T @ given.context
+            gradients[f"gate_bias_{layer}"] = dgate.sum(axis=0)
+            dcontext = dcontext + dgate @ params[f"gate_weight_{layer}"]
+        if operation.sees_condition(layer):
+            name = operation.condition_weight(layer)
+            gradients[name] = through.T @ given.context
+            dcontext = dcontext + through @ params[name]
+        gradients[f"weight_{layer}"] = np.where(_free(operation, layer), through.T @ entering[layer], 0.0)
+        gradients[f"bias_{layer}"] = through.sum(axis=0)
+        below = through @ _weight(operation, params, layer)
         if layer > 0:
             hidden = layer - 1
-            d[hidden] = below * _factors(operation, hidden, len(x), given) * derivative(before[hidden])
+            slope = 1.0 if hidden in operation.linear else derivative(before[hidden])
+            d[hidden] = below * _factors(operation, hidden, len(x), given) * slope
             if operation.residual and hidden % 2 == 0 and hidden + 2 < last:
                 d[hidden] = d[hidden] + d[hidden + 2]
-    dcontext = np.zeros_like(given.context)
-    if operation.condition_dim:
-        gradients["condition_weight"] = d[0].T @ given.context
-        dcontext = d[0] @ params["condition_weight"]
     return Gradients(below, packed(operation.shapes, gradients), dcontext)
 
 
@@ -77,21 +89,29 @@ def _hidden_layers(
     before: list[NDArray] = []
     for layer in range(len(operation.hidden)):
         u = _dense_layer(operation, params, layer, entering[layer], given)
+        if operation.has_gate(layer):
+            u = u * _gate(operation, params, layer, given)
         if operation.residual and layer > 0 and layer % 2 == 0:
             u = u + before[layer - 2]
         before.append(u)
-        entering.append(function(u) * _factors(operation, layer, len(x), given))
+        h = u if layer in operation.linear else function(u)
+        entering.append(h * _factors(operation, layer, len(x), given))
     return entering, before
 
 
 def _dense_layer(
     operation: Mlp | Made, params: dict[str, NDArray], layer: int, h: NDArray, given: Given
 ) -> NDArray:  # fmt: skip
-    """W h + b, with V c in the first layer."""
+    """W h + b, and V c in layers that see the condition."""
     u = h @ _weight(operation, params, layer).T + params[f"bias_{layer}"]
-    if layer == 0 and operation.condition_dim:
-        u = u + given.context @ params["condition_weight"].T
+    if operation.sees_condition(layer):
+        u = u + given.context @ params[operation.condition_weight(layer)].T
     return u
+
+
+def _gate(operation: Mlp | Made, params: dict[str, NDArray], layer: int, given: Given) -> NDArray:
+    """sigmoid(V c + g), what the results of a gated layer are multiplied by."""
+    return sigmoid(given.context @ params[f"gate_weight_{layer}"].T + params[f"gate_bias_{layer}"])
 
 
 def _free(operation: Mlp | Made, layer: int) -> NDArray[np.bool_]:

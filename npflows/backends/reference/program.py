@@ -22,7 +22,7 @@ from npflows.backends.reference.standardization import (
 )
 from npflows.core.backend import HostBuffers, Result, State
 from npflows.core.bijection import Bijection
-from npflows.core.operations import EMBEDDING_LAYER, ConvNet, Custom, Network, Placed, Program
+from npflows.core.operations import BASE_LAYER, EMBEDDING_LAYER, ConvNet, Custom, Network, Placed, Program
 from npflows.core.underflow import ignore_underflow
 
 CHUNK = 4096
@@ -76,7 +76,8 @@ class ReferenceExecutable(HostBuffers):
         self.program = program
         self.input_dim, self.output_dim = program.input_dim, program.output_dim
         self.condition_dim = program.condition_dim
-        widest = [_intermediate_values(placed.operation) for placed in program.layers]
+        parts = (*program.layers, *([program.base] if program.base and program.base_network else []))
+        widest = [_intermediate_values(placed.operation) for placed in parts]
         self._widest = max([program.input_dim, program.output_dim, *widest])
         self.chunk_rows = max(1, min(CHUNK, self.rows_within(CHUNK_VALUES)))
 
@@ -112,7 +113,7 @@ class ReferenceExecutable(HostBuffers):
             if out.log_det.size:
                 out.log_det[:] = trace.log_det
             if out.log_prob.size:
-                out.log_prob[:] = self._log_prob(theta, trace, x, condition)
+                out.log_prob[:] = self._log_prob(self._base_numbers(theta, trace, 0, origin), trace, x, condition)
 
     @ignore_underflow
     def pullback(
@@ -137,22 +138,24 @@ class ReferenceExecutable(HostBuffers):
         with np.errstate(all="ignore"):
             trace = self._run(state, theta, x, condition, inverse, key, origin)
             dvalues = np.zeros_like(trace.values)
+            dcontext = np.zeros_like(trace.context)
             if program.base is not None and not inverse:
-                log_prob[:] = self._log_prob(theta, trace, x, condition)
-                by_base = bases.log_prob_vjp(program.base.operation, _part(program.base, theta),
-                                             trace.values[:, : self.output_dim], dlog)  # fmt: skip
+                numbers = self._base_numbers(theta, trace, key, origin)
+                log_prob[:] = self._log_prob(numbers, trace, x, condition)
+                by_base = bases.log_prob_vjp(program.base.operation, numbers, trace.values[:, : self.output_dim], dlog)
                 dvalues[:, : self.output_dim] = by_base.z
-                _part(program.base, dtheta)[:] += by_base.theta
+                if program.base_network is None:
+                    _part(program.base, dtheta)[:] += by_base.theta
+                else:
+                    dcontext += self._network_vjp(program.base_network, theta, trace.context, by_base.theta, dtheta,
+                                                  _layer_key(key, BASE_LAYER), origin)  # fmt: skip
             else:
                 mapped = program.standardized and inverse
                 dvalues[:, : dy.shape[1]] = from_standardized_vjp(state.standardization, dy) if mapped else dy
-            dcontext = self._run_back(theta, trace, dvalues, dlog, dtheta, inverse, key, origin)
+            dcontext += self._run_back(theta, trace, dvalues, dlog, dtheta, inverse, key, origin)
             if program.embedding is not None:
-                given = Given(trace.condition, _layer_key(key, EMBEDDING_LAYER), origin)
-                by_network = network_vjp(program.embedding.operation, _part(program.embedding, theta), trace.condition,
-                                         dcontext, given)  # fmt: skip
-                dcontext = by_network.x
-                _part(program.embedding, dtheta)[:] += by_network.theta
+                dcontext = self._network_vjp(program.embedding, theta, trace.condition, dcontext, dtheta,
+                                             _layer_key(key, EMBEDDING_LAYER), origin)  # fmt: skip
             if dx.size:
                 by_layers = dvalues[:, : dx.shape[1]]
                 mapped = program.standardized and not inverse
@@ -215,18 +218,35 @@ class ReferenceExecutable(HostBuffers):
             dcontext += gradients.context
         return dcontext
 
+    @staticmethod
+    def _network_vjp(
+        placed: Placed, theta: NDArray, x: NDArray, dout: NDArray, dtheta: NDArray, key: int, origin: int
+    ) -> NDArray:  # fmt: skip
+        """The gradient of what enters the embedding or the network of the base; adds that of its parameters to `dtheta`."""
+        gradients = network_vjp(placed.operation, _part(placed, theta), x, dout, Given(x, key, origin))
+        _part(placed, dtheta)[:] += gradients.theta
+        return gradients.x
+
+    def _base_numbers(self, theta: NDArray, trace: Trace, key: int, origin: int) -> NDArray:
+        """The parameters of the base distribution, or what its network gives for each sample (n, n_out)."""
+        base, placed = self.program.base, self.program.base_network
+        if base is None:
+            raise ValueError("a program without a base distribution has no log_prob")
+        if placed is None:
+            return _part(base, theta)
+        given = Given(trace.context, _layer_key(key, BASE_LAYER), origin)
+        return network(placed.operation, _part(placed, theta), trace.context, given)
+
     def _in_direction(self, inverted: bool) -> tuple[Placed, ...]:
         """The layers in the order in which they are run."""
         return self.program.layers[::-1] if inverted else self.program.layers
 
-    def _log_prob(self, theta: NDArray, trace: Trace, x: NDArray, condition: NDArray) -> NDArray:
-        """The log-density of the samples: NaN where one or its condition has NaN; -inf where numbers left the range,
-        infinite ones included."""
-        base = self.program.base
-        if base is None:
-            raise ValueError("a program without a base distribution has no log_prob")
+    def _log_prob(self, numbers: NDArray, trace: Trace, x: NDArray, condition: NDArray) -> NDArray:
+        """The log-density of the samples, from the numbers of the base distribution: NaN where a sample or its condition
+        has NaN; -inf where numbers left the range, infinite ones included."""
+        assert self.program.base is not None  # as it has numbers
         z = trace.values[:, : self.output_dim]
-        values = trace.log_det + bases.log_prob(base.operation, _part(base, theta), z)
+        values = trace.log_det + bases.log_prob(self.program.base.operation, numbers, z)
         missing = np.isnan(x).any(axis=1)
         if condition.size:
             missing |= np.isnan(condition).any(axis=1)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import singledispatch
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.backends.reference.common import sigmoid, softplus
-from npflows.core.operations import Additive, Affine
+from npflows.core.operations import CLIPS, Additive, Affine
 
 LIMIT = 708.0
 """The largest log-scale: its exponential neither overflows nor vanishes."""
@@ -100,13 +101,17 @@ def _(
 
 
 def log_scale(operation: Affine, theta: NDArray, r: NDArray) -> NDArray:
-    """s (n, d) from the raw r: r, tanh r, gain tanh r, log(sigmoid(r + 2) + least), or log(softplus(r) + least)."""
+    """s (n, d) from the raw r: r, tanh r, gain tanh r, log(sigmoid(r + 2) + least), log(softplus(r) + least), or r clipped
+    at -log(least)."""
     if operation.scale_activation == "none":
         return r
-    if operation.scale_activation == "sigmoid":
-        return np.log(sigmoid(r + OFFSET) + operation.least) if operation.least else -softplus(-(r + OFFSET))
-    if operation.scale_activation == "softplus":
-        return np.log(softplus(r) + operation.least)
+    if operation.scale_activation == "sigmoid" and not operation.least:
+        return -softplus(-(r + OFFSET))
+    if operation.scale_activation in ("sigmoid", "softplus"):
+        scale = softplus(r) if operation.scale_activation == "softplus" else sigmoid(r + OFFSET)
+        return np.minimum(np.log(scale + operation.least), math.log(operation.most))
+    if operation.scale_activation in CLIPS:
+        return clip(operation, r)
     return _gains(operation, theta, r.shape[1]) * np.tanh(r)
 
 
@@ -118,15 +123,59 @@ def log_scale_vjp(operation: Affine, theta: NDArray, r: NDArray, ds: NDArray) ->
     """
     if operation.scale_activation == "none":
         return ds, np.zeros(0)
+    if operation.scale_activation in ("sigmoid", "softplus"):
+        ds = np.where(log_scale(operation, theta, r) < math.log(operation.most), ds, 0.0)
     if operation.scale_activation == "sigmoid":
         share = sigmoid(r + OFFSET) / (sigmoid(r + OFFSET) + operation.least) if operation.least else 1.0
         return ds * sigmoid(-(r + OFFSET)) * share, np.zeros(0)
     if operation.scale_activation == "softplus":
         return ds * sigmoid(r) / (softplus(r) + operation.least), np.zeros(0)
+    if operation.scale_activation in CLIPS:
+        return ds * clip_derivative(operation, r), np.zeros(0)
     t, dgains = np.tanh(r), np.zeros_like(theta)
     if operation.scale_activation == "tanh_gain":
         np.add.at(dgains, np.arange(r.shape[1]) % len(theta), (ds * t).sum(axis=0))
     return ds * _gains(operation, theta, r.shape[1]) * (1.0 - t * t), dgains
+
+
+def clip(operation: Affine, r: NDArray) -> NDArray:
+    """With b = -log(least): r / (1 + |r| / b), r between -b and log(most), b tanh r, b (2 sigmoid(r) - 1) or
+    0.636 b arctan r."""
+    bound = -math.log(operation.least)
+    if operation.scale_activation == "soft_clip":
+        return soft_clip(r, bound)
+    if operation.scale_activation == "hard_clip":
+        return np.clip(r, -bound, math.log(operation.most))
+    if operation.scale_activation == "tanh_clip":
+        return bound * np.tanh(r)
+    if operation.scale_activation == "sigmoid_clip":
+        return bound * (2 * sigmoid(r) - 1)
+    return operation.atan_factor * bound * np.arctan(r)
+
+
+def clip_derivative(operation: Affine, r: NDArray) -> NDArray:
+    """1 / (1 + |r| / b)^2, 1 within the bounds and 0 outside, b (1 - tanh(r)^2), 2 b sigmoid(r) sigmoid(-r) or
+    0.636 b / (1 + r^2)."""
+    bound = -math.log(operation.least)
+    if operation.scale_activation == "soft_clip":
+        return soft_clip_derivative(r, bound)
+    if operation.scale_activation == "hard_clip":
+        return np.where((-bound < r) & (r < math.log(operation.most)), 1.0, 0.0)
+    if operation.scale_activation == "tanh_clip":
+        return bound * (1.0 - np.tanh(r) ** 2)
+    if operation.scale_activation == "sigmoid_clip":
+        return 2 * bound * sigmoid(r) * sigmoid(-r)
+    return operation.atan_factor * bound / (1.0 + r * r)
+
+
+def soft_clip(r: NDArray, bound: float) -> NDArray:
+    """r / (1 + |r| / bound)."""
+    return r / (1.0 + np.abs(r) / bound)
+
+
+def soft_clip_derivative(r: NDArray, bound: float) -> NDArray:
+    """1 / (1 + |r| / bound)^2."""
+    return 1.0 / (1.0 + np.abs(r) / bound) ** 2
 
 
 def _gains(operation: Affine, theta: NDArray, d: int) -> NDArray:

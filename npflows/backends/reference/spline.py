@@ -12,13 +12,20 @@ the bins, and derivatives at the knots.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npflows.backends.reference.common import softplus
-from npflows.backends.reference.scalar_maps import MapGradients, scalar_map, scalar_map_vjp
+from npflows.backends.reference.scalar_maps import (
+    MapGradients,
+    scalar_map,
+    scalar_map_vjp,
+    soft_clip,
+    soft_clip_derivative,
+)
 from npflows.core.operations import Spline
 
 
@@ -36,7 +43,11 @@ class Bin(NamedTuple):
 
 @scalar_map.register
 def _(operation: Spline, theta: NDArray, x: NDArray, raw: NDArray, *, inverse: bool = False) -> tuple[NDArray, NDArray]:
-    return evaluate(operation, x, constrain(operation, raw), inverse=inverse)
+    constrained = constrain(operation, clip(operation, raw))
+    if not inverse:
+        return evaluate(operation, turned(operation, x), constrained)
+    result, log_slope = evaluate(operation, x, constrained, inverse=True)
+    return turned(operation, result), log_slope
 
 
 @scalar_map_vjp.register
@@ -54,15 +65,49 @@ def _(
 
     As f(x; p) = y, changes obey f' x. + (df/dp) p. = y..  Cotangents dx and m of x and of its log-slope therefore give
     dy = -dY, where dY = (-dx - dL d(log f')/dx) / f' and dL = -m, and dp = what f gives for the cotangents dY and dL."""
-    constrained = constrain(operation, raw)
+    constrained = constrain(operation, clip(operation, raw))
+
+    def of_raw(dconstrained: NDArray) -> NDArray:
+        return clip_vjp(operation, raw, constrain_vjp(operation, constrained, dconstrained))
+
     if not inverse:
-        dx, dconstrained = evaluate_vjp(operation, x, constrained, dy, dlog)
-        return MapGradients(dx, constrain_vjp(operation, constrained, dconstrained), np.zeros(0))
+        dx, dconstrained = evaluate_vjp(operation, turned(operation, x), constrained, dy, dlog)
+        return MapGradients(dx, of_raw(dconstrained), np.zeros(0))
     result, log_slope = evaluate(operation, x, constrained, inverse=True)
     bend, _ = evaluate_vjp(operation, result, constrained, np.zeros_like(dy), np.ones_like(dlog))
     solved = (-dy + dlog * bend) * np.exp(log_slope)
     _, dconstrained = evaluate_vjp(operation, result, constrained, solved, -dlog)
-    return MapGradients(-solved, constrain_vjp(operation, constrained, dconstrained), np.zeros(0))
+    return MapGradients(-solved, of_raw(dconstrained), np.zeros(0))
+
+
+def turned(operation: Spline, x: NDArray) -> NDArray:
+    """(x mod 2 bound) - bound where values are turned, which is its own inverse; else x."""
+    b = operation.tail_bound
+    return x - 2 * b * np.floor(x / (2 * b)) - b if operation.turned else x
+
+
+def clip(operation: Spline, raw: NDArray) -> NDArray:
+    """Raw parameters as splines without a least slope have them: sizes r / (1 + |2 r| / L) with L = -log(least_slope), and
+    log(exp(d) - 1), whose softplus is d, of derivatives d = exp(r / (1 + |r| / L))."""
+    if not operation.least_slope:
+        return raw
+    sizes, derivatives = np.split(raw, [2 * operation.num_bins], axis=-1)
+    limit = -math.log(operation.least_slope)
+    d = np.exp(soft_clip(derivatives, limit))
+    return np.concatenate([soft_clip(sizes, limit / 2), d + np.log(-np.expm1(-d)) - operation.derivative_shift], axis=-1)
+
+
+def clip_vjp(operation: Spline, raw: NDArray, gradient: NDArray) -> NDArray:
+    """The gradient with respect to raw parameters from that with respect to what `clip` makes of them; the derivative of
+    log(exp(d) - 1) by log d is d / (1 - exp(-d))."""
+    if not operation.least_slope:
+        return gradient
+    sizes, derivatives = np.split(raw, [2 * operation.num_bins], axis=-1)
+    dsizes, dderivatives = np.split(gradient, [2 * operation.num_bins], axis=-1)
+    limit = -math.log(operation.least_slope)
+    d = np.exp(soft_clip(derivatives, limit))
+    dderivatives = dderivatives * d / -np.expm1(-d) * soft_clip_derivative(derivatives, limit)
+    return np.concatenate([dsizes * soft_clip_derivative(sizes, limit / 2), dderivatives], axis=-1)
 
 
 def constrain(operation: Spline, raw: NDArray) -> NDArray:
@@ -200,9 +245,12 @@ def find_bin_vjp(operation: Spline, gradients: Bin) -> NDArray:
 
 
 def _slopes(operation: Spline, constrained: NDArray) -> NDArray:
-    """The derivatives (n, d, K + 1) at all knots: at both ends 1, or for a value on a circle one parameter."""
+    """The derivatives (n, d, K + 1) at all knots: at both ends 1 where they are not free, or for a value on a circle one
+    parameter."""
     k = operation.num_bins
     derivatives = constrained[..., 2 * k :]
+    if operation.free_ends:
+        return derivatives
     one = np.ones((*derivatives.shape[:-1], 1))
     on_line = np.concatenate([one, derivatives[..., : k - 1], one], axis=-1)
     if not any(operation.circular):
@@ -214,6 +262,8 @@ def _slopes(operation: Spline, constrained: NDArray) -> NDArray:
 def _slopes_vjp(operation: Spline, dslopes: NDArray) -> NDArray:
     """The gradient with respect to the derivatives that are parameters."""
     inner = dslopes[..., 1:-1]
+    if operation.free_ends:
+        return dslopes
     if not any(operation.circular):
         return inner
     on_line = np.concatenate([inner, np.zeros_like(inner[..., :1])], axis=-1)

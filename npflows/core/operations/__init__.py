@@ -7,7 +7,19 @@ operations in order, each with the place where its parameters begin.
 Formulas: `npflows.backends.reference` has them in NumPy, one obvious function each.
 """
 
-from npflows.core.operations.bases import Cylinder, Normal, StudentT, Uniform
+from npflows.core.operations.bases import (
+    Beta,
+    Cauchy,
+    ConditionalGaussianMixture,
+    Cylinder,
+    GaussianMixture,
+    Laplace,
+    Logistic,
+    Normal,
+    StudentT,
+    Uniform,
+)
+from npflows.core.operations.described import described, operation_of
 from npflows.core.operations.layers import (
     PARAMETERIZATIONS,
     ActNorm,
@@ -15,37 +27,63 @@ from npflows.core.operations.layers import (
     Conv1x1,
     Coupling,
     Elementwise,
+    Householder,
     LogTails,
     LULinear,
     MadeOutputs,
     Permutation,
+    QRLinear,
     Rotation,
+    SVDLinear,
 )
 from npflows.core.operations.networks import ACTIVATIONS, ConvNet, Made, Mlp, Network
 from npflows.core.operations.operation import Operation, Shapes, prefixed_shapes
-from npflows.core.operations.program import EMBEDDING_LAYER, Custom, Placed, Program
-from npflows.core.operations.scalar_maps import SCALE_ACTIVATIONS, Additive, Affine, ScalarMap, Spline
+from npflows.core.operations.program import BASE_LAYER, EMBEDDING_LAYER, Custom, Placed, Program
+from npflows.core.operations.scalar_maps import (
+    CLIPS,
+    SCALE_ACTIVATIONS,
+    SPLINES,
+    Additive,
+    Affine,
+    Bernstein,
+    LogisticMixture,
+    PiecewiseSpline,
+    ScalarMap,
+    Spline,
+)
 from npflows.core.operations.supports import EDGE, SUPPORT_KINDS, SupportPart, Supports
 
 __all__ = [
     "ACTIVATIONS",
+    "BASE_LAYER",
+    "CLIPS",
     "EDGE",
     "EMBEDDING_LAYER",
     "PARAMETERIZATIONS",
     "SCALE_ACTIVATIONS",
+    "SPLINES",
     "SUPPORT_KINDS",
     "ActNorm",
     "Additive",
     "Affine",
     "Autoregressive",
+    "Bernstein",
+    "Beta",
+    "Cauchy",
+    "ConditionalGaussianMixture",
     "Conv1x1",
     "ConvNet",
     "Coupling",
     "Custom",
     "Cylinder",
     "Elementwise",
+    "GaussianMixture",
+    "Householder",
     "LULinear",
+    "Laplace",
     "LogTails",
+    "Logistic",
+    "LogisticMixture",
     "Made",
     "MadeOutputs",
     "Mlp",
@@ -53,9 +91,12 @@ __all__ = [
     "Normal",
     "Operation",
     "Permutation",
+    "PiecewiseSpline",
     "Placed",
     "Program",
+    "QRLinear",
     "Rotation",
+    "SVDLinear",
     "ScalarMap",
     "Shapes",
     "Spline",
@@ -63,5 +104,7 @@ __all__ = [
     "SupportPart",
     "Supports",
     "Uniform",
+    "described",
+    "operation_of",
     "prefixed_shapes",
 ]

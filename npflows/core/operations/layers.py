@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from npflows.core.operations.networks import ConvNet, Made, Mlp
 from npflows.core.operations.operation import Operation, Shapes, prefixed_shapes
-from npflows.core.operations.scalar_maps import Affine, ScalarMap, Spline
+from npflows.core.operations.scalar_maps import ScalarMap
 
 PARAMETERIZATIONS = ("plu", "full")
 
@@ -16,7 +16,7 @@ class Coupling(Operation):
     """`kept` values are left unchanged and condition the map of the `moved` ones (Dinh et al. 2017, arXiv:1605.08803).
 
     The last `n_circles` of the kept values are on circles, the interval [-bound, bound] whose ends are one point; the
-    network sees their cosines and then their sines.
+    network sees their cosines and then their sines.  `inverted` exchanges the directions.
     """
 
     kept: tuple[int, ...]
@@ -25,6 +25,7 @@ class Coupling(Operation):
     transformer: ScalarMap
     n_circles: int = 0
     bound: float = 1.0
+    inverted: bool = False
 
     @property
     def dim(self) -> int:
@@ -46,7 +47,7 @@ class Autoregressive(Operation):
 
     order: tuple[int, ...]
     conditioner: Made
-    transformer: Affine | Spline
+    transformer: ScalarMap
     inverted: bool = False
     bound: float = 1.0
 
@@ -61,10 +62,12 @@ class Autoregressive(Operation):
 
 @dataclass(frozen=True)
 class Elementwise(Operation):
-    """A scalar map of each value by itself; its raw parameters are learned directly."""
+    """A scalar map of each value by itself; its raw parameters are learned directly.  `inverted` exchanges the
+    directions."""
 
     dim: int
-    transformer: Affine | Spline
+    transformer: ScalarMap
+    inverted: bool = False
 
     @property
     def shapes(self) -> Shapes:
@@ -73,13 +76,14 @@ class Elementwise(Operation):
 
 @dataclass(frozen=True)
 class LULinear(Operation):
-    """y = L U x[order] + shift.
+    """y = L S U x[order] + shift.
 
     The strict lower part of `matrix` is that of L, whose diagonal is 1, its strict upper part that of U, and its diagonal
-    the logarithm of U's.
+    the logarithm of U's.  S is diagonal, with a sign 1 or -1 for each value, and the unit matrix without `signs`.
     """
 
     order: tuple[int, ...]
+    signs: tuple[int, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -88,6 +92,48 @@ class LULinear(Operation):
     @property
     def shapes(self) -> Shapes:
         return {"matrix": (self.dim, self.dim), "shift": (self.dim,)}
+
+
+@dataclass(frozen=True)
+class Householder(Operation):
+    """y = H_k ... H_1 x with the reflections H_j = 1 - 2 v_j v_j^T / |v_j|^2 of `vectors`."""
+
+    dim: int
+    reflections: int
+
+    @property
+    def shapes(self) -> Shapes:
+        return {"vectors": (self.reflections, self.dim)}
+
+
+@dataclass(frozen=True)
+class QRLinear(Operation):
+    """y = Q R x + shift, with the reflections Q of `vectors` as in `Householder`.
+
+    The strict upper part of `upper` is that of R, and its diagonal the logarithm of R's; what is below is not read.
+    """
+
+    dim: int
+    reflections: int
+
+    @property
+    def shapes(self) -> Shapes:
+        n = self.dim
+        return {"upper": (n, n), "vectors": (self.reflections, n), "shift": (n,)}
+
+
+@dataclass(frozen=True)
+class SVDLinear(Operation):
+    """y = Q_1 D Q_2 x + shift, with the reflections Q_1 of `left` and Q_2 of `right` as in `Householder`, and the diagonal
+    D = exp(logs)."""
+
+    dim: int
+    reflections: int
+
+    @property
+    def shapes(self) -> Shapes:
+        n, k = self.dim, self.reflections
+        return {"left": (k, n), "logs": (n,), "right": (k, n), "shift": (n,)}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.core.operations.operation import Operation, Shapes
+from npflows.core.operations.operation import Operation, Shapes, require
 
 ACTIVATIONS = ("relu", "tanh", "silu", "elu", "leaky_relu")
 
@@ -18,9 +18,10 @@ ACTIVATIONS = ("relu", "tanh", "silu", "elu", "leaky_relu")
 class _Dense(Operation):
     """Base class of dense networks.
 
-    h_0 = x,  h_l = f(W_l h_{l-1} + b_l),  out = W_L h_{L-1} + b_L,  and V c is added in the first of them for a
-    condition c.  With `residual`, layers 1 and 2, 3 and 4, ... are blocks z + W_b f(W_a f(z)) (He et al. 2016,
-    arXiv:1603.05027).
+    h_0 = x,  h_l = f(W_l h_{l-1} + b_l),  out = W_L h_{L-1} + b_L,  and for a condition c, V_l c is added in the layers
+    `condition_layers`, by default in the first one.  With `residual`, layers 1 and 2, 3 and 4, ... are blocks
+    z + W_b f(W_a f(z)) (He et al. 2016, arXiv:1603.05027).  The hidden layers in `linear` have no f.  With `gated`, what a
+    block adds is multiplied by sigmoid(G_b c + g_b), its gate (Dauphin et al. 2017, arXiv:1612.08083).
     """
 
     hidden: tuple[int, ...]
@@ -31,6 +32,21 @@ class _Dense(Operation):
 
     n_in: int = 0
     n_out: int = 0
+    linear: tuple[int, ...] = ()
+    gated: bool = False
+    condition_layers: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        require(self.activation in ACTIVATIONS, self, f"an activation of {', '.join(ACTIVATIONS)}")
+        require(all(width >= 1 for width in self.hidden), self, "hidden layers of at least one unit")
+        require(min(self.n_in, self.n_out, self.condition_dim) >= 0, self, "numbers of inputs, outputs and conditions")
+        require(0 <= self.dropout < 1, self, "a dropout of at least 0 and below 1")
+        require({*self.linear, *self.condition_layers} <= {0, *range(len(self.hidden))}, self, "numbers of hidden layers")
+        blocks = len(self.hidden) % 2 == 1 and len(set(self.hidden)) == 1
+        require(blocks or not self.residual, self, "an odd number of hidden layers of one width for residual blocks")
+        require(
+            not self.gated or (self.residual and self.condition_dim > 0), self, "residual blocks and a condition for gates"
+        )
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -42,9 +58,24 @@ class _Dense(Operation):
         result: Shapes = {}
         for layer, (columns, rows) in enumerate(zip(self.widths[:-1], self.widths[1:])):
             result |= {f"weight_{layer}": (rows, columns), f"bias_{layer}": (rows,)}
-            if layer == 0 and self.condition_dim:
-                result["condition_weight"] = (rows, self.condition_dim)
+            if self.sees_condition(layer):
+                result[self.condition_weight(layer)] = (rows, self.condition_dim)
+            if self.has_gate(layer):
+                result |= {f"gate_weight_{layer}": (rows, self.condition_dim), f"gate_bias_{layer}": (rows,)}
         return result
+
+    def sees_condition(self, layer: int) -> bool:
+        """Whether a linear function of the condition is added in a layer."""
+        return self.condition_dim > 0 and layer in self.condition_layers
+
+    @staticmethod
+    def condition_weight(layer: int) -> str:
+        """The name of its weights."""
+        return f"condition_weight_{layer}" if layer else "condition_weight"
+
+    def has_gate(self, layer: int) -> bool:
+        """Whether the layer's results are multiplied by a gate, as the last ones of a residual block are."""
+        return self.gated and layer > 0 and layer % 2 == 0 and layer < len(self.hidden)
 
 
 @dataclass(frozen=True)
@@ -56,13 +87,29 @@ class Mlp(_Dense):
 class Made(_Dense):
     """The masked network of autoregressive layers (Germain et al. 2015, arXiv:1502.03509, equations 8 and 9).
 
-    Features have positions 1..D in their order, hidden units degrees 0..D-1, in rising order.  A unit of degree d sees
+    Features have positions 1..D in their order, hidden units degrees 0..D-1, in rising order: `hidden_degrees`, or as
+    many of each as can be.  A unit of degree d sees
     the features of position <= d and units of degree <= d; the outputs of position p see units of degree < p.  A feature
     enters as `feature_rows` rows: two for the cosine and sine of a value on a circle.
     """
 
     multiplier: int = 1
     feature_rows: tuple[int, ...] = ()
+    hidden_degrees: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n, degrees = self.n_features, self.hidden_degrees
+        require(
+            set(self.feature_rows) <= {1, 2} and sum(self.feature_rows) == self.n_in, self, "n_in rows, 1 or 2 a feature"
+        )
+        require(self.multiplier >= 1 and self.n_out == n * self.multiplier, self, "n_out as the features times multiplier")
+        if degrees:
+            require(tuple(map(len, degrees)) == self.hidden, self, "a degree for each hidden unit")
+            rising = all(list(layer) == sorted(layer) and layer[0] >= 0 and layer[-1] < max(n, 1) for layer in degrees)
+            require(rising, self, "degrees that rise in each layer, below the number of features")
+            skips = zip(degrees[:-2:2], degrees[2::2]) if self.residual else ()
+            require(all(a <= b for pair in skips for a, b in zip(*pair)), self, "degrees that do not fall across a block")
 
     @classmethod
     def of(
@@ -86,9 +133,10 @@ class Made(_Dense):
         n = self.n_features
         lowest = 0 if self.condition_dim or n == 1 else 1
         positions = np.arange(1, n + 1)
+        given = [np.array(degrees, np.int64) for degrees in self.hidden_degrees]
         return [
             np.repeat(positions, self.feature_rows),
-            *(lowest + np.arange(h) * (n - lowest) // h for h in self.hidden),
+            *(given or [lowest + np.arange(h) * (n - lowest) // h for h in self.hidden]),
             np.repeat(positions, self.multiplier) - 1,  # the outputs see positions below their own
         ]
 
@@ -119,6 +167,14 @@ class ConvNet(Operation):
     activation: str
     actnorm: bool = False
     condition_dim: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.activation in ACTIVATIONS, self, f"an activation of {', '.join(ACTIVATIONS)}")
+        require(min(self.height, self.width) >= 1 and self.condition_dim >= 0, self, "a height and a width of at least 1")
+        require(len(self.channels) >= 2 and min(self.channels) >= 1, self, "channels of at least 1, twice or more")
+        for places, channels in ((self.in_places, self.channels[0]), (self.out_places, self.channels[-1])):
+            inside = all(0 <= place < channels * self.height * self.width for place in places)
+            require(inside and len(set(places)) == len(places) >= 1, self, "places within the images, each once")
 
     @property
     def n_in(self) -> int:

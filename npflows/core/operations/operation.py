@@ -10,6 +10,18 @@ Shapes = dict[str, tuple[int, ...]]
 """Shapes of parameters by name, in the order in which they lie in the vector."""
 
 
+def require(holds: bool, owner: object, expected: str) -> None:
+    """Refuse an operation that makes no sense.
+
+    Raises
+    ------
+    ValueError
+        If the condition does not hold.
+    """
+    if not holds:
+        raise ValueError(f"{type(owner).__name__} needs {expected}, got {owner!r}")
+
+
 class Operation:
     """Anything that reads parameters from a flat vector."""
 

@@ -11,6 +11,8 @@ from npflows.core.operations.operation import Operation
 
 EMBEDDING_LAYER = 1023
 """The number of the embedding among the layers, for the keys of random masks."""
+BASE_LAYER = 1022
+"""That of the network of a base distribution."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,24 @@ class Program:
     standardized: bool = False
 
     @property
+    def base_network(self) -> Placed | None:
+        """The network (`Mlp`) from what the layers see of the condition to the numbers of the base distribution, if these
+        depend on it."""
+        network = None if self.base is None else getattr(self.base.operation, "conditioner", None)
+        return None if self.base is None or network is None else Placed(network, self.base.offset)
+
+    @property
     def dropout(self) -> float:
         """The largest share of hidden values that one of the networks drops in training."""
-        parts = (*self.layers, *(() if self.embedding is None else (self.embedding,)))
+        parts = (*self.layers, *filter(None, (self.embedding, self.base)))
         return max((network.dropout for part in parts if (network := _dense_network(part.operation))), default=0.0)
 
     def with_dropout(self, share: float) -> Program:
         """The same program, of which each dense or masked network drops this share of its hidden values in training."""
         layers = tuple(_with_dropout(part, share) for part in self.layers)
         embedding = None if self.embedding is None else _with_dropout(self.embedding, share)
-        return replace(self, layers=layers, embedding=embedding)
+        base = None if self.base is None else _with_dropout(self.base, share)
+        return replace(self, layers=layers, embedding=embedding, base=base)
 
 
 def _dense_network(operation: Any) -> Mlp | Made | None:

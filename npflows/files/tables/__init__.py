@@ -3,7 +3,7 @@
 from npflows.core.table import Table
 from npflows.files.tables.reading import Parts, open_source, read_table, take
 from npflows.files.tables.source import TableError
-from npflows.files.tables.streams import TableStream, stream_table
+from npflows.files.tables.streams import TableStream, is_of_dask, stream_table
 from npflows.files.tables.writing import check_writable, write_table
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "TableError",
     "TableStream",
     "check_writable",
+    "is_of_dask",
     "open_source",
     "read_table",
     "stream_table",

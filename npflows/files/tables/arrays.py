@@ -12,8 +12,6 @@ from npflows.files.tables.source import Entry, Source, TableError, from_entries,
 
 TABLES = ("x", "samples", "data", "X")
 """Names by which one of several two-dimensional arrays is the table."""
-LOG_WEIGHTS = frozenset({"log_weights", "log_weight", "logw", "log_w", "logwt", "ln_weights"})
-"""Names of arrays of logarithms of weights."""
 
 
 def open_npy(path: Path) -> Source:
@@ -42,7 +40,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
 
 
 def _numeric(owner: str, x: np.ndarray) -> None:
-    if x.dtype.kind not in "biuf":
+    if x.dtype.kind not in "biufmM":
         raise TableError(f"{owner} must hold numbers, got dtype {x.dtype}")
 
 

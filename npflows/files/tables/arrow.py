@@ -12,7 +12,9 @@ import numpy as np
 
 from npflows.core.checks import warn_user
 from npflows.core.frames import arrow_unit
-from npflows.files.tables.astronomy import astropy_masks, astropy_times, astropy_units, refuse_times
+from npflows.core.times import Times, times_of
+from npflows.files.tables.astronomy import astropy_masks, astropy_units
+from npflows.files.tables.clocks import with_times
 from npflows.files.tables.source import INDEX, MASK, Entry, Source, TableError, from_entries, package
 
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
@@ -46,7 +48,13 @@ def open_folder(path: Path) -> Source:
     arrow, dataset = package("pyarrow", "a folder of Parquet files"), package("pyarrow.dataset", "a folder", "pyarrow")
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in (*PARQUET, *ARROW))
     if not files:
-        raise TableError(f"{path} is a folder without Parquet or Arrow files")
+        is_zarr = any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zattrs"))
+        what = (
+            "a Zarr store: open it with xarray and pass what it gives"
+            if is_zarr
+            else "a folder without Parquet or Arrow files"
+        )
+        raise TableError(f"{path} is {what}")
     kind = "parquet" if files[0].suffix.lower() in PARQUET else "ipc"
     try:
         data = dataset.dataset([str(file) for file in files], format=kind)
@@ -69,7 +77,7 @@ def _of_schema(path: Path, schema: Any, read: Any, *, tell: bool = True) -> Sour
     arrow = package("pyarrow", "Arrow")
     names, metadata = list(schema.names), schema.metadata or {}
     note = metadata.get(b"table_meta_yaml", b"").decode("utf-8", "replace")
-    index, masks, units, times = _index(metadata), astropy_masks(note, names), astropy_units(note), astropy_times(note)
+    index, masks, units = _index(metadata), astropy_masks(note, names), astropy_units(note)
     entries = []
     for i, name in enumerate(names):
         dtype = schema.field(i).type
@@ -82,8 +90,6 @@ def _of_schema(path: Path, schema: Any, read: Any, *, tell: bool = True) -> Sour
 
     def fetch(places: Sequence[int]) -> list[Any]:
         wanted = [names[i] for i in places]
-        for name in wanted:
-            refuse_times(name, times, str(path))
         beside = [masks[name] for name in wanted if name in masks]
         try:
             table = read(list(dict.fromkeys([*wanted, *beside])))
@@ -92,16 +98,18 @@ def _of_schema(path: Path, schema: Any, read: Any, *, tell: bool = True) -> Sour
         return [_values(table[name], entries[i].width, table[masks[name]] if name in masks else None)
                 for i, name in zip(places, wanted)]  # fmt: skip
 
-    return from_entries(str(path), entries, fetch)
+    return from_entries(str(path), *with_times(entries, fetch, note))
 
 
-def _values(column: Any, width: int | None, mask: Any) -> np.ndarray:
+def _values(column: Any, width: int | None, mask: Any) -> np.ndarray | Times:
     """A column as an array; NaN where it is null, or where its mask says that it is masked."""
     if width is not None:
         column = column.combine_chunks()
         if column.null_count:
             raise TableError("a column of several values in each row has null entries, which can't be told apart")
         return np.asarray(column.flatten()).reshape(-1, width)
+    if (clock := times_of(column)) is not None:
+        return clock
     values = column.to_numpy()
     if mask is not None:
         hidden = np.asarray(mask.to_numpy(), bool)

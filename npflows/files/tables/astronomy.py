@@ -12,11 +12,8 @@ import numpy as np
 
 from npflows.core.checks import warn_user
 from npflows.core.columns import did_you_mean, listed
-from npflows.core.numbers import TIMES
+from npflows.files.tables.clocks import OTHER_SCALES, SCALES, of_fits, with_times
 from npflows.files.tables.source import Entry, Source, TableError, from_entries, package
-
-TIME_SCALES = frozenset({"UTC", "TAI", "TT", "TDB", "TCB", "TCG", "UT1", "GPS", "LOCAL", "UT", "ET", "TDT", "IAT", "GMT"})
-"""Types of coordinates that are times (FITS 4.0, table 30)."""
 
 
 def open_fits(path: Path, table: str | None = None) -> Source:
@@ -33,9 +30,12 @@ def open_fits(path: Path, table: str | None = None) -> Source:
                 ]
                 columns = hdus[number].columns
                 known = [(column.name, column.format, column.null, column.unit) for column in columns]
-                times = [column.name for column in columns if str(column.coord_type).strip().upper() in TIME_SCALES]
+                header = hdus[number].header
+                scales = [str(column.coord_type).strip().upper() for column in columns]
+                steps = [column.coord_unit or column.unit for column in columns]
+                note = "\n".join(map(str, header.get("COMMENT", ())))
                 shape = [hdus[number].columns.dtype[i].shape for i in range(len(known))]
-                length = hdus[number].header["NAXIS2"]
+                length = header["NAXIS2"]
                 lasts = path.stat().st_size
     except (OSError, TypeError, ValueError, KeyError, IndexError) as error:
         if isinstance(error, (TableError, FileNotFoundError)):
@@ -43,14 +43,21 @@ def open_fits(path: Path, table: str | None = None) -> Source:
         raise TableError(f"{path} looks like FITS, and can't be read as FITS ({error})") from None
     if table is None:
         _tell_of_several(path, several)
+    clocks = {i for i, scale in enumerate(scales) if scale in SCALES or scale in OTHER_SCALES}
     entries = [
-        Entry(name, None if not dims or "P" in format or "Q" in format else int(np.prod(dims)), unit)
-        for (name, format, _, unit), dims in zip(known, shape)
-    ]
+        Entry(name) if i in clocks
+        else Entry(name, None if not dims or "P" in format or "Q" in format else int(np.prod(dims)), unit)
+        for i, ((name, format, _, unit), dims) in enumerate(zip(known, shape))
+    ]  # fmt: skip
 
     def fetch(places: Sequence[int]) -> list[Any]:
-        for i in places:
-            refuse_times(known[i][0], times, str(path))
+        found = raw_columns(places)
+        return [
+            of_fits(str(path), known[i][0], values, scales[i], steps[i], header) if i in clocks else values
+            for i, values in zip(places, found)
+        ]
+
+    def raw_columns(places: Sequence[int]) -> list[Any]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -62,7 +69,7 @@ def open_fits(path: Path, table: str | None = None) -> Source:
             what = f"{length} rows in a file of {lasts:,} bytes: {error}"
             raise TableError(f"{path} looks like FITS, and can't be read as FITS ({what})") from None
 
-    return from_entries(str(path), entries, fetch)
+    return from_entries(str(path), *with_times(entries, fetch, note))
 
 
 def _tell_of_several(path: Path, names: Sequence[str]) -> None:
@@ -168,18 +175,6 @@ def astropy_units(note: str) -> dict[str, str]:
         if name and unit:
             units[name.group(1).strip(" '\"")] = unit.group(1).strip(" '\"")
     return units
-
-
-def astropy_times(note: str) -> list[str]:
-    """The columns of times in such a note, which astropy writes as two columns of days."""
-    return re.findall(r"^ *([^\s:]+):\n +__class__: astropy\.time\.core\.Time", note, re.MULTILINE)
-
-
-def refuse_times(name: str, times: Sequence[str], owner: str) -> None:
-    """Refuse a column that is a time, or a part of one."""
-    for time in times:
-        if name == time or name.startswith(f"{time}.jd"):
-            raise TableError(f"column {time!r} of {owner} holds times{TIMES}")
 
 
 def astropy_masks(note: str, names: Sequence[str]) -> dict[str, str]:

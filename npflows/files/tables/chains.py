@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from npflows.files.tables.hdf5_layouts import first_kept
-from npflows.files.tables.source import LOG_DENSITY, Source, TableError, from_matrix
+from npflows.files.tables.hdf5_layouts import first_kept, of_posterior
+from npflows.files.tables.source import LOG_DENSITY, Source, TableError
 from npflows.files.tables.text import open_text, opened
 
 NUMBERED = re.compile(r"[_.]\d+\.txt\Z")
+ULTRANEST = ["logz", "logzerr", "logvol", "nlive", "logl"]
+"""How the columns of chains/run.txt of UltraNest begin."""
 DERIVED = "a derived parameter, which others determine"
 
 
@@ -52,6 +54,10 @@ def open_chain(path: Path, burn_in: float = 0.0) -> Source:
     known = _paramnames(path)
     if known is None:
         source = open_text(path)
+        if source.names[:5] == ULTRANEST:
+            raise TableError(f"{path} is UltraNest's record of a run, without its points: read weighted_post.txt beside it")
+        if path.name == "weighted_post_untransformed.txt":
+            source.doubt = f"{path} holds points of the unit cube: parameters are in weighted_post.txt beside it"
         if NUMBERED.search(path.name) and not source.has_names and len(source.names) > 2:
             source.doubt = (
                 f"{path} is named as chains of GetDist and CosmoMC are, which begin with the weight and -log of the "
@@ -98,17 +104,13 @@ def open_json(path: Path) -> Source:
         raise TableError(f"{path} looks like JSON, and can't be read as JSON ({error})") from None
     posterior = about.get("posterior") if isinstance(about, dict) else None
     content = posterior.get("content", posterior) if isinstance(posterior, dict) else None
-    if not isinstance(content, dict):
+    if isinstance(about, dict) and "insertion_order_MWW_test" in about:
+        raise TableError(f"{path} is a summary of UltraNest's, without samples: read chains/weighted_post.txt")
+    if not isinstance(content, dict) or "search_parameter_keys" not in about:
         raise TableError(f"{path} is JSON, but no result of bilby with a posterior; write the table as csv or Parquet")
     columns = {name: _numbers(values) for name, values in content.items()}
     numeric = {name: values for name, values in columns.items() if values is not None}
-    lengths = {len(values) for values in numeric.values()}
-    if len(lengths) != 1:
-        raise TableError(f"{path}: the posterior has no columns of numbers of one length")
-    names, searched = list(numeric), about.get("search_parameter_keys")
-    aside = {name: "no parameter that was searched" for name in names if searched and name not in searched}
-    aside |= {name: LOG_DENSITY for name in names if name.startswith("log_") and name in aside}
-    return from_matrix(str(path), np.column_stack(list(numeric.values())), names, aside=aside)
+    return of_posterior(str(path), numeric, about["search_parameter_keys"] or ())
 
 
 def _numbers(values: Any) -> np.ndarray | None:

@@ -6,29 +6,25 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from npflows.files.tables.arrays import open_npy, open_npz
-from npflows.files.tables.arrow import open_folder, open_ipc, open_parquet
-from npflows.files.tables.astronomy import open_ecsv, open_fits, open_votable
-from npflows.files.tables.chains import chain_files, open_chain, open_chains, open_json
-from npflows.files.tables.cytometry import open_fcs
-from npflows.files.tables.hdf5 import open_hdf5
-from npflows.files.tables.physics import open_root
+from npflows.files.tables.loading import module
 from npflows.files.tables.source import Source, TableError
-from npflows.files.tables.text import COMPRESSED, opened
 
-Open = Callable[[Path, "str | None", float], Source]
-"""From a path, the name of a table in it and the burn-in to its columns."""
-
-FORMATS: dict[str, tuple[tuple[bytes, ...], Open]] = {
-    "npy": ((b"\x93NUMPY",), lambda path, table, burn_in: open_npy(path)),
-    "npz": ((b"PK\x03\x04", b"PK\x05\x06"), lambda path, table, burn_in: open_npz(path, table)),
-    "Parquet": ((b"PAR1",), lambda path, table, burn_in: open_parquet(path)),
-    "Arrow": ((b"ARROW1", b"\xff\xff\xff\xff"), lambda path, table, burn_in: open_ipc(path)),
-    "FITS": ((b"SIMPLE  =",), lambda path, table, burn_in: open_fits(path, table)),
-    "HDF5": ((b"\x89HDF\r\n\x1a\n",), open_hdf5),
-    "ROOT": ((b"root",), lambda path, table, burn_in: open_root(path, table)),
-    "FCS": ((b"FCS2.", b"FCS3."), lambda path, table, burn_in: open_fcs(path)),
-}
+BURN_IN = ("HDF5", "text")
+"""Formats that may hold steps of chains."""
+READERS = {
+    "npy": ("arrays", "open_npy", ()), "npz": ("arrays", "open_npz", ("table",)), "Parquet": ("arrow", "open_parquet", ()),
+    "Arrow": ("arrow", "open_ipc", ()), "FITS": ("astronomy", "open_fits", ("table",)),
+    "HDF5": ("hdf5", "open_hdf5", ("table", "burn_in")), "ROOT": ("physics", "open_root", ("table",)),
+    "FCS": ("cytometry", "open_fcs", ()), "ECSV": ("astronomy", "open_ecsv", ()),
+    "VOTable": ("astronomy", "open_votable", ("table",)), "JSON": ("chains", "open_json", ()),
+    "text": ("chains", "open_chain", ("burn_in",)),
+}  # fmt: skip
+"""For each format the module that reads it, which is loaded when it is first wanted, its function, and what that takes."""
+FORMATS: dict[str, tuple[bytes, ...]] = {
+    "npy": (b"\x93NUMPY",), "npz": (b"PK\x03\x04", b"PK\x05\x06"), "Parquet": (b"PAR1",),
+    "Arrow": (b"ARROW1", b"\xff\xff\xff\xff"), "FITS": (b"SIMPLE  =",), "HDF5": (b"\x89HDF\r\n\x1a\n",),
+    "ROOT": (b"root",), "FCS": (b"FCS2.", b"FCS3."),
+}  # fmt: skip
 """Formats by the bytes that their files begin with."""
 TEXT: dict[str, Callable[[str], bool]] = {
     "ECSV": lambda head: head.startswith("# %ECSV"),
@@ -53,23 +49,29 @@ NAMES = {
 
 def open_table(path: Path, table: str | None = None, burn_in: float = 0.0) -> Source:
     """The table of a file, a folder of Parquet or Arrow files, or the root name of chains."""
+    if (path / "chains" / "weighted_post.txt").is_file():  # the folder of a run of UltraNest
+        path = path / "chains" / "weighted_post.txt"
     if path.is_dir():
-        return open_folder(path)
+        return module("arrow").open_folder(path)
     if path.suffix == ".paramnames" or not path.exists():
-        if chain_files(path):
-            return open_chains(path, burn_in)
+        chains = module("chains")
+        if chains.chain_files(path):
+            return chains.open_chains(path, burn_in)
         if not path.exists():
             raise FileNotFoundError(2, os.strerror(2), str(path))
     with open(path, "rb") as file:
         first = file.read(4096)
     if not first:
         raise TableError(f"{path} is empty; it should start with a line of column names")
-    for marks, opener in FORMATS.values():
+    for kind, marks in FORMATS.items():
         if first.startswith(marks):
-            return _checked(opener(path, table, burn_in), path, burn_in, opener is open_hdf5)
+            return _opened(kind, path, table, burn_in)
     for mark, what in OTHERS.items():
         if first.startswith(mark):
-            raise TableError(f"{path} looks like {what}, which is no format of tables here: write it as csv or Parquet")
+            how = ", or pass what Python loads from it" if what == "a pickle" else ""
+            raise TableError(
+                f"{path} looks like {what}, which is no format of tables here: write it as csv or Parquet{how}"
+            )
     promised = NAMES.get(path.suffix.lower())
     head = _head(path, first)
     if head is None or (promised is not None and not head.isprintable() and "\x00" in head):
@@ -80,28 +82,27 @@ def open_table(path: Path, table: str | None = None, burn_in: float = 0.0) -> So
         raise TableError(f"{path} is {kind}, and no {promised} file, which its name says; is it damaged, or an error page?")
     if kind == "HTML":
         raise TableError(f"{path} is a web page, not a table: was a login or an error page saved?")
-    openers: dict[str, Open] = {
-        "ECSV": lambda path, table, burn_in: open_ecsv(path),
-        "VOTable": lambda path, table, burn_in: open_votable(path, table),
-        "JSON": lambda path, table, burn_in: open_json(path),
-        "text": lambda path, table, burn_in: open_chain(path, burn_in),
-    }
-    return _checked(openers[kind](path, table, burn_in), path, burn_in, kind == "text")
+    return _opened(kind, path, table, burn_in)
 
 
-def _checked(source: Source, path: Path, burn_in: float, has_steps: bool) -> Source:
-    if burn_in and not has_steps:
+def _opened(kind: str, path: Path, table: str | None, burn_in: float) -> Source:
+    """A table of a format; a burn-in is refused where the format has no steps."""
+    name, function, takes = READERS[kind]
+    given = {"table": table, "burn_in": burn_in}
+    source = getattr(module(name), function)(path, **{key: given[key] for key in takes})
+    if burn_in and kind not in BURN_IN:
         raise TableError(f"burn_in is for chains of samplers, and {path} holds none: leave the first rows out by where=")
     return source
 
 
 def _head(path: Path, first: bytes) -> str | None:
     """The first characters of a text, compressed or not; None for what is no text."""
-    compressed = any(first.startswith(mark) for mark in COMPRESSED)
+    text = module("text")
+    compressed = any(first.startswith(mark) for mark in text.COMPRESSED)
     if not compressed and first[:2] not in (b"\xff\xfe", b"\xfe\xff") and b"\x00" in first:
         return None
     try:
-        with opened(path) as file:
+        with text.opened(path) as file:
             return file.read(4096)
     except (UnicodeDecodeError, EOFError, OSError):
         return None

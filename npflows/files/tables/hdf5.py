@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ from typing import Any
 import numpy as np
 
 from npflows.core.columns import did_you_mean, listed
+from npflows.core.times import UTC, Times, since
 from npflows.files.tables.arrays import TABLES
-from npflows.files.tables.astronomy import astropy_masks, astropy_times, astropy_units, refuse_times
+from npflows.files.tables.astronomy import astropy_masks, astropy_units
+from npflows.files.tables.clocks import with_times
 from npflows.files.tables.hdf5_layouts import LAYOUTS
 from npflows.files.tables.source import INDEX, MASK, Entry, Source, TableError, from_entries, from_matrix, package
 
 NAMES = ("columns", "column_names", "names", "colnames")
 """Attributes of a dataset (n, d) that name its columns."""
+CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
+"""Calendars of netCDF that NumPy has (CF conventions 1.11, section 4.4.1)."""
 FILL = ("_FillValue", "missing_value")
 """Attributes of netCDF that say which value is missing."""
 
@@ -51,6 +56,7 @@ def _candidates(h5py: Any, file: Any) -> list[str]:
     records: list[str] = []
     groups: list[str] = []
     matrices: list[str] = []
+    chains: list[str] = []
 
     def visit(name: str, node: Any) -> None:
         if isinstance(node, h5py.Group):
@@ -60,8 +66,8 @@ def _candidates(h5py: Any, file: Any) -> list[str]:
                 groups.append(name)
         elif node.dtype.names:
             records.append(name)
-        elif node.ndim == 2 and node.dtype.kind in "biuf":
-            matrices.append(name)
+        elif node.dtype.kind in "biuf" and node.ndim in (2, 3):
+            (matrices if node.ndim == 2 else chains).append(name)
 
     visit("", file)
     file.visititems(visit)
@@ -69,6 +75,8 @@ def _candidates(h5py: Any, file: Any) -> list[str]:
     inside = [name for name in groups if not any(name == other or name.startswith(f"{other}/") for other in records)]
     if records:
         return records
+    if not matrices and not inside and len(chains) == 1:
+        return chains  # which are refused, with how to reshape them
     preferred = [name for name in matrices if name.rpartition("/")[2] in TABLES]
     return preferred if len(preferred) == 1 else matrices or inside
 
@@ -130,6 +138,11 @@ def without_fill(dataset: Any) -> np.ndarray:
 def unit_of_attributes(dataset: Any) -> str | None:
     """The unit that the attributes of a dataset give it."""
     found = [_text(dataset.attrs[name]) for name in ("units", "unit") if name in dataset.attrs]
+    calendar = _text(dataset.attrs.get("calendar", CALENDARS[0]))
+    if found and since(found[0]) is not None and calendar not in CALENDARS:
+        raise TableError(
+            f"{dataset.name} holds times of the calendar {calendar}, which has no dates of others: make numbers of it"
+        )
     return found[0] or None if found else None
 
 
@@ -142,7 +155,7 @@ def _records(owner: str, dataset: Any) -> Source:
     names, dtype, rows = list(dataset.dtype.names), dataset.dtype, dataset[()].reshape(-1)
     meta = dataset.parent.get(f"{dataset.name.rpartition('/')[2]}.__table_column_meta__")
     text = "\n".join(_text(line) for line in meta[()]) if meta is not None else ""
-    units, masks, times = astropy_units(text), astropy_masks(text, names), astropy_times(text)
+    units, masks = astropy_units(text), astropy_masks(text, names)
     attributes = {name: _text(dataset.attrs[f"FIELD_{i}_UNITS"]) for i, name in enumerate(names)
                   if f"FIELD_{i}_UNITS" in dataset.attrs}  # fmt: skip
     entries = []
@@ -154,13 +167,12 @@ def _records(owner: str, dataset: Any) -> Source:
     def fetch(places: Sequence[int]) -> list[np.ndarray]:
         found = []
         for name in (names[i] for i in places):
-            refuse_times(name, times, owner)
             values = rows[name].reshape(len(rows), -1) if rows[name].ndim > 1 else rows[name]
             hidden = rows[masks[name]] if name in masks else np.zeros(1, bool)
             found.append(np.where(hidden, np.nan, values) if hidden.any() else values)
         return found
 
-    return from_entries(owner, entries, fetch)
+    return from_entries(owner, *with_times(entries, fetch, text))
 
 
 def _matrix(h5py: Any, owner: str, dataset: Any) -> Source:
@@ -190,35 +202,54 @@ def _names(value: Any) -> list[Any]:
         raise TableError(f"names of columns can't be read ({error})") from None
 
 
-def _timed(values: np.ndarray, kind: Any) -> np.ndarray:
-    """Values that pandas keeps as whole numbers, as the times that they are."""
-    name = "" if kind is None else _text(kind)
-    mark = "M" if name.startswith("datetime64") else "m" if name.startswith("timedelta64") else None
-    return values if mark is None else values.view(f"{mark}8[ns]")
+def _timed(values: np.ndarray, kind: Any, zone: Any = None) -> Any:
+    """Values (n,) or (n, k) that pandas keeps as whole numbers, as the times that they are; k columns for (n, k)."""
+    found = re.match(r"(datetime|timedelta)64(?:\[(\w+)\])?\Z", "" if kind is None else _text(kind))
+    if found is None:
+        return values if values.ndim == 1 else list(values.T)
+    mark, step = "M" if found.group(1) == "datetime" else "m", found.group(2)
+    clock = values.view(f"{mark}8[{step or 'ns'}]")
+    columns = [Times(column, UTC if zone is not None else "") for column in (clock.T if clock.ndim == 2 else [clock])]
+    return columns if clock.ndim == 2 else columns[0]
+
+
+def _zones(group: Any) -> set[str]:
+    """The blocks of a table of pandas whose instants have a time zone."""
+    try:
+        about = _NamesOnly(io.BytesIO(bytes(group.attrs["info"]))).load()
+        return {str(name) for name, facts in about.items() if isinstance(facts, dict) and facts.get("tz") is not None}
+    except KeyError:
+        return set()
+    except (pickle.UnpicklingError, EOFError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise TableError(f"{group.name}: what pandas wrote about its columns can't be read ({error})") from None
 
 
 def _pandas(owner: str, group: Any, kind: str) -> Source:
     """A data frame of pandas, in its fixed format or as a table."""
     if kind == "frame":
         blocks = [name for name in group if name.endswith("_items")]
-        names, columns, other = [], [], []
+        names, columns, other = [], [], list[Entry]()
         for items in blocks:
             values = group[items.replace("_items", "_values")]
-            if values.dtype.kind not in "biuf":
-                other += [_text(name) for name in group[items][()]]
+            why = "no numbers" if values.dtype.kind not in "biuf" else ""
+            if _text(values.attrs.get("value_type", "")) == "timedelta64":
+                why = "durations whose unit pandas did not write"
+            if why:
+                other += [Entry(_text(name), aside=why) for name in group[items][()]]
                 continue
-            block = _timed(values[()], values.attrs.get("value_type"))
+            block = values[()]
+            block = block if block.shape[1] == len(group[items]) else block.T
             names += [_text(name) for name in group[items][()]]
-            columns += list(block.T if block.ndim == 2 and block.shape[1] == len(group[items]) else block)
+            columns += _timed(block, values.attrs.get("value_type"), values.attrs.get("tz"))
         order = [_text(name) for name in group["axis0"][()]]
         places = [names.index(name) for name in order if name in names]
-        entries = [Entry(names[i]) for i in places] + [Entry(name, aside="no numbers") for name in other]
+        entries = [Entry(names[i]) for i in places] + other
         columns = [columns[i] for i in places] + [np.empty(0, "U1")] * len(other)
         return from_entries(owner, entries, lambda which: [columns[i] for i in which])
     if kind != "frame_table" or "table" not in group:
         raise TableError(f"{owner} holds a {kind} of pandas, not a data frame")
     dataset = group["table"]
-    rows, entries, values = dataset[()], [], []
+    rows, entries, values, zones = dataset[()], [], [], _zones(group)
     for name in dataset.dtype.names:
         shape, known = dataset.dtype[name].shape, dataset.attrs.get(f"{name}_kind")
         if name == "index":
@@ -227,9 +258,10 @@ def _pandas(owner: str, group: Any, kind: str) -> Source:
         elif name.startswith("values_block_") and known is not None:
             labels, is_number = _names(known), dataset.dtype[name].base.kind in "biuf"
             entries += [Entry(label, aside="" if is_number else "no numbers") for label in labels]
-            block = _timed(rows[name], dataset.attrs.get(f"{name}_dtype"))
-            values += list(block.reshape(len(rows), -1).T)
+            block = np.ascontiguousarray(rows[name].reshape(len(rows), -1))
+            values += _timed(block, dataset.attrs.get(f"{name}_dtype"), name if name in zones else None)
         elif not shape:
             entries.append(Entry(name))
-            values.append(_timed(rows[name], dataset.attrs.get(f"{name}_dtype")))
+            column = np.ascontiguousarray(rows[name])
+            values.append(_timed(column, dataset.attrs.get(f"{name}_dtype"), name if name in zones else None))
     return from_entries(owner, entries, lambda places: [values[i] for i in places])

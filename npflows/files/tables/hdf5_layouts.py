@@ -1,13 +1,13 @@
-"""What known programs keep in HDF5: chains of emcee, trees of ArviZ, matrices of AnnData; and what is no table there."""
+"""What known programs keep in HDF5: chains of emcee, results of bilby, trees of ArviZ, matrices of AnnData."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 
-from npflows.files.tables.source import NOTED, Entry, Source, TableError, from_entries, from_matrix
+from npflows.files.tables.source import LOG_DENSITY, NOTED, Entry, Source, TableError, from_entries, from_matrix
 
 Layout = Callable[[str, Any, float], "Source | None"]
 """From the name of a file, the open file and the burn-in to its table; None where it is of another layout."""
@@ -62,6 +62,25 @@ def of_chains(owner: str, variables: dict[str, np.ndarray], burn_in: float = 0.0
     ])  # fmt: skip
 
 
+def _bilby(owner: str, file: Any, burn_in: float) -> Source | None:
+    """The HDF5 file of a result of bilby: the parameters that were searched, in the group posterior."""
+    if "search_parameter_keys" not in file or not hasattr(file.get("posterior"), "keys"):
+        return None
+    columns = {name: values[()] for name, values in file["posterior"].items() if getattr(values, "ndim", 0) == 1}
+    columns = {name: values for name, values in columns.items() if values.dtype.kind in "biuf"}
+    searched = [name.decode() if isinstance(name, bytes) else str(name) for name in file["search_parameter_keys"][()]]
+    return of_posterior(owner, columns, searched)
+
+
+def of_posterior(owner: str, columns: dict[str, np.ndarray], searched: Collection[str]) -> Source:
+    """The posterior of a result of bilby as a source of the parameters that were searched."""
+    if len({len(values) for values in columns.values()}) != 1:
+        raise TableError(f"{owner}: the posterior has no columns of numbers of one length")
+    aside = {name: "no parameter that was searched" for name in columns if searched and name not in searched}
+    aside |= {name: LOG_DENSITY for name in columns if name.startswith("log_") and name in aside}
+    return from_matrix(owner, np.column_stack(list(columns.values())), list(columns), aside=aside)
+
+
 def _anndata(owner: str, file: Any, burn_in: float) -> Source | None:
     """The .h5ad file of AnnData: X (cells, genes), with names in var."""
     if not {"X", "obs", "var"} <= set(file):
@@ -89,5 +108,5 @@ def _not_tables(owner: str, file: Any, burn_in: float) -> Source | None:
     return None
 
 
-LAYOUTS: tuple[Layout, ...] = (_not_tables, _emcee, _arviz, _anndata)
+LAYOUTS: tuple[Layout, ...] = (_not_tables, _emcee, _bilby, _arviz, _anndata)
 """What is tried before a file is taken for one of tables."""

@@ -14,12 +14,13 @@ from npflows.core.checks import warn_user
 from npflows.core.columns import column_number, listed
 from npflows.core.numbers import numbers_of
 from npflows.core.table import Table
-from npflows.files.tables.arrays import LOG_WEIGHTS
+from npflows.core.times import times_of, unit_for
 from npflows.files.tables.formats import open_table
-from npflows.files.tables.results import of_object
-from npflows.files.tables.source import INDEX, MASK, NOTED, Source, TableError
-from npflows.files.tables.where import RowCondition
+from npflows.files.tables.loading import module
+from npflows.files.tables.source import INDEX, LOG_WEIGHTS, MASK, NOTED, Source, TableError
 
+VALUES_AT_ONCE = 1 << 15
+"""Values that are put side by side together."""
 Keys = Sequence[str | int]
 """Names or numbers of columns."""
 
@@ -114,18 +115,18 @@ def open_source(source: Any, table: str | None = None, burn_in: float = 0.0) -> 
         raise TableError(f"burn_in must be a number of steps, or a share of them below 1, got {burn_in!r}")
     if isinstance(source, (str, os.PathLike)):
         return open_table(Path(source), table, burn_in)
-    return of_object(source, burn_in)
+    return module("results").of_object(source, burn_in)
 
 
-def take(source: Source, parts: Parts) -> Table:
-    """The columns of a source that play the parts."""
+def take(source: Source, parts: Parts, *, tell: bool = True) -> Table:
+    """The columns of a source that play the parts; `tell` warns of those that play none."""
     x, condition = _values_and_condition(source, parts)
     weight, log_weight = _weights(source, parts)
     apart = [i for i in (weight, log_weight) if i is not None]
     if x is None:
         x = [i for i in range(len(source.names)) if i not in {*condition, *apart, *source.aside, *_weight_columns(source)}]
         _refuse_nameless(source, x)
-        if source.doubt:
+        if source.doubt and tell:
             warn_user(source.doubt)
     if not x:
         others = [str(key) for key in (*parts.expected_condition, *parts.condition)] + [source.names[i] for i in apart]
@@ -137,19 +138,20 @@ def take(source: Source, parts: Parts) -> Table:
         what = repr(source.names[twice]) if source.has_names else str(twice)
         raise TableError(f"the same column of {source.owner} is asked for twice: {what}")
     left_out = {source.names[i]: why for i, why in source.aside.items() if i not in asked and why != MASK}
-    if parts.columns is None and parts.expected is None:
+    if tell and parts.columns is None and parts.expected is None:
         _tell(source, left_out)
-    where = None if parts.where is None else RowCondition(parts.where)
+    where = None if parts.where is None else module("where").RowCondition(parts.where)
     tested = {} if where is None else {name: _number(source, name) for name in where.names}
     block = source.block
-    if block is not None and where is None and x == list(range(block.shape[1])):
-        rest = _numeric(source, asked[len(x) :])
+    clocks: dict[int, np.ndarray] = {}
+    if block is not None and block.dtype.kind in "biuf" and where is None and x == list(range(block.shape[1])):
+        rest = _numeric(source, asked[len(x) :], clocks)
         values, columns = block, {i: rest[k] for k, i in enumerate(asked[len(x) :])}
     else:
         everything = list(dict.fromkeys([*asked, *tested.values()]))
-        columns = dict(zip(everything, _numeric(source, everything)))
+        columns = dict(zip(everything, _numeric(source, everything, clocks)))
         if where is not None:
-            kept = where({name: columns[i] for name, i in tested.items()})
+            kept = where({name: clocks.get(i, columns[i]) for name, i in tested.items()})
             columns = {i: columns[i][kept] for i in asked}
         values = _together(source, x, columns)
     return Table(
@@ -230,11 +232,15 @@ def _tell(source: Source, left_out: dict[str, str]) -> None:
     warn_user(f"{source.owner}: left out {listed([f'{name} ({why})' for name, why in told.items()])}{hint}")
 
 
-def _numeric(source: Source, places: Sequence[int]) -> list[np.ndarray]:
-    """Some columns as plain numbers, each in its own unit."""
+def _numeric(source: Source, places: Sequence[int], clocks: dict[int, np.ndarray]) -> list[np.ndarray]:
+    """Some columns as plain numbers, each in its own unit; those that are times are entered in `clocks` as well."""
     found = []
     for i, values in zip(places, source.fetch(places)):
         where = f"column {source.names[i]!r} of {source.owner}"
+        is_plain = type(values) is np.ndarray and values.dtype.kind in "biuf"
+        if not is_plain and (times := times_of(values)) is not None:
+            clocks[i], values = times.values, times
+            source.units.setdefault(i, unit_for(times))
         unit = source.units.get(i)
         try:
             found.append(numbers_of(values, where, column=True, wanted=unit))
@@ -251,8 +257,11 @@ def _together(source: Source, places: Sequence[int], columns: dict[int, np.ndarr
         shown = listed([f"{name} {shape}" for name, shape in shapes.items()])
         raise TableError(f"{source.owner}: the columns differ in length, or have several values in each row: {shown}")
     x = np.empty((len(chosen[0]), len(chosen)), np.result_type(*{column.dtype.newbyteorder("=") for column in chosen}))
-    for i, column in enumerate(chosen):
-        x[:, i] = column
+    at_once = max(256, VALUES_AT_ONCE // len(chosen))
+    for start in range(0, len(x), at_once):  # some rows of all columns, so that each row is written while the cache has it
+        part = x[start : start + at_once]
+        for i, column in enumerate(chosen):
+            part[:, i] = column[start : start + at_once]
     return x
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from npflows.core.units import unit_of
 from npflows.files.tables.arrays import of_array
 from npflows.files.tables.hdf5_layouts import first_kept, of_chains
 from npflows.files.tables.source import Entry, Source, TableError, from_entries, from_matrix
+
+CHAIN = "chain", "draw"
+"""The dimensions of chains in trees of ArviZ."""
 
 
 def of_object(given: Any, burn_in: float = 0.0) -> Source:
@@ -34,6 +38,12 @@ def of_object(given: Any, burn_in: float = 0.0) -> Source:
 
 def _of_sampler(what: str, given: Any, burn_in: float) -> Source | None:
     """The result of a sampler as a source; None for anything else."""
+    if hasattr(given, "results") and hasattr(given, "run_nested"):  # a sampler of dynesty
+        given = given.results
+    if hasattr(given, "mpi_rank") and isinstance(getattr(given, "results", None), Mapping):  # one of UltraNest
+        given = given.results
+    if isinstance(given, Mapping) and {"samples", "logwt", "logz"} <= set(given):
+        given = SimpleNamespace(**{name: given[name] for name in ("samples", "logwt", "logz")})
     if hasattr(given, "logwt") and hasattr(given, "samples"):  # dynesty
         log_weight = np.asarray(given.logwt) - float(np.asarray(given.logz)[-1])
         return from_matrix(what, np.asarray(given.samples), log_weight=log_weight)
@@ -57,11 +67,26 @@ def _of_sampler(what: str, given: Any, burn_in: float) -> Source | None:
         derived = {p.name: "a derived parameter" for p in given.getParamNames().names if p.isDerived}
         return from_matrix(what, np.asarray(given.samples), names, weight=np.asarray(given.weights), aside=derived)
     tree = getattr(given, "posterior", None) if not isinstance(given, Mapping) else _child(given, "posterior")
+    tree = given if tree is None else tree
     variables = getattr(tree, "data_vars", None)
-    if variables is not None and {"chain", "draw"} <= set(getattr(tree, "dims", ())):  # ArviZ
-        found = {name: _ordered(variables[name]) for name in variables if {"chain", "draw"} <= set(variables[name].dims)}
+    if variables is None:
+        return None
+    if set(CHAIN) <= set(getattr(tree, "dims", ())):  # ArviZ
+        found = {name: _ordered(variables[name], *CHAIN) for name in variables if set(CHAIN) <= set(variables[name].dims)}
         return of_chains(what, found, burn_in)
-    return None
+    stacked = _stacked(tree)
+    if stacked is None:
+        return None
+    if burn_in:
+        raise TableError(f"the {what} is of draws that were taken out of chains: leave burn_in out, or give the chains")
+    found = {name: _ordered(variables[name], stacked)[None] for name in variables if stacked in variables[name].dims}
+    return of_chains(what, found)
+
+
+def _stacked(dataset: Any) -> str | None:
+    """The dimension along which both chains and draws vary, as `arviz.extract` gives it; None if there is none."""
+    chains, draws = ([*dataset.coords[name].dims] if name in dataset.coords else [] for name in CHAIN)
+    return str(chains[0]) if len(chains) == 1 and chains == draws else None
 
 
 def _child(given: Mapping[str, Any], name: str) -> Any:
@@ -71,6 +96,6 @@ def _child(given: Mapping[str, Any], name: str) -> Any:
         return None
 
 
-def _ordered(variable: Any) -> np.ndarray:
-    """The values of a variable of xarray, chain and draw first."""
-    return np.asarray(variable.transpose("chain", "draw", ...))
+def _ordered(variable: Any, *first: str) -> np.ndarray:
+    """The values of a variable of xarray, some dimensions first."""
+    return np.asarray(variable.transpose(*first, ...))

@@ -23,6 +23,9 @@ LOG_DENSITIES = frozenset({
 })  # fmt: skip
 """Names that no column has but a log-density that a sampler noted."""
 
+LOG_WEIGHTS = frozenset({"log_weights", "log_weight", "logw", "log_w", "logwt", "ln_weights"})
+"""Names of columns and arrays of logarithms of weights."""
+
 
 class TableError(ValueError):
     """A table can't be read or written as asked; the message says why, and where in the table."""

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from npflows.core.table import Table
-from npflows.files.tables.arrays import of_array
-from npflows.files.tables.arrow import arrow_pieces, parquet_pieces
+from npflows.core.times import since
+from npflows.files.tables.loading import module
 from npflows.files.tables.reading import Keys, Parts, take
 from npflows.files.tables.source import Source, TableError
 
@@ -39,13 +39,23 @@ class TableStream:
         if not sum(sizes):
             raise TableError(f"{owner} has no rows")
         self.owner, self.sizes, self._open, self.parts = owner, list(sizes), open_piece, parts
+        self._units: dict[str, str] | None = None
+        self.has_log_weight = parts.log_weights is not None
 
     def __len__(self) -> int:
         return sum(self.sizes)
 
     def read(self, i: int) -> Table:
-        """One piece."""
-        return take(self._open(i), self.parts)
+        """One piece, times in the unit of the first one."""
+        if i and self._units is None:
+            self.read(0)
+        source = self._open(i)
+        source.units.update({source.places[name]: unit for name, unit in (self._units or {}).items()})
+        table = take(source, self.parts, tell=self._units is None)
+        if self._units is None:
+            self.has_log_weight = table.log_weight is not None
+            self._units = {source.names[i]: unit for i, unit in source.units.items() if since(unit) is not None}
+        return table
 
     def __iter__(self) -> Iterator[Table]:
         return map(self.read, range(len(self.sizes)))
@@ -56,7 +66,7 @@ class TableStream:
         first = parts[0]
         joined: dict[str, Any] = {
             name: None if getattr(first, name) is None else np.concatenate([getattr(part, name) for part in parts])
-            for name in ("x", "condition", "sample_weight")
+            for name in ("x", "condition", "sample_weight", "log_weight")
         }
         return replace(first, **joined)
 
@@ -70,6 +80,7 @@ def stream_table(
     *,
     condition: Keys = (),
     weights: str | int | bool | None = None,
+    log_weights: str | int | None = None,
     where: str | None = None,
 ) -> TableStream:
     """A table that is larger than memory, for `NormalizingFlow.fit`, or to go through piece by piece.
@@ -78,7 +89,7 @@ def stream_table(
     ----------
     source : path-like, memmap or Dask array
         A Parquet or Arrow file, or a folder of them; an .npy file or a memory-mapped array; a Dask array or data frame.
-    columns, condition, weights, where
+    columns, condition, weights, log_weights, where
         As in `read_table`.
 
     Returns
@@ -86,37 +97,44 @@ def stream_table(
     TableStream
         A fit to it goes through all pieces once to check every row, to hold out validation rows, equal ones on one side,
         and to draw 260,000 rows from which standardization and first layers are set.  Each epoch then takes the pieces in
-        a random order and shuffles a million rows at a time.  Tables of up to four million rows are read whole.
+        a random order and shuffles a million rows at a time, while a thread reads the next ones.  Tables of up to four
+        million rows are read whole.
 
     Raises
     ------
     TableError
         If the source has no pieces that could be read one by one.
     """
-    parts = Parts(columns, condition, weights, None, where)
+    parts = Parts(columns, condition, weights, log_weights, where)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.suffix.lower() == ".npy":
             return _of_npy(path, parts)
-        pieces = parquet_pieces(path) or arrow_pieces(path)
+        arrow = module("arrow")
+        pieces = arrow.parquet_pieces(path) or arrow.arrow_pieces(path)
         if not pieces:
             raise TableError(f"{path} can't be read in pieces: write it as Parquet, Arrow or .npy, or use read_table")
         return TableStream(str(path), [n for n, _ in pieces], lambda i: pieces[i][1](), parts)
     if hasattr(source, "dask") and hasattr(source, "partitions") and not hasattr(source, "chunks"):
         sizes = [int(n) for n in source.map_partitions(len).compute()]
-        return TableStream("the Dask data frame", sizes, lambda i: _of_frame(source.partitions[i].compute()), parts)
+        return TableStream(
+            "the Dask data frame", sizes, lambda i: module("results").of_object(source.partitions[i].compute()), parts
+        )
     if hasattr(source, "dask") and hasattr(source, "blocks"):
         x = source.rechunk({1: -1}) if source.ndim == 2 else source
-        return TableStream("the Dask array", x.chunks[0], lambda i: of_array("x", np.asarray(x.blocks[i])), parts)
+        x = x.compute_chunk_sizes() if any(n != n for n in x.chunks[0]) else x
+        return TableStream(
+            "the Dask array", x.chunks[0], lambda i: module("arrays").of_array("x", np.asarray(x.blocks[i])), parts
+        )
     if isinstance(source, np.memmap) and source.filename is not None and source.flags.c_contiguous:
         return _of_memmap(source, parts)
     raise TableError(f"a {type(source).__name__} can't be read in pieces: pass a file, a memory-mapped or a Dask array")
 
 
-def _of_frame(frame: Any) -> Source:
-    from_frame = {str(name): frame[name].to_numpy() for name in frame.columns}
-    names = list(from_frame)
-    return Source("the Dask data frame", names, lambda places: [from_frame[names[i]] for i in places])
+def is_of_dask(table: Any) -> bool:
+    """Whether a table is a Dask array or data frame."""
+    kind = type(table)
+    return hasattr(kind, "dask") and (hasattr(kind, "partitions") or hasattr(kind, "blocks"))
 
 
 def _sizes(n: int) -> list[int]:
@@ -127,7 +145,9 @@ def _of_npy(path: Path, parts: Parts) -> TableStream:
     n = len(np.load(path, mmap_mode="r", allow_pickle=False))
 
     def piece(i: int) -> Source:  # mapped anew, so that what was read does not stay in memory
-        return of_array(str(path), np.array(np.load(path, mmap_mode="r", allow_pickle=False)[i * ROWS : (i + 1) * ROWS]))
+        return module("arrays").of_array(
+            str(path), np.array(np.load(path, mmap_mode="r", allow_pickle=False)[i * ROWS : (i + 1) * ROWS])
+        )
 
     return TableStream(str(path), _sizes(n), piece, parts)
 
@@ -137,6 +157,6 @@ def _of_memmap(x: np.memmap, parts: Parts) -> TableStream:
 
     def piece(i: int) -> Source:
         mapped = np.memmap(name, dtype, "r", start, shape)  # type: ignore[call-overload]
-        return of_array("x", np.array(mapped[i * ROWS : (i + 1) * ROWS]))
+        return module("arrays").of_array("x", np.array(mapped[i * ROWS : (i + 1) * ROWS]))
 
     return TableStream("the memory-mapped array", _sizes(len(x)), piece, parts)

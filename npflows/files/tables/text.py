@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import lzma
+import math
 import re
 import warnings
 from array import array
@@ -20,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from npflows.core.checks import warn_user
+from npflows.core.times import Times, instant
 from npflows.files.tables.source import LOG_DENSITY, OWN, Entry, Source, TableError, from_entries
 
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -85,7 +87,7 @@ class Layout:
         if self.delimiter is not None and fields == [str(i) for i in range(self.n)]:
             warn_user(f"{path}: the first line, {first[:40]}, is taken for the numbers of the columns")
             self.names, self.skip = fields, self.skip + 1
-        elif any(_value(field) is None for field in fields) or all(field in MISSING for field in fields):
+        elif any(not _is_entry(field) for field in fields) or all(field in MISSING for field in fields):
             self.names, self.skip = fields, self.skip + 1
             _refuse_title(path, fields, next((line for line in lines if line.strip()), ""), self.delimiter)
         else:
@@ -95,7 +97,7 @@ class Layout:
         """The names that a comment before the numbers gives, if it gives as many as there are columns."""
         for delimiter in (self.delimiter, ",", None):
             fields = split(comment, delimiter)
-            if len(fields) == self.n and all(field and _value(field) is None for field in fields):
+            if len(fields) == self.n and all(field and not _is_entry(field) for field in fields):
                 return fields
         return None
 
@@ -131,6 +133,11 @@ def _value(field: str) -> float | None:
     if text in MISSING:
         return float("nan")
     return float(text) if text.lower() in INFINITE else BOOLEAN.get(text)
+
+
+def _is_entry(field: str) -> bool:
+    """Whether a field holds a number or an instant, or nothing: no name of a column."""
+    return _value(field) is not None or instant(field) is not None
 
 
 def open_text(path: Path, names: Sequence[str] | None = None) -> Source:
@@ -175,17 +182,18 @@ def _why(name: str, labels: Sequence[str], is_stan: bool) -> str:
     return ""
 
 
-def _read(path: Path, layout: Layout, labels: Sequence[str], places: Sequence[int]) -> list[np.ndarray]:
+def _read(path: Path, layout: Layout, labels: Sequence[str], places: Sequence[int]) -> list[np.ndarray | Times]:
     """Some columns of a text."""
     if not places:
         return []
     values = _at_once(path, layout, sorted(places))
-    if values is None:
+    if values is not None:
+        by_place: dict[int, Any] = dict(zip(sorted(places), values.T))
+    else:
         try:
-            values = _line_by_line(path, layout, labels, sorted(places))
+            by_place = _line_by_line(path, layout, labels, sorted(places))
         except (UnicodeDecodeError, csv.Error, EOFError) as error:
             raise TableError(f"{path} is no csv text ({error})") from None
-    by_place = dict(zip(sorted(places), values.T))
     return [by_place[i] for i in places]
 
 
@@ -212,9 +220,9 @@ def _at_once(path: Path, layout: Layout, places: Sequence[int]) -> np.ndarray | 
     return values if list(places) == list(range(layout.n)) else values[:, list(places)]
 
 
-def _line_by_line(path: Path, layout: Layout, labels: Sequence[str], places: Sequence[int]) -> np.ndarray:
+def _line_by_line(path: Path, layout: Layout, labels: Sequence[str], places: Sequence[int]) -> dict[int, Any]:
     """Columns of a text of any kind; an error says where it is wrong."""
-    values = array("d")
+    values, clocks = array("d"), _Clocks()
     with opened(path) as file:
         for _ in range(layout.skip):
             file.readline()
@@ -226,10 +234,41 @@ def _line_by_line(path: Path, layout: Layout, labels: Sequence[str], places: Seq
                 raise TableError(f"{path}, line {number}: {len(row)} fields, {what} {layout.n}{more}")
             for i in places:
                 value = _value(row[i])
-                if value is None:
+                if value is None and not clocks.take(i, len(values) // len(places), row[i]):
                     raise TableError(f"{path}, line {number}, column {labels[i]}: {row[i]!r} is not a number")
-                values.append(value)
-    return np.array(values).reshape(-1, len(places))
+                values.append(math.nan if value is None else value)
+    columns = dict(zip(places, np.array(values).reshape(-1, len(places)).T))
+    return {i: clocks.column(f"{path}, column {labels[i]}", i, column) for i, column in columns.items()}
+
+
+class _Clocks:
+    """The entries of columns that are instants, by their rows."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, dict[int, tuple[np.datetime64, str]]] = {}
+
+    def take(self, column: int, row: int, field: str) -> bool:
+        """Note a field that is an instant; False for any other."""
+        moment = instant(field)
+        if moment is None:
+            return False
+        self._found.setdefault(column, {})[row] = moment
+        return True
+
+    def column(self, where: str, i: int, numbers: np.ndarray) -> np.ndarray | Times:
+        """A column as the times that it holds, or its numbers where it holds none."""
+        if i not in self._found:
+            return numbers
+        rows, moments = list(self._found[i]), list(self._found[i].values())
+        zones = {zone for _, zone in moments}
+        others = np.isfinite(numbers).any() or np.isinf(numbers).any()
+        if others or len(zones) > 1:
+            what = "numbers as well as instants" if others else "instants with a time zone and others without one"
+            raise TableError(f"{where} holds {what}: make one kind of it")
+        found = np.array([moment for moment, _ in moments])
+        whole = np.full(len(numbers), np.array("NaT", found.dtype))
+        whole[rows] = found
+        return Times(whole, zones.pop())
 
 
 def _records(file: IO[str], layout: Layout) -> Iterator[tuple[int, list[str]]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.times import instant
 from npflows.files.tables.source import TableError
 
 _BINARY: dict[type, Callable] = {
@@ -35,7 +36,7 @@ FUNCTIONS: dict[str, Callable] = {
 
 
 class RowCondition:
-    """Which rows are wanted, by an expression like `z > 0 and (r - i < 2 or isnan(y))`.
+    """Which rows are wanted, by an expression like `z > 0 and (r - i < 2 or isnan(y))`, or `t >= "2020-06-01"` for times.
 
     Names of columns that are no Python names stand in backticks: `` `r mag` < 20 ``.  A comparison with a missing value is
     false.
@@ -75,8 +76,14 @@ class RowCondition:
 
     def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Which rows (n,) are wanted, from the columns of these names."""
-        with np.errstate(all="ignore"):
-            kept = np.asarray(self._value(self._tree, columns))
+        try:
+            with np.errstate(all="ignore"):
+                kept = np.asarray(self._value(self._tree, columns))
+        except TypeError:  # NumPy's, where times meet numbers
+            raise TableError(
+                f"the condition on rows {self.text!r} compares times with numbers: write an instant in quotes, for "
+                f"instance t >= '2020-06-01 12:00'"
+            ) from None
         if kept.dtype != bool or kept.ndim != 1:
             raise TableError(f"the condition on rows {self.text!r} must compare columns, for instance z > 0")
         return kept
@@ -87,6 +94,8 @@ class RowCondition:
 
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
             return node.value
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (moment := instant(node.value)) is not None:
+            return moment[0]
         if isinstance(node, ast.Name):
             return columns[self._name(node.id)]
         if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
@@ -122,6 +131,6 @@ class RowCondition:
             return FUNCTIONS[node.func.id](of(node.args[0]))
         shown = ast.unparse(node)
         raise TableError(
-            f"the condition on rows {self.text!r} can't have {shown!r}: it takes columns, numbers, + - * / **, "
-            f"comparisons, and, or, not, and {', '.join(FUNCTIONS)}"
+            f"the condition on rows {self.text!r} can't have {shown!r}: it takes columns, numbers, instants in quotes, "
+            f"+ - * / **, comparisons, and, or, not, and {', '.join(FUNCTIONS)}"
         )

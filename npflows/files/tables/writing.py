@@ -15,6 +15,7 @@ import numpy as np
 
 from npflows.core.atomic import atomic_write, check_replaceable
 from npflows.core.frames import to_frame
+from npflows.core.times import instants, since
 from npflows.files.tables.source import TableError, package
 
 ROWS_AT_ONCE = 65536
@@ -27,7 +28,8 @@ def write_table(
 ) -> None:
     """Write numbers (n, d), or (n,) of a single column, in the format of the suffix: in full or not at all.
 
-    Names are kept by all formats but .npy, units by Parquet, Arrow, FITS, VOTable, ECSV, HDF5 and .npz.
+    Names are kept by all formats but .npy, units by Parquet, Arrow, FITS, VOTable, ECSV, HDF5 and .npz.  Columns whose unit
+    has an epoch are written as instants to text, Parquet, Arrow, FITS and ECSV.
     """
     path, names = Path(path), list(columns)
     write = _writer(path)
@@ -70,9 +72,23 @@ def _write_text(file: BinaryIO, values: np.ndarray, columns: list[str], units: U
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
     writer.writerow(columns)
     rows = _rows(values, columns)
+    clocks = {i: unit for i, unit in enumerate(units) if since(unit) is not None}
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        writer.writerows(rows[start : start + ROWS_AT_ONCE].tolist())
+        part = rows[start : start + ROWS_AT_ONCE]
+        fields = part.tolist()
+        for i, unit in clocks.items():
+            for row, field in zip(fields, _as_text(part[:, i], unit)):
+                row[i] = field
+        writer.writerows(fields)
     text.detach()
+
+
+def _as_text(values: np.ndarray, unit: str | None) -> list[str]:
+    """Instants as ISO 8601 writes them; empty where they are not known."""
+    found = instants(values, unit)
+    assert found is not None
+    zone = "Z" if found.zone else ""
+    return ["" if text == "NaT" else text + zone for text in np.datetime_as_string(found.values).tolist()]
 
 
 def _write_npy(file: BinaryIO, values: np.ndarray, columns: list[str], units: Units) -> None:
@@ -103,6 +119,8 @@ def _write_arrow(file: BinaryIO, values: np.ndarray, columns: list[str], units: 
 
 def _write_astropy(file: BinaryIO, values: np.ndarray, columns: list[str], units: Units, format: str) -> None:
     table = to_frame(_rows(values, columns), columns, "astropy", units)
+    if format == "votable" and any(since(unit) is not None for unit in units):
+        raise TableError("times can't be written to VOTable: use FITS, ECSV or Parquet")
     if format in ("fits", "votable"):
         memory = _Memory()
         table.write(memory, format=format)
@@ -137,18 +155,29 @@ def _write_root(file: BinaryIO, values: np.ndarray, columns: list[str], units: U
     file.write(memory.getvalue())
 
 
+def _write_fcs(file: BinaryIO, values: np.ndarray, columns: list[str], units: Units) -> None:
+    rows = _rows(values, columns)
+    with np.errstate(over="ignore"):
+        narrow = rows.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise TableError("FCS holds finite numbers of float32 alone: use Parquet")
+    memory = _Memory()
+    package("flowio", "FCS").create_fcs(memory, narrow.ravel().tolist(), columns)
+    file.write(memory.getvalue())
+
+
 _Write = Callable[[BinaryIO, np.ndarray, list[str], Units], None]
 _FITS, _VOTABLE, _ECSV = (partial(_write_astropy, format=name) for name in ("fits", "votable", "ascii.ecsv"))
 _WRITERS: dict[str, _Write] = {
     ".csv": _write_text, ".txt": _write_text, ".tsv": partial(_write_text, delimiter="\t"), ".npy": _write_npy,
     ".npz": _write_npz, ".parquet": _write_parquet, ".pq": _write_parquet, ".arrow": _write_arrow, ".feather": _write_arrow,
     ".fits": _FITS, ".fit": _FITS, ".vot": _VOTABLE, ".xml": _VOTABLE, ".ecsv": _ECSV, ".h5": _write_hdf5,
-    ".hdf5": _write_hdf5, ".root": _write_root,
+    ".hdf5": _write_hdf5, ".root": _write_root, ".fcs": _write_fcs,
 }  # fmt: skip
 _NEEDED: dict[Any, tuple[str, ...]] = {
     _write_parquet: ("pyarrow", "Parquet"), _write_arrow: ("pyarrow", "Arrow"), _FITS: ("astropy", "FITS"),
     _VOTABLE: ("astropy", "VOTable"), _ECSV: ("astropy", "ECSV"), _write_hdf5: ("h5py", "HDF5"),
-    _write_root: ("uproot", "ROOT"),
+    _write_root: ("uproot", "ROOT"), _write_fcs: ("flowio", "FCS"),
 }  # fmt: skip
 """The package that writes a format."""
 

@@ -17,7 +17,6 @@ from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 from numpy.typing import DTypeLike
 
 from npflows.backends.cpu.compiler.jit import DISABLED
@@ -73,7 +72,7 @@ SIGNATURES = {
     "support_vjp": "IFFLF",
     # what threads share begins with each thread's own scratch V and the counter I of pieces; the rest stands there
     "transport": "VIIVFFFFiiiFLL",
-    "pullback": "VIIVFFFFiiiFLLFFiM",
+    "pullback": "VIIVFFFFiiiFLLFFiiiM",
     "combine": "VIMBVL",
     "update": "VIVVBVVdddddVd",
     "draw": "VIIiiL",
@@ -193,8 +192,10 @@ else:
             context, builder, signature.args[0], args[0]
         )
 
-    def _view(context: Any, builder: Any, type_: Any, data: Any, shape: list) -> Any:
+    def contiguous(context: Any, builder: Any, type_: Any, data: Any, shape: list) -> Any:
         """A contiguous array at a place in memory, not counted as in use."""
+        from numba.np.arrayobj import populate_array  # which takes a while to import, and nothing needs but compiling
+
         array = context.make_array(type_)(context, builder)
         itemsize = context.get_constant(types.intp, type_.dtype.bitwidth // 8)
         strides = [itemsize]
@@ -206,7 +207,7 @@ else:
     def array_at(context: Any, builder: Any, type_: Any, number: Any, shape: list) -> Any:
         """A contiguous array at an address, which is a number, not counted as in use."""
         data = builder.inttoptr(number, context.get_data_type(type_.dtype).as_pointer())
-        return _view(context, builder, type_, data, shape)
+        return contiguous(context, builder, type_, data, shape)
 
     @intrinsic
     def flat(typingctx, block):
@@ -216,7 +217,7 @@ else:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             array = context.make_array(block)(context, builder, args[0])
             rows, lanes = cgutils.unpack_tuple(builder, array.shape, 2)
-            return _view(context, builder, result, array.data, [builder.mul(rows, lanes)])
+            return contiguous(context, builder, result, array.data, [builder.mul(rows, lanes)])
 
         return result(block), codegen
 
@@ -227,7 +228,7 @@ else:
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             whole = context.make_array(array)(context, builder, args[0])
-            return _view(context, builder, result, builder.gep(whole.data, [args[1]]), [args[2], args[3]])
+            return contiguous(context, builder, result, builder.gep(whole.data, [args[1]]), [args[2], args[3]])
 
         return result(array, types.int64, types.int64, types.int64), codegen
 
@@ -239,7 +240,7 @@ else:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             whole = context.make_array(array)(context, builder, args[0])
             data = builder.bitcast(whole.data, context.get_data_type(types.float64).as_pointer())
-            return _view(context, builder, result, builder.gep(data, [args[1]]), [args[2], args[3]])
+            return contiguous(context, builder, result, builder.gep(data, [args[1]]), [args[2], args[3]])
 
         return result(array, types.int64, types.int64, types.int64), codegen
 

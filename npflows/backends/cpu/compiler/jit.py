@@ -121,10 +121,9 @@ class _Inlined(_Kernel):
         super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
 
     def compile_extra(self, function: Callable) -> CompileResult:
-        """Numba knows compiled functions by what Python calls them by, which must be built in; here it raises KeyError."""
+        """Numba knows compiled functions by what Python calls them by, which must be built in; nothing calls this one."""
         result = super().compile_extra(function)
-        where = f"{function.__module__}.{function.__qualname__}".replace(".", " ")
-        entry = f"{{{where} is inlined and called by kernels alone}}".format
+        entry = f"{function.__module__}.{function.__qualname__}".format
         result.target_context.insert_user_function(entry, result.fndesc, [result.library])
         return result._replace(entry_point=entry)
 
@@ -138,6 +137,25 @@ class _Distinct(_Inlined):
 
 OVERLOADED = {**_OPTIONS, "pipeline_class": _Inlined}
 """What `numba.extending.overload` takes as `jit_options`, for functions that are inlined."""
+
+
+class _Helper:
+    """A function that Numba is told of when something that calls it compiles: kernels that are loaded from the disk have
+    their helpers in them, and making Numba's objects for all of these takes longer than loading."""
+
+    def __init__(self, function: Callable, compile_later: Callable[[Callable], Any]) -> None:
+        self.py_func, self._compile_later = function, compile_later
+
+    @functools.cached_property
+    def _compiled(self) -> Any:
+        return self._compile_later(self.py_func)
+
+    @property
+    def _numba_type_(self) -> Any:
+        return self._compiled._numba_type_
+
+    def __call__(self, *arguments: Any) -> Any:
+        raise TypeError(f"{self.py_func.__module__}.{self.py_func.__qualname__} is inlined and called by kernels alone")
 
 
 def inlined(
@@ -163,4 +181,5 @@ def inlined(
         "forceinline": always,
         "pipeline_class": _Kernel if python else _Distinct if distinct else _Inlined,
     }
-    return numba.njit(fastmath=_FLAGS | {"reassoc"} if reassociate else _FLAGS, **options)(function)
+    compiled = numba.njit(fastmath=_FLAGS | {"reassoc"} if reassociate else _FLAGS, **options)
+    return compiled(function) if python else _Helper(function, compiled)

@@ -7,10 +7,12 @@ Raw parameters of a value are two rows, (t, r), and s is the log-scale that r gi
 
 s is clamped once, where exp would leave the range of the dtype, and the clamped value is used everywhere.  `forward` and
 `inverse` leave in r's row what the vjp needs: tanh(r), the logarithm of a sigmoid or softplus and the least scale, or r
-clamped.
+clipped or clamped.
 """
 
 from __future__ import annotations
+
+import math
 
 from npflows.backends.cpu.compiler.calls import as_real, flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
@@ -21,11 +23,13 @@ from npflows.core import operations
 NONE, TANH, TANH_GAIN, SIGMOID, SOFTPLUS = map(
     operations.SCALE_ACTIVATIONS.index, ("none", "tanh", "tanh_gain", "sigmoid", "softplus")
 )
+SOFT_CLIP, HARD_CLIP, TANH_CLIP, SIGMOID_CLIP, ATAN_CLIP = map(operations.SCALE_ACTIVATIONS.index, operations.CLIPS)
 SIGMOID_AND_LEAST = len(operations.SCALE_ACTIVATIONS)
 MULTIPLIER = operations.Affine.multiplier
 OFFSET = operations.Affine.sigmoid_offset
-# spec: the activation, how many gains there are, which the values take in turn, and the bits of the least scale
-ACTIVATION, N_GAINS, LEAST = range(3)
+# spec: the activation, how many gains there are, which the values take in turn, and the bits of the least scale, or of the
+# bound of a clip, and of the largest log-scale
+ACTIVATION, N_GAINS, LEAST, TOP = range(4)
 
 
 @inlined
@@ -48,24 +52,78 @@ def least_of(spec, like):
 
 
 @inlined
-def with_least(activation, r, least, offset):
-    """log(softplus(r) + least), or log(sigmoid(r + 2) + least)."""
-    scale = vecmath.softplus(r) if activation == SOFTPLUS else vecmath.sigmoid(r + offset)
-    return vecmath.log(scale + least)
+def top_of(spec, like):
+    """The largest log-scale, in the dtype of `like`."""
+    return like.dtype.type(as_real(spec[TOP]))
 
 
 @inlined
-def slope_with_least(activation, s, least, one):
-    """ds/dr of the two, from s alone: with the scale u = exp(s) - least, (1 - exp(-u)) / exp(s), or u (1 - u) / exp(s)."""
+def with_least(activation, r, least, top, offset):
+    """log(softplus(r) + least), or log(sigmoid(r + 2) + least), but not above `top`; NaN stays NaN."""
+    scale = vecmath.softplus(r) if activation == SOFTPLUS else vecmath.sigmoid(r + offset)
+    s = vecmath.log(scale + least)
+    return top if s > top else s
+
+
+@inlined
+def slope_with_least(activation, s, least, top, one):
+    """ds/dr of the two, from s alone: with the scale u = exp(s) - least, (1 - exp(-u)) / exp(s), or u (1 - u) / exp(s); 0
+    where s is `top`."""
     whole = vecmath.exp(s)
     u = whole - least
-    return -vecmath.expm1(-u) / whole if activation == SOFTPLUS else u * (one - u) / whole
+    slope = -vecmath.expm1(-u) / whole if activation == SOFTPLUS else u * (one - u) / whole
+    return slope if s < top else one - one
+
+
+@inlined
+def soft_clip(r, bound, one):
+    """r / (1 + |r| / bound); NaN stays NaN."""
+    return r / (one + abs(r) / bound)
+
+
+@inlined
+def soft_clip_slope(s, bound, one):
+    """ds/dr from s: (1 - |s| / bound)^2."""
+    rest = one - abs(s) / bound
+    return rest * rest
+
+
+@inlined
+def is_clip(spec):
+    """Whether the activation is one of the clips after the soft one."""
+    return HARD_CLIP <= spec[ACTIVATION] <= ATAN_CLIP
+
+
+@inlined
+def clip(activation, r, bound, top, one):
+    """r between -bound and top, bound tanh(r), bound tanh(r / 2) or bound arctan(r); NaN stays NaN."""
+    if activation == HARD_CLIP:
+        s = top if r > top else r
+        return -bound if s < -bound else s
+    if activation == TANH_CLIP:
+        return bound * vecmath.tanh(r)
+    if activation == SIGMOID_CLIP:
+        return bound * vecmath.tanh(r / (one + one))
+    return bound * vecmath.arctan(r)
+
+
+@inlined
+def clip_slope(activation, s, bound, top, one):
+    """ds/dr of these from s: 1 within the ends, bound (1 - (s / bound)^2) or half of it, bound cos(s / bound)^2."""
+    if activation == HARD_CLIP:
+        return one if -bound < s < top else one - one
+    if activation == ATAN_CLIP:
+        two = one + one
+        cosine = vecmath.cospi(s / (bound * two * two * vecmath.arctan(one)))  # of s / bound, as arctan(1) = pi / 4
+        return bound * cosine * cosine
+    slope = bound * (one - (s / bound) * (s / bound))
+    return slope if activation == TANH_CLIP else slope / (one + one)
 
 
 @inlined
 def activate_scales(spec, raw):
     """Every second row of raw, the r, becomes tanh(r), log sigmoid(r + 2) or what there is with a least scale, or r
-    clamped."""
+    clipped or clamped."""
     limit, offset = limit_of(raw), raw.dtype.type(OFFSET)
     for i in range(raw.shape[0] // MULTIPLIER):
         row = raw[2 * i + 1]
@@ -75,10 +133,18 @@ def activate_scales(spec, raw):
         elif spec[ACTIVATION] == SIGMOID:
             for t in range(row.size):
                 row[t] = -vecmath.softplus(-(row[t] + offset))
-        elif spec[ACTIVATION] >= SOFTPLUS:
-            least = least_of(spec, raw)
+        elif spec[ACTIVATION] == SOFT_CLIP:
+            bound, one = least_of(spec, raw), raw.dtype.type(1)
             for t in range(row.size):
-                row[t] = with_least(spec[ACTIVATION], row[t], least, offset)
+                row[t] = soft_clip(row[t], bound, one)
+        elif is_clip(spec):
+            bound, top, one = least_of(spec, raw), top_of(spec, raw), raw.dtype.type(1)
+            for t in range(row.size):
+                row[t] = clip(spec[ACTIVATION], row[t], bound, top, one)
+        elif spec[ACTIVATION] >= SOFTPLUS:
+            least, top = least_of(spec, raw), top_of(spec, raw)
+            for t in range(row.size):
+                row[t] = with_least(spec[ACTIVATION], row[t], least, top, offset)
         else:
             for t in range(row.size):
                 row[t] = vecmath.tanh(row[t])
@@ -169,10 +235,18 @@ def scale_vjp(spec, theta, dtheta, i, scale, ds):
     elif spec[ACTIVATION] == SIGMOID:
         for t in range(scale.size):
             scale[t] = ds[t] * (one - vecmath.exp(scale[t]))
-    elif spec[ACTIVATION] >= SOFTPLUS:
-        least = least_of(spec, scale)
+    elif spec[ACTIVATION] == SOFT_CLIP:
+        bound = least_of(spec, scale)
         for t in range(scale.size):
-            scale[t] = ds[t] * slope_with_least(spec[ACTIVATION], scale[t], least, one)
+            scale[t] = ds[t] * soft_clip_slope(scale[t], bound, one)
+    elif is_clip(spec):
+        bound, top = least_of(spec, scale), top_of(spec, scale)
+        for t in range(scale.size):
+            scale[t] = ds[t] * clip_slope(spec[ACTIVATION], scale[t], bound, top, one)
+    elif spec[ACTIVATION] >= SOFTPLUS:
+        least, top = least_of(spec, scale), top_of(spec, scale)
+        for t in range(scale.size):
+            scale[t] = ds[t] * slope_with_least(spec[ACTIVATION], scale[t], least, top, one)
     else:
         total = tanh_row_vjp(scale, ds, gain_of(spec, theta, i))
         if spec[ACTIVATION] == TANH_GAIN and dtheta.size > 0:
@@ -227,10 +301,18 @@ def scales_of_one(spec, theta, raw, s, limit):
     elif spec[ACTIVATION] == SIGMOID:
         for i in range(s.size):
             raw[2 * i + 1] = -vecmath.softplus(-(raw[2 * i + 1] + offset))
-    elif spec[ACTIVATION] >= SOFTPLUS:
-        least = least_of(spec, raw)
+    elif spec[ACTIVATION] == SOFT_CLIP:
+        bound, one = least_of(spec, raw), raw.dtype.type(1)
         for i in range(s.size):
-            raw[2 * i + 1] = with_least(spec[ACTIVATION], raw[2 * i + 1], least, offset)
+            raw[2 * i + 1] = soft_clip(raw[2 * i + 1], bound, one)
+    elif is_clip(spec):
+        bound, top, one = least_of(spec, raw), top_of(spec, raw), raw.dtype.type(1)
+        for i in range(s.size):
+            raw[2 * i + 1] = clip(spec[ACTIVATION], raw[2 * i + 1], bound, top, one)
+    elif spec[ACTIVATION] >= SOFTPLUS:
+        least, top = least_of(spec, raw), top_of(spec, raw)
+        for i in range(s.size):
+            raw[2 * i + 1] = with_least(spec[ACTIVATION], raw[2 * i + 1], least, top, offset)
     else:
         for i in range(s.size):
             raw[2 * i + 1] = vecmath.tanh(raw[2 * i + 1])
@@ -308,10 +390,18 @@ def scales_vjp_of_one(spec, theta, raw, ds):
     elif spec[ACTIVATION] == SIGMOID:
         for i in range(ds.size):
             raw[2 * i + 1] = ds[i] * (one - vecmath.exp(raw[2 * i + 1]))
-    elif spec[ACTIVATION] >= SOFTPLUS:
-        least = least_of(spec, raw)
+    elif spec[ACTIVATION] == SOFT_CLIP:
+        bound = least_of(spec, raw)
         for i in range(ds.size):
-            raw[2 * i + 1] = ds[i] * slope_with_least(spec[ACTIVATION], raw[2 * i + 1], least, one)
+            raw[2 * i + 1] = ds[i] * soft_clip_slope(raw[2 * i + 1], bound, one)
+    elif is_clip(spec):
+        bound, top = least_of(spec, raw), top_of(spec, raw)
+        for i in range(ds.size):
+            raw[2 * i + 1] = ds[i] * clip_slope(spec[ACTIVATION], raw[2 * i + 1], bound, top, one)
+    elif spec[ACTIVATION] >= SOFTPLUS:
+        least, top = least_of(spec, raw), top_of(spec, raw)
+        for i in range(ds.size):
+            raw[2 * i + 1] = ds[i] * slope_with_least(spec[ACTIVATION], raw[2 * i + 1], least, top, one)
     elif spec[ACTIVATION] == TANH_GAIN and spec[N_GAINS] >= ds.size:
         for i in range(ds.size):
             value = raw[2 * i + 1]
@@ -353,7 +443,10 @@ def pack(operation: operations.Affine, value: int | None) -> list[int]:
     activation = operations.SCALE_ACTIVATIONS.index(operation.scale_activation)
     if activation == SIGMOID and operation.least:
         activation = SIGMOID_AND_LEAST
-    return [activation, operation.n_gains or 1 << 40, *bits(operation.least)]
+    number = -math.log(operation.least) if operation.scale_activation in operations.CLIPS else operation.least
+    if activation == ATAN_CLIP:
+        number *= operation.atan_factor
+    return [activation, operation.n_gains or 1 << 40, *bits(number, math.log(operation.most))]
 
 
 KERNELS[operations.Affine] = MapKernels(

@@ -14,6 +14,14 @@ def copy(source, target):
 
 
 @inlined
+def copy_negative(source, target):
+    """target = -source."""
+    for k in range(source.shape[0]):
+        for t in range(source.shape[1]):
+            target[k, t] = -source[k, t]
+
+
+@inlined
 def gather(block, spec, start, rows):
     """rows[k] = block[spec[start + k]]."""
     for k in range(rows.shape[0]):
@@ -62,6 +70,13 @@ def scale_row(block, i, weight):
     target = block[i]
     for t in range(target.size):
         target[t] *= weight
+
+
+@inlined
+def negate(row):
+    """row = -row."""
+    for t in range(row.size):
+        row[t] = -row[t]
 
 
 @inlined

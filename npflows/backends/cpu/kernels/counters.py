@@ -68,12 +68,18 @@ def make_uniform(a, b):
         a[t], b[t] = a[t] - 1.0, b[t] - 1.0
 
 
+@inlined
+def two_normal(a, b):
+    """Two standard normal numbers from two of these."""
+    r, turn = np.sqrt(-2.0 * vecmath.log(2.0 - a)), 2.0 * b - 3.0
+    return r * vecmath.cospi(turn), r * vecmath.sinpi(turn)
+
+
 @inlined(distinct=True)
 def make_normal(a, b):
     """From these numbers to normal ones, in place."""
     for t in range(GROUP):
-        r, turn = np.sqrt(-2.0 * vecmath.log(2.0 - a[t])), 2.0 * b[t] - 3.0
-        a[t], b[t] = r * vecmath.cospi(turn), r * vecmath.sinpi(turn)
+        a[t], b[t] = two_normal(a[t], b[t])
 
 
 @inlined(distinct=True)
@@ -102,12 +108,18 @@ def draw(scratch, counter, key, first, is_normal, values):
             store(a, b, values[at : min(at + 2 * GROUP, values.size)])
 
 
+@inlined
+def one_student_t(df, a, b):
+    """A number of Student's t from two of these."""
+    square = df * vecmath.expm1(-2.0 / df * vecmath.log(2.0 - a))
+    return min(np.sqrt(square), FARTHEST) * vecmath.cospi(2.0 * b - 3.0)
+
+
 @inlined(distinct=True)
 def make_student_t(df, a, b):
     """From these numbers to Student's t, in place of a; df (GROUP,)."""
     for t in range(GROUP):
-        square = df[t] * vecmath.expm1(-2.0 / df[t] * vecmath.log(2.0 - a[t]))
-        a[t] = min(np.sqrt(square), FARTHEST) * vecmath.cospi(2.0 * b[t] - 3.0)
+        a[t] = one_student_t(df[t], a[t], b[t])
 
 
 @kernel

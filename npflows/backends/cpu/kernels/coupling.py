@@ -185,8 +185,15 @@ def rows(operation: operations.Coupling) -> Scratch:
     return Scratch(network.n_in + n_moved * (1 + multiplier) + work, network.n_in + 2 * n_moved + 1 + temp)
 
 
+def functions(operation: operations.Coupling) -> tuple:
+    """The four kernels; `inverted` exchanges the directions."""
+    if operation.inverted:
+        return inverse, forward, inverse_vjp, forward_vjp
+    return forward, inverse, forward_vjp, inverse_vjp
+
+
 KERNELS[operations.Coupling] = LayerKernels(
-    lambda operation: (forward, inverse, forward_vjp, inverse_vjp),
+    functions,
     pack,
     rows,
     lambda operation: KERNELS[type(operation.conditioner)].one_lane,

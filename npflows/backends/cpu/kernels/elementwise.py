@@ -89,8 +89,15 @@ def rows(operation: operations.Elementwise) -> Scratch:
     return Scratch(operation.dim * (1 + scalar_map.multiplier), operation.dim + 1 + temp_of_map(scalar_map, operation.dim))
 
 
+def functions(operation: operations.Elementwise) -> tuple:
+    """The four kernels; `inverted` exchanges the directions."""
+    if operation.inverted:
+        return inverse, forward, inverse_vjp, forward_vjp
+    return forward, inverse, forward_vjp, inverse_vjp
+
+
 KERNELS[operations.Elementwise] = LayerKernels(
-    lambda operation: (forward, inverse, forward_vjp, inverse_vjp),
+    functions,
     pack,
     rows,
 )

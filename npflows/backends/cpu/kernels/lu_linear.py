@@ -5,12 +5,23 @@ from __future__ import annotations
 from npflows.backends.cpu.compiler.calls import flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import vecmath
-from npflows.backends.cpu.kernels.blocks import add_row, copy, dot, gather, scale_row, scatter, shift_row, total
+from npflows.backends.cpu.kernels.blocks import (
+    add_row,
+    copy,
+    copy_negative,
+    dot,
+    gather,
+    negate,
+    scale_row,
+    scatter,
+    shift_row,
+    total,
+)
 from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, LayerKernels, Scratch
 from npflows.core import operations
 
-# spec: the dimension, then the fixed permutation; theta: a matrix (dim, dim) whose strict lower part is that of L, whose
-# strict upper part is that of U and whose diagonal is the logarithm of U's, then a shift (dim,)
+# spec: the dimension, then the fixed permutation, then a sign of each value; theta: a matrix (dim, dim) whose strict lower
+# part is that of L, whose strict upper part is that of U and whose diagonal is the logarithm of U's, then a shift (dim,)
 
 
 @inlined
@@ -43,6 +54,35 @@ def solve_upper(spec, theta, block):
 
 
 @inlined
+def multiply_upper_transposed(spec, theta, block):
+    """block = U^T block."""
+    n = spec[0]
+    for j in range(n - 1, -1, -1):
+        scale_row(block, j, vecmath.exp(theta[j * n + j]))
+        for i in range(j):
+            add_row(block, j, i, theta[i * n + j])
+
+
+@inlined
+def solve_upper_transposed(spec, theta, block):
+    """block = U^-T block."""
+    n = spec[0]
+    for j in range(n):
+        for i in range(j):
+            add_row(block, j, i, -theta[i * n + j])
+        scale_row(block, j, vecmath.exp(-theta[j * n + j]))
+
+
+@inlined
+def flip(spec, block):
+    """block = S block."""
+    n = spec[0]
+    for i in range(n):
+        if spec[1 + n + i] < 0:
+            negate(block[i])
+
+
+@inlined
 def multiply_lower(spec, theta, block):
     """block = L block."""
     n = spec[0]
@@ -62,19 +102,20 @@ def solve_lower(spec, theta, block):
 
 @inlined
 def parts(spec, work):
-    """The permuted input and U times it, which is what L then multiplies; both (dim, lanes)."""
+    """The permuted input and S U times it, which is what L then multiplies; both (dim, lanes)."""
     n = spec[0]
     return work[:n], work[n : 2 * n]
 
 
 @kernel
 def forward(spec, theta, context, key, first, block, log_det, work, temp):
-    """y = L U P x + shift."""
+    """y = L S U P x + shift."""
     n = spec[0]
     permuted, upper = parts(spec, work)
     gather(block, spec, 1, permuted)
     copy(permuted, upper)
     multiply_upper(spec, theta, upper)
+    flip(spec, upper)
     copy(upper, block)
     multiply_lower(spec, theta, block)
     for i in range(n):
@@ -84,7 +125,7 @@ def forward(spec, theta, context, key, first, block, log_det, work, temp):
 
 @kernel
 def inverse(spec, theta, context, key, first, block, log_det, work, temp):
-    """x = P^T U^-1 L^-1 (y - shift)."""
+    """x = P^T U^-1 S L^-1 (y - shift)."""
     n = spec[0]
     permuted, upper = parts(spec, work)
     copy(block, upper)
@@ -92,6 +133,7 @@ def inverse(spec, theta, context, key, first, block, log_det, work, temp):
         shift_row(upper[i], -theta[n * n + i])
     solve_lower(spec, theta, upper)
     copy(upper, permuted)
+    flip(spec, permuted)
     solve_upper(spec, theta, permuted)
     scatter(permuted, spec, 1, block)
     shift_row(log_det, -log_diagonal(spec, theta))
@@ -112,7 +154,7 @@ def add_parameter_gradient(spec, theta, permuted, upper, dy, du, dlog_det, dthet
 
 @kernel
 def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
-    """du = L^T dy and dx = P^T U^T du."""
+    """du = S L^T dy and dx = P^T U^T du."""
     n = spec[0]
     permuted, upper = parts(spec, work)
     du = temp[:n]
@@ -120,37 +162,33 @@ def forward_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, 
     for j in range(n):
         for i in range(j + 1, n):
             add_row(du, j, i, theta[i * n + j])
+    flip(spec, du)
     if dtheta.size > 0:
         add_parameter_gradient(spec, theta, permuted, upper, dblock, du, dlog_det, dtheta)
-    for j in range(n - 1, -1, -1):
-        scale_row(du, j, vecmath.exp(theta[j * n + j]))
-        for i in range(j):
-            add_row(du, j, i, theta[i * n + j])
+    multiply_upper_transposed(spec, theta, du)
     scatter(du, spec, 1, dblock)
 
 
 @kernel
 def inverse_vjp(spec, theta, context, key, first, dblock, dlog_det, work, temp, dtheta, dcontext):
-    """With dL = -dlog_det and J = L U P: J^T dY = -dx, whose first step gives du = U^-T (-P dx); dy = -dY."""
+    """With dL = -dlog_det and J = L S U P: J^T dY = -dx, whose first step gives du = U^-T (-P dx); dy = -dY."""
     n = spec[0]
     permuted, upper = parts(spec, work)
     du, dy, dlog = temp[:n], temp[n : 2 * n], temp[2 * n]
     gather(dblock, spec, 1, du)
-    for j in range(n):
-        for i in range(j):
-            add_row(du, j, i, theta[i * n + j])  # du[i] still has the sign of dx here
-        scale_row(du, j, -vecmath.exp(-theta[j * n + j]))
+    solve_upper_transposed(spec, theta, du)
+    for i in range(n):
+        negate(du[i])
     for t in range(dlog_det.size):
         dlog[t] = -dlog_det[t]
     copy(du, dy)
+    flip(spec, dy)
     for j in range(n - 1, -1, -1):
         for i in range(j + 1, n):
             add_row(dy, j, i, -theta[i * n + j])
     if dtheta.size > 0:
         add_parameter_gradient(spec, theta, permuted, upper, dy, du, dlog, dtheta)
-    for i in range(n):
-        for t in range(dlog_det.size):
-            dblock[i, t] = -dy[i, t]
+    copy_negative(dy, dblock)
 
 
 @kernel
@@ -164,7 +202,7 @@ def forward_of_one(spec, theta, context, key, first, block, log_det, work, temp)
         value = x[i] * vecmath.exp(theta[i * n + i])
         for j in range(i + 1, n):
             value += theta[i * n + j] * x[j]
-        u[i] = value
+        u[i] = -value if spec[1 + n + i] < 0 else value
     for i in range(n):
         value = u[i]
         for j in range(i):
@@ -182,7 +220,7 @@ def forward_vjp_of_one(spec, theta, context, key, first, dblock, dlog_det, work,
         value = dy[j]
         for i in range(j + 1, n):
             value += theta[i * n + j] * dy[i]
-        du[j] = value
+        du[j] = -value if spec[1 + n + j] < 0 else value
     for j in range(n - 1, -1, -1):
         value = du[j] * vecmath.exp(theta[j * n + j])
         for i in range(j):
@@ -194,6 +232,6 @@ def forward_vjp_of_one(spec, theta, context, key, first, dblock, dlog_det, work,
 ONE_LANE_TWINS.update({forward: forward_of_one, forward_vjp: forward_vjp_of_one})
 KERNELS[operations.LULinear] = LayerKernels(
     lambda operation: (forward, inverse, forward_vjp, inverse_vjp),
-    lambda operation, link: [operation.dim, *operation.order],
+    lambda operation, link: [operation.dim, *operation.order, *(operation.signs or (1,) * operation.dim)],
     lambda operation: Scratch(2 * operation.dim, 2 * operation.dim + 1),
 )

@@ -18,12 +18,10 @@ import itertools
 
 import numpy as np
 
-from npflows.backends.cpu.compiler.calls import call
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import mlp
 from npflows.backends.cpu.kernels.matmul import matmul, matmul_transposed
 from npflows.backends.cpu.kernels.mlp import (
-    ACTIVATION,
     BIAS,
     COLUMNS,
     CONDITION_WEIGHT,
@@ -36,14 +34,18 @@ from npflows.backends.cpu.kernels.mlp import (
     PRODUCT_ADDRESS,
     ROLES,
     ROWS,
+    SEES_CONDITION,
     UNLOCKED,
     WEIGHT,
+    activate,
     activation_vjp,
     add_skip,
     apply_dropout,
+    gate_rows,
     hidden,
     hidden_gradient,
     pack_network,
+    product_gradient,
     record,
     rows,
 )
@@ -99,9 +101,10 @@ def sequential_step(spec, theta, context, key, first, x, out, work, temp, i):
                 r0, r1 = unlocked(spec, layer, g0 - 1), unlocked(spec, layer, g1 - 1)
                 y, _ = hidden(spec, work, layer)
             multiply(spec, theta, layer, r0, r1, 0, unlocked(spec, layer - 1, g0 - 1), h, y, FROM_BIAS)
-            if layer == 0 and spec[N_CONDITION] > 0 and r1 > r0:
+            r = record(spec, layer)
+            if spec[r + SEES_CONDITION] > 0 and r1 > r0:
                 n = spec[N_CONDITION]
-                matmul(spec[PRODUCT_ADDRESS], theta[spec[CONDITION_WEIGHT] + r0 * n :], n, context, y[r0:], r1 - r0, n,
+                matmul(spec[PRODUCT_ADDRESS], theta[spec[r + CONDITION_WEIGHT] + r0 * n :], n, context, y[r0:], r1 - r0, n,
                        FROM_RESULT, theta)  # fmt: skip
             h = y
     h = x
@@ -111,8 +114,9 @@ def sequential_step(spec, theta, context, key, first, x, out, work, temp, i):
             y, before = hidden(spec, work, layer)
             r0, r1 = unlocked(spec, layer, i - 1), unlocked(spec, layer, i)
             multiply(spec, theta, layer, r0, r1, c0, c1, h, y, FROM_RESULT)
+            gate_rows(spec, theta, context, work, layer, r0, r1, y)
             add_skip(spec, work, layer, r0, r1, y, before)
-            call(spec[ACTIVATION], (y[r0:r1], before[r0:r1]))
+            activate(spec, layer, y[r0:r1], before[r0:r1])
             apply_dropout(spec, key, first, layer, r0, y[r0:r1])
             h = y
         else:
@@ -135,7 +139,8 @@ def sequential_step_vjp(spec, theta, context, key, first, dx, dout, work, temp, 
             c0, c1 = unlocked(spec, layer - 1, g0), unlocked(spec, layer - 1, g1)
             below = hidden_gradient(spec, temp, layer - 1) if layer > 0 else dx
             multiply_transposed(spec, theta, layer, r0, r1, c0, c1, d, below, FROM_ZERO)
-            d = below
+            if layer > 0:
+                d = product_gradient(spec, temp, layer - 1)
     d = dout
     for layer in range(last, -1, -1):
         r0, r1 = (i + 1) * m, g1 * m
@@ -146,7 +151,7 @@ def sequential_step_vjp(spec, theta, context, key, first, dx, dout, work, temp, 
         multiply_transposed(spec, theta, layer, r0, r1, c0, c1, d, below, FROM_RESULT)
         if layer > 0:
             activation_vjp(spec, key, first, layer - 1, c0, c1, below, work, temp)
-        d = below
+            d = product_gradient(spec, temp, layer - 1)
 
 
 @kernel

@@ -1,10 +1,11 @@
 """Multilayer perceptrons, dense or masked, on blocks of samples.
 
-    h_0 = x,   h_l = f(W_l h_{l-1} + b_l),   out = W_L h_{L-1} + b_L,   and V c is added in the first of them
+    h_0 = x,   h_l = f(W_l h_{l-1} + b_l),   out = W_L h_{L-1} + b_L,   and V_l c is added in some of them
 
-for a condition c.  A dense layer is stored as a table of *panels*: rectangles of W that are multiplied, one product each.
-A full layer has one; a masked one has a few that cover its staircase (made.py), so that what the mask forbids costs
-nothing.  What a panel covers beyond the mask is zero in theta, and its gradient is ignored by all who read it.
+for a condition c.  In a gated network what a residual block adds is multiplied by sigmoid(V_b c + g_b).  A dense layer is
+stored as a table of *panels*: rectangles of W that are multiplied, one product each.  A full layer has one; a masked one
+has a few that cover its staircase (made.py), so that what the mask forbids costs nothing.  What a panel covers beyond the
+mask is zero in theta, and its gradient is ignored by all who read it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from npflows.backends.cpu.compiler.calls import call, flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
+from npflows.backends.cpu.kernels import vecmath
 from npflows.backends.cpu.kernels.activations import ACTIVATIONS, NEEDS_INPUT
 from npflows.backends.cpu.kernels.dropout import dropout
 from npflows.backends.cpu.kernels.matmul import PRODUCT, matmul, matmul_by_column, matmul_transposed
@@ -25,10 +27,13 @@ from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, Link, NetworkKern
 from npflows.core import operations
 
 # spec: a header, then a record for each dense layer, then the tables that the records point to
-(N_DENSE, ACTIVATION, ACTIVATION_VJP, N_IN, N_OUT, N_CONDITION, CONDITION_WEIGHT, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS,
- RESIDUAL, DROPOUT, DROPOUT_ADDRESS, N_FEATURES, ENTERED, PANEL, HEADER) = range(17)  # fmt: skip
+(N_DENSE, ACTIVATION, ACTIVATION_VJP, N_IN, N_OUT, N_CONDITION, GROUP, PRODUCT_ADDRESS, OUTER_ADDRESS,
+ RESIDUAL, DROPOUT, DROPOUT_ADDRESS, N_FEATURES, ENTERED, PANEL, HEADER) = range(16)  # fmt: skip
 (WEIGHT, BIAS, ROWS, COLUMNS, H, BEFORE, DH, ROW_PANELS, N_ROW_PANELS, COLUMN_PANELS, N_COLUMN_PANELS,
- UNLOCKED, FIRST_ROWS, N_FIRST_ROWS, RECORD) = range(15)  # fmt: skip
+ UNLOCKED, FIRST_ROWS, N_FIRST_ROWS, ACTIVE, GATED, GATE_WEIGHT, GATE_BIAS, GATE, DGATE, SEES_CONDITION,
+ CONDITION_WEIGHT, RECORD) = range(23)  # fmt: skip
+# a gated layer has in work the gate and what it multiplies, in temp the gradients of the two, that of the gate's before its
+# sigmoid
 
 
 @inlined
@@ -72,6 +77,65 @@ def apply_dropout(spec, key, first, layer, row, h):
 
 
 @inlined
+def activate(spec, layer, h, before):
+    """The activation function of a hidden layer that has one."""
+    if spec[record(spec, layer) + ACTIVE] > 0:
+        call(spec[ACTIVATION], (h, before))
+
+
+@inlined
+def gate_of(spec, block, place, layer):
+    """The two blocks of rows of a gated layer that lie one after the other at a place of its record."""
+    r = record(spec, layer)
+    first, n = spec[r + place], spec[r + ROWS]
+    return block[first : first + n], block[first + n : first + 2 * n]
+
+
+@inlined
+def apply_gate(spec, layer, gate, ungated, y):
+    """y, rows of a gated layer, times the sigmoid of `gate`, which is left there; y itself is kept in `ungated`."""
+    for u in range(y.shape[0]):
+        for t in range(y.shape[1]):
+            share = vecmath.sigmoid(gate[u, t])
+            gate[u, t], ungated[u, t] = share, y[u, t]
+            y[u, t] *= share
+
+
+@inlined
+def gate_rows(spec, theta, context, work, layer, r0, r1, y):
+    """Multiply rows r0 to r1 of a layer by their gates, if it has some."""
+    r = record(spec, layer)
+    if spec[r + GATED] > 0 and r1 > r0:
+        gate, ungated = gate_of(spec, work, GATE, layer)
+        n = spec[N_CONDITION]
+        matmul(spec[PRODUCT_ADDRESS], theta[spec[r + GATE_WEIGHT] + r0 * n :], n, context, gate[r0:], r1 - r0, n,
+               FROM_BIAS, theta[spec[r + GATE_BIAS] + r0 :])  # fmt: skip
+        apply_gate(spec, layer, gate[r0:r1], ungated[r0:r1], y[r0:r1])
+
+
+@inlined
+def gate_vjp(spec, layer, r0, r1, d, work, temp):
+    """From the gradient d of rows r0 to r1 of a layer, those of the gate and of what it multiplies, left in temp."""
+    if spec[record(spec, layer) + GATED] > 0:
+        gate, ungated = gate_of(spec, work, GATE, layer)
+        dgate, dungated = gate_of(spec, temp, DGATE, layer)
+        one = d.dtype.type(1)
+        for u in range(r0, r1):
+            for t in range(d.shape[1]):
+                share, gradient = gate[u, t], d[u, t]
+                dungated[u, t] = gradient * share
+                dgate[u, t] = gradient * ungated[u, t] * share * (one - share)
+
+
+@inlined
+def product_gradient(spec, temp, layer):
+    """The gradient of what a hidden layer's product with its weights gives: of the activation's input, or before a gate."""
+    if spec[record(spec, layer) + GATED] > 0:
+        return gate_of(spec, temp, DGATE, layer)[1]
+    return hidden_gradient(spec, temp, layer)
+
+
+@inlined
 def add_skip(spec, work, layer, r0, r1, y, before):
     """A residual block's second layer adds what entered the block; keeps the rows as they are before the activation."""
     if not spec[RESIDUAL]:
@@ -102,12 +166,13 @@ def forward(spec, theta, context, key, first, x, out, work, temp):
             q = spec[r + ROW_PANELS] + 3 * p
             r0, r1, k = spec[q], spec[q + 1], spec[q + 2]
             matmul(address, weight[r0 * columns :], columns, h, y[r0:], r1 - r0, k, FROM_BIAS, bias[r0:])
-        if layer == 0 and spec[N_CONDITION] > 0:
+        if spec[r + SEES_CONDITION] > 0:
             n = spec[N_CONDITION]
-            matmul(address, theta[spec[CONDITION_WEIGHT] :], n, context, y, y.shape[0], n, FROM_RESULT, bias)
+            matmul(address, theta[spec[r + CONDITION_WEIGHT] :], n, context, y, y.shape[0], n, FROM_RESULT, bias)
         if layer < last:
+            gate_rows(spec, theta, context, work, layer, 0, y.shape[0], y)
             add_skip(spec, work, layer, 0, y.shape[0], y, before)
-            call(spec[ACTIVATION], (y, before))
+            activate(spec, layer, y, before)
             apply_dropout(spec, key, first, layer, 0, y)
         h = y
 
@@ -125,13 +190,17 @@ def forward_by_column(spec, theta, context, key, first, x, out, work, temp):
             y, before = hidden(spec, work, layer)
         rows, bias = spec[r + ROWS], theta[spec[r + BIAS] :]
         matmul_by_column(address, theta[spec[r + WEIGHT] :], h, y, rows, spec[r + COLUMNS], FROM_BIAS, bias)
-        if layer == 0 and spec[N_CONDITION] > 0:
-            matmul_by_column(
-                address, theta[spec[CONDITION_WEIGHT] :], context, y, rows, spec[N_CONDITION], FROM_RESULT, bias
-            )
+        if spec[r + SEES_CONDITION] > 0:
+            matmul_by_column(address, theta[spec[r + CONDITION_WEIGHT] :], context, y, rows, spec[N_CONDITION], FROM_RESULT,
+                             bias)  # fmt: skip
         if layer < last:
+            if spec[r + GATED] > 0:
+                gate, ungated = gate_of(spec, work, GATE, layer)
+                matmul_by_column(address, theta[spec[r + GATE_WEIGHT] :], context, gate, rows, spec[N_CONDITION], FROM_BIAS,
+                                 theta[spec[r + GATE_BIAS] :])  # fmt: skip
+                apply_gate(spec, layer, gate, ungated, y)
             add_skip(spec, work, layer, 0, rows, y, before)
-            call(spec[ACTIVATION], (y, before))
+            activate(spec, layer, y, before)
         h = y
 
 
@@ -151,12 +220,18 @@ def forward_vjp_of_one(spec, theta, context, key, first, x, dout, dx, work, temp
         below = hidden_gradient(spec, temp, layer - 1) if layer > 0 else dx
         columns, rows = spec[r + COLUMNS], spec[r + ROWS]
         matmul_transposed(spec[PRODUCT_ADDRESS], theta[spec[r + WEIGHT] :], columns, d, below, columns, rows, FROM_ZERO)
-        if layer == 0 and spec[N_CONDITION] > 0:
-            n = spec[N_CONDITION]
-            matmul_transposed(spec[PRODUCT_ADDRESS], theta[spec[CONDITION_WEIGHT] :], n, d, dcontext, n, rows, FROM_RESULT)
+        if spec[r + SEES_CONDITION] > 0:
+            n, offset = spec[N_CONDITION], spec[r + CONDITION_WEIGHT]
+            matmul_transposed(spec[PRODUCT_ADDRESS], theta[offset:], n, d, dcontext, n, rows, FROM_RESULT)
+        if spec[r + GATED] > 0:
+            n, dgate = spec[N_CONDITION], gate_of(spec, temp, DGATE, layer)[0]
+            matmul_transposed(
+                spec[PRODUCT_ADDRESS], theta[spec[r + GATE_WEIGHT] :], n, dgate, dcontext, n, rows, FROM_RESULT
+            )
+        d = below
         if layer > 0:
             activation_vjp(spec, key, first, layer - 1, 0, columns, below, work, temp)
-        d = below
+            d = product_gradient(spec, temp, layer - 1)
 
 
 @inlined
@@ -182,14 +257,16 @@ def activation_vjp(spec, key, first, layer, r0, r1, below, work, temp):
     """Turn the gradient of a hidden layer's values, in rows r0 to r1, into that of what enters its activation."""
     h, before = hidden(spec, work, layer)
     apply_dropout(spec, key, first, layer, r0, below[r0:r1])
-    rescale(spec, key, h[r0:r1], False)  # the derivative is told from the activation's own value
-    call(spec[ACTIVATION_VJP], (h[r0:r1], before[r0:r1], below[r0:r1]))
-    rescale(spec, key, h[r0:r1], True)
+    if spec[record(spec, layer) + ACTIVE] > 0:
+        rescale(spec, key, h[r0:r1], False)  # the derivative is told from the activation's own value
+        call(spec[ACTIVATION_VJP], (h[r0:r1], before[r0:r1], below[r0:r1]))
+        rescale(spec, key, h[r0:r1], True)
     if spec[RESIDUAL] and layer % 2 == 0 and layer + 2 < spec[N_DENSE] - 1:  # what skips the block that begins here
         skipped = hidden_gradient(spec, temp, layer + 2)
         for u in range(r0, r1):
             for t in range(below.shape[1]):
                 below[u, t] += skipped[u, t]
+    gate_vjp(spec, layer, r0, r1, below, work, temp)
 
 
 @inlined
@@ -208,7 +285,7 @@ def backpropagate(spec, theta, key, first, dout, dx, work, temp):
                               below[c0:], c1 - c0, rows - r0, FROM_ZERO)  # fmt: skip
         if layer > 0:
             activation_vjp(spec, key, first, layer - 1, 0, spec[r + COLUMNS], below, work, temp)
-        d = below
+            d = product_gradient(spec, temp, layer - 1)
 
 
 @inlined
@@ -218,10 +295,19 @@ def weights_vjp(spec, theta, context, x, dout, work, temp, dtheta, dcontext):
     h, panel = x, flat(temp[spec[PANEL] :])
     for layer in range(last + 1):
         r = record(spec, layer)
-        d = hidden_gradient(spec, temp, layer) if layer < last else dout
+        d = product_gradient(spec, temp, layer) if layer < last else dout
         columns, rows = spec[r + COLUMNS], spec[r + ROWS]
-        if layer == 0 and spec[N_CONDITION] > 0:
-            n, offset = spec[N_CONDITION], spec[CONDITION_WEIGHT]
+        if spec[r + GATED] > 0:
+            n, dgate = spec[N_CONDITION], gate_of(spec, temp, DGATE, layer)[0]
+            matmul_transposed(
+                spec[PRODUCT_ADDRESS], theta[spec[r + GATE_WEIGHT] :], n, dgate, dcontext, n, rows, FROM_RESULT
+            )
+            if dtheta.size > 0:
+                offset = spec[r + GATE_WEIGHT]
+                add_lane_sums(dgate, dtheta[spec[r + GATE_BIAS] : spec[r + GATE_BIAS] + rows])
+                add_outer(spec[OUTER_ADDRESS], spec[:0], dgate, context, panel, dtheta[offset:], n, rows, n)
+        if spec[r + SEES_CONDITION] > 0:
+            n, offset = spec[N_CONDITION], spec[r + CONDITION_WEIGHT]
             matmul_transposed(spec[PRODUCT_ADDRESS], theta[offset:], n, d, dcontext, n, rows, FROM_RESULT)
             if dtheta.size > 0:
                 add_outer(spec[OUTER_ADDRESS], spec[:0], d, context, panel, dtheta[offset:], n, rows, n)
@@ -267,7 +353,7 @@ def pack_network(
         Sequential steps of a group.
     """
     offsets, widths = operation.offsets, operation.widths
-    n_dense, keeps = len(widths) - 1, keeps_input(operation)
+    n_dense, keeps, n_gates = len(widths) - 1, keeps_input(operation), gate_rows_of(operation)
     f, df = ACTIVATIONS[operation.activation]
     spec = [0] * (HEADER + RECORD * n_dense)
     spec[:HEADER] = [
@@ -277,7 +363,6 @@ def pack_network(
         operation.n_in,
         operation.n_out,
         operation.condition_dim,
-        offsets.get("condition_weight", 0),
         group,
         link(*PRODUCT),
         link(*OUTER) if link.learns else 0,
@@ -286,9 +371,9 @@ def pack_network(
         link(dropout, "dropout") if operation.dropout else 0,
         len(entered) - 1,
         0,
-        sum(operation.hidden),
+        sum(operation.hidden) + n_gates,
     ]
-    row = 0
+    row, gate = 0, 0
     for layer in range(n_dense):
         r = HEADER + RECORD * layer
         spec[r + WEIGHT], spec[r + BIAS] = offsets[f"weight_{layer}"], offsets[f"bias_{layer}"]
@@ -297,6 +382,16 @@ def pack_network(
             spec[r + H], spec[r + DH] = row, row
             spec[r + BEFORE] = row + (sum(operation.hidden) if keeps else 0)
             row += widths[layer + 1]
+            spec[r + ACTIVE] = int(layer not in operation.linear)
+        if operation.sees_condition(layer):
+            spec[r + SEES_CONDITION] = 1
+            spec[r + CONDITION_WEIGHT] = offsets[operation.condition_weight(layer)]
+        if operation.has_gate(layer):
+            spec[r + GATED] = 1
+            spec[r + GATE_WEIGHT], spec[r + GATE_BIAS] = offsets[f"gate_weight_{layer}"], offsets[f"gate_bias_{layer}"]
+            spec[r + GATE] = sum(operation.hidden) * (2 if keeps else 1) + gate
+            spec[r + DGATE] = sum(operation.hidden) + gate
+            gate += 2 * widths[layer + 1]
         spec[r + ROW_PANELS], spec[r + N_ROW_PANELS] = len(spec), len(row_panels[layer])
         spec += [i for panel in row_panels[layer] for i in panel]
         spec[r + COLUMN_PANELS], spec[r + N_COLUMN_PANELS] = len(spec), len(column_panels[layer])
@@ -314,11 +409,16 @@ def keeps_input(operation: Any) -> bool:
     return operation.activation in NEEDS_INPUT or operation.residual
 
 
+def gate_rows_of(operation: Any) -> int:
+    """Rows of all gates and of what they multiply."""
+    return sum(2 * n for layer, n in enumerate(operation.hidden) if operation.has_gate(layer))
+
+
 def rows(operation: Any) -> Scratch:
-    """Scratch of the network: hidden values, twice where the input of activations is kept too; and their gradients, with
-    a panel (outer.py)."""
-    n_hidden = sum(operation.hidden)
-    return Scratch(n_hidden * (2 if keeps_input(operation) else 1), n_hidden + PANEL_ROWS)
+    """Scratch of the network: hidden values, twice where the input of activations is kept too, and gates; and the gradients
+    of all, with a panel (outer.py)."""
+    n_hidden, n_gates = sum(operation.hidden), gate_rows_of(operation)
+    return Scratch(n_hidden * (2 if keeps_input(operation) else 1) + n_gates, n_hidden + n_gates + PANEL_ROWS)
 
 
 def pack(operation: operations.Mlp, link: Link) -> list[int]:

@@ -2,7 +2,8 @@
 
 On [-B, B] the map is given by K bins; outside it is the identity.  Raw parameters of a value are 3 K - 1 rows: K for the
 widths and K for the heights, through softmax, and K - 1 for the derivatives at the inner knots, through softplus; the two
-end derivatives are 1, so that the density is continuous.  spline_lanes.py has the formulas.
+end derivatives are 1, so that the density is continuous, or K + 1 where they are free.  spline_lanes.py has the formulas,
+clipped_spline.py what changes raw parameters and values before.
 
 `forward` and `inverse` leave the softmax probabilities in the raw rows, and the raw parameters of the derivatives, of which
 only those at the two knots of a value's bin are ever needed; the vjp reads them there.  All loops run along lanes: a bin is
@@ -12,6 +13,8 @@ bins (spline_single.py).
 
 from __future__ import annotations
 
+import math
+
 from npflows.backends.cpu.compiler.calls import as_real, flat
 from npflows.backends.cpu.compiler.jit import inlined, kernel
 from npflows.backends.cpu.kernels import spline_lanes, spline_single, vecmath
@@ -19,9 +22,10 @@ from npflows.backends.cpu.kernels.blocks import add_row_to, subtract_row_from
 from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, MapKernels, bits
 from npflows.core import operations
 
-# spec: bins, rows of raw parameters of a value, the bits of float64 numbers, then for each value (or for all) whether it
-# is on a circle
-BINS, MULTIPLIER, BOUND, MIN_WIDTH, MIN_HEIGHT, MIN_DERIVATIVE, SHIFT, N_CIRCULAR, CIRCULAR = range(9)
+# spec: bins, rows of raw parameters of a value, the bits of float64 numbers, whether values are turned, then for each value
+# (or for all) how many derivatives it has beside those at the inner knots
+(BINS, MULTIPLIER, BOUND, MIN_WIDTH, MIN_HEIGHT, MIN_DERIVATIVE, SHIFT, CLIP, TURNED, N_ENDS, ENDS) = range(11)
+ON_LINE, ON_CIRCLE, FREE = range(3)
 # rows of scratch: the bin that holds each lane's value, then what the gradient needs
 X0, W, Y0, H, D0, D1, INDEX, ONES, EDGE, SUM, TOP, SCRATCH = range(12)
 AT_ONCE = 4
@@ -35,16 +39,16 @@ def number(spec, i, like):
 
 
 @inlined
-def is_circular(spec, i):
-    """Whether the i-th value is on a circle: 1 or 0."""
-    return spec[CIRCULAR + min(i, spec[N_CIRCULAR] - 1)]
+def ends_of(spec, i):
+    """Derivatives of the i-th value at its ends: none, one for both on a circle, or two where they are free."""
+    return spec[ENDS + min(i, spec[N_ENDS] - 1)]
 
 
 @inlined
 def rows_of(spec, raw, i):
-    """Widths (K, lanes), heights (K, lanes) and derivatives (K - 1, or K on a circle, lanes) of the i-th value."""
+    """Widths (K, lanes), heights (K, lanes) and derivatives (K - 1, K or K + 1, lanes) of the i-th value."""
     k, first = spec[BINS], i * spec[MULTIPLIER]
-    end = first + 3 * k - 1 + is_circular(spec, i)
+    end = first + 3 * k - 1 + ends_of(spec, i)
     return raw[first : first + k], raw[first + k : first + 2 * k], raw[first + 2 * k : end]
 
 
@@ -53,16 +57,19 @@ def knot(spec, derivatives, scratch, k):
     """The row of derivatives at knot k of 0..K."""
     if derivatives.shape[0] == spec[BINS]:
         return derivatives[k % spec[BINS]]
+    if derivatives.shape[0] > spec[BINS]:
+        return derivatives[k]
     return scratch[ONES] if k == 0 or k == spec[BINS] else derivatives[k - 1]
 
 
 @inlined
 def single_derivative(spec, derivatives, k):
     """The derivative at knot k of 0..K for the one lane, from its raw parameter."""
-    circular = derivatives.shape[0] == spec[BINS]
-    if not circular and (k == 0 or k == spec[BINS]):
+    ends = derivatives.shape[0] - spec[BINS] + 1
+    if ends == ON_LINE and (k == 0 or k == spec[BINS]):
         return derivatives.dtype.type(1)
-    value = derivatives[k % spec[BINS] if circular else k - 1, 0] + number(spec, SHIFT, derivatives)
+    row = k - 1 if ends == ON_LINE else k % spec[BINS] if ends == ON_CIRCLE else k
+    value = derivatives[row, 0] + number(spec, SHIFT, derivatives)
     return number(spec, MIN_DERIVATIVE, derivatives) + vecmath.softplus(value)
 
 
@@ -134,8 +141,8 @@ def find_bin(spec, values, by_height, raw, i, scratch):
 @inlined
 def constrain_ends(spec, raw, i, scratch):
     """Turn the rows D0 and D1 from raw parameters into derivatives."""
-    ends = raw.dtype.type(-1 if is_circular(spec, i) else 0)
-    last = raw.dtype.type(-1 if is_circular(spec, i) else spec[BINS] - 1)
+    ends = raw.dtype.type(-1 if ends_of(spec, i) > 0 else 0)
+    last = raw.dtype.type(-1 if ends_of(spec, i) > 0 else spec[BINS] - 1)
     spline_lanes.constrain_ends(scratch[D0], scratch[D1], scratch[INDEX], ends, last, number(spec, SHIFT, raw),
                                 number(spec, MIN_DERIVATIVE, raw))  # fmt: skip
 
@@ -246,14 +253,20 @@ def forward_vjp(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """dx: dL/dy in, dL/dx out; raw: what the map left there in, gradient of the raw parameters out."""
     scratch = scratch_in(temp)
     for i in range(x.shape[0]):
-        find_bin(spec, x[i], False, raw, i, scratch)
-        constrain_ends(spec, raw, i, scratch)
-        spline_lanes.forward_vjp(x[i], dx[i], dlog_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0],
-                                 scratch[D1], number(spec, BOUND, raw), number(spec, MIN_DERIVATIVE, raw))  # fmt: skip
-        widths, heights, _ = rows_of(spec, raw, i)
-        sizes_vjp(spec, widths, scratch[X0], scratch[W], scratch[INDEX], scratch[SUM], sizes(spec, MIN_WIDTH, raw)[1])
-        sizes_vjp(spec, heights, scratch[Y0], scratch[H], scratch[INDEX], scratch[SUM], sizes(spec, MIN_HEIGHT, raw)[1])
-        derivatives_vjp(spec, raw, i, scratch)
+        value_vjp(spec, x[i], raw, i, dx[i], dlog_det, scratch)
+
+
+@inlined
+def value_vjp(spec, x, raw, i, dx, dlog_det, scratch):
+    """The same for the i-th value, whose row is x."""
+    find_bin(spec, x, False, raw, i, scratch)
+    constrain_ends(spec, raw, i, scratch)
+    spline_lanes.forward_vjp(x, dx, dlog_det, scratch[X0], scratch[W], scratch[Y0], scratch[H], scratch[D0], scratch[D1],
+                             number(spec, BOUND, raw), number(spec, MIN_DERIVATIVE, raw))  # fmt: skip
+    widths, heights, _ = rows_of(spec, raw, i)
+    sizes_vjp(spec, widths, scratch[X0], scratch[W], scratch[INDEX], scratch[SUM], sizes(spec, MIN_WIDTH, raw)[1])
+    sizes_vjp(spec, heights, scratch[Y0], scratch[H], scratch[INDEX], scratch[SUM], sizes(spec, MIN_HEIGHT, raw)[1])
+    derivatives_vjp(spec, raw, i, scratch)
 
 
 @kernel
@@ -270,11 +283,11 @@ def forward_vjp_of_one(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
         spline_single.sizes_vjp(flat(heights), k, scratch[Y0, 0], scratch[H, 0], sizes(spec, MIN_HEIGHT, raw)[1])
         for j in range(i * spec[MULTIPLIER] + 2 * spec[BINS], (i + 1) * spec[MULTIPLIER]):
             raw[j, 0] = 0
-        circular = n == spec[BINS]
-        if circular or k < n:
-            derivatives[(k + 1) % n if circular else k, 0] += scratch[D1, 0]
-        if circular or k > 0:
-            derivatives[k if circular else k - 1, 0] += scratch[D0, 0]
+        line, circular = n < spec[BINS], n == spec[BINS]
+        if not line or k < n:
+            derivatives[k if line else (k + 1) % n if circular else k + 1, 0] += scratch[D1, 0]
+        if not line or k > 0:
+            derivatives[k - 1 if line else k, 0] += scratch[D0, 0]
 
 
 @inlined
@@ -302,10 +315,13 @@ def derivatives_vjp(spec, raw, i, scratch):
     for k in range(i * spec[MULTIPLIER] + 2 * n_bins + derivatives.shape[0], (i + 1) * spec[MULTIPLIER]):
         for t in range(raw.shape[1]):
             raw[k, t] = 0  # a derivative that only values on circles have
-    for j in range(derivatives.shape[0]):
-        before = j - 1 if is_circular(spec, i) else j
-        spline_lanes.leave_derivative(derivatives[j], scratch[D0], scratch[D1], scratch[INDEX], real(before % n_bins),
-                                      real((before + 1) % n_bins))  # fmt: skip
+    ends = ends_of(spec, i)
+    for j in range(derivatives.shape[0]):  # which is at the knot between two bins; a free end has one alone
+        before = j if ends == ON_LINE else j - 1
+        after = before + 1
+        if ends != FREE:
+            before, after = before % n_bins, after % n_bins
+        spline_lanes.leave_derivative(derivatives[j], scratch[D0], scratch[D1], scratch[INDEX], real(before), real(after))
 
 
 @kernel
@@ -313,10 +329,16 @@ def solve(spec, theta, x, raw, dx, dlog_det, dtheta, temp):
     """dx = (dx - dlog_det d(log dy/dx)/dx) / (dy/dx): what an inverse's gradient needs."""
     scratch = scratch_in(temp)
     for i in range(x.shape[0]):
-        find_bin(spec, x[i], False, raw, i, scratch)
-        constrain_ends(spec, raw, i, scratch)
-        spline_lanes.solve(x[i], dx[i], dlog_det, scratch[X0], scratch[W], scratch[H], scratch[D0], scratch[D1],
-                           number(spec, BOUND, raw))  # fmt: skip
+        solve_value(spec, x[i], raw, i, dx[i], dlog_det, scratch)
+
+
+@inlined
+def solve_value(spec, x, raw, i, dx, dlog_det, scratch):
+    """The same for the i-th value, whose row is x."""
+    find_bin(spec, x, False, raw, i, scratch)
+    constrain_ends(spec, raw, i, scratch)
+    spline_lanes.solve(x, dx, dlog_det, scratch[X0], scratch[W], scratch[H], scratch[D0], scratch[D1],
+                       number(spec, BOUND, raw))  # fmt: skip
 
 
 @kernel
@@ -343,17 +365,24 @@ def constrained_inverse(spec, x, raw, log_det, temp):
 
 def pack(operation: operations.Spline, value: int | None) -> list[int]:
     """Pack the spec of the map; a single flag stands for values that are all on circles, or all on the line."""
-    flags = [int(flag) for flag in operation.circular]
+    flags = [FREE] if operation.free_ends else [ON_CIRCLE if flag else ON_LINE for flag in operation.circular]
     if value is not None:
         flags = [flags[min(value, len(flags) - 1)]]
     elif len(set(flags)) == 1:
         flags = flags[:1]
+    clip = -math.log(operation.least_slope) if operation.least_slope else 0.0
     numbers = (operation.tail_bound, operation.min_bin_width, operation.min_bin_height, operation.min_derivative,
-               operation.derivative_shift)  # fmt: skip
-    return [operation.num_bins, operation.multiplier, *bits(*numbers), len(flags), *flags]
+               operation.derivative_shift, clip)  # fmt: skip
+    return [operation.num_bins, operation.multiplier, *bits(*numbers), int(operation.turned), len(flags), *flags]
 
 
 ROLES = {"forward": forward, "inverse": inverse, "vjp": forward_vjp, "solve": solve}
-KERNELS[operations.Spline] = MapKernels(lambda operation: ROLES, pack, lambda operation, n: SCRATCH)
+CLIPPED_ROLES: dict = {}
+"""Those of splines that are clipped or turned, which clipped_spline.py enters."""
+KERNELS[operations.Spline] = MapKernels(
+    lambda operation: CLIPPED_ROLES if operation.is_clipped else ROLES,
+    pack,
+    lambda operation, n: SCRATCH + (1 + operation.multiplier if operation.is_clipped else 0),
+)
 ONE_LANE_TWINS.update({forward: forward_of_one, inverse: inverse_of_one, forward_vjp: forward_vjp_of_one,
                        solve: solve_of_one})  # fmt: skip

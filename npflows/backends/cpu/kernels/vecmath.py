@@ -1,8 +1,8 @@
 """Elementary functions that vectorize: scalar code without branches or calls, for use in compiled loops over lanes.
 
 `math.exp` and its like are calls into the C library, one number at a time, 5 to 40 times slower.  Each function takes a
-float32 or a float64 and returns the same type, within 3 units in the last place over the whole range (sinpi and cospi
-within 5).  NaN propagates.
+float32 or a float64 and returns the same type, within 3 units in the last place over the whole range (sinpi, cospi and
+arctan within 5).  NaN propagates.
 
 The float32 and the float64 functions are one text, built twice with constants of the type: one float64 constant in
 float32 code would halve its speed.
@@ -41,6 +41,7 @@ def _build(
     exp_coefficients: list[float],
     log_coefficients: list[float],
     sine_terms: int,
+    arctan_terms: int,
 ) -> SimpleNamespace:
     """The functions for one type.
 
@@ -177,8 +178,23 @@ def _build(
         """cos(pi x)."""
         return sine_of_half_turn(half - abs(turns(x)))
 
+    arctangent = tuple(real((-1) ** k / (2 * k + 1)) for k in reversed(range(arctan_terms)))
+    quarter_turn, four = real(0.5 * math.pi), real(4)
+
+    @inlined
+    def arctan(x):
+        """arctan(x): of 1 / x beyond 1, halved twice by a / (1 + sqrt(1 + a^2)), then by its series."""
+        far = abs(x) > one
+        a = one / x if far else x
+        first = one + math.sqrt(one + a * a)
+        h = a / first
+        second = one + math.sqrt(one + h * h)
+        h = h / second
+        y = a * (four / (first * second) * _polynomial(h * h, arctangent))
+        return (quarter_turn if x > zero else -quarter_turn) - y if far else y
+
     return SimpleNamespace(exp=exp, exp_of_negative=exp_of_negative, expm1=expm1, log=log, log1p=log1p, tanh=tanh,
-                           softplus=softplus, sigmoid=sigmoid, sinpi=sinpi, cospi=cospi)  # fmt: skip
+                           softplus=softplus, sigmoid=sigmoid, sinpi=sinpi, cospi=cospi, arctan=arctan)  # fmt: skip
 
 
 # exp: minimax fits of this project's own on |r| < ln(2) / 2, for the relative error of expm1.
@@ -190,6 +206,7 @@ _SINGLE = _build(
     [0.5, 0.16666666, 0.041666348, 0.0083333915, 0.0013941652, 0.00019845959],
     [0.66666662693, 0.40000972152, 0.28498786688, 0.24279078841],
     7,
+    6,
 )  # fmt: skip
 _DOUBLE = _build(
     np.float64,
@@ -205,6 +222,7 @@ _DOUBLE = _build(
         1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01,
     ],
     11,
+    12,
 )  # fmt: skip
 
 
@@ -277,3 +295,8 @@ def sinpi(x: Any) -> Any:
 @_by_type
 def cospi(x: Any) -> Any:
     """cos(pi x)."""
+
+
+@_by_type
+def arctan(x: Any) -> Any:
+    """The angle between -pi / 2 and pi / 2 whose tangent is x."""

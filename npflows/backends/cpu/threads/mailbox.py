@@ -17,7 +17,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 from npflows.backends.cpu.compiler.jit import DISABLED, inlined, kernel
 
@@ -34,7 +33,7 @@ DONE, ERROR, BUSY = range(3)
 """The states of shared work: it is done; it met an error; or helpers still have theirs to end."""
 
 if not DISABLED:
-    from npflows.backends.cpu.compiler.calls import checked, fetch_add, invoke, place, unowned
+    from npflows.backends.cpu.compiler.calls import checked, contiguous, fetch_add, invoke, place, unowned
 
     _word, _bytes = ir.IntType(64), ir.IntType(8).as_pointer()
     _entry = ir.FunctionType(_word, [_bytes, _bytes, _word])
@@ -103,12 +102,10 @@ if not DISABLED:
                 builder.load(cgutils.gep_inbounds(builder, there, 0, i), align=8) for i in range(len(frame.elements))
             )
             scratch = actual[0]
-            array, itemsize = context.make_array(scratch)(context, builder), ir.Constant(_word, scratch.dtype.bitwidth // 8)
-            populate_array(
-                array, data=builder.bitcast(memory, array.data.type), shape=[builder.sdiv(n_bytes, itemsize)],
-                strides=[itemsize], itemsize=itemsize, meminfo=None,
-            )  # fmt: skip
-            builder.ret(_status(context, builder, number, actual, [array._getvalue(), *values]))
+            n_reals = builder.sdiv(n_bytes, ir.Constant(_word, scratch.dtype.bitwidth // 8))
+            reals = builder.bitcast(memory, context.get_data_type(scratch.dtype).as_pointer())
+            array = contiguous(context, builder, scratch, reals, [n_reals])
+            builder.ret(_status(context, builder, number, actual, [array, *values]))
             return function
 
         return types.void(mailbox, number, arguments), codegen

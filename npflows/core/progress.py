@@ -14,17 +14,20 @@ class Progress:
     ----------
     show : bool or "auto"
         auto: only on a terminal.
+    after : float
+        Seconds that pass before anything is shown, so that short work shows nothing.
     """
 
     seconds_between_lines = 5.0
 
-    def __init__(self, show: bool | str) -> None:
+    def __init__(self, show: bool | str, after: float = 0.0) -> None:
         if show not in (True, False, "auto"):
             raise ValueError(f'progress must be True, False or "auto", got {show!r}')
         self._show = sys.stderr.isatty() if show == "auto" else bool(show)
         self._total, self._done, self._unit = 0, 0, ""
         self._bar: Any = None
-        self._last_line = 0.0
+        self._last_line = time.monotonic() + after - self.seconds_between_lines if after else 0.0
+        self._after = after
         self._text = ""
 
     def begin(self, total: int, unit: str, done: int = 0) -> None:
@@ -35,23 +38,24 @@ class Progress:
                 from tqdm.auto import tqdm
             except ImportError:
                 return
-            self._bar = tqdm(total=total, initial=done, unit=unit, leave=True)
+            self._bar = tqdm(total=total, initial=done, unit=unit, leave=True, delay=self._after)
 
-    def update(self, text: str, total: int) -> None:
-        """One more is done, of so many as far as is known now."""
+    def update(self, text: str, total: int, done: int = 1) -> None:
+        """One more is done, or several, of so many as far as is known now."""
         self._total = total
-        self._done += 1
+        self._done += done
         self._text = text
         if self._bar is not None:
             self._bar.total = total
             self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update()
+            self._bar.update(done)
         elif self._show and time.monotonic() - self._last_line >= self.seconds_between_lines:
             self._line()
 
     def _line(self) -> None:
         self._last_line = time.monotonic()
-        print(f"{self._unit} {self._done}/{self._total}: {self._text}", file=sys.stderr, flush=True)
+        text = f": {self._text}" if self._text else ""
+        print(f"{self._unit} {self._done}/{self._total}{text}", file=sys.stderr, flush=True)
         self._text = ""
 
     def close(self) -> None:

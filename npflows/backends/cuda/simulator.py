@@ -1,0 +1,114 @@
+"""A GPU that is none, with the functions of gpu.py: numba.cuda's simulator, which runs kernels in Python on the CPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import FunctionType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npflows.backends.cuda.arguments import SCALARS, refused
+from npflows.backends.cuda.compiler import LOWEST, Kernel, cuda
+
+GRAPHS = False
+"""Whether launches are recorded in CUDA graphs, not in lists."""
+_lock = threading.Lock()
+
+
+def require() -> None:
+    """Have the GPU ready for this thread."""
+    cuda.current_context()
+
+
+def capability() -> tuple[int, int]:
+    """The GPU's compute capability."""
+    return LOWEST
+
+
+def current_device() -> int:
+    """The number of the GPU."""
+    return 0
+
+
+def free_memory() -> float:
+    """Bytes of the GPU's memory that nothing uses."""
+    return float(cuda.current_context().get_memory_info().free)
+
+
+def launch(
+    kernel: Kernel, blocks: int | tuple[int, ...], threads: int, stream: int, shared_bytes: int, arguments: tuple[Any, ...]
+) -> None:  # fmt: skip
+    """Launch a kernel; a process launches one at a time, and a kernel has one configuration."""
+    for one in arguments:
+        if type(one) not in SCALARS and not hasattr(one, "copy_to_host"):
+            raise refused(one)
+    with _lock:
+        if None not in kernel.loaded:
+            kernel.loaded[None] = cuda.jit(_of_plain_arrays(kernel.py_func))
+        kernel.loaded[None][blocks, threads, stream, shared_bytes](*arguments)
+
+
+def _of_plain_arrays(function: Callable) -> Callable:
+    """The same function for the simulator, which wraps arrays and is several times slower for it."""
+
+    def plain(*arguments):  # type: ignore[no-untyped-def]
+        function(*(getattr(getattr(one, "_item", one), "_ary", one) for one in arguments))
+
+    # the simulator replaces numba.cuda where the globals of the function that it runs hold it
+    return FunctionType(plain.__code__, function.__globals__, function.__name__, None, plain.__closure__)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype, stream: int) -> Any:
+    """An array of any numbers."""
+    return cuda.device_array(shape, dtype)
+
+
+def to_device(array: NDArray, stream: int) -> Any:
+    """A copy on the GPU."""
+    return cuda.to_device(array, stream=stream)
+
+
+def to_host(array: Any, stream: int) -> NDArray:
+    """A copy on the host, when all before it on the stream is done."""
+    return array.copy_to_host(stream=stream)
+
+
+def copy(source: Any, target: Any, stream: int) -> None:
+    """Copy an array of the host or the GPU to one of the GPU."""
+    target.copy_to_device(source, stream=stream)
+
+
+def view(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype, owner: Any) -> Any:
+    """Memory as an array."""
+    interface = {"data": (pointer, True), "shape": shape, "strides": strides, "typestr": dtype.str, "version": 3}
+    kind = type(cuda.device_array(1, dtype))
+    return kind(np.asarray(SimpleNamespace(__array_interface__=interface, owner=owner)))
+
+
+def interface_of(array: Any) -> dict[str, Any]:
+    """What ``__cuda_array_interface__`` says of an array."""
+    return array.__array_interface__
+
+
+def to_dlpack(array: Any, **options: Any) -> Any:
+    """A capsule of an array for other libraries."""
+    return array.copy_to_host().__dlpack__(**options)
+
+
+def record(stream: int) -> Any:
+    """An event after all that was launched so far on a stream."""
+    event = cuda.event()
+    event.record(stream)
+    return event
+
+
+def wait_for(stream: int, event: Any) -> None:
+    """Let a stream wait for an event; the host goes on."""
+    event.wait(stream)
+
+
+def finish(stream: int) -> None:
+    """Wait until all that was launched on a stream has run."""

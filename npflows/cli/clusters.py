@@ -1,0 +1,73 @@
+"""`npflows score --dask`: files scored by the workers of a Dask cluster, piece by piece."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from npflows import Ensemble, NormalizingFlow
+from npflows.cli.ensembles import scores
+from npflows.cli.inputs import RowPiece, read_piece, row_pieces
+from npflows.core.optional import required
+from npflows.core.threads import at_most_threads
+from npflows.files.tables import TableError
+
+SECONDS = 10
+"""How long a scheduler may take to answer."""
+
+
+def score_on_dask(a: argparse.Namespace, density: NormalizingFlow | Ensemble) -> np.ndarray:
+    """The log-densities (n, 1 or 2) of all rows of some files, in their order; workers read the files by their paths.
+
+    Raises
+    ------
+    TableError
+        If no scheduler answers, or the results do not fit into memory.
+    """
+    dask = required("dask", "npflows score --dask", "Dask", "pip install 'npflows[dask]'")
+    distributed = required("distributed", "npflows score --dask", "distributed", "pip install 'npflows[dask]'")
+    if a.table_name is not None or a.device != "cpu":
+        raise TableError("--dask takes neither --table nor --device cuda")
+    pieces = row_pieces(a.table)
+    with _client(distributed, a.dask) as client:
+        shared = dask.delayed(density, traverse=False)  # one node of the graph, which a lost worker's successor has anew
+        task = dask.delayed(_score, pure=False)
+        tasks = [task(shared, piece, a.columns, a.condition, a.where) for piece in pieces]
+        futures = client.compute(tasks)
+        found: dict[Any, np.ndarray] = {}
+        order = {future.key: number for number, future in enumerate(futures)}
+        try:
+            for future, result in distributed.as_completed(futures, loop=client.loop, with_results=True):
+                found[order[future.key]] = result
+                future.release()
+        except distributed.KilledWorker as error:
+            raise TableError(
+                f"{a.dask}: workers have died over a piece of {a.table}, of memory perhaps ({error})"
+            ) from None
+    try:
+        return np.concatenate([found[number] for number in range(len(pieces))])
+    except MemoryError:
+        n = sum(map(len, found.values()))
+        raise TableError(f"the log-densities of {n:,} rows do not fit into memory: score fewer files at once") from None
+
+
+def _client(distributed: Any, address: str) -> Any:
+    try:
+        return distributed.Client(address, timeout=SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise TableError(
+            f"no Dask scheduler answers at {address} ({type(error).__name__}): start one by dask scheduler, and workers by "
+            f"dask worker {address}"
+        ) from None
+
+
+def _score(
+    density: NormalizingFlow | Ensemble, piece: RowPiece, columns: Any, condition: Any, where: str | None
+) -> np.ndarray:
+    """On a worker: the log-densities of a piece, on one thread."""
+    flow = density if isinstance(density, NormalizingFlow) else density.members[0]
+    with at_most_threads(1):
+        rows = read_piece(flow, piece, columns, condition, where)
+        return scores(density, rows.x, rows.condition)
