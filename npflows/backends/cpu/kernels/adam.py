@@ -65,7 +65,7 @@ def update_piece(theta, gradient, free, m, v, clip, rate, decay, correct_1, corr
         step = c1 * m[i] / (np.sqrt(c2 * v[i]) + epsilon) + shrink * theta[i]
         theta[i] -= step if free[i] else zero
         if averaging:
-            average[i] += s * (theta[i] - average[i]) if free[i] else zero
+            average[i] = average[i] + s * (theta[i] - average[i]) if free[i] else average[i]  # -0.0 + 0.0 is not -0.0
 
 
 @kernel
