@@ -37,7 +37,7 @@ from npflows.backends.cuda import (
 )
 from npflows.backends.cuda.device_array import DeviceArray, strides_of
 from npflows.backends.cuda.link import number_of
-from npflows.backends.cuda.products import DEPTH, HIGH, LANES
+from npflows.backends.cuda.products import DEPTH, FEW, FEW_LANES, FEW_ROWS, HIGH, LANES
 from npflows.backends.cuda.products import ROWS as ROWS_OF_TILE
 from npflows.backends.cuda.texts import Texts
 from npflows.core import evaluation
@@ -50,11 +50,14 @@ LATENCY = 260
 """Clocks until a number comes from the second-level cache."""
 HOST_LAUNCH, HOST_COPY = 10e-6, 15e-6
 """Seconds of the host for a launch from Python, and for a copy that it waits for: assumed."""
-TURN, SLICE, TILE = 150, 200, 300
-"""Instructions of a warp in a product: for four columns of a tile, to bring a slice to shared memory, and to begin and end
-a tile of 32 rows."""
-FEW = 7
+TURN, SLICE, TILE = (150, 82), (200, 170), (480, 380)
+"""Instructions of a warp in a product of many and of few samples: for four columns of a tile, to bring a slice to shared
+memory, and to begin and end a tile of 32 or 64 rows."""
+OF_FEW_ROWS = 7
 """Instructions for each multiply-add of a product of few rows."""
+OF_UNIT, OF_MAP, ALONE = 64, {"affine": 600, "additive": 300, "spline": 4100}, 2
+"""Instructions of a thread beside narrow networks, forward and back, estimated from the machine code: for a unit's
+activation, and for a value's map; clocks for each where a warp has a scheduler to itself."""
 SUM_TURN, SUM_SLICE, SUM_TILE, SUM_ONES = 151, 315, 560, 65
 """Instructions of a warp in the kernel of weight gradients: for four samples of a tile, to bring a slice, for a tile, and
 for a slice where rows alone are summed."""
@@ -63,7 +66,7 @@ SUM_RESIDENT = 20
 GRID_TURN, GRID_SLICE, GRID_TILE, GRID_RESIDENT = (278, 85), (151, 113), (500, 380), (12, 16)
 """Instructions of a warp in the kernel of a whole product, with large and with small tiles: for four columns, for a slice,
 and for a tile; resident warps."""
-OF_UNITS, OF_VALUE, OF_ROW, OTHERS_RESIDENT = (700, 40), 2000, 100, 20
+OF_UNITS, OF_VALUE, OF_ROW, OTHERS_RESIDENT = (500, 32), 1500, 100, 20
 """Instructions of a warp, estimated from the machine code: between products of a wide network, where a thread has units, at
 the beginning and for each of them; around it, where a thread has a value; to fill a row.  Resident warps of these."""
 READS = 4
@@ -80,7 +83,7 @@ CUBLAS = 25e12
 class Count(NamedTuple):
     """What a step does: launches, copies, rows and depth of the products of each layer's network, and the tiles of each
     layer's weight gradients, with how many of them sum rows alone; of wide networks the seconds of the products, and of all
-    between and around them."""
+    between and around them; the number of parameters; units and instructions of maps beside each narrow network."""
 
     launches: int
     copies: int
@@ -88,6 +91,8 @@ class Count(NamedTuple):
     tiles: list[tuple[int, int]]
     wide_products: float
     wide_rest: float
+    size: int
+    beside: list[tuple[int, int]]
 
 
 class CountingLibrary:
@@ -105,6 +110,7 @@ def counted(flow: Any, n: int, training: bool, by: str = "npflows") -> Count:
     cores", and npflows' other kernels where these are not used."""
     numbers: dict[str, Any] = {"launches": 0, "copies": 0, "products": 0.0, "rest": 0.0, "wide": False}
     products: list[list[tuple[int, int]]] = []
+    beside: list[tuple[int, int]] = []
     n_tiles: list[tuple[int, int]] = []
     found, tiles_of = sums.products_of, sums.tiles
 
@@ -160,11 +166,18 @@ def counted(flow: Any, n: int, training: bool, by: str = "npflows") -> Count:
         if numbers["wide"]:
             return found(function, blocks, called, arguments)
         products.append([])
+        beside.append((0, 0))
+        kinds = {number_of(one): one for one in called}
         theirs = {number_of(one) for one in called if one.kind == PRODUCT[1]}
 
         class Counting(Texts):
             def __init__(self, compile: Any, choose: Any, replaced: Any, call: Any, numpy: Any) -> None:
                 def counts(number: int, given: tuple) -> None:
+                    one = kinds[int(number)]
+                    units = given[0].shape[0] if one.kind == "activation_vjp" else 0
+                    values = given[2].shape[0] if one.kind == "transformer_vjp" else 0
+                    steps = values * OF_MAP.get(one.text.__module__.rpartition(".")[2], 0)
+                    beside[-1] = beside[-1][0] + units, beside[-1][1] + steps
                     if int(number) in theirs:
                         products[-1].append((int(given[5]), int(given[6])))
                     else:
@@ -202,14 +215,15 @@ def counted(flow: Any, n: int, training: bool, by: str = "npflows") -> Count:
             evaluation.accumulate(made, flow.state(), x, None, np.ones(n), buffers, log_prob=np.zeros(n))
             optimizer.step(buffers, 0.1)
         else:
-            made._prepared(True, True)  # whose products are counted
+            made._prepared(True, True, n)  # whose products are counted
             evaluation.transport(made, flow.state(), x, None, inverse=True, log_det=False)
 
     with np.errstate(all="ignore"), optimizer.staying():
         step()  # which prepares
         numbers.update(launches=0, copies=0, products=0.0, rest=0.0)
         step()
-    return Count(numbers["launches"], numbers["copies"], products, n_tiles, numbers["products"], numbers["rest"])
+    return Count(numbers["launches"], numbers["copies"], products, n_tiles, numbers["products"], numbers["rest"],
+                 theta.size, beside)  # fmt: skip
 
 
 def clocks_of(warps: int, resident: int, instructions: float, waits: float) -> float:
@@ -224,16 +238,26 @@ def clocks_of(warps: int, resident: int, instructions: float, waits: float) -> f
 
 def layer_seconds(products: list[tuple[int, int]], n: int) -> float:
     """A kernel of a layer, by its products alone."""
-    warps = LANES // 32 * -(-n // (LANES * PROCESSORS))
+    few = n <= FEW
+    lanes, rows = (FEW_LANES, FEW_ROWS) if few else (LANES, ROWS_OF_TILE)
+    warps = LANES // 32 * -(-n // (lanes * PROCESSORS))
     clocks = 0.0
     for m, k in products:
-        tiles, slices = -(-m // ROWS_OF_TILE), -(-k // DEPTH)
+        tiles, slices = -(-m // rows), -(-k // DEPTH)
         if m < HIGH:
-            clocks += clocks_of(warps, RESIDENT, FEW * m * k, LATENCY)
+            clocks += clocks_of(warps, RESIDENT, OF_FEW_ROWS * m * k, LATENCY)
         else:
-            instructions = tiles * (-(-k // 4) * TURN + slices * SLICE + TILE)
+            instructions = tiles * (-(-k // 4) * TURN[few] + slices * SLICE[few] + TILE[few])
             clocks += clocks_of(warps, RESIDENT, instructions, tiles * slices * LATENCY)
     return clocks / CLOCK
+
+
+def beside_seconds(units: int, maps: int, n: int) -> float:
+    """A layer's activations and maps, forward and back; where there are few samples a block shares the activations."""
+    few = n <= FEW
+    warps = -(-n // ((FEW_LANES if few else LANES) * PROCESSORS)) * (1 if few else LANES // 32)
+    instructions = units * OF_UNIT / (LANES // FEW_LANES if few else 1) + maps
+    return clocks_of(warps, RESIDENT, instructions, (ALONE - 1) * instructions) / CLOCK
 
 
 def grid_seconds(depths: Any, times: int, small: bool) -> float:
@@ -259,9 +283,9 @@ def others_seconds(blocks: int, instructions: float, reads: int) -> float:
     return clocks_of(warps, OTHERS_RESIDENT, instructions, reads * LATENCY) / CLOCK
 
 
-def sums_seconds(tiles: int, of_ones: int, n: int) -> float:
+def sums_seconds(tiles: int, of_ones: int, n: int, size: int) -> float:
     """The kernel of a layer's weight gradients."""
-    pieces = sums.pieces_of(n)
+    pieces = sums.pieces_of(n, size)
     slices = -(-n // (pieces * sums.DEPTH))
     clocks = 0.0
     for count, turns in ((tiles - of_ones, sums.DEPTH // 4 * SUM_TURN), (of_ones, SUM_ONES)):
@@ -281,12 +305,14 @@ ROWS = {
 }  # fmt: skip
 
 
-def seconds_of(count: Count, n: int, training: bool) -> tuple[float, float, float, float]:
-    """The host's, and the GPU's for products, for weight gradients, and for the rest of wide networks."""
+def seconds_of(count: Count, n: int, training: bool) -> tuple[float, float, float, float, float]:
+    """The host's, and the GPU's for products, for weight gradients, for the rest of wide networks, and for activations and
+    maps of narrow ones."""
     host = count.launches * HOST_LAUNCH + count.copies * HOST_COPY
     products = (1 + training) * sum(layer_seconds(one, n) for one in count.products) + count.wide_products
-    gradients = training * sum(sums_seconds(*one, n) for one in count.tiles)
-    return host, products, gradients, count.wide_rest
+    gradients = training * sum(sums_seconds(*one, n, count.size) for one in count.tiles)
+    beside = sum(beside_seconds(*one, n) for one in count.beside) * (1 if training else 0.5)
+    return host, products, gradients, count.wide_rest, beside
 
 
 def compare_routes() -> None:
@@ -308,8 +334,8 @@ def compare_routes() -> None:
 
 def main() -> None:
     print("| work, float32 | launches | copies | host, ms | products, ms | weight gradients, ms | rest of wide layers, ms "
-          "| in a graph, ms |")  # fmt: skip
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+          "| activations and maps, ms | in a graph, ms | without these, ms |")  # fmt: skip
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, (make, n, training) in ROWS.items():
         for by in ("npflows", "cuBLAS", "tensor cores"):
             count = counted(make(), n, training, by)
@@ -317,7 +343,8 @@ def main() -> None:
                 continue
             seconds = seconds_of(count, n, training)
             in_graph = sum(seconds[1:]) + count.launches * GRAPH_LAUNCH
-            times = " | ".join(f"{1e3 * one:.2g}" for one in (*seconds, *([in_graph] * training))) + " | -" * (not training)
+            columns = (*seconds, *([in_graph, in_graph - seconds[-1]] * training))
+            times = " | ".join(f"{1e3 * one:.2g}" for one in columns) + " | - | -" * (not training)
             title = name if by == "npflows" else f"{name}, by {by}"
             print(f"| {title} | {count.launches} | {count.copies} | {times} |", flush=True)
     compare_routes()

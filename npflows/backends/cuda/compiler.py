@@ -59,6 +59,24 @@ if not SIMULATED:
     NUMPY["nextafter"] = cuda.libdevice.nextafter
 
 
+def _moved(array: Any, address: Any) -> Any:
+    """In the simulator, an array of the same strides, and of rows without end, that begins at an address."""
+    shape, strides, kind = (1 << 40, *array.shape[1:]), array.strides, array.dtype.str
+    given = {"data": (int(address), False), "shape": shape, "strides": strides, "typestr": kind, "version": 3}
+    return np.asarray(SimpleNamespace(__array_interface__=given))
+
+
+def _pointers() -> tuple[Any, Any]:
+    """The functions of kernels that give the address of an array, and an array that begins elsewhere."""
+    if SIMULATED:
+        return lambda array: array.ctypes.data, _moved
+    indexing = importlib.import_module("npflows.backends.cuda.indexing")
+    return indexing.pointer_of, indexing.moved
+
+
+pointer_of, moved = _pointers()
+
+
 class Kernel:
     """A function that the host launches.
 

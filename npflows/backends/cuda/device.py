@@ -26,7 +26,9 @@ from npflows.backends.cuda.compiler import (  # noqa: F401
     dispatcher,
     inline_ptx,
     kernel,
+    moved,
     number_or_first,
+    pointer_of,
     running,
 )
 from npflows.core.errors import CudaError

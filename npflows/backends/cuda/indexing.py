@@ -44,6 +44,28 @@ def plain(typingctx, value):
     return result(value), lambda context, builder, signature, args: args[0]
 
 
+@intrinsic
+def pointer_of(typingctx, array):
+    """Where an array begins in memory."""
+
+    def generate(context, builder, signature, args):
+        return builder.ptrtoint(make_array(signature.args[0])(context, builder, args[0]).data, ir.IntType(64))
+
+    return types.int64(array), generate
+
+
+@intrinsic
+def moved(typingctx, array, address):
+    """An array of the same shape and strides that begins elsewhere in memory."""
+
+    def generate(context, builder, signature, args):
+        part = make_array(signature.return_type)(context, builder, args[0])
+        part.data = builder.inttoptr(args[1], part.data.type)
+        return part._getvalue()
+
+    return array(array, types.int64), generate
+
+
 def _index(context: Any, builder: Any, kind: Any, index: Any, size: Any) -> Any:
     """An index as it is, but for a constant that counts from the end."""
     if isinstance(index, ir.Constant) and index.constant < 0:

@@ -19,8 +19,8 @@ from npflows.backends.cpu.kernels import mlp, student_t
 from npflows.backends.cpu.kernels.convolution import CONVOLVE, CONVOLVE_OUTER
 from npflows.backends.cpu.kernels.matmul import PRODUCT
 from npflows.backends.cpu.kernels.outer import OUTER
-from npflows.backends.cuda import products
-from npflows.backends.cuda.device import NUMPY, choose, cuda, device_function, dispatcher, kernel, number_or_first
+from npflows.backends.cuda import helpers, products
+from npflows.backends.cuda.device import NUMPY, choose, cuda, device_function, dispatcher, kernel, number_or_first, running
 from npflows.backends.cuda.gamma import log_gamma_ratio
 from npflows.backends.cuda.link import Called, name_of, number_of
 from npflows.backends.cuda.texts import Texts, no_sums, text_of
@@ -56,11 +56,15 @@ def _made(called: tuple[Called, ...], instead: Instead, replaced: dict[Any, Call
     """`texts_calling`.  Networks call no networks or maps: their texts are those of all whose networks call the same."""
     functions: dict[int, tuple[Any, str]] = {}
     texts, stands = _common().calling(dispatcher(functions, SIGNATURES.values()), replaced), dict(instead)
+    few = few_lanes(called)
     called_by_networks = tuple(one for one in called if not one.kind.startswith(("network", "transformer")))
     for one in called:
         shares = one.kind.startswith("network") and one.kind not in stands
         text = stands.get(one.kind) or REPLACED.get(one.text, one.text)
-        functions[number_of(one)] = (_shared(called_by_networks) if shares else texts).again(text), SIGNATURES[one.kind]
+        function = (_shared(called_by_networks) if shares else texts).again(text)
+        if few and one.kind in helpers.SHARED_KINDS:
+            function = helpers.shared_activation(number_of(one), one.kind, function)
+        functions[number_of(one)] = function, SIGNATURES[one.kind]
     return texts
 
 
@@ -85,15 +89,43 @@ def multiplies_together(called: tuple[Called, ...]) -> bool:
     return any(one.dense and one.kind == PRODUCT[1] for one in called)
 
 
+def few_lanes(called: tuple[Called, ...]) -> bool:
+    """Whether only some threads of a block have a lane in a kernel that calls these functions."""
+    return any(helpers.helps(one.text) for one in called)
+
+
+def lanes_of_block(texts: Texts, called: tuple[Called, ...]) -> tuple[Callable, Callable]:
+    """What gives a thread its lane, or once it has nothing to help with a number beyond all; what it does at its end."""
+    if not few_lanes(called):
+        return lane_of_thread, no_end
+    shared = {number_of(one): (texts.again(one.text), SIGNATURES[one.kind])
+              for one in called if one.kind in helpers.SHARED_KINDS}  # fmt: skip
+    kinds = [SIGNATURES[kind] for kind in helpers.SHARED_KINDS]
+    return helpers.make_lane_or_help(texts.again(helpers.MULTIPLY), dispatcher(shared, kinds)), helpers.dismiss
+
+
+@device_function
+def lane_of_thread(theta, block):
+    """The number of a thread."""
+    return running.grid(1)
+
+
+@device_function
+def no_end():
+    """Nothing, where no threads wait."""
+
+
 def layer(function: Callable, called: tuple[Called, ...]) -> Any:
     """The kernel of a layer's map."""
-    run = texts_calling(called).again(function)
+    texts = texts_calling(called)
+    run, (lane, end_of_lane) = texts.again(function), lanes_of_block(texts, called)
 
     def carry(spec, theta, start, end, context, key, first, block, log_det, work, temp):
-        t = cuda.grid(1)
+        t = lane(theta, block)
         if t < block.shape[1]:
             run(spec, theta[start:end], context[:, t : t + 1], key_of(key), first + t, block[:, t : t + 1],
                 log_det[t : t + 1], work[:, t : t + 1], temp[:, t : t + 1])  # fmt: skip
+            end_of_lane()
 
     return kernel(carry, made_of(function, called))
 
@@ -101,44 +133,50 @@ def layer(function: Callable, called: tuple[Called, ...]) -> Any:
 def layer_vjp(function: Callable, called: tuple[Called, ...]) -> Any:
     """The kernel of its gradient; `own` (rows, lanes) is each thread's gradient of the parameters that it adds up itself,
     from number `own_start` on."""
-    run = texts_calling(called).again(function)
+    texts = texts_calling(called)
+    run, (lane, end_of_lane) = texts.again(function), lanes_of_block(texts, called)
 
     def carry_back(
         spec, theta, start, end, context, key, first, dblock, dlog_det, work, temp, own, own_start, own_rows, dcontext
     ):
-        t = cuda.grid(1)
+        t = lane(theta, dblock)
         if t < dblock.shape[1]:
             for i in range(own_start, own_rows):
                 own[i, t] = 0
             run(spec, theta[start:end], context[:, t : t + 1], key_of(key), first + t, dblock[:, t : t + 1],
                 dlog_det[t : t + 1], work[:, t : t + 1], temp[:, t : t + 1], own[:own_rows, t],
                 dcontext[:, t : t + 1])  # fmt: skip
+            end_of_lane()
 
     return kernel(carry_back, made_of(function, called))
 
 
 def network(function: Callable, called: tuple[Called, ...]) -> Any:
     """The kernel of an embedding."""
-    run = texts_calling(called).again(function)
+    texts = texts_calling(called)
+    run, (lane, end_of_lane) = texts.again(function), lanes_of_block(texts, called)
 
     def embed(spec, theta, start, end, key, first, x, out, work, temp):
-        t = cuda.grid(1)
+        t = lane(theta, x)
         if t < x.shape[1]:
             run(spec, theta[start:end], x[:, t : t + 1], key_of(key), first + t, x[:, t : t + 1], out[:, t : t + 1],
                 work[:, t : t + 1], temp[:, t : t + 1])  # fmt: skip
+            end_of_lane()
 
     return kernel(embed, made_of(function, called))
 
 
 def network_vjp(function: Callable, called: tuple[Called, ...]) -> Any:
     """The kernel of its gradient."""
-    run = texts_calling(called).again(function)
+    texts = texts_calling(called)
+    run, (lane, end_of_lane) = texts.again(function), lanes_of_block(texts, called)
 
     def embed_back(spec, theta, start, end, key, first, x, dout, dx, work, temp, own, own_rows):
-        t = cuda.grid(1)
+        t = lane(theta, x)
         if t < x.shape[1]:
             run(spec, theta[start:end], x[:, t : t + 1], key_of(key), first + t, x[:, t : t + 1], dout[:, t : t + 1],
                 dx[:, t : t + 1], work[:, t : t + 1], temp[:, t : t + 1], own[:own_rows, t], dx[:, t : t + 1])  # fmt: skip
+            end_of_lane()
 
     return kernel(embed_back, made_of(function, called))
 

@@ -14,8 +14,9 @@ from npflows.backends.cpu.kernels import autoregressive, mlp, spline
 from npflows.backends.cpu.kernels.matmul import PRODUCT
 from npflows.backends.cpu.kernels.outer import OUTER
 from npflows.backends.cpu.link import KERNELS, ONE_LANE_TWINS, Link, Scratch, scratch, temp_of_map
+from npflows.backends.cuda.helpers import WITH_HELPERS
 from npflows.backends.cuda.networks import TWINS as NETWORK_TWINS
-from npflows.backends.cuda.products import ROWS, TOGETHER, no_outer, product_of_few
+from npflows.backends.cuda.products import FEW_ROWS, ROWS, TOGETHER, no_outer, product_of_few
 from npflows.backends.cuda.texts import text_of
 from npflows.core.operations import Conv1x1, ConvNet, Custom, Elementwise, Made, Mlp
 
@@ -63,11 +64,13 @@ def name_of(one: Called) -> str:
 
 
 class NumberingLink(Link):
-    """Gives a layer the numbers of the functions that its kernels call, and keeps the set of them."""
+    """Gives a layer the numbers of the functions that its kernels call, and keeps the set of them; where there are few
+    samples (`products.FEW`) products are others."""
 
-    def __init__(self, dtype: np.dtype, kernels: tuple[Function, ...]) -> None:
+    def __init__(self, dtype: np.dtype, kernels: tuple[Function, ...], few: bool = False) -> None:
         super().__init__(dtype, kernels)
         self._called: set[Called] = set()
+        self._products, self._rows = (WITH_HELPERS, FEW_ROWS) if few else (TOGETHER, ROWS)
         self._dense = self._backward = False
         self._together = autoregressive.inverse_vjp not in kernels  # it has no registers left for tiles
 
@@ -77,7 +80,7 @@ class NumberingLink(Link):
             return 0
         text, dense = text_of(TWINS.get(function, function)), False
         if self._dense and (function is OUTER[0] or (function is PRODUCT[0] and self._together)):
-            text, dense = no_outer if function is OUTER[0] else TOGETHER[self.dtype], True
+            text, dense = no_outer if function is OUTER[0] else self._products[self.dtype], True
         elif function is PRODUCT[0] and not self._together and self.dtype == np.float64:
             text = product_of_few
         backward = self._backward or kind.endswith(("_vjp", "outer"))
@@ -102,14 +105,14 @@ class NumberingLink(Link):
         self._dense = isinstance(network, (Mlp, Made))
         spec = super().pack(network)
         if self._dense and self._together:
-            merge_panels(spec)
+            merge_panels(spec, self._rows)
         self._dense = False
         return spec
 
 
-def merge_panels(spec: list[int]) -> None:
-    """Make panels of a network's spec as high as a tile of `products.product_together`, or higher; what they cover beyond
-    the mask is 0."""
+def merge_panels(spec: list[int], rows: int) -> None:
+    """Make panels of a network's spec as high as a tile of so many rows of a product, or higher; what they cover beyond the
+    mask is 0."""
     for layer in range(spec[mlp.N_DENSE]):
         record = mlp.HEADER + mlp.RECORD * layer
         for place, count, reach in (
@@ -119,7 +122,7 @@ def merge_panels(spec: list[int]) -> None:
             for panel in range(spec[record + count]):
                 begin, end, depth = spec[first + 3 * panel : first + 3 * panel + 3]
                 last = first + 3 * (merged - 1)
-                if merged and spec[last + 1] - spec[last] < ROWS:
+                if merged and spec[last + 1] - spec[last] < rows:
                     spec[last + 1 : last + 3] = end, reach(spec[last + 2], depth)
                 else:
                     spec[last + 3 : last + 6] = begin, end, depth
@@ -138,6 +141,11 @@ def is_wide(operation: Any, function: Function | None = None) -> bool:
     network = conditioner_of(operation)
     wide = isinstance(network, (Mlp, Made)) and max(network.hidden, default=0) >= WIDE
     return wide and function not in (autoregressive.inverse, autoregressive.inverse_vjp)
+
+
+def is_narrow(operation: Any) -> bool:
+    """Whether a layer, or an embedding, has a dense or masked network that is not wide."""
+    return isinstance(conditioner_of(operation), (Mlp, Made)) and not is_wide(operation)
 
 
 def rows_of_value(operation: Any) -> int:

@@ -3,7 +3,8 @@
 The products of dense and masked networks are the work of a whole block of threads, each of which brings its own lane: a
 slice at a time of the weights, and of what they are multiplied with, lies in shared memory, and each thread adds up a tile
 of the result in registers.  All threads of a block come to the same products, as the text of a network asks its spec alone
-where to go.  Convolutions, products of few rows, and those of 1x1 convolutions, whose matrices each thread makes for
+where to go.  Where there are few samples only the first threads of a block have lanes, and the others help
+(helpers.py).  Convolutions, products of few rows, and those of 1x1 convolutions, whose matrices each thread makes for
 itself, are a thread's own: all threads of a warp read the same weight at a time, and neighboring numbers of their lanes.
 """
 
@@ -26,12 +27,15 @@ first_pixel, plane_size = text_of(first_pixel_of), text_of(plane_size_of)
 LANES, HIGH, WIDE, DEPTH = (4, 2, 2, 4) if SIMULATED else (128, 8, 4, 16)
 """Threads of a block, which are as many lanes; rows, of float32, and lanes of a thread's tile; the depth of a slice.  The
 first is a multiple of `ROWS` and of the last, as each thread brings a part of a column or of a row of weights."""
-ROWS, ACROSS = HIGH * WIDE, LANES // WIDE
-"""Rows of all threads' tiles; threads side by side along the lanes."""
-WEIGHTS = DEPTH * LANES
-"""Where in shared memory the weights begin, after the values."""
-LANES_1, LANES_2, LANES_3, LANES_4 = (UNSIGNED(i * LANES) for i in (1, 2, 3, 4))
-"""Steps to the next rows of values; unsigned, as signed indices are looked at first, whether they count from the end."""
+ROWS = HIGH * WIDE
+"""Rows of all threads' tiles."""
+FEW_LANES, FEW = (2, 2) if SIMULATED else (32, 8192)
+"""Lanes of a block of as many threads where there are so few samples or fewer, so that these are on as many multiprocessors
+as there are: a warp has lanes, and the other ones help it to multiply.  Sums are added up in the same order."""
+FEW_ROWS = LANES // (FEW_LANES // WIDE) * (HIGH // 2)
+"""Rows of all threads' tiles there."""
+ORDER = 20
+"""Numbers in shared memory before the values there, which hold the integers that say what is to be done (helpers.py)."""
 
 
 def stride_of(rows: int) -> int:
@@ -42,6 +46,8 @@ def stride_of(rows: int) -> int:
 
 SHARED = max(DEPTH * (stride_of(ROWS) + LANES), ROWS * LANES)
 """Numbers in shared memory: a slice of either operand, or the result."""
+SHARED_OF_FEW = ORDER + max(DEPTH * (stride_of(FEW_ROWS) + FEW_LANES), FEW_ROWS * FEW_LANES)
+"""The same where there are few samples."""
 
 
 def beginning(start, i, c, bias):
@@ -109,29 +115,30 @@ def make_add_column(high: int) -> Callable:
     return add_column
 
 
-def make_product_together(high: int) -> Callable:
-    """The product of a block of threads, with so many rows of a thread's tile."""
-    rows, square, stride = high * WIDE, high * WIDE, stride_of(high * WIDE)
+def make_multiply(high: int, lanes: int) -> Callable:
+    """The product of a block of threads with so many lanes, and with so many rows of a thread's tile."""
+    across, groups = lanes // WIDE, LANES // lanes
+    each = DEPTH // groups
+    rows, square = LANES // across * high, high * WIDE
+    stride, first_value = stride_of(rows), ORDER if groups > 1 else 0
+    first_weight = first_value + DEPTH * lanes
     step_1, step_2, step_3, step_4 = (UNSIGNED(i * stride) for i in (1, 2, 3, 4))
+    lanes_1, lanes_2, lanes_3, lanes_4 = (UNSIGNED(i * lanes) for i in (1, 2, 3, 4))
+    unroll = high * groups
     add_column = make_add_column(high)
 
-    def product_together(a, a_row, a_column, b, c, m, k, start, bias):
-        """`product` where all threads of a block call it at the same time, with the same weights a.
-
-        Sums go in the order of p here too; to what the result holds they are added last.
-        """
-        if m < high:
-            rows_of_product(a, a_row, a_column, b, c, 0, m, k, start, bias)
-            return
+    def multiply(a, a_row, a_column, b, c, m, k, start, bias):
+        """A thread's part in the product, with b and c of a lane that it shares with a thread of each other group."""
         shared = running.shared.array(0, c.dtype)  # values of the lanes, then weights
-        sums, zero = running.local.array(square, c.dtype), c.dtype.type(0)
-        thread = running.threadIdx.x
-        mine, lane = thread // ACROSS * high, thread % ACROSS * WIDE
+        sums, values = running.local.array(square, c.dtype), running.local.array(each, c.dtype)
+        thread, zero = running.threadIdx.x, c.dtype.type(0)
+        mine, lane = thread // across * high, thread % across * WIDE
+        group, to_value = thread // lanes, UNSIGNED(first_value + thread)
         if a_column == 1:  # neighbors bring weights that lie side by side
             row, column, row_step, column_step = thread // DEPTH, thread % DEPTH, LANES // DEPTH, 0
         else:
             row, column, row_step, column_step = thread % rows, thread // rows, 0, LANES // rows
-        to, to_step = UNSIGNED(WEIGHTS + column * stride + row), UNSIGNED(column_step * stride + row_step)
+        to, to_step = UNSIGNED(first_weight + column * stride + row), UNSIGNED(column_step * stride + row_step)
         a_step, a_slice = UNSIGNED(row_step * a_row + column_step * a_column), UNSIGNED(DEPTH * a_column)
         for first in range(0, m, rows):
             for i in range(high):
@@ -141,49 +148,68 @@ def make_product_together(high: int) -> Callable:
                     sums[i * WIDE + j] = begun
             at, left = UNSIGNED((first + row) * a_row + column * a_column), m - first - row
             for p0 in range(0, k, DEPTH):
-                n, q, to_value = min(DEPTH, k - p0), UNSIGNED(p0), UNSIGNED(thread)
+                n, q = min(DEPTH, k - p0), UNSIGNED(p0 + group)
                 running.syncthreads()
                 if n == DEPTH:
-                    for p in range(DEPTH):
-                        shared[to_value + UNSIGNED(p * LANES)] = b[q + UNSIGNED(p), 0]
+                    for p in range(each):
+                        values[p] = b[q + UNSIGNED(p * groups), 0]
                 else:
-                    for p in range(DEPTH):
-                        shared[to_value + UNSIGNED(p * LANES)] = b[q + UNSIGNED(p), 0] if p < n else zero
+                    for p in range(each):
+                        values[p] = b[q + UNSIGNED(p * groups), 0] if p * groups + group < n else zero
+                for p in range(each):  # once all are there: each is a wait for memory
+                    shared[to_value + UNSIGNED(p * groups * lanes)] = values[p]
                 for r in range(rows * DEPTH // LANES):
                     inside = r * row_step < left and column + r * column_step < n
                     shared[to + UNSIGNED(r) * to_step] = a[at + UNSIGNED(r) * a_step] if inside else zero
                 at += a_slice
                 running.syncthreads()
-                i, j = UNSIGNED(WEIGHTS + mine), UNSIGNED(lane)
+                i, j = UNSIGNED(first_weight + mine), UNSIGNED(first_value + lane)
                 for _ in range(0, n, 4):  # the compiler does not unroll it; what lies beyond n is 0
                     add_column(shared, i, j, sums)
-                    add_column(shared, i + step_1, j + LANES_1, sums)
-                    add_column(shared, i + step_2, j + LANES_2, sums)
-                    add_column(shared, i + step_3, j + LANES_3, sums)
-                    i, j = i + step_4, j + LANES_4
+                    add_column(shared, i + step_1, j + lanes_1, sums)
+                    add_column(shared, i + step_2, j + lanes_2, sums)
+                    add_column(shared, i + step_3, j + lanes_3, sums)
+                    i, j = i + step_4, j + lanes_4
             running.syncthreads()
             for i in range(high):
                 for j in range(WIDE):
-                    shared[UNSIGNED((mine + i) * LANES + lane + j)] = sums[i * WIDE + j]
+                    shared[UNSIGNED(first_value + (mine + i) * lanes + lane + j)] = sums[i * WIDE + j]
             running.syncthreads()
-            for i in range(0, min(rows, m - first), high):
-                q, place, count = UNSIGNED(first + i), UNSIGNED(i * LANES + thread), min(high, m - first - i)
+            q, place, some = UNSIGNED(first + group), to_value, min(rows, m - first) - group
+            while some > 0:
                 if start == FROM_RESULT:
-                    for j in range(count):
-                        c[q + UNSIGNED(j), 0] += shared[place + UNSIGNED(j * LANES)]
-                elif count == high:  # which the compiler unrolls
+                    for j in range(0, min(unroll, some), groups):
+                        c[q + UNSIGNED(j), 0] += shared[place + UNSIGNED(j * lanes)]
+                elif some >= unroll:  # which the compiler unrolls
                     for j in range(high):
-                        c[q + UNSIGNED(j), 0] = shared[place + UNSIGNED(j * LANES)]
+                        values[j] = shared[place + UNSIGNED(j * groups * lanes)]
+                    for j in range(high):
+                        c[q + UNSIGNED(j * groups), 0] = values[j]
                 else:
-                    for j in range(count):
-                        c[q + UNSIGNED(j), 0] = shared[place + UNSIGNED(j * LANES)]
+                    for j in range(0, some, groups):
+                        c[q + UNSIGNED(j), 0] = shared[place + UNSIGNED(j * lanes)]
+                q, place, some = q + UNSIGNED(unroll), place + UNSIGNED(unroll * lanes), some - unroll
+
+    return multiply
+
+
+def make_product_together(multiply: Callable, high: int) -> Callable:
+    """The product where all threads of a block call it at the same time, with the same weights a."""
+
+    def product_together(a, a_row, a_column, b, c, m, k, start, bias):
+        """`product`; sums go in the order of p here too; to what the result holds they are added last."""
+        if m < high:
+            rows_of_product(a, a_row, a_column, b, c, 0, m, k, start, bias)
+        else:
+            multiply(a, a_row, a_column, b, c, m, k, start, bias)
 
     product_together.__qualname__ = f"product_together_{high}"
     return product_together
 
 
-TOGETHER = {np.dtype(np.float32): make_product_together(HIGH), np.dtype(np.float64): make_product_together(HIGH // 2)}
-"""By dtype: of doubles fewer fit into registers."""
+TILES = {np.dtype(np.float32): HIGH, np.dtype(np.float64): HIGH // 2}
+"""Rows of a thread's tile by dtype: of doubles fewer fit into registers."""
+TOGETHER = {dtype: make_product_together(make_multiply(high, LANES), high) for dtype, high in TILES.items()}
 
 
 def plane_beginning(start, i, at, c, bias):

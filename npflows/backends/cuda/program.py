@@ -15,9 +15,9 @@ from npflows.backends.cuda import arrays, kernels
 from npflows.backends.cuda.adam import Adam
 from npflows.backends.cuda.carrier import Carrier
 from npflows.backends.cuda.device import copy, launch, launch_blocks, on, require_device, to_device
-from npflows.backends.cuda.link import conditioner_of, functions_of, scratch_of_lane
+from npflows.backends.cuda.link import conditioner_of, functions_of, is_narrow, scratch_of_lane
 from npflows.backends.cuda.memory import Gradient, Memory, whole
-from npflows.backends.cuda.products import LANES
+from npflows.backends.cuda.products import FEW, LANES
 from npflows.backends.cuda.recording import Recordings
 from npflows.backends.cuda.steps import Step, base_kernel, most_own_rows, own_rows, prepare, prepare_network, sums_of_own
 from npflows.backends.cuda.sums import SHARED_SUMS, THREADS, combine, fill, make_add_products, pieces_of
@@ -92,8 +92,9 @@ class CudaProgram(Carrier):
         rows = sum(size.work for size in sizes) + self._temp_rows + own + 4 * self._rows + 4 * self._context_rows
         self.chunk_rows = max(256, min(CHUNK, CHUNK_BYTES // (rows * self.dtype.itemsize) // 256 * 256))
         self._memory = Memory()
-        self._steps: dict[tuple[bool, bool], tuple[list[Step], Step | None]] = {}
-        self._networks: dict[bool, Step] = {}
+        self._steps: dict[tuple[bool, bool, bool], tuple[list[Step], Step | None]] = {}
+        self._networks: dict[tuple[bool, bool], Step] = {}
+        self._narrow = any(is_narrow(placed.operation) for placed in parts)
         self._bases: dict[bool, tuple[Any, Any]] = {}
         self._recordings = Recordings()
         self._key: int | None = None
@@ -247,7 +248,7 @@ class CudaProgram(Carrier):
 
     def _gradients(self, n: int, size: int) -> Any:
         """The gradients (pieces, size) of pieces of n samples, all of them 0."""
-        gradients = self._memory.block("gradients", pieces_of(n), size, self.dtype)
+        gradients = self._memory.block("gradients", pieces_of(n, size), size, self.dtype)
         launch(fill, gradients.size, gradients.reshape(gradients.size), self.dtype.type(0))
         return gradients
 
@@ -308,7 +309,7 @@ class CudaProgram(Carrier):
 
     def _pass(self, state: State, given: Given, inverse: bool, gradient: bool, key: Any, first: int) -> Passed:
         """Carry samples through all layers; for a gradient what each layer leaves is kept."""
-        memory, n, (steps, embedding) = self._memory, len(given.x), self._prepared(inverse, gradient)
+        memory, n, (steps, embedding) = self._memory, len(given.x), self._prepared(inverse, gradient, len(given.x))
         total = float(sum(state.standardization[2])) if self.program.standardized else 0.0
         block, sums = memory.lanes("block", self._rows, n, self.dtype), memory.vector("sums", whole(n), np.float64)
         mapped, mixed = self._mapped(state, not inverse)
@@ -372,21 +373,28 @@ class CudaProgram(Carrier):
         temp = self._memory.lanes("temp", self._temp_rows, n, self.dtype)
         return self._memory.lanes(name, rows, n, self.dtype), temp
 
-    def _base_network(self, gradient: bool) -> Step | None:
+    def _few(self, n: int) -> bool:
+        """Whether n samples are few (`products.FEW`), where that makes a difference."""
+        return self._narrow and n <= FEW
+
+    def _base_network(self, gradient: bool, n: int) -> Step | None:
         """The network from what layers see of the condition to the numbers of the base, if there is one."""
         network = self.program.base_network
         if network is None:
             return None
-        if gradient not in self._networks:
-            self._networks[gradient] = prepare_network(network, gradient, self.dtype, self._context_rows, self._memory)
-        return self._networks[gradient]
+        key = gradient, self._few(n)
+        if key not in self._networks:
+            self._networks[key] = prepare_network(
+                network, gradient, self.dtype, self._context_rows, self._memory, self._few(n)
+            )
+        return self._networks[key]
 
     def _add_base(self, passed: Passed, gradient: bool, key: Any) -> Any:
         """The log-densities of samples, on the GPU."""
         assert self.program.base is not None
         base, start = self.program.base
         run, spec = self._base(False)
-        network = self._base_network(gradient)
+        network = self._base_network(gradient, passed.n)
         if network is not None:
             self._run_network(network, passed.n, passed.theta, _key_of(key, BASE_LAYER), passed.first, passed.context,
                               self._numbers(passed.block, network), "base network")  # fmt: skip
@@ -424,7 +432,7 @@ class CudaProgram(Carrier):
         base, start = self.program.base
         run, spec = self._base(True)
         launch(kernels.copy, n, passed.block, dblock)
-        network = self._base_network(True)
+        network = self._base_network(True, n)
         rows = 0 if gradients is None or network is not None else base.size
         own = memory.lanes("own", rows, n, self.dtype)
         launch(run, n, spec, passed.theta, start, start + base.size,
@@ -438,7 +446,7 @@ class CudaProgram(Carrier):
 
     def _pass_back(self, passed: Passed, dblock: Any, dlog_det: Any, gradients: Any, inverse: bool, key: Any) -> Any:
         """Carry cotangents back through all layers, in place; returns that of the standardized condition."""
-        memory, n, (steps, embedding) = self._memory, passed.n, self._prepared(inverse, True)
+        memory, n, (steps, embedding) = self._memory, passed.n, self._prepared(inverse, True, passed.n)
         temp = memory.lanes("temp", self._temp_rows, n, self.dtype)
         dcontext = memory.lanes("dcontext", self._context_rows, n, self.dtype)
         for number, (step, work) in reversed(list(enumerate(zip(steps, passed.works)))):
@@ -467,16 +475,18 @@ class CudaProgram(Carrier):
             launch_blocks(_add_products(self.dtype), grid, THREADS, products, work, temp, seen, own, gradients, offset,
                           n, shared_bytes=SHARED_SUMS * self.dtype.itemsize)  # fmt: skip
 
-    def _prepared(self, inverse: bool, gradient: bool) -> tuple[list[Step], Step | None]:
-        """The layers in the order in which they are run, and the embedding."""
-        key = inverse, gradient
+    def _prepared(self, inverse: bool, gradient: bool, n: int) -> tuple[list[Step], Step | None]:
+        """The layers in the order in which they are run, and the embedding, for n samples."""
+        key = inverse, gradient, self._few(n)
         if key not in self._steps:
             layers = self.program.layers[::-1] if inverse else self.program.layers
-            made = functools.partial(prepare, dtype=self.dtype, context_rows=self._context_rows, memory=self._memory)
+            made = functools.partial(
+                prepare, dtype=self.dtype, context_rows=self._context_rows, memory=self._memory, few=self._few(n)
+            )
             steps = [made(placed, functions_of(placed.operation, inverse)[: 1 + gradient]) for placed in layers]
             embedding, last = self.program.embedding, None
             if embedding is not None:
-                last = prepare_network(embedding, gradient, self.dtype, self._context_rows, self._memory)
+                last = prepare_network(embedding, gradient, self.dtype, self._context_rows, self._memory, self._few(n))
             self._steps[key] = steps, last
         return self._steps[key]
 
@@ -485,8 +495,8 @@ def _launch(step: Step, function: Any, n: int, *arguments: Any) -> None:
     """Launch one of a step's kernels for n samples, in whole blocks of threads where these multiply together."""
     if step.matrices is not None:
         function.launch(n, *arguments)
-    elif step.shared_bytes:
-        launch_blocks(function, whole(n) // LANES, LANES, *arguments, shared_bytes=step.shared_bytes)
+    elif step.lanes:
+        launch_blocks(function, whole(n) // step.lanes, LANES, *arguments, shared_bytes=step.shared_bytes)
     else:
         launch(function, n, *arguments)
 

@@ -15,7 +15,7 @@ from npflows.backends.cuda.device import to_device
 from npflows.backends.cuda.link import TWINS, Called, NumberingLink, is_wide, own_sums, rows_of_value, scratch_of_lane
 from npflows.backends.cuda.matrices import Matrices
 from npflows.backends.cuda.memory import Memory
-from npflows.backends.cuda.products import SHARED
+from npflows.backends.cuda.products import FEW_LANES, LANES, SHARED, SHARED_OF_FEW
 from npflows.backends.cuda.sums import OuterProduct, Place, products_of, tiles
 from npflows.backends.cuda.values import mapped_values, seen_values, start_of_layer
 from npflows.backends.cuda.wide import Around, WideRun
@@ -48,7 +48,7 @@ class Step(NamedTuple):
     spec : array
         On the GPU.
     run, run_vjp : kernel
-    shared_bytes : int
+    lanes, shared_bytes : int
         Of blocks of threads that multiply together in them; 0 where each thread is by itself.
     own : (int, int)
         See `own_block`.
@@ -66,6 +66,7 @@ class Step(NamedTuple):
     spec: Any
     run: Any
     run_vjp: Any
+    lanes: int
     shared_bytes: int
     own: tuple[int, int]
     products: Any
@@ -79,12 +80,14 @@ def prepare(
     dtype: np.dtype,
     context_rows: int,
     memory: Memory,
+    few: bool,
     *,
     is_network: bool = False,
 ) -> Step:
-    """A layer, or an embedding, with its kernels in one direction: the map's, and its gradient's perhaps."""
+    """A layer, or an embedding, with its kernels in one direction for many or few samples: the map's, and its gradient's
+    perhaps."""
     operation, start = placed
-    link = NumberingLink(dtype, functions)
+    link = NumberingLink(dtype, functions, few and not is_wide(operation, functions[0]))
     packed = link.pack(operation) if is_network else KERNELS[type(operation)].pack(operation, link)
     spec = np.array(packed or [0], np.int64)
     make: Any = _network if is_network else _layer
@@ -96,7 +99,9 @@ def prepare(
     else:
         functions = tuple(TWINS.get(function, function) for function in functions)
     own = own_block(operation, matrices is not None)
-    shared_bytes = SHARED * dtype.itemsize if kernels.multiplies_together(link.called(True)) else 0
+    lanes = shared = 0
+    if kernels.multiplies_together(link.called(True)):
+        lanes, shared = (FEW_LANES, SHARED_OF_FEW) if kernels.few_lanes(link.called(True)) else (LANES, SHARED)
     run, run_vjp = make(functions[0], link.called(False)), None
     left: list[OuterProduct] = []
     outer: list[OuterProduct] = []
@@ -107,14 +112,17 @@ def prepare(
         if matrices is not None:
             left, outer = matrices.leave(left)
     end, table = start + operation.size, to_device(tiles(left)) if left else None
-    return Step(operation, start, end, to_device(spec), run, run_vjp, shared_bytes, own, table, outer, matrices)
+    return Step(operation, start, end, to_device(spec), run, run_vjp, lanes, shared * dtype.itemsize, own, table, outer,
+                matrices)  # fmt: skip
 
 
-def prepare_network(placed: Placed, gradient: bool, dtype: np.dtype, context_rows: int, memory: Memory) -> Step:
+def prepare_network(
+    placed: Placed, gradient: bool, dtype: np.dtype, context_rows: int, memory: Memory, few: bool
+) -> Step:  # fmt: skip
     """An embedding, or the network of a base, with its kernels."""
     roles = KERNELS[type(placed.operation)].roles
     functions = (roles["forward"][0], roles["vjp"][0])[: 1 + gradient]
-    return prepare(placed, functions, dtype, context_rows, memory, is_network=True)
+    return prepare(placed, functions, dtype, context_rows, memory, few, is_network=True)
 
 
 def _made_wide(

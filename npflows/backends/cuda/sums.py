@@ -5,12 +5,13 @@ multiplied with, summed over the samples.  Both still lie in scratch memory when
 is found by running the text of the vjp once, on one lane and without its arithmetic (`products_of`).  Other gradients each
 thread adds up for its own sample, and the sum over samples is the product with a row of ones.
 
-The same bits each time: samples are cut into pieces by their number alone, a number of a piece's gradient has one thread
-that adds sample after sample, and pieces are added in their order.
+The same bits each time: samples are cut into pieces by their number and that of parameters alone, a number of a piece's
+gradient has one thread that adds sample after sample, and pieces are added in their order.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -34,8 +35,8 @@ STRIDE, RIGHT = stride_of(TILE), DEPTH * stride_of(TILE)
 STRIDE_1, STRIDE_2, STRIDE_3, STRIDE_4 = (UNSIGNED(i * STRIDE) for i in (1, 2, 3, 4))
 SHARED_SUMS = 2 * RIGHT
 """Numbers in shared memory."""
-PIECE, MOST_PIECES = 256, 16
-"""Samples of a piece at least, and pieces at most."""
+PIECES = ((1 << 18, 128, 32), (math.inf, 256, 16))
+"""Up to how many parameters, samples of a piece at least, and pieces at most: each has a gradient of all of them."""
 
 
 WORK, TEMP, SEEN, OWN, ONES = range(5)
@@ -64,9 +65,10 @@ class OuterProduct(NamedTuple):
 add_column = device_function(make_add_column(HIGH))
 
 
-def pieces_of(n: int) -> int:
-    """The number of pieces of n samples."""
-    return min(MOST_PIECES, max(1, -(-n // PIECE)))
+def pieces_of(n: int, size: int) -> int:
+    """The number of pieces of n samples for so many parameters."""
+    samples, most = next(rest for largest, *rest in PIECES if size <= largest)
+    return min(most, max(1, -(-n // samples)))
 
 
 def tiles(products: Sequence[OuterProduct], size: int = TILE) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import os
 import re
 import sys
@@ -81,6 +82,7 @@ from npflows.backends.cuda import (  # noqa: E402
     cublas,
     kernels,
     matrices,
+    products,
     program,
     rows,
     supports,
@@ -127,7 +129,8 @@ def run(name: str, dtype: str) -> None:
     with np.errstate(all="ignore"):
         for with_base in (False, True)[: 1 + is_flow]:
             made = BACKEND.compile(obj.program(with_base=with_base) if is_flow else obj.program(), obj.dtype)
-            for inverse, matrices.ENOUGH in ((False, 0), (True, 0), (False, 1 << 30)):  # with tiles of either size
+            ways = itertools.product((False, True), (0, products.FEW), (0, 1 << 30))  # blocks and tiles of either size
+            for inverse, program.FEW, matrices.ENOUGH in ways:
                 x = source(obj, 3, "inverse" if inverse else "forward")
                 given = {"x": x, "condition": condition(obj, 3), "inverse": inverse}
                 evaluation.transport(made, obj.state(), log_prob=with_base and not inverse, **given)

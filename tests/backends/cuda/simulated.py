@@ -17,13 +17,15 @@ from registry import ALL, LAYERS, build, condition, data, source
 
 import npflows
 from npflows import MAF, ConditionalGaussianMixture, Glow, NeuralSplineFlow, NormalizingFlow
+from npflows.backends.cuda import program
 from npflows.backends.reference import BACKEND as REFERENCE
 from npflows.core import backend as backends
 from npflows.core import evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # kernels are Python here
 N = 2
-CASES = [(name, "float64") for name in ALL] + [(name, "float32") for name in list(LAYERS)[::6]]
+CASES = [(name, "float64", N + i % 2) for i, name in enumerate(ALL)] + [(name, "float32", N) for name in list(LAYERS)[::6]]
+"""Entries with so many samples: few (products.FEW) and many in turn."""
 TOLERANCE = {"float32": (5e-5, 1e-3), "float64": (1e-12, 1e-9)}
 """How far values and gradients may be off, measured against the largest of their kind where that is above 1."""
 
@@ -48,26 +50,26 @@ def both(program, dtype):
     return [backend.compile(program, dtype) for backend in (backends.select("cuda"), REFERENCE)]
 
 
-@pytest.mark.parametrize(("name", "dtype"), CASES)
-def test_every_entry_is_what_the_reference_says(name, dtype):
+@pytest.mark.parametrize(("name", "dtype", "n"), CASES)
+def test_every_entry_is_what_the_reference_says(name, dtype, n):
     """Either direction with its gradients, and the density."""
     obj, rng = build(name, dtype), np.random.default_rng(6)
     of_values, of_gradients = TOLERANCE[dtype]
     is_flow, free = isinstance(obj, NormalizingFlow), obj.parameters.free
     pair = both(obj.program(with_base=False) if is_flow else obj.program(), obj.dtype)
-    given = {"state": obj.state(), "condition": condition(obj, N)}
+    given = {"state": obj.state(), "condition": condition(obj, n)}
     for inverse in (False, True):
-        x = source(obj, N, "inverse" if inverse else "forward")
+        x = source(obj, n, "inverse" if inverse else "forward")
         own, expected = (evaluation.transport(one, x=x, inverse=inverse, **given) for one in pair)
         assert_close(own.y, expected.y, of_values)
         assert_close(own.log_det, expected.log_det, of_values)
-        slopes = {"dy": rng.normal(size=x.shape), "dlog": rng.normal(size=N), "input": True, "inverse": inverse}
+        slopes = {"dy": rng.normal(size=x.shape), "dlog": rng.normal(size=n), "input": True, "inverse": inverse}
         own, expected = (evaluation.pullback(one, x=x, **slopes, **given) for one in pair)
         assert_close(own.dx, expected.dx, of_gradients)
         assert_close(own.dcondition, expected.dcondition, of_gradients)
         assert_close(own.gradient[free], expected.gradient[free], of_gradients)
     if is_flow:
-        given |= {"x": data(obj, N), "bijection": obj.preprocessing.bijection}
+        given |= {"x": data(obj, n), "bijection": obj.preprocessing.bijection}
         own, expected = (evaluation.pullback(one, dlog=slopes["dlog"], **given) for one in both(obj.program(), obj.dtype))
         assert_close(own.log_prob, expected.log_prob, of_values)
         assert_close(own.gradient[free], expected.gradient[free], of_gradients)
@@ -114,6 +116,17 @@ def test_training_goes_where_it_goes_on_the_cpu(name):
     for own, expected, second, tolerance in zip(on_gpu, on_cpu, again, (2e-5, 2e-5, 1e-7, 1e-10)):
         np.testing.assert_allclose(own, expected, rtol=0, atol=tolerance)
         np.testing.assert_array_equal(own, second)
+
+
+@pytest.mark.parametrize("name", ["MAF", "spline", "conditional mixture"])
+def test_few_samples_are_the_same_to_the_bit(name, monkeypatch):
+    """Where some threads only help to multiply, in both directions of a step."""
+    trained = []
+    for few in (0, 100):
+        monkeypatch.setattr(program, "FEW", few)
+        trained.append(three_steps(MAKERS[name]().to("cuda")))
+    for one, other in zip(*trained):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_fit_and_its_questions_are_those_of_the_cpu():

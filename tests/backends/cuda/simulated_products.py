@@ -11,10 +11,10 @@ from simulated import quick_threads  # noqa: F401
 
 from npflows.backends.cpu.kernels import mlp
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
-from npflows.backends.cuda import products, sums
-from npflows.backends.cuda.device import cuda, kernel, launch_blocks, to_device
-from npflows.backends.cuda.kernels import texts_calling
-from npflows.backends.cuda.link import NumberingLink
+from npflows.backends.cuda import helpers, products, sums
+from npflows.backends.cuda.device import kernel, launch_blocks, to_device
+from npflows.backends.cuda.kernels import lanes_of_block, texts_calling
+from npflows.backends.cuda.link import Called, NumberingLink
 from npflows.backends.cuda.memory import whole
 from npflows.core.operations import Made
 
@@ -23,21 +23,31 @@ ROUNDING = {"float32": 1e-5, "float64": 1e-13}
 LANES = products.LANES
 
 
-def multiply(a, transposed, b, c, start, bias):
-    """c = start + a @ b, or a.T @ b, as the kernels of layers come to it."""
+def multiply(a, transposed, b, c, start, bias, few=False):
+    """c = start + a @ b, or a.T @ b, as the kernels of layers come to it, where there are few samples or many; twice, as
+    threads without a lane wait for the next product."""
     dtype = c.dtype
-    together = texts_calling(()).again(products.TOGETHER[dtype])
+    text = (helpers.WITH_HELPERS if few else products.TOGETHER)[dtype]
+    texts = texts_calling(())
+    together, (lane, end_of_lane) = texts.again(text), lanes_of_block(texts, (Called(text, "product"),))
 
-    def run(a, a_row, a_column, b, c, k, start, bias):
-        t = cuda.grid(1)
-        together(a, a_row, a_column, b[:, t : t + 1], c[:, t : t + 1], c.shape[0], k, start, bias)
+    def run(theta, a_row, a_column, b, c, d, k, start):
+        t, m = lane(theta, c), c.shape[0]
+        if t < b.shape[1]:
+            bias, a = theta[:m], theta[m:]
+            together(a, a_row, a_column, b[:, t : t + 1], d[:, t : t + 1], m, k, start, bias)
+            together(a, a_row, a_column, b[:, t : t + 1], c[:, t : t + 1], m, k, start, bias)
+            end_of_lane()
 
     n, k = c.shape[1], len(b)
     b, c = (np.hstack([block, np.full((len(block), whole(n) - n), np.nan, dtype)]) for block in (b, c))
-    on_gpu = to_device(c)
+    on_gpu, again = to_device(c), to_device(c)
     steps = (1, a.shape[1]) if transposed else (a.shape[1], 1)
-    launch_blocks(kernel(run), whole(n) // LANES, LANES, to_device(a.ravel()), *steps, to_device(b), on_gpu, k, start,
-                  to_device(bias), shared_bytes=products.SHARED * dtype.itemsize)  # fmt: skip
+    lanes, shared = (products.FEW_LANES, products.SHARED_OF_FEW) if few else (LANES, products.SHARED)
+    theta = to_device(np.concatenate([bias, a.ravel()]))
+    launch_blocks(kernel(run), whole(n) // lanes, LANES, theta, *steps, to_device(b), on_gpu, again, k, start,
+                  shared_bytes=shared * dtype.itemsize)  # fmt: skip
+    np.testing.assert_array_equal(again.copy_to_host()[:, :n], on_gpu.copy_to_host()[:, :n])
     return on_gpu.copy_to_host()[:, :n]
 
 
@@ -53,14 +63,16 @@ def test_products_are_those_of_numpy(m, k, n, dtype):
         expected = begun + (a[:, :m].T if transposed else a[:, :k]) @ b
         own = multiply(a, transposed, b, c, start, bias)
         np.testing.assert_allclose(own, expected, rtol=0, atol=ROUNDING[dtype])
+        np.testing.assert_array_equal(multiply(a, transposed, b, c, start, bias, few=True), own)
 
 
-def test_nan_stays_in_its_lane():
+@pytest.mark.parametrize("few", [False, True])
+def test_nan_stays_in_its_lane(few):
     rng = np.random.default_rng(1)
     a, b, c = rng.normal(size=(9, 5)), rng.normal(size=(5, 6)), np.zeros((9, 6))
-    expected = multiply(a, False, b, c, FROM_ZERO, c[:, 0])
+    expected = multiply(a, False, b, c, FROM_ZERO, c[:, 0], few)
     b[3, 4] = np.nan
-    own = multiply(a, False, b, c, FROM_ZERO, c[:, 0])
+    own = multiply(a, False, b, c, FROM_ZERO, c[:, 0], few)
     assert np.isnan(own[:, 4]).all()
     others = np.delete(np.arange(6), 4)
     np.testing.assert_array_equal(own[:, others], expected[:, others])
@@ -95,11 +107,12 @@ def test_weight_gradients_are_sums_over_samples(m, k, n, pieces, dtype):
     np.testing.assert_allclose(on_gpu.copy_to_host().sum(axis=0), expected, rtol=0, atol=ROUNDING[dtype])
 
 
+@pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("hidden", [(5,), (30, 13), (17, 40, 9)])
-def test_merged_panels_cover_the_mask(hidden):
+def test_merged_panels_cover_the_mask(hidden, few):
     """Each row and column once, with all that is free of it, in panels as high as a tile but for the last."""
     operation = Made.of(7, 2, hidden, (1,) * 7, activation="relu")
-    spec = NumberingLink(np.dtype(np.float32), ()).pack(operation)
+    spec = NumberingLink(np.dtype(np.float32), (), few).pack(operation)
     for layer in range(spec[mlp.N_DENSE]):
         record = mlp.HEADER + mlp.RECORD * layer
         mask = operation.mask(layer) > 0
@@ -110,7 +123,7 @@ def test_merged_panels_cover_the_mask(hidden):
         for panels, covered in ((rows, mask), (columns, mask[::-1].T)):
             np.testing.assert_array_equal(panels[1:, 0], panels[:-1, 1])
             assert (panels[0, 0], panels[-1, 1]) == (0, len(covered))
-            assert all(panels[:-1, 1] - panels[:-1, 0] >= products.ROWS)
+            assert all(panels[:-1, 1] - panels[:-1, 0] >= (products.FEW_ROWS if few else products.ROWS))
             for begin, end, reach in panels:
                 depth = reach if covered is mask else len(mask) - reach
                 assert not covered[begin:end, depth:].any()
