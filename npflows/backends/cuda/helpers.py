@@ -1,9 +1,10 @@
 """Few samples: blocks of threads of which only the first ones have lanes, and the others help them.
 
 A layer's kernel gives each sample a thread.  Where there are few samples a block has one warp of these threads and three
-warps of helpers, so that 4,096 samples are on 128 multiprocessors and not on 32.  The threads with lanes run the text of the
-layer.  Where it comes to a product, or to an activation function, the first of them writes into shared memory what is to be
-done, each thread of the block does a part of it, and the helpers wait for what comes next.  Results are the same to the bit.
+warps of helpers, so that 4,096 samples are on 128 multiprocessors and not on 32.  The threads with lanes run the text of
+the layer.  Where it comes to a product, or to an activation function, the first of them writes into shared memory what is
+to be done, each thread of the block does a part of it, and the helpers wait for what comes next.  Results are the same to
+the bit.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import random
 import threading
 from collections.abc import Callable
 from types import FunctionType, SimpleNamespace
@@ -12,6 +15,55 @@ from numpy.typing import NDArray
 
 from npflows.backends.cuda.arguments import SCALARS, refused
 from npflows.backends.cuda.compiler import LOWEST, Kernel, cuda
+
+_numba: Any = importlib.import_module("numba.cuda.simulator.kernel")
+
+
+class _Thread(_numba.BlockThread):
+    """A thread of a block, which runs while it has its turn: until the next barrier, or its end."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.turn, self.ended = threading.Semaphore(0), False
+
+    def run(self) -> None:
+        self.turn.acquire()
+        super().run()
+        self.ended = True
+        self._manager.back.release()
+
+    def syncthreads(self) -> None:
+        self._manager.back.release()
+        self.turn.acquire()
+        if self.abort:
+            raise RuntimeError("another thread of the block has failed")
+
+
+class _Block(_numba.BlockManager):
+    """The threads of a block, one at a time and up to the next barrier, in an order of chance that is the same each time: a
+    barrier that is missing shows.
+
+    That of numba.cuda asks its threads all the time whether they wait, which takes most of the time that there is.
+    """
+
+    def run(self, grid_point: tuple[int, ...], *arguments: Any) -> None:
+        self.back = threading.Semaphore(0)
+        target = functools.partial(self._f, *arguments)
+        threads = [_Thread(target, self, grid_point, point, self._debug) for point in np.ndindex(*self._block_dim)]
+        for thread in threads:
+            thread.start()
+        running, failed, chance = threads, None, random.Random(0)
+        while running:
+            chance.shuffle(running)
+            for thread in running:
+                thread.abort = failed is not None
+                thread.turn.release()
+                self.back.acquire()
+                failed = failed or thread.exception
+            running = [thread for thread in running if not thread.ended]
+        if failed is not None:
+            raise failed[0].with_traceback(failed[1])
+
 
 GRAPHS = False
 """Whether launches are recorded in CUDA graphs, not in lists."""
@@ -48,7 +100,11 @@ def launch(
     with _lock:
         if None not in kernel.loaded:
             kernel.loaded[None] = cuda.jit(_of_plain_arrays(kernel.py_func))
-        kernel.loaded[None][blocks, threads, stream, shared_bytes](*arguments)
+        theirs, _numba.BlockManager = _numba.BlockManager, _Block
+        try:
+            kernel.loaded[None][blocks, threads, stream, shared_bytes](*arguments)
+        finally:
+            _numba.BlockManager = theirs
 
 
 def _of_plain_arrays(function: Callable) -> Callable:

@@ -8,7 +8,6 @@ change.  It needs the package numba-cuda.
 
 import copy
 import pickle
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,15 +27,6 @@ CASES = [(name, "float64", N + i % 2) for i, name in enumerate(ALL)] + [(name, "
 """Entries with so many samples: few (products.FEW) and many in turn."""
 TOLERANCE = {"float32": (5e-5, 1e-3), "float64": (1e-12, 1e-9)}
 """How far values and gradients may be off, measured against the largest of their kind where that is above 1."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_threads():
-    """Threads that wait for each other all the time take turns often."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(2e-5)
-    yield
-    sys.setswitchinterval(interval)
 
 
 def assert_close(actual, expected, tolerance):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numba import cuda
 from registry import build, condition, source
-from simulated import quick_threads  # noqa: F401
 
 from npflows import NormalizingFlow
 from npflows.backends.cuda import device, program

@@ -7,7 +7,6 @@ import itertools
 
 import numpy as np
 import pytest
-from simulated import quick_threads  # noqa: F401
 
 from npflows.backends.cpu.kernels import mlp
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO

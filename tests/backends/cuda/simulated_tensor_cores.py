@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from simulated import TOLERANCE, assert_close, both, quick_threads  # noqa: F401
+from simulated import TOLERANCE, assert_close, both
 
 from npflows import RealNVP
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO

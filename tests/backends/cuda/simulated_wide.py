@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import simulated
 import simulated_recording
-from simulated import quick_threads  # noqa: F401
 
 from npflows import MAF, RealNVP
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
@@ -107,13 +106,13 @@ def count(monkeypatch):
 
 @pytest.mark.parametrize(("name", "dtype"), ENTRIES)
 def test_entries_are_what_the_reference_says(name, dtype, count):
-    simulated.test_every_entry_is_what_the_reference_says(name, dtype)
+    simulated.test_every_entry_is_what_the_reference_says(name, dtype, simulated.N)
     assert len(count) >= 3
 
 
 @pytest.mark.parametrize("name", ["coupling, learned gain", "MAF, embedded condition"])
 def test_entries_by_cublas_are_what_the_reference_says(name, by_cublas):
-    simulated.test_every_entry_is_what_the_reference_says(name, "float64")
+    simulated.test_every_entry_is_what_the_reference_says(name, "float64", simulated.N)
     assert len([one for one in by_cublas.asked if one[0] is ctypes.c_double]) > 20
 
 
