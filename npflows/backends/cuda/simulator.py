@@ -100,7 +100,9 @@ def launch(
     with _lock:
         if None not in kernel.loaded:
             kernel.loaded[None] = cuda.jit(_of_plain_arrays(kernel.py_func))
-        theirs, _numba.BlockManager = _numba.BlockManager, _Block
+        theirs = _numba.BlockManager
+        if kernel.capability == LOWEST:  # in others threads of a warp wait for each other as well, for tensor cores
+            _numba.BlockManager = _Block
         try:
             kernel.loaded[None][blocks, threads, stream, shared_bytes](*arguments)
         finally:
