@@ -75,11 +75,14 @@ class _Kernels:
         def uniform(a, b, shape):
             return a - 1.0, b - 1.0
 
+        def one_of_beta(u, shape):
+            x = lower_beta(1.0 - u if u > 0.5 else u, shape[0], shape[1])
+            return 1.0 - 2.0 * x if u > 0.5 else 2.0 * x - 1.0
+
+        quantile_of_beta = texts.compiled(one_of_beta)
+
         def of_beta(a, b, shape):
-            u, v = a - 1.0, b - 1.0
-            x, y = lower_beta(1.0 - u if u > 0.5 else u, shape[0], shape[1]), lower_beta(
-                1.0 - v if v > 0.5 else v, shape[0], shape[1])  # fmt: skip
-            return 1.0 - 2.0 * x if u > 0.5 else 2.0 * x - 1.0, 1.0 - 2.0 * y if v > 0.5 else 2.0 * y - 1.0
+            return quantile_of_beta(a - 1.0, shape), quantile_of_beta(b - 1.0, shape)
 
         def pairs_of(law, title):
             """The kernel of a law."""

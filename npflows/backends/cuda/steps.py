@@ -87,12 +87,13 @@ def prepare(
     """A layer, or an embedding, with its kernels in one direction for many or few samples: the map's, and its gradient's
     perhaps."""
     operation, start = placed
-    link = NumberingLink(dtype, functions, few and not is_wide(operation, functions[0]))
+    by_products = is_wide(operation, functions[0])
+    link = NumberingLink(dtype, functions, few and not by_products)
     packed = link.pack(operation) if is_network else KERNELS[type(operation)].pack(operation, link)
     spec = np.array(packed or [0], np.int64)
     make: Any = _network if is_network else _layer
     make_vjp: Any = _network_vjp if is_network else _layer_vjp
-    matrices = wide.chosen(dtype) if is_wide(operation, functions[0]) else None
+    matrices = wide.chosen(dtype) if by_products else None
     blocks = _blocks(operation, spec, context_rows, is_network, 0 if matrices is None else start_of_layer(operation))
     if matrices is not None:
         make = make_vjp = functools.partial(_made_wide, operation, matrices, memory, blocks, is_network)
