@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import importlib
 import random
@@ -20,11 +21,12 @@ _numba: Any = importlib.import_module("numba.cuda.simulator.kernel")
 
 
 class _Thread(_numba.BlockThread):
-    """A thread of a block, which runs while it has its turn: until the next barrier, or its end."""
+    """A thread of a block, which runs while it has its turn: until it waits for others, or its end."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.turn, self.ended = threading.Semaphore(0), False
+        self.warp_size = 0
 
     def run(self) -> None:
         self.turn.acquire()
@@ -33,6 +35,11 @@ class _Thread(_numba.BlockThread):
         self._manager.back.release()
 
     def syncthreads(self) -> None:
+        self.syncwarp(0)
+
+    def syncwarp(self, size: int) -> None:
+        """Wait for the other threads of the warp, of so many; 0 is for all of the block."""
+        self.warp_size = size
         self._manager.back.release()
         self.turn.acquire()
         if self.abort:
@@ -40,27 +47,39 @@ class _Thread(_numba.BlockThread):
 
 
 class _Block(_numba.BlockManager):
-    """The threads of a block, one at a time and up to the next barrier, in an order of chance that is the same each time: a
-    barrier that is missing shows.
+    """The threads of a block, one at a time, in an order of chance that is the same each time.
 
-    That of numba.cuda asks its threads all the time whether they wait, which takes most of the time that there is.
+    A thread runs up to the next barrier, and a warp whose threads waited for each other goes on before all others: some are
+    as far ahead as barriers allow, and one that is missing shows.
+
+    The manager of numba.cuda asks its threads all the time whether they wait, which takes most of the time that there is.
     """
 
     def run(self, grid_point: tuple[int, ...], *arguments: Any) -> None:
         self.back = threading.Semaphore(0)
         target = functools.partial(self._f, *arguments)
-        threads = [_Thread(target, self, grid_point, point, self._debug) for point in np.ndindex(*self._block_dim)]
-        for thread in threads:
+        alive = [_Thread(target, self, grid_point, point, self._debug) for point in np.ndindex(*self._block_dim)]
+        for thread in alive:
             thread.start()
-        running, failed, chance = threads, None, random.Random(0)
-        while running:
-            chance.shuffle(running)
-            for thread in running:
+        failed, chance = None, random.Random(0)
+        while alive:  # up to a barrier of the block, or the end
+            ready, at_warp = list(alive), collections.defaultdict[int, list](list)
+            chance.shuffle(ready)
+            while ready:
+                thread = ready.pop()
                 thread.abort = failed is not None
                 thread.turn.release()
                 self.back.acquire()
                 failed = failed or thread.exception
-            running = [thread for thread in running if not thread.ended]
+                if not thread.ended and thread.warp_size:
+                    together = at_warp[thread.thread_id // thread.warp_size]
+                    together.append(thread)
+                    if len(together) == thread.warp_size:
+                        ready += together
+                        together.clear()
+            alive = [thread for thread in alive if not thread.ended]
+            if failed is None and any(at_warp.values()):
+                failed = RuntimeError("some threads of a warp wait for others that are elsewhere"), None
         if failed is not None:
             raise failed[0].with_traceback(failed[1])
 
@@ -100,9 +119,7 @@ def launch(
     with _lock:
         if None not in kernel.loaded:
             kernel.loaded[None] = cuda.jit(_of_plain_arrays(kernel.py_func))
-        theirs = _numba.BlockManager
-        if kernel.capability == LOWEST:  # in others threads of a warp wait for each other as well, for tensor cores
-            _numba.BlockManager = _Block
+        theirs, _numba.BlockManager = _numba.BlockManager, _Block
         try:
             kernel.loaded[None][blocks, threads, stream, shared_bytes](*arguments)
         finally:

@@ -42,20 +42,12 @@ EXCHANGED = 10 if SIMULATED else 0
 """Numbers that a thread exchanges with its warp in an instruction, by shared memory in the simulator."""
 SHARED = max(VALUES + DEPTH * LANE_STRIDE, ROWS * RESULT_STRIDE) + EXCHANGED * THREADS
 """Numbers in shared memory."""
-PATIENCE = 60
-"""Seconds after which threads of a warp in the simulator wait no longer for one that failed."""
 SUMS, OF_WEIGHTS = ACROSS * DOWN * 4, ROWS * DEPTH // THREADS
 """Results of a thread, and weights of a slice that it brings."""
 
 INDEX, SIGNED = np.uint32, np.int32
 """Numbers of 32 bits, with which the GPU computes addresses in fewer instructions."""
 REAL, isfinite = cuda.types.float32, NUMPY.get("isfinite", np.isfinite)
-
-
-@functools.cache
-def meeting_of(warp):
-    """Where threads of a warp wait for each other in the simulator, which runs one block at a time."""
-    return threading.Barrier(WARP)
 
 
 def exchanged(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
@@ -65,14 +57,14 @@ def exchanged(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
     warp = thread // WARP * WARP
     numbers = shared[len(shared) - running.blockDim.x * EXCHANGED :].reshape(-1, WARP, EXCHANGED)[warp // WARP]
     numbers[thread - warp] = a0, a1, a2, a3, b0, b1, c0, c1, c2, c3
-    meeting_of(warp).wait(PATIENCE)
+    threading.current_thread().syncwarp(WARP)
     if thread == warp:
         row, k, column = np.arange(16)[:, None], np.arange(STEP), np.arange(8)
         a = numbers[row % 8 * 4 + k % 4, row // 8 + k // 4 * 2]
         b = numbers[column * 4 + k[:, None] % 4, 4 + k[:, None] // 4]
         place = row % 8 * 4 + column // 2, 6 + row // 8 * 2 + column % 2
         numbers[place] = multiply_add(cut(a), cut(b), numbers[place])
-    meeting_of(warp).wait(PATIENCE)
+    threading.current_thread().syncwarp(WARP)
     return tuple(numbers[thread - warp, 6:].copy())
 
 

@@ -4,6 +4,8 @@ NUMBA_ENABLE_CUDASIM=1 pytest tests/backends/cuda/simulated_tensor_cores.py
 """
 
 import itertools
+import random
+import threading
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from simulated import TOLERANCE, assert_close, both
 
 from npflows import RealNVP
 from npflows.backends.cpu.kernels.tiles import FROM_BIAS, FROM_RESULT, FROM_ZERO
-from npflows.backends.cuda import device, link, sums, tensor_core_sums, tensor_cores, tensor_matrices, wide
-from npflows.backends.cuda.device import launch_blocks, running, to_device
+from npflows.backends.cuda import device, link, simulator, sums, tensor_core_sums, tensor_cores, tensor_matrices, wide
+from npflows.backends.cuda.device import kernel, launch_blocks, running, to_device
 from npflows.core import evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what is not finite
@@ -86,37 +88,27 @@ def test_a_lane_has_the_same_bits_in_any_company():
     np.testing.assert_array_equal(multiply(a, False, b[:, :3], c[:, :3], FROM_RESULT, c[:, 0]), together[:, :3])
 
 
-@pytest.fixture
-def slow_warp(monkeypatch):
-    """The second warp begins to multiply when the first one has done so a number of times, and then takes its time."""
-    quick, done = tensor_cores.multiply_add, [0] * 4
-    wanted = [0]
+@pytest.fixture(params=[0, 1])
+def ahead(request, monkeypatch):
+    """The warp that is as far ahead of the other one as barriers allow."""
 
-    def slow(*given):
-        warp = running.threadIdx.x // tensor_cores.WARP
-        while warp == 1 and done[0] < wanted[0]:
-            quick(*given)
-        for _ in range(300 if warp == 1 and done[1] == 0 else 0):
-            quick(*given)
-        done[warp] += 1
-        return quick(*given)
+    class InOrder(random.Random):
+        def shuffle(self, threads):
+            threads.sort(key=lambda thread: thread.thread_id // tensor_cores.WARP == request.param)
 
-    monkeypatch.setattr(tensor_cores, "multiply_add", slow)
-    return wanted
+    monkeypatch.setattr(simulator.random, "Random", InOrder)
 
 
 @pytest.mark.parametrize("slices", [1, 2])
-def test_a_slow_warp_sees_its_slice_to_the_end(slow_warp, slices):
+def test_a_slow_warp_sees_its_slice_to_the_end(ahead, slices):
     """Others wait for it before they bring the next slice, or the results."""
-    slow_warp[0] = 3 * tensor_cores.ACROSS * tensor_cores.DOWN * tensor_cores.DEPTH // tensor_cores.STEP
     a, b, c = operands(3, slices * tensor_cores.DEPTH, 40)
     own = multiply(a, False, b, c, FROM_ZERO, c[:, 0])
     np.testing.assert_allclose(own, a.astype(float) @ b, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("slices", [1, 2])
-def test_so_it_does_in_weight_gradients(slow_warp, slices):
-    slow_warp[0] = 3 * tensor_core_sums.ACROSS * tensor_cores.DOWN * tensor_core_sums.DEPTH // tensor_cores.STEP
+def test_so_it_does_in_weight_gradients(ahead, slices):
     m, k, n = 3, 40, slices * tensor_core_sums.DEPTH
     (temp, *_), (work, *_) = operands(m + 1, n, 1), operands(k + 2, n, 1, seed=1)
     own = add_products(work, temp, np.zeros((1, 3 + m * k), REAL), m, k, n)[0, 3:]
@@ -194,3 +186,18 @@ def test_they_are_used_where_they_are_and_not_refused(monkeypatch):
     assert wide.chosen(single).name == "tensor cores as 3 x TF32, and npflows"
     monkeypatch.setenv("NPFLOWS_TENSOR_CORES", "0")
     assert wide.chosen(single).name == "npflows"
+
+
+@kernel
+def leave_a_thread_out(out):
+    if running.threadIdx.x:
+        threading.current_thread().syncwarp(tensor_cores.WARP)
+    out[running.threadIdx.x] = 1
+
+
+def test_half_a_warp_is_an_error():
+    """An instruction of a warp that not all of its threads come to, which would hang on a GPU."""
+    out = to_device(np.zeros(tensor_cores.WARP))
+    with pytest.raises(RuntimeError, match="threads of a warp wait for others"):
+        launch_blocks(leave_a_thread_out, 1, tensor_cores.WARP, out)
+    np.testing.assert_array_equal(out.copy_to_host(), np.eye(tensor_cores.WARP)[0])
