@@ -11,6 +11,7 @@ two ranks, and what the steps of more ranks would take, computed from the two.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -29,6 +30,8 @@ import numpy as np
 
 import npflows
 from benchmarks.common import MODELS, SIZES
+from npflows.training.communicator import cuts
+from npflows.training.shared import sums_left
 
 FLOWS = {"MAF D=8 128x128": ("MAF", "D=8, 128x128"), "coupling spline D=7 128x128": ("coupling spline", "D=7, 128x128")}
 BATCH = 4096
@@ -205,7 +208,8 @@ def step_time(n: int, ranks: int, row: float, p: int, d: int, latency: float, ba
     seconds += others * latency + n / min(ranks, count) * 8 * d / bandwidth  # the rows
     seconds += rounds * latency + 8 * n / bandwidth  # the log-densities
     if exact:
-        seconds += (ranks - 1) * latency + 4 * p * max(busiest, count / ranks) / bandwidth  # the buffers
+        left = [len(sums_left(*part, count)) for part in itertools.pairwise(cuts(count, ranks))]
+        seconds += (ranks - 1) * latency + 4 * p * max(*left, sum(left) / ranks) / bandwidth  # sums of some buffers
         seconds += rounds * latency + 4 * p / bandwidth  # their sum
     else:
         seconds += 2 * rounds * latency + 2 * 4 * p / bandwidth

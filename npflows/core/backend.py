@@ -180,7 +180,8 @@ class Optimizer(Protocol):
         """Start over with no moments."""
 
     def step(self, buffers: NDArray, rate: float, average: NDArray | None = None, share: float = 0.0) -> Outcome:
-        """Add up the gradient buffers (g, p) and take a step, unless the gradient is not finite.
+        """Add up the gradient buffers (g, p), in an order that follows from their number alone, and take a step, unless the
+        gradient is not finite.
 
         A moving average of theta (p,) then moves toward it by its `share`, where free; the other entries keep their bits.
         """

@@ -1,8 +1,8 @@
 """Maximum likelihood on several ranks: each has some of the rows, and computes some of the gradient.
 
 How a batch is dealt to gradient buffers follows from the batch alone.  Each rank owns some of the buffers: the rows that
-belong to them travel to it, and the buffers are added up in their order, as in one process, each rank a part of the
-parameters.  All ranks then take the same step.
+belong to them travel to it, and it adds its buffers up as far as it can without the others'.  The sums are then added up as
+in one process (core/tree.py), each rank a part of the parameters, and all ranks take the same step.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from npflows.core.backend import Divisible, Executable, Share
 from npflows.core.checks import warn_user
+from npflows.core.tree import add_up
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.communicator import Communicator, cuts, lengths
 from npflows.training.likelihood import LikelihoodTrainer, Losses
@@ -51,7 +52,7 @@ class SharedGradient:
     ----------
     comm : Communicator
     exact : bool
-        Whether buffers are added up in their order, so that the bits are those of one process.
+        Whether buffers are added up in the order of one process, so that the bits are the same.
     sizes : dict of int to int
         Gradient buffers of a batch of so many samples.
     theta : ndarray (p,)
@@ -60,47 +61,52 @@ class SharedGradient:
 
     def __init__(self, comm: Communicator, exact: bool, sizes: dict[int, int], theta: NDArray) -> None:
         self.comm, self.exact, self._sizes = comm, exact, sizes
-        most = max(count * (comm.rank + 1) // comm.size - count * comm.rank // comm.size for count in sizes.values())
-        self._memory = np.zeros((most, theta.size), theta.dtype)
+        self._owned = {count: cuts(count, comm.size) for count in sizes.values()}
+        self._sums = {k: [sums_left(*part, k) for part in itertools.pairwise(owned)] for k, owned in self._owned.items()}
         self._parts = cuts(theta.size, comm.size)
+        most, width = max(lengths(owned)[comm.rank] for owned in self._owned.values()), lengths(self._parts)[comm.rank]
+        self._memory = np.zeros((most, theta.size), theta.dtype)
+        self._packed = np.zeros(max(len(sums[comm.rank]) for sums in self._sums.values()) * theta.size, theta.dtype)
+        self._found = np.zeros(max(sum(map(len, sums)) for sums in self._sums.values()) * width, theta.dtype)
         self._summed = np.zeros(theta.size, theta.dtype)
-        width = lengths(self._parts)[comm.rank]
-        self._part, self._packed = np.zeros(width, theta.dtype), np.zeros(self._memory.size, theta.dtype)
-        self._found = np.zeros(max(sizes.values()) * width, theta.dtype)
 
     def places(self, executable: Executable, n: int) -> list[int]:
         """Where a batch of n samples is cut: rank r computes the gradient of those from places[r] to places[r + 1]."""
         assert isinstance(executable, Divisible)
         count = self._sizes[n]
-        return [executable.buffer_rows(n, count, first) for first in cuts(count, self.comm.size)]
+        return [executable.buffer_rows(n, count, first) for first in self._owned[count]]
 
     def share(self, n: int) -> Share:
         """What of a batch of n samples is computed here."""
         count = self._sizes[n]
-        return Share(n, cuts(count, self.comm.size)[self.comm.rank], count)
+        return Share(n, self._owned[count][self.comm.rank], count)
 
     def buffers(self, n: int) -> NDArray:
         """The buffers (k, p) of this rank for a batch of n samples."""
-        owned = cuts(self._sizes[n], self.comm.size)
-        return self._memory[: owned[self.comm.rank + 1] - owned[self.comm.rank]]
+        return self._memory[: lengths(self._owned[self._sizes[n]])[self.comm.rank]]
 
     def sum(self, n: int) -> NDArray:
-        """The gradient (1, p) of a batch of n samples, from the buffers of all ranks."""
-        mine, comm = self.buffers(n), self.comm
+        """The gradient (1, p) of a batch of n samples, from the buffers of all ranks, which are used up."""
+        mine, comm, count = self.buffers(n), self.comm, self._sizes[n]
         if not self.exact:
             return comm.sum(mine.sum(axis=0))[None]
-        owned, widths = lengths(cuts(self._sizes[n], comm.size)), lengths(self._parts)
-        width, start = widths[comm.rank], 0
-        for a, b in itertools.pairwise(self._parts):
-            stop = start + len(mine) * (b - a)
-            self._packed[start:stop].reshape(len(mine), b - a)[:] = mine[:, a:b]
-            start = stop
-        found = self._found[: self._sizes[n] * width]
-        comm.exchange(self._packed[:start], [len(mine) * w for w in widths], [k * width for k in owned], found)
-        self._part[:] = 0
-        for buffer in found.reshape(self._sizes[n], width):
-            self._part += buffer
-        return comm.gather(self._part, widths, self._summed)[None]
+        first, stop = self._owned[count][comm.rank : comm.rank + 2]
+        sums = list(add_up(dict(zip(range(first, stop), mine, strict=True)), stop, count).values())
+        every, widths = self._sums[count], lengths(self._parts)
+        width, at = widths[comm.rank], 0
+        for (a, b), values in itertools.product(itertools.pairwise(self._parts), sums):
+            self._packed[at : at + b - a] = values[a:b]
+            at += b - a
+        numbers = [number for theirs in every for number in theirs]
+        found = self._found[: len(numbers) * width]
+        comm.exchange(self._packed[:at], [len(sums) * w for w in widths], [len(theirs) * width for theirs in every], found)
+        total = add_up(dict(zip(numbers, found.reshape(len(numbers), width), strict=True)), count, count)[0]
+        return comm.gather(total, widths, self._summed)[None]
+
+
+def sums_left(first: int, stop: int, count: int) -> list[int]:
+    """Which sums are left of the buffers from `first` to `stop` of so many, by the number of their first one."""
+    return list(add_up({number: np.zeros(0) for number in range(first, stop)}, stop, count))
 
 
 def buffer_counts(flow: TransformedDistribution, sizes: set[int]) -> dict[int, int]:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from npflows.backends.cpu.kernels.adam import PIECE, combine, update
+from npflows.backends.cpu.kernels.adam import PIECE, STRIP, combine, update
 from npflows.backends.cpu.threads import pool as threads
 from npflows.core.backend import BETA_1, BETA_2, Outcome
 
@@ -42,7 +42,8 @@ class Adam:
         """Add up the gradient buffers (g, p) and take a step, unless the gradient is not finite; a moving average of the
         parameters (p,) then moves toward them by its share."""
         pieces, real = len(self._squares), self.theta.dtype
-        threads.run(combine, "combine", pieces, 0, real, (buffers, self.free, self.gradient, self._squares))
+        waiting = len(buffers).bit_length() * STRIP * real.itemsize
+        threads.run(combine, "combine", pieces, waiting, real, (buffers, self.free, self.gradient, self._squares))
         norm = math.sqrt(self._squares.sum())
         if not math.isfinite(norm):
             return Outcome(False, norm)

@@ -2,6 +2,8 @@
 Hutter 2019, arXiv:1711.05101, algorithm 2): the kernels.
 
 Pieces of fixed size are shared out among threads, and their sums are added in order: the same bits for any number.
+Gradient buffers are added up in the order of core/tree.py, one strip of parameters at a time, so that sums that wait for
+others are in the nearest cache.
 """
 
 from __future__ import annotations
@@ -14,13 +16,53 @@ from npflows.core.backend import BETA_1, BETA_2, EPSILON
 
 PIECE = 1 << 16
 """Parameters that a thread takes at a time."""
+STRIP = 4096
+"""Parameters whose gradients are added up at a time."""
 
 
 @inlined(distinct=True)
-def add(buffer, gradient):
-    """gradient += buffer."""
-    for i in range(gradient.size):
-        gradient[i] += buffer[i]
+def copy(source, target):
+    """target = source."""
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+@inlined(distinct=True)
+def add(values, total):
+    """total += values."""
+    for i in range(total.size):
+        total[i] += values[i]
+
+
+@inlined(distinct=True)
+def add_four(a, b, c, d, total):
+    """total = (a + b) + (c + d)."""
+    for i in range(total.size):
+        total[i] = (a[i] + b[i]) + (c[i] + d[i])
+
+
+@inlined
+def add_up(scratch, buffers, start, total):
+    """total = the sum of the buffers from place `start` on; a sum of 2^level buffers waits at scratch[level * STRIP]."""
+    count, end, g = buffers.shape[0], start + total.size, 0
+    while g < count:
+        first = g
+        if g + 4 <= count:
+            add_four(buffers[g, start:end], buffers[g + 1, start:end], buffers[g + 2, start:end], buffers[g + 3, start:end],
+                     total)  # fmt: skip
+            g, level = g + 4, 2
+        else:
+            copy(buffers[g, start:end], total)
+            g, level = g + 1, 0
+        while first >> level & 1:
+            add(scratch[level * STRIP : level * STRIP + total.size], total)
+            level += 1
+        if g < count:
+            copy(total, scratch[level * STRIP : level * STRIP + total.size])
+    while count >> level > 1:
+        level += 1
+        if count >> level & 1:
+            add(scratch[level * STRIP : level * STRIP + total.size], total)
 
 
 @inlined(distinct=True, reassociate=True)
@@ -44,9 +86,8 @@ def combine(scratch, counter, buffers, free, gradient, squares):
             break
         end = min(first + PIECE, gradient.size)
         part = gradient[first:end]
-        part[:] = 0
-        for g in range(buffers.shape[0]):
-            add(buffers[g, first:end], part)
+        for start in range(first, end, STRIP):
+            add_up(scratch, buffers, start, gradient[start : min(start + STRIP, end)])
         squares[piece] = keep_free(free[first:end], part)
 
 
