@@ -195,6 +195,28 @@ def test_packed_numbers_of_netcdf(tmp_path):
     np.testing.assert_allclose(table.x, expected, rtol=1e-7)
 
 
+def test_units_of_every_make_and_calendars_that_are_not_wanted(tmp_path):
+    path = written(tmp_path / "t.h5", a=A, b=B, t=np.arange(N))
+    with h5py.File(path, "r+") as file:
+        file["a"].attrs["units"], file["b"].attrs["units"] = h5py.Empty("S1"), np.array([b"km"])
+        file["t"].attrs.update(units="days since 2000-01-01", calendar="noleap")
+    assert read_table(path, ["a", "b"]).units == [None, "km"]
+    with pytest.raises(TableError, match="/t holds times of the calendar noleap"):
+        read_table(path)
+
+
+def test_the_count_of_a_dimension_is_no_column(tmp_path):
+    xarray, path = package("xarray"), tmp_path / "t.nc"
+    package("netCDF4")
+    days = np.datetime64("2020-01-01") + np.arange(N) * np.timedelta64(1, "D")
+    xarray.Dataset({"a": ("row", A), "b": ("row", B)}, {"row": np.arange(N)}).to_netcdf(path, engine="netcdf4")
+    assert read_table(path).columns == ["a", "b"]
+    xarray.Dataset({"a": ("t", A)}, {"t": days}).to_netcdf(path, engine="netcdf4")
+    table = read_table(path)
+    assert (table.columns, table.units) == (["a", "t"], [None, "days since 2020-01-01 00:00:00"])
+    np.testing.assert_array_equal(table.x, np.column_stack([A, np.arange(N)]))
+
+
 @pytest.mark.filterwarnings("ignore:numpy.ndarray size changed")
 def test_files_that_netcdf4_writes(tmp_path):
     netcdf, path = package("netCDF4"), tmp_path / "t.nc"

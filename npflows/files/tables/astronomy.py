@@ -150,6 +150,8 @@ def open_votable(path: Path, table: str | None = None) -> Source:
                 raise TableError(f"{path} has no table")
             if table is not None and table not in names and table not in map(str, range(len(tables))):
                 raise TableError(f"{path} has no table {table!r}; {did_you_mean(table, names)}")
+            if table is not None and names.count(table) > 1:
+                raise TableError(f"{path} has several tables {table!r}: say which by its number, from 0")
             number = 0 if table is None else names.index(table) if table in names else int(table)
             read = tables[number].to_table(use_names_over_ids=True)
     except (OSError, ValueError, TypeError, IndexError, votable.exceptions.VOWarning) as error:

@@ -186,6 +186,8 @@ def _masked(path: Path, group: str, entries: Sequence[Entry], datasets: dict[str
             with package("h5py", "HDF5").File(path, "r") as file:
                 values = [decoded(file[group][entries[i].name]) for i in places]
         except UNREADABLE as error:
+            if isinstance(error, TableError):
+                raise
             raise _unreadable(path, error) from None
         return [array[:, 0] if array.shape[1:] == (1,) else array for array in values]
 

@@ -27,7 +27,11 @@ NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 
 
 def text_of(value: Any) -> str:
-    """A text of HDF5, which h5py gives as bytes or as a string."""
+    """A text of HDF5, which h5py gives as bytes, as a string, or as an array of one of them; empty where it is empty."""
+    if getattr(value, "shape", ()) is None:  # h5py.Empty
+        return ""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
@@ -38,12 +42,23 @@ def is_variable(dataset: Any) -> bool:
 
 def is_count(dataset: Any) -> bool:
     """Whether a dataset only counts the entries of a dimension from 0, as xarray writes the index of a data frame."""
-    is_scale = text_of(dataset.attrs.get("CLASS", "")) == "DIMENSION_SCALE"
+    is_scale = text_of(dataset.attrs.get("CLASS", "")) == "DIMENSION_SCALE" and "units" not in dataset.attrs
     return is_scale and dataset.dtype.kind in "iu" and np.array_equal(dataset[()], np.arange(len(dataset)))
 
 
 def decoded(dataset: Any) -> np.ndarray:
-    """The values of a dataset in its unit, NaN where they are missing or outside of the valid range."""
+    """The values of a dataset in its unit, NaN where they are missing or outside of the valid range.
+
+    Raises
+    ------
+    TableError
+        If they are times of a calendar that NumPy does not have.
+    """
+    calendar = text_of(dataset.attrs.get("calendar", CALENDARS[0]))
+    if calendar not in CALENDARS and since(unit_of_attributes(dataset)) is not None:
+        raise TableError(
+            f"{dataset.name} holds times of the calendar {calendar}, which has no dates of others: make numbers of it"
+        )
     values = dataset[()]
     if values.dtype.kind not in "iuf":
         return values
@@ -105,10 +120,4 @@ def _valid(given: dict[str, Any]) -> tuple[Any, Any]:
 
 def unit_of_attributes(dataset: Any) -> str | None:
     """The unit that the attributes of a dataset give it."""
-    found = [text_of(dataset.attrs[name]) for name in ("units", "unit") if name in dataset.attrs]
-    calendar = text_of(dataset.attrs.get("calendar", CALENDARS[0]))
-    if found and since(found[0]) is not None and calendar not in CALENDARS:
-        raise TableError(
-            f"{dataset.name} holds times of the calendar {calendar}, which has no dates of others: make numbers of it"
-        )
-    return found[0] or None if found else None
+    return next((text_of(dataset.attrs[name]) or None for name in ("units", "unit") if name in dataset.attrs), None)
