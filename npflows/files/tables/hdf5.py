@@ -90,18 +90,32 @@ def _candidates(h5py: Any, file: Any) -> list[str]:
         found = [name for name in names if name.rpartition("/")[2] in preferred]
         if len(found) == 1:
             return found
-    beside = {name: [other for other in shapes if _folder(other) == _folder(name) and other != name] for name in shapes}
-    of_chains = {o for name in chains for o in beside[name] if sorted(shapes[o]) == sorted(shapes[name][:2])}
-    chains = [
-        name for name in chains
-        if of_chains.intersection(beside[name]) or not any(shapes[o][0] == shapes[name][0] for o in beside[name])
-    ]  # fmt: skip
+    chains, of_chains = _of_chains(shapes)
     matrices = [name for name in matrices if name not in of_chains]
     narrow = {name for name in matrices if shapes[name][1] == 1}
     if len(narrow) > 1 or len(narrow) < len(matrices):  # a column as a matrix (n, 1), beside others
         matrices = [name for name in matrices if name not in narrow]
     blocked = {_folder(name) for name in chains}
     return [*(matrices or [name for name in groups if name not in blocked]), *chains]
+
+
+def _of_chains(shapes: dict[str, tuple[int, ...]]) -> tuple[list[str], set[str]]:
+    """Datasets of three axes that are chains, and what is noted for each of their entries, as log-densities are.
+
+    Others, such as the images of a catalog, have the length of a column or matrix beside them.
+    """
+    folders: dict[str, list[str]] = {}
+    for name in shapes:
+        folders.setdefault(_folder(name), []).append(name)
+    chains, noted = [], set[str]()
+    for name, shape in shapes.items():
+        if len(shape) == 3:
+            beside = [other for other in folders[_folder(name)] if other != name]
+            own = [other for other in beside if sorted(shapes[other]) == sorted(shape[:2])]
+            if own or not any(shapes[other][0] == shape[0] for other in beside):
+                chains.append(name)
+                noted.update(own)
+    return chains, noted
 
 
 def _dtype(dataset: Any) -> np.dtype:
