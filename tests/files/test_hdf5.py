@@ -183,7 +183,7 @@ def test_packed_numbers_of_netcdf(tmp_path):
         file["t"] = np.array([1294, 0, -32768, 100], "i2")
         file["t"].attrs.update(scale_factor=np.float32(0.01), add_offset=273.15, units="K", _FillValue=np.int16(-32768))
         file["q"] = np.array([1, 2, 1e20, 50], "f4")
-        file["q"].attrs.update(missing_value=1e20, valid_range=np.array([0, 10], "f4"))
+        file["q"].attrs.update(missing_value=np.array([1e300, 1e20]), valid_range=np.array([0, 10], "f4"))
         file["bytes"] = np.array([-1, 1, -2, 3], "i1")
         file["bytes"].attrs.update({"_Unsigned": "true", "_FillValue": np.int8(-2), "valid_max": np.int8(-1)})
         file["level"] = np.array([1, 2, 3, 4], "i2")

@@ -92,7 +92,8 @@ def _with_sign(values: np.ndarray, is_unsigned: str) -> np.ndarray:
 def _with_sign_of(attribute: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The numbers of an attribute with the sign of values of their size, and rounded as these are."""
     if values.dtype.kind == "f":
-        return attribute.astype(values.dtype)
+        with np.errstate(over="ignore"):
+            return attribute.astype(values.dtype)
     if attribute.dtype.kind in "iu" and attribute.dtype.itemsize == values.dtype.itemsize:
         return attribute.view(attribute.dtype.str.replace(attribute.dtype.kind, values.dtype.kind))
     return attribute
