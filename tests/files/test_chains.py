@@ -62,8 +62,9 @@ def test_nautilus(tmp_path):
     )
     sampler.run(n_eff=200)
     check(read_table(sampler), ["a", "b"], weighted=True)
-    with pytest.raises(npflows.TableError, match=r"a checkpoint of nautilus, .* unit cube: read_table\(sampler\)"):
-        read_table(file)
+    for table in (None, "sampler/points_0"):
+        with pytest.raises(npflows.TableError, match=r"a checkpoint of nautilus, .* unit cube: read_table\(sampler\)"):
+            read_table(file, table=table)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -83,6 +84,8 @@ def test_ultranest(tmp_path):
     ):
         with pytest.raises(npflows.TableError, match=sentence):
             read_table(tmp_path / "run" / name)
+    with pytest.raises(npflows.TableError, match="the point store of UltraNest"):
+        read_table(tmp_path / "run/results/points.hdf5", table="points")
     with pytest.warns(UserWarning, match="holds points of the unit cube"):
         read_table(tmp_path / "run/chains/weighted_post_untransformed.txt")
 
@@ -102,6 +105,9 @@ def test_bilby(tmp_path):
     for given in (result, tmp_path / "r.json", tmp_path / "r.hdf5", tmp_path / "r.json.gz"):
         check(read_table(given), ["a", "b"], weighted=False)
     assert read_table(tmp_path / "r.hdf5").left_out["total"] == "no parameter that was searched"
+    check(read_table(tmp_path / "r.hdf5", table="posterior"), ["a", "b"], weighted=False)
+    with pytest.raises(npflows.TableError, match="burn_in is for chains of samplers"):
+        read_table(tmp_path / "r.hdf5", burn_in=0.5)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -109,14 +115,19 @@ def test_trees_of_arviz(tmp_path):
     xarray = package("xarray")
     c = X.reshape(4, 125, 2)
     posterior = xarray.Dataset({"v": (("chain", "draw", "k"), c)}, {"chain": range(4), "draw": range(125)})
-    stats = xarray.Dataset({"lp": (("chain", "draw"), c[..., 0])})
+    stats = xarray.Dataset({"energy": (("chain", "draw"), c[..., 0])}, {"chain": range(4), "draw": range(125)})
     given = [posterior]
     if hasattr(xarray, "DataTree"):
         tree = xarray.DataTree.from_dict({"posterior": posterior, "sample_stats": stats})
         given += [tree, tree["posterior"]]
         package("h5netcdf")
         tree.to_netcdf(tmp_path / "t.nc", engine="h5netcdf")
-        given.append(tmp_path / "t.nc")
+        posterior.to_netcdf(tmp_path / "p.nc", engine="h5netcdf")
+        given += [tmp_path / "p.nc", tmp_path / "t.nc"]
+        for table in ("posterior", "posterior/v"):
+            check(read_table(tmp_path / "t.nc", table=table), ["v[0]", "v[1]"], weighted=False)
+        assert len(read_table(tmp_path / "t.nc", table="posterior", burn_in=25)) == 400
+        assert read_table(tmp_path / "t.nc", table="sample_stats").columns == ["energy"]
     for table in map(read_table, given):
         check(table, ["v[0]", "v[1]"], weighted=False)
     assert len(read_table(given[-1], burn_in=25)) == 400

@@ -152,6 +152,13 @@ def to_groups(table, path, kind):
     return True
 
 
+def to_bare_hdf5(table, path, kind):
+    if kind in (*CLOCKS, "units"):  # which are in the note alone
+        return False
+    table.write(path, path="t")
+    return True
+
+
 def to_pytables(table, path, kind):
     if kind == "times":
         return False
@@ -211,6 +218,7 @@ FILES = {
     "VOTable (astropy)": ("t.vot", written(astropy_table, to_votable)),
     "ECSV (astropy)": ("t.ecsv", written(astropy_table, lambda t, p, k: t.write(p))),
     "HDF5 (astropy)": ("t.h5", written(astropy_table, lambda t, p, k: t.write(p, path="t", serialize_meta=True))),
+    "HDF5 (astropy, without its note)": ("t.h5", written(astropy_table, to_bare_hdf5)),
     "HDF5 (h5py)": ("t.h5", written(arrays, to_groups)),
     "HDF5 (PyTables)": ("t.h5", written(arrays, to_pytables)),
     "HDF5 (pandas, fixed)": ("t.h5", written(pandas_frame, to_pandas_hdf("fixed"))),

@@ -13,8 +13,9 @@ import numpy as np
 from npflows.core.checks import warn_user
 from npflows.core.frames import arrow_unit
 from npflows.core.times import Times, times_of
-from npflows.files.tables.astronomy import astropy_masks, astropy_units
+from npflows.files.tables.astronomy import astropy_units
 from npflows.files.tables.clocks import with_times
+from npflows.files.tables.masks import hidden, masks_beside
 from npflows.files.tables.source import INDEX, MASK, Entry, Source, TableError, from_entries, package
 
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
@@ -77,7 +78,8 @@ def _of_schema(path: Path, schema: Any, read: Any, *, tell: bool = True) -> Sour
     arrow = package("pyarrow", "Arrow")
     names, metadata = list(schema.names), schema.metadata or {}
     note = metadata.get(b"table_meta_yaml", b"").decode("utf-8", "replace")
-    index, masks, units = _index(metadata), astropy_masks(note, names), astropy_units(note)
+    masks = masks_beside(names, {field.name for field in schema if _is_boolean(arrow, field.type)})
+    index, units = _index(metadata), astropy_units(note)
     entries = []
     for i, name in enumerate(names):
         dtype = schema.field(i).type
@@ -101,21 +103,22 @@ def _of_schema(path: Path, schema: Any, read: Any, *, tell: bool = True) -> Sour
     return from_entries(str(path), *with_times(entries, fetch, note))
 
 
+def _is_boolean(arrow: Any, dtype: Any) -> bool:
+    return arrow.types.is_boolean(dtype.value_type if arrow.types.is_fixed_size_list(dtype) else dtype)
+
+
 def _values(column: Any, width: int | None, mask: Any) -> np.ndarray | Times:
     """A column as an array; NaN where it is null, or where its mask says that it is masked."""
     if width is not None:
         column = column.combine_chunks()
         if column.null_count:
             raise TableError("a column of several values in each row has null entries, which can't be told apart")
-        return np.asarray(column.flatten()).reshape(-1, width)
-    if (clock := times_of(column)) is not None:
+        values = np.asarray(column.flatten()).reshape(-1, width)
+    elif (clock := times_of(column)) is not None:
         return clock
-    values = column.to_numpy()
-    if mask is not None:
-        hidden = np.asarray(mask.to_numpy(), bool)
-        if hidden.any():
-            values = np.where(hidden, np.nan, values)
-    return values
+    else:
+        values = column.to_numpy()
+    return values if mask is None else hidden(values, _values(mask, width, None))
 
 
 def _index(metadata: dict[bytes, bytes]) -> set[str]:

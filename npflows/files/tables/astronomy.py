@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,34 @@ import numpy as np
 from npflows.core.checks import warn_user
 from npflows.core.columns import did_you_mean, listed
 from npflows.files.tables.clocks import OTHER_SCALES, SCALES, of_fits, with_times
+from npflows.files.tables.masks import with_masks
+from npflows.files.tables.packed import DAMAGE, unpacked
 from npflows.files.tables.source import Entry, Source, TableError, from_entries, package
+
+UNREADABLE = (OSError, TypeError, ValueError, KeyError, IndexError, *DAMAGE)
+"""What damage makes astropy and the packages of compression raise."""
 
 
 def open_fits(path: Path, table: str | None = None) -> Source:
     """A table of a FITS file: the first one, or that of a name or number."""
     fits = package("astropy.io.fits", "FITS")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, memmap=True, lazy_load_hdus=False) as file:
-                hdus = list(file)
-                number = _hdu(path, hdus, table, (fits.BinTableHDU, fits.TableHDU))
-                several = [
-                    hdu.name or str(i) for i, hdu in enumerate(hdus) if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))
-                ]
-                columns = hdus[number].columns
-                known = [(column.name, column.format, column.null, column.unit) for column in columns]
-                header = hdus[number].header
-                scales = [str(column.coord_type).strip().upper() for column in columns]
-                steps = [column.coord_unit or column.unit for column in columns]
-                note = "\n".join(map(str, header.get("COMMENT", ())))
-                shape = [hdus[number].columns.dtype[i].shape for i in range(len(known))]
-                length = header["NAXIS2"]
-                lasts = path.stat().st_size
-    except (OSError, TypeError, ValueError, KeyError, IndexError) as error:
+        with _hdus(path, fits) as file:
+            hdus = list(file)
+            number = _hdu(path, hdus, table, (fits.BinTableHDU, fits.TableHDU))
+            several = [
+                hdu.name or str(i) for i, hdu in enumerate(hdus) if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))
+            ]
+            columns = hdus[number].columns
+            known = [(column.name, column.format, column.null, column.unit) for column in columns]
+            header = hdus[number].header
+            scales = [str(column.coord_type).strip().upper() for column in columns]
+            steps = [column.coord_unit or column.unit for column in columns]
+            note = "\n".join(map(str, header.get("COMMENT", ())))
+            shape = [hdus[number].columns.dtype[i].shape for i in range(len(known))]
+            length = header["NAXIS2"]
+            lasts = path.stat().st_size
+    except UNREADABLE as error:
         if isinstance(error, (TableError, FileNotFoundError)):
             raise
         raise TableError(f"{path} looks like FITS, and can't be read as FITS ({error})") from None
@@ -45,10 +49,9 @@ def open_fits(path: Path, table: str | None = None) -> Source:
         _tell_of_several(path, several)
     clocks = {i for i, scale in enumerate(scales) if scale in SCALES or scale in OTHER_SCALES}
     entries = [
-        Entry(name) if i in clocks
-        else Entry(name, None if not dims or "P" in format or "Q" in format else int(np.prod(dims)), unit)
+        Entry(name) if i in clocks else Entry(name, _width(str(format), dims), unit)
         for i, ((name, format, _, unit), dims) in enumerate(zip(known, shape))
-    ]  # fmt: skip
+    ]
 
     def fetch(places: Sequence[int]) -> list[Any]:
         found = raw_columns(places)
@@ -59,17 +62,33 @@ def open_fits(path: Path, table: str | None = None) -> Source:
 
     def raw_columns(places: Sequence[int]) -> list[Any]:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with fits.open(path, memmap=True) as file:
-                    data = file[number].data
-                    raw = data.view(np.ndarray)
-                    return [_values(data, raw, known[i][0], known[i][2]) for i in places]
-        except (OSError, TypeError, ValueError, IndexError) as error:
+            with _hdus(path, fits) as file:
+                data = file[number].data
+                raw = data.view(np.ndarray)
+                return [_values(data, raw, *known[i][:3]) for i in places]
+        except UNREADABLE as error:
             what = f"{length} rows in a file of {lasts:,} bytes: {error}"
             raise TableError(f"{path} looks like FITS, and can't be read as FITS ({what})") from None
 
-    return from_entries(str(path), *with_times(entries, fetch, note))
+    booleans = {name for name, format, _, _ in known if str(format).endswith("L")}
+    return from_entries(str(path), *with_times(*with_masks(entries, fetch, booleans), note))
+
+
+@contextmanager
+def _hdus(path: Path, fits: Any) -> Iterator[Any]:
+    """The list of HDUs of a FITS file, compressed or not, while it is open."""
+    memory = unpacked(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with fits.open(memory or path, memmap=memory is None, lazy_load_hdus=False) as hdus:
+            yield hdus
+
+
+def _width(format: str, dims: tuple[int, ...]) -> int | None:
+    """How many values a column has in each row; None for a single one, and where it is another number in each row."""
+    if format.endswith("X"):  # bits, which are stored in bytes
+        return int(format[:-1] or 1)
+    return None if not dims or "P" in format or "Q" in format else int(np.prod(dims))
 
 
 def _tell_of_several(path: Path, names: Sequence[str]) -> None:
@@ -87,24 +106,35 @@ def _hdu(path: Path, hdus: list[Any], wanted: str | None, kinds: Any) -> int:
         )
     if wanted is None:
         return next(iter(tables))
-    for i, name in tables.items():
-        if wanted in (str(i), name):
-            return i
+    found = [i for i, name in tables.items() if wanted in (str(i), name)]
+    if len(found) > 1:
+        raise TableError(f"{path} has several tables {wanted!r}: say which by its number, {' or '.join(map(str, found))}")
+    if found:
+        return found[0]
     raise TableError(
         f"{path} has no table {wanted!r}; {did_you_mean(wanted, [name or str(i) for i, name in tables.items()])}"
     )
 
 
-def _values(data: Any, raw: np.ndarray, name: str, null: int | None) -> Any:
-    """A column of a FITS table, NaN where it is null: null values are those stored, before any scale (FITS 4.0, 7.3.2)."""
+def _values(data: Any, raw: np.ndarray, name: str, format: str, null: int | str | None) -> Any:
+    """A column of a FITS table, NaN where it is null.
+
+    Null values are those stored, before any scale: whole numbers, fields of text in ASCII tables, and the byte 0 for truth
+    values (FITS 4.0, sections 7.2.5, 7.3.2 and 7.3.3.1).
+    """
     values = np.asarray(data[name])
     if values.ndim > 1:
         values = values.reshape(len(values), -1)
-    if null is not None and raw[name].dtype.kind in "iu":
-        hidden = (raw[name] == null).reshape(values.shape)
-        if hidden.any():
-            values = np.where(hidden, np.nan, values)
-    return values
+    stored = raw[name]
+    if str(format).endswith("L"):
+        null = 0
+    if null is None or stored.dtype.kind not in "iuS" or values.dtype.kind not in "biuf":
+        return values
+    is_text = stored.dtype.kind == "S"
+    is_null = np.char.strip(stored) == str(null).strip().encode("ascii") if is_text else stored == null
+    if values.dtype.kind == "u" and stored.dtype.kind == "i" and not is_null.any():
+        is_null = values == null  # astropy writes the null value of unsigned columns as it is after the offset
+    return np.where(is_null.reshape(values.shape), np.nan, values) if is_null.any() else values
 
 
 def open_votable(path: Path, table: str | None = None) -> Source:
@@ -120,6 +150,8 @@ def open_votable(path: Path, table: str | None = None) -> Source:
                 raise TableError(f"{path} has no table")
             if table is not None and table not in names and table not in map(str, range(len(tables))):
                 raise TableError(f"{path} has no table {table!r}; {did_you_mean(table, names)}")
+            if table is not None and names.count(table) > 1:
+                raise TableError(f"{path} has several tables {table!r}: say which by its number, from 0")
             number = 0 if table is None else names.index(table) if table in names else int(table)
             read = tables[number].to_table(use_names_over_ids=True)
     except (OSError, ValueError, TypeError, IndexError, votable.exceptions.VOWarning) as error:
@@ -160,7 +192,8 @@ def of_astropy(owner: str, table: Any) -> Source:
         unit = getattr(column, "unit", None)
         width = int(np.prod(shape[1:])) if len(shape) > 1 else None
         entries.append(Entry(name, width, None if unit is None or not str(unit) else str(unit)))
-    return from_entries(owner, entries, lambda places: [_flat(columns[i]) for i in places])
+    booleans = {name for name, column in zip(names, columns) if getattr(getattr(column, "dtype", None), "kind", "") == "b"}
+    return from_entries(owner, *with_masks(entries, lambda places: [_flat(columns[i]) for i in places], booleans))
 
 
 def _flat(column: Any) -> Any:
@@ -175,10 +208,3 @@ def astropy_units(note: str) -> dict[str, str]:
         if name and unit:
             units[name.group(1).strip(" '\"")] = unit.group(1).strip(" '\"")
     return units
-
-
-def astropy_masks(note: str, names: Sequence[str]) -> dict[str, str]:
-    """The columns of masks that astropy writes beside masked ones, by the columns that they mask."""
-    if "MaskedColumn" not in note and "Masked" not in note:
-        return {}
-    return {name: f"{name}.mask" for name in names if f"{name}.mask" in names}

@@ -26,6 +26,8 @@ FORMATS: dict[str, tuple[bytes, ...]] = {
     "ROOT": (b"root",), "FCS": (b"FCS2.", b"FCS3."),
 }  # fmt: skip
 """Formats by the bytes that their files begin with."""
+UNPACKED = ("FITS",)
+"""Those that are read from compressed files too, as text is."""
 TEXT: dict[str, Callable[[str], bool]] = {
     "ECSV": lambda head: head.startswith("# %ECSV"),
     "VOTable": lambda head: "<VOTABLE" in head,
@@ -47,8 +49,9 @@ NAMES = {
 """What suffixes promise."""
 
 
-def open_table(path: Path, table: str | None = None, burn_in: float = 0.0) -> Source:
+def open_table(path: Path, table: str | int | None = None, burn_in: float = 0.0) -> Source:
     """The table of a file, a folder of Parquet or Arrow files, or the root name of chains."""
+    table = None if table is None else str(table)
     if (path / "chains" / "weighted_post.txt").is_file():  # the folder of a run of UltraNest
         path = path / "chains" / "weighted_post.txt"
     if path.is_dir():
@@ -65,6 +68,12 @@ def open_table(path: Path, table: str | None = None, burn_in: float = 0.0) -> So
         raise TableError(f"{path} is empty; it should start with a line of column names")
     for kind, marks in FORMATS.items():
         if first.startswith(marks):
+            return _opened(kind, path, table, burn_in)
+    inside = module("packed").first_unpacked(path, 16)
+    for kind, marks in FORMATS.items():
+        if inside.startswith(marks):
+            if kind not in UNPACKED:
+                raise TableError(f"{path} is a compressed {kind} file, which can't be read as it is: unpack it first")
             return _opened(kind, path, table, burn_in)
     for mark, what in OTHERS.items():
         if first.startswith(mark):

@@ -1,13 +1,11 @@
-"""Tables in HDF5, by h5py: datasets, groups of columns, and the layouts of PyTables, pandas and astropy.
+"""Tables in HDF5, by h5py: datasets, groups of columns, and the tables of PyTables, pandas and astropy.
 
 Chains and matrices of known programs, which HDF5 holds too, are in `hdf5_layouts`.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
-import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,23 @@ from typing import Any
 import numpy as np
 
 from npflows.core.columns import did_you_mean, listed
-from npflows.core.times import UTC, Times, since
 from npflows.files.tables.arrays import TABLES
-from npflows.files.tables.astronomy import astropy_masks, astropy_units
-from npflows.files.tables.clocks import with_times
-from npflows.files.tables.hdf5_layouts import LAYOUTS
-from npflows.files.tables.source import INDEX, MASK, Entry, Source, TableError, from_entries, from_matrix, package
+from npflows.files.tables.astronomy import astropy_units
+from npflows.files.tables.clocks import Fetch, with_times
+from npflows.files.tables.hdf5_layouts import LAYOUTS, WITH_STEPS
+from npflows.files.tables.hdf5_pandas import NO_NUMBERS, of_pandas
+from npflows.files.tables.masks import SUFFIX, hidden, with_masks
+from npflows.files.tables.netcdf import decoded, is_count, is_variable, text_of, unit_of_attributes
+from npflows.files.tables.source import BESIDE, INDEX, Entry, Source, TableError, from_entries, from_matrix, package
 
 NAMES = ("columns", "column_names", "names", "colnames")
 """Attributes of a dataset (n, d) that name its columns."""
-CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
-"""Calendars of netCDF that NumPy has (CF conventions 1.11, section 4.4.1)."""
-FILL = ("_FillValue", "missing_value")
-"""Attributes of netCDF that say which value is missing."""
+UNREADABLE = (OSError, KeyError, IndexError, RuntimeError, TypeError, ValueError)
+"""What h5py raises for files that are damaged, and for types that NumPy does not have."""
+UNKNOWN = np.dtype("V1")
+"""Stands for a type that NumPy does not have."""
+CHAINS = (*TABLES, "chain", "chains")
+"""Names by which a dataset of three axes is the table, which is to be reshaped."""
 
 
 def open_hdf5(path: Path, table: str | None = None, burn_in: float = 0.0) -> Source:
@@ -35,54 +37,111 @@ def open_hdf5(path: Path, table: str | None = None, burn_in: float = 0.0) -> Sou
     h5py = package("h5py", "HDF5")
     try:
         with h5py.File(path, "r") as file:
-            for layout in LAYOUTS if table is None else ():
-                source = layout(str(path), file, burn_in)
-                if source is not None:
+            name = None if table is None else table.strip("/")
+            if name and name not in file:
+                raise TableError(f"{path} has no table {name!r}; {did_you_mean(name, _candidates(h5py, file))}")
+            for layout in LAYOUTS:
+                source = layout(str(path), file, name or "", burn_in)
+                if source is not None and not (burn_in and layout not in WITH_STEPS):
                     return source
             if burn_in:
                 raise TableError(f"burn_in is for chains of samplers, and {path} holds none that is known")
-            name = table.strip("/") if table is not None else _only(path, _candidates(h5py, file))
-            if name and name not in file:
-                raise TableError(f"{path} has no table {name!r}; {did_you_mean(name, _candidates(h5py, file))}")
-            return _of(h5py, path, file[name] if name else file, name)
-    except (OSError, KeyError, RuntimeError) as error:
-        if isinstance(error, FileNotFoundError):
+            chosen = _only(path, _candidates(h5py, file)) if name is None else name
+            return _of(h5py, path, file, chosen, is_asked_for=name is not None)
+    except UNREADABLE as error:
+        if isinstance(error, (FileNotFoundError, TableError)):
             raise
-        raise TableError(f"{path} looks like HDF5, and can't be read as HDF5 ({error})") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> TableError:
+    return TableError(f"{path} looks like HDF5, and can't be read as HDF5 ({error})")
 
 
 def _candidates(h5py: Any, file: Any) -> list[str]:
-    """The names of what may be a table: datasets with named fields, groups of columns, matrices."""
+    """The names of what may be a table: datasets with named fields, groups of columns, matrices, and chains.
+
+    Chains have three axes and are refused, with how to reshape them; the matrix of their log-densities is no table.
+    """
+    frames: list[str] = []
     records: list[str] = []
     groups: list[str] = []
-    matrices: list[str] = []
-    chains: list[str] = []
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def visit(name: str, node: Any) -> None:
         if isinstance(node, h5py.Group):
             if node.attrs.get("pandas_type") is not None:
-                records.append(name)
-            elif any(isinstance(child, h5py.Dataset) and _is_column(child) for child in node.values()):
+                frames.append(name)
+            elif any(_is_column(child) for child in _datasets(h5py, node).values()):
                 groups.append(name)
-        elif node.dtype.names:
+        elif _dtype(node).names or _dtype(node) == UNKNOWN:
             records.append(name)
-        elif node.dtype.kind in "biuf" and node.ndim in (2, 3):
-            (matrices if node.ndim == 2 else chains).append(name)
+        elif node.dtype.kind in "biuf" and node.ndim and is_variable(node):
+            shapes[name] = node.shape
 
     visit("", file)
     file.visititems(visit)
-    records = [name for name in records if not any(name.startswith(f"{other}/") for other in records if other != name)]
-    inside = [name for name in groups if not any(name == other or name.startswith(f"{other}/") for other in records)]
-    if records:
-        return records
-    if not matrices and not inside and len(chains) == 1:
-        return chains  # which are refused, with how to reshape them
-    preferred = [name for name in matrices if name.rpartition("/")[2] in TABLES]
-    return preferred if len(preferred) == 1 else matrices or inside
+    frames = [name for name in frames if not any(name.startswith(f"{other}/meta/") for other in frames)]
+    records = [name for name in records if not any(name.startswith(f"{other}/") for other in frames)]
+    if frames or records:
+        return frames + records
+    matrices, chains = ([name for name, shape in shapes.items() if len(shape) == n] for n in (2, 3))
+    for names, preferred in ((matrices, TABLES), (chains, CHAINS)):
+        found = [name for name in names if name.rpartition("/")[2] in preferred]
+        if len(found) == 1:
+            return found
+    chains, of_chains = _of_chains(shapes)
+    matrices = [name for name in matrices if name not in of_chains]
+    narrow = {name for name in matrices if shapes[name][1] == 1}
+    if len(narrow) > 1 or len(narrow) < len(matrices):  # a column as a matrix (n, 1), beside others
+        matrices = [name for name in matrices if name not in narrow]
+    blocked = {_folder(name) for name in chains}
+    return [*(matrices or [name for name in groups if name not in blocked]), *chains]
+
+
+def _of_chains(shapes: dict[str, tuple[int, ...]]) -> tuple[list[str], set[str]]:
+    """Datasets of three axes that are chains, and what is noted for each of their entries, as log-densities are.
+
+    Others, such as the images of a catalog, have the length of a column or matrix beside them.
+    """
+    folders: dict[str, list[str]] = {}
+    for name in shapes:
+        folders.setdefault(_folder(name), []).append(name)
+    chains, noted = [], set[str]()
+    for name, shape in shapes.items():
+        if len(shape) == 3:
+            beside = [other for other in folders[_folder(name)] if other != name]
+            own = [other for other in beside if sorted(shapes[other]) == sorted(shape[:2])]
+            if own or not any(shapes[other][0] == shape[0] for other in beside):
+                chains.append(name)
+                noted.update(own)
+    return chains, noted
+
+
+def _dtype(dataset: Any) -> np.dtype:
+    try:
+        return dataset.dtype
+    except TypeError:
+        return UNKNOWN
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _datasets(h5py: Any, group: Any) -> dict[str, Any]:
+    """The datasets of a group that hold values; links that lead nowhere are none."""
+    children = {name: group.get(name) for name in group}
+    return {
+        name: child
+        for name, child in children.items()
+        if isinstance(child, h5py.Dataset) and child.ndim and is_variable(child)
+    }
 
 
 def _is_column(dataset: Any) -> bool:
-    return dataset.ndim == 1 and dataset.dtype.kind in "biuf"
+    """Whether a dataset (n,) or (n, 1) is a column of numbers."""
+    return _dtype(dataset).kind in "biuf" and dataset.shape[1:] in ((), (1,))
 
 
 def _only(path: Path, names: Sequence[str]) -> str:
@@ -93,175 +152,132 @@ def _only(path: Path, names: Sequence[str]) -> str:
     raise TableError(f"{path} holds several tables ({listed(names)}): say which by table= (--table)")
 
 
-def _of(h5py: Any, path: Path, node: Any, name: str) -> Source:
+def _of(h5py: Any, path: Path, file: Any, name: str, *, is_asked_for: bool) -> Source:
+    """The table of a name: that of a frame of pandas also by what is in it."""
     owner = f"{path}, {name}" if name else str(path)
-    kind = node.attrs.get("pandas_type")
-    if kind is not None:
-        return _pandas(owner, node, _text(kind))
-    if isinstance(node, h5py.Dataset):
-        return _records(owner, node) if node.dtype.names else _matrix(h5py, owner, node)
-    columns = [child for child in node if isinstance(node[child], h5py.Dataset) and node[child].ndim in (1, 2)]
-    lengths = [len(node[child]) for child in columns if _is_column(node[child])]
+    parts = name.split("/")
+    for frame in ("/".join(parts[:i]) for i in range(len(parts), 0, -1)):
+        if frame and file[frame].attrs.get("pandas_type") is not None:
+            return of_pandas(f"{path}, {frame}", file[frame])
+    node = file[name] if name else file
+    if not isinstance(node, h5py.Dataset):
+        return _group(h5py, path, owner, node)
+    source = _records(h5py, owner, node) if node.dtype.names else _matrix(owner, node)
+    return _with_beside(h5py, path, source, node, matrices=not is_asked_for)
+
+
+def _group(h5py: Any, path: Path, owner: str, group: Any) -> Source:
+    """A group of columns; those of another length than most are left aside."""
+    if "matrix" in text_of(group.attrs.get("encoding-type", "")):  # of AnnData
+        raise TableError(f"{owner} is sparse, and flows take dense tables: choose some columns and save toarray()")
+    datasets = _datasets(h5py, group)
+    lengths = Counter(len(child) for child in datasets.values() if _is_column(child)).most_common()
     if not lengths:
         raise TableError(f"{owner} holds no columns of numbers")
-    usual = max(set(lengths), key=lengths.count)
-    columns = [child for child in columns if len(node[child]) == usual]
-    entries = [
-        Entry(child, node[child].shape[1] if node[child].ndim == 2 else None, unit_of_attributes(node[child]))
-        for child in columns
-    ]
-    values = _reader(h5py, path, node.name)
-    return from_entries(owner, entries, lambda places: values([columns[i] for i in places]))
+    usual = lengths[0][0] if len(lengths) == 1 or lengths[0][1] > lengths[1][1] else None
+    index = text_of(group.attrs.get("_index", ""))
+    entries = []
+    for name, child in datasets.items():
+        aside = INDEX if name == index or is_count(child) else NO_NUMBERS if h5py.check_enum_dtype(_dtype(child)) else ""
+        if usual is not None and len(child) != usual:
+            aside = f"of {len(child)} rows, and others of {usual}"
+        elif child.ndim > 2:
+            aside = f"of shape {child.shape}"
+        entries.append(Entry(name, None if aside else _width(child), unit_of_attributes(child), aside))
+    return from_entries(owner, *_masked(path, group.name, entries, datasets))
 
 
-def _reader(h5py: Any, path: Path, group: str) -> Any:
-    """A function that reads datasets of a group."""
-
-    def read(names: Sequence[str]) -> list[np.ndarray]:
-        with h5py.File(path, "r") as file:
-            return [without_fill(file[group][name]) for name in names]
-
-    return read
+def _width(dataset: Any) -> int | None:
+    """How many values a dataset (n,) or (n, k) has in each row; None for a single one."""
+    return dataset.shape[1] if dataset.ndim == 2 and dataset.shape[1] != 1 else None
 
 
-def without_fill(dataset: Any) -> np.ndarray:
-    """The values of a dataset, NaN where netCDF says that they are missing."""
-    values = dataset[()]
-    for name in FILL:
-        if name in dataset.attrs and values.dtype.kind in "iuf":
-            hidden = values == np.ravel(dataset.attrs[name])[0]
-            if hidden.any():
-                values = np.where(hidden, np.nan, values)
-    return values
+def _masked(path: Path, group: str, entries: Sequence[Entry], datasets: dict[str, Any]) -> tuple[list[Entry], Fetch]:
+    """Datasets of a group as columns that know their masks, and a way to fetch some."""
+
+    def fetch(places: Sequence[int]) -> list[np.ndarray]:
+        try:
+            with package("h5py", "HDF5").File(path, "r") as file:
+                values = [decoded(file[group][entries[i].name]) for i in places]
+        except UNREADABLE as error:
+            if isinstance(error, TableError):
+                raise
+            raise _unreadable(path, error) from None
+        return [array[:, 0] if array.shape[1:] == (1,) else array for array in values]
+
+    booleans = {name for name, child in datasets.items() if _dtype(child).kind == "b"}
+    return with_masks(entries, fetch, booleans)
 
 
-def unit_of_attributes(dataset: Any) -> str | None:
-    """The unit that the attributes of a dataset give it."""
-    found = [_text(dataset.attrs[name]) for name in ("units", "unit") if name in dataset.attrs]
-    calendar = _text(dataset.attrs.get("calendar", CALENDARS[0]))
-    if found and since(found[0]) is not None and calendar not in CALENDARS:
-        raise TableError(
-            f"{dataset.name} holds times of the calendar {calendar}, which has no dates of others: make numbers of it"
-        )
-    return found[0] or None if found else None
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _records(owner: str, dataset: Any) -> Source:
+def _records(h5py: Any, owner: str, dataset: Any) -> Source:
     """A dataset with named fields, as PyTables and astropy write tables."""
     names, dtype, rows = list(dataset.dtype.names), dataset.dtype, dataset[()].reshape(-1)
     meta = dataset.parent.get(f"{dataset.name.rpartition('/')[2]}.__table_column_meta__")
-    text = "\n".join(_text(line) for line in meta[()]) if meta is not None else ""
-    units, masks = astropy_units(text), astropy_masks(text, names)
-    attributes = {name: _text(dataset.attrs[f"FIELD_{i}_UNITS"]) for i, name in enumerate(names)
+    text = "\n".join(text_of(line) for line in meta[()]) if meta is not None else ""
+    units = astropy_units(text)
+    attributes = {name: text_of(dataset.attrs[f"FIELD_{i}_UNITS"]) for i, name in enumerate(names)
                   if f"FIELD_{i}_UNITS" in dataset.attrs}  # fmt: skip
     entries = []
     for i, name in enumerate(names):
         shape = dtype[i].shape
         width = int(np.prod(shape)) if shape else None
-        entries.append(Entry(name, width, units.get(name) or attributes.get(name), MASK if name in masks.values() else ""))
+        aside = NO_NUMBERS if h5py.check_enum_dtype(dtype[i].base) else ""
+        entries.append(Entry(name, width, units.get(name) or attributes.get(name), aside))
 
     def fetch(places: Sequence[int]) -> list[np.ndarray]:
-        found = []
-        for name in (names[i] for i in places):
-            values = rows[name].reshape(len(rows), -1) if rows[name].ndim > 1 else rows[name]
-            hidden = rows[masks[name]] if name in masks else np.zeros(1, bool)
-            found.append(np.where(hidden, np.nan, values) if hidden.any() else values)
-        return found
+        fields = [rows[names[i]] for i in places]
+        return [field.reshape(len(rows), -1) if field.ndim > 1 else field for field in fields]
 
-    return from_entries(owner, *with_times(entries, fetch, text))
+    booleans = {name for i, name in enumerate(names) if dtype[i].base.kind == "b"}
+    return from_entries(owner, *with_times(*with_masks(entries, fetch, booleans), text))
 
 
-def _matrix(h5py: Any, owner: str, dataset: Any) -> Source:
-    """A dataset (n, d), with columns of its length beside it."""
-    names = next((list(map(_text, np.ravel(dataset.attrs[name]))) for name in NAMES if name in dataset.attrs), None)
-    beside = {
-        name: child[()]
-        for name, child in dataset.parent.items()
-        if isinstance(child, h5py.Dataset) and _is_column(child) and dataset.ndim == 2 and len(child) == len(dataset)
+def _matrix(owner: str, dataset: Any) -> Source:
+    """A dataset (n, d), with the names of its columns where an attribute or a dataset beside it gives them."""
+    d = dataset.shape[1] if dataset.ndim == 2 else 0
+    given = [dataset.attrs[name] for name in NAMES if name in dataset.attrs]
+    given += [dataset.parent[name][()] for name in NAMES if _holds_text(dataset.parent.get(name))]
+    names = next((list(map(text_of, np.ravel(labels))) for labels in given if np.size(labels) == d), None)
+    units = list(map(text_of, np.ravel(dataset.attrs["units"]))) if "units" in dataset.attrs else []
+    units = units * d if len(units) == 1 else units if len(units) == d else []
+    values, mask = decoded(dataset), dataset.parent.get(f"{dataset.name.rpartition('/')[2]}{SUFFIX}")
+    if mask is not None and _dtype(mask).kind == "b" and mask.shape in (values.shape, values.shape[:1]):
+        values = hidden(values, mask[()])
+    return from_matrix(owner, values, names, units=units)
+
+
+def _holds_text(node: Any) -> bool:
+    return hasattr(node, "dtype") and node.dtype.kind in "SO"
+
+
+def _with_beside(h5py: Any, path: Path, source: Source, table: Any, *, matrices: bool) -> Source:
+    """A table with the columns of its length beside it, which are taken if they are asked for alone.
+
+    Parameters
+    ----------
+    table : dataset
+    matrices : bool
+        Whether datasets (n, k) are such columns too, and not tables of their own.
+    """
+    n, own = table.size if table.dtype.names else len(table), table.name.rpartition("/")[2]
+    kept = {
+        name: child
+        for name, child in _datasets(h5py, table.parent).items()
+        if name not in (own, f"{own}{SUFFIX}") and len(child) == n and _dtype(child).kind in "biuf"
+        if _is_column(child) or (matrices and child.ndim == 2)
     }
-    labels = names is not None and dataset.ndim == 2 and len(names) == dataset.shape[1]
-    return from_matrix(owner, dataset[()], names if labels else None, beside=beside)
+    entries = [Entry(name, _width(child), unit_of_attributes(child), BESIDE) for name, child in kept.items()]
+    others = from_entries(source.owner, *_masked(path, table.parent.name, entries, kept))
+    first, fetch = len(source.names), source.fetch
 
+    def together(places: Sequence[int]) -> list[Any]:
+        own_places, beyond = ([i for i in places if (i < first) == is_own] for is_own in (True, False))
+        values = dict(zip(own_places, fetch(own_places)))
+        values |= zip(beyond, others.fetch([i - first for i in beyond]))
+        return [values[i] for i in places]
 
-class _NamesOnly(pickle.Unpickler):
-    """Reads the lists of names that PyTables pickles, and nothing that could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module}.{name} is no list of names")
-
-
-def _names(value: Any) -> list[Any]:
-    data = bytes(value) if isinstance(value, (bytes, np.bytes_)) else str(value).encode("latin-1")
-    try:
-        return [_text(name) for name in _NamesOnly(io.BytesIO(data)).load()]
-    except (pickle.UnpicklingError, EOFError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise TableError(f"names of columns can't be read ({error})") from None
-
-
-def _timed(values: np.ndarray, kind: Any, zone: Any = None) -> Any:
-    """Values (n,) or (n, k) that pandas keeps as whole numbers, as the times that they are; k columns for (n, k)."""
-    found = re.match(r"(datetime|timedelta)64(?:\[(\w+)\])?\Z", "" if kind is None else _text(kind))
-    if found is None:
-        return values if values.ndim == 1 else list(values.T)
-    mark, step = "M" if found.group(1) == "datetime" else "m", found.group(2)
-    clock = values.view(f"{mark}8[{step or 'ns'}]")
-    columns = [Times(column, UTC if zone is not None else "") for column in (clock.T if clock.ndim == 2 else [clock])]
-    return columns if clock.ndim == 2 else columns[0]
-
-
-def _zones(group: Any) -> set[str]:
-    """The blocks of a table of pandas whose instants have a time zone."""
-    try:
-        about = _NamesOnly(io.BytesIO(bytes(group.attrs["info"]))).load()
-        return {str(name) for name, facts in about.items() if isinstance(facts, dict) and facts.get("tz") is not None}
-    except KeyError:
-        return set()
-    except (pickle.UnpicklingError, EOFError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise TableError(f"{group.name}: what pandas wrote about its columns can't be read ({error})") from None
-
-
-def _pandas(owner: str, group: Any, kind: str) -> Source:
-    """A data frame of pandas, in its fixed format or as a table."""
-    if kind == "frame":
-        blocks = [name for name in group if name.endswith("_items")]
-        names, columns, other = [], [], list[Entry]()
-        for items in blocks:
-            values = group[items.replace("_items", "_values")]
-            why = "no numbers" if values.dtype.kind not in "biuf" else ""
-            if _text(values.attrs.get("value_type", "")) == "timedelta64":
-                why = "durations whose unit pandas did not write"
-            if why:
-                other += [Entry(_text(name), aside=why) for name in group[items][()]]
-                continue
-            block = values[()]
-            block = block if block.shape[1] == len(group[items]) else block.T
-            names += [_text(name) for name in group[items][()]]
-            columns += _timed(block, values.attrs.get("value_type"), values.attrs.get("tz"))
-        order = [_text(name) for name in group["axis0"][()]]
-        places = [names.index(name) for name in order if name in names]
-        entries = [Entry(names[i]) for i in places] + other
-        columns = [columns[i] for i in places] + [np.empty(0, "U1")] * len(other)
-        return from_entries(owner, entries, lambda which: [columns[i] for i in which])
-    if kind != "frame_table" or "table" not in group:
-        raise TableError(f"{owner} holds a {kind} of pandas, not a data frame")
-    dataset = group["table"]
-    rows, entries, values, zones = dataset[()], [], [], _zones(group)
-    for name in dataset.dtype.names:
-        shape, known = dataset.dtype[name].shape, dataset.attrs.get(f"{name}_kind")
-        if name == "index":
-            entries.append(Entry(name, aside=INDEX))
-            values.append(rows[name])
-        elif name.startswith("values_block_") and known is not None:
-            labels, is_number = _names(known), dataset.dtype[name].base.kind in "biuf"
-            entries += [Entry(label, aside="" if is_number else "no numbers") for label in labels]
-            block = np.ascontiguousarray(rows[name].reshape(len(rows), -1))
-            values += _timed(block, dataset.attrs.get(f"{name}_dtype"), name if name in zones else None)
-        elif not shape:
-            entries.append(Entry(name))
-            column = np.ascontiguousarray(rows[name])
-            values.append(_timed(column, dataset.attrs.get(f"{name}_dtype"), name if name in zones else None))
-    return from_entries(owner, entries, lambda places: [values[i] for i in places])
+    source.names += others.names
+    source.aside |= {first + i: why for i, why in others.aside.items()}
+    source.units |= {first + i: unit for i, unit in others.units.items()}
+    source.fetch = together
+    return source

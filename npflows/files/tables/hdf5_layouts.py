@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from npflows.files.tables.netcdf import decoded
 from npflows.files.tables.source import LOG_DENSITY, NOTED, Entry, Source, TableError, from_entries, from_matrix
 
-Layout = Callable[[str, Any, float], "Source | None"]
-"""From the name of a file, the open file and the burn-in to its table; None where it is of another layout."""
+Layout = Callable[[str, Any, str, float], "Source | None"]
+"""From the name of a file, the open file, what is asked for and the burn-in to a table; None for another layout.
+
+What is asked for is the name of a group or dataset of the file, or empty.
+"""
 
 
 def first_kept(burn_in: float, n: int) -> int:
@@ -18,9 +22,18 @@ def first_kept(burn_in: float, n: int) -> int:
     return min(n, int(burn_in if burn_in >= 1 else burn_in * n))
 
 
-def _emcee(owner: str, file: Any, burn_in: float) -> Source | None:
+def _emcee(owner: str, file: Any, wanted: str, burn_in: float) -> Source | None:
     """The file of `emcee.backends.HDFBackend`: chain (steps, walkers, d) and log_prob (steps, walkers)."""
-    groups = [name for name in file if hasattr(file[name], "keys") and {"chain", "log_prob", "accepted"} <= set(file[name])]
+    groups: list[str] = []
+
+    def visit(name: str, node: Any) -> None:
+        if hasattr(node, "keys") and {"chain", "log_prob", "accepted"} <= set(node):
+            groups.append(name)
+
+    file.visititems(visit)
+    if wanted:
+        groups = [name for name in groups if wanted in (name, f"{name}/chain")]
+        owner = f"{owner}, {wanted}"
     if not groups:
         return None
     if len(groups) > 1:
@@ -36,14 +49,18 @@ def _emcee(owner: str, file: Any, burn_in: float) -> Source | None:
     )
 
 
-def _arviz(owner: str, file: Any, burn_in: float) -> Source | None:
-    """The netCDF file of an ArviZ tree: variables (chain, draw, ...) in the group posterior."""
-    group = file.get("posterior")
-    if group is None or not {"chain", "draw"} <= set(group):
+def _arviz(owner: str, file: Any, wanted: str, burn_in: float) -> Source | None:
+    """The netCDF file of an ArviZ tree or dataset: variables (chain, draw, ...), by default those of the posterior."""
+    node = file[wanted] if wanted else file.get("posterior", file)
+    group = node if hasattr(node, "keys") else node.parent
+    if not hasattr(group, "keys") or not {"chain", "draw"} <= set(group):
         return None
     lengths = len(group["chain"]), len(group["draw"])
-    variables = {name: values for name, values in group.items() if values.ndim >= 2 and values.shape[:2] == lengths}
-    return of_chains(owner, {name: values[()] for name, values in variables.items()}, burn_in)
+    among = {name: group[name] for name in group if group is node or group[name] == node}
+    variables = {name: values for name, values in among.items() if getattr(values, "shape", ())[:2] == lengths}
+    if not variables:
+        return None
+    return of_chains(owner, {name: decoded(values) for name, values in variables.items()}, burn_in)
 
 
 def of_chains(owner: str, variables: dict[str, np.ndarray], burn_in: float = 0.0) -> Source:
@@ -62,9 +79,9 @@ def of_chains(owner: str, variables: dict[str, np.ndarray], burn_in: float = 0.0
     ])  # fmt: skip
 
 
-def _bilby(owner: str, file: Any, burn_in: float) -> Source | None:
+def _bilby(owner: str, file: Any, wanted: str, burn_in: float) -> Source | None:
     """The HDF5 file of a result of bilby: the parameters that were searched, in the group posterior."""
-    if "search_parameter_keys" not in file or not hasattr(file.get("posterior"), "keys"):
+    if wanted not in ("", "posterior") or "search_parameter_keys" not in file or not hasattr(file.get("posterior"), "keys"):
         return None
     columns = {name: values[()] for name, values in file["posterior"].items() if getattr(values, "ndim", 0) == 1}
     columns = {name: values for name, values in columns.items() if values.dtype.kind in "biuf"}
@@ -81,13 +98,16 @@ def of_posterior(owner: str, columns: dict[str, np.ndarray], searched: Collectio
     return from_matrix(owner, np.column_stack(list(columns.values())), list(columns), aside=aside)
 
 
-def _anndata(owner: str, file: Any, burn_in: float) -> Source | None:
-    """The .h5ad file of AnnData: X (cells, genes), with names in var."""
-    if not {"X", "obs", "var"} <= set(file):
+def _anndata(owner: str, file: Any, wanted: str, burn_in: float) -> Source | None:
+    """The .h5ad file of AnnData: X (cells, genes), or another layer, with names in var."""
+    if not {"X", "obs", "var"} <= set(file) or not (wanted in ("", "X") or wanted.startswith("layers/")):
         return None
-    x, var = file["X"], file["var"]
+    x, var = file[wanted or "X"], file["var"]
     if hasattr(x, "keys"):
-        raise TableError(f"{owner}: X is sparse, and flows take dense tables: choose some columns and save X.toarray()")
+        what = wanted or "X"
+        raise TableError(
+            f"{owner}: {what} is sparse, and flows take dense tables: choose some columns and save {what}.toarray()"
+        )
     key = var.attrs.get("_index", "_index")
     key = key.decode() if isinstance(key, bytes) else key
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in var[key][()]] if key in var else None
@@ -99,7 +119,7 @@ def _anndata(owner: str, file: Any, burn_in: float) -> Source | None:
     return from_matrix(owner, x[()], names, beside=beside)
 
 
-def _not_tables(owner: str, file: Any, burn_in: float) -> Source | None:
+def _not_tables(owner: str, file: Any, wanted: str, burn_in: float) -> Source | None:
     """Files of samplers that hold points which are no samples yet."""
     if "sampler" in file and any(name.startswith("bound_") for name in file):
         raise TableError(f"{owner} is a checkpoint of nautilus, whose points are in the unit cube: read_table(sampler)")
@@ -110,3 +130,5 @@ def _not_tables(owner: str, file: Any, burn_in: float) -> Source | None:
 
 LAYOUTS: tuple[Layout, ...] = (_not_tables, _emcee, _bilby, _arviz, _anndata)
 """What is tried before a file is taken for one of tables."""
+WITH_STEPS = (_emcee, _arviz)
+"""Those that leave out a burn-in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 
 from npflows.core.columns import did_you_mean, listed
 from npflows.files.tables.source import Entry, Source, TableError, from_entries, package
+
+ARRAY = re.compile(r", ?(\d+) ?>")
+"""The lengths in the type of a field of an RNTuple: std::array<std::array<double,3>,2>."""
 
 
 def open_root(path: Path, table: str | None = None) -> Source:
@@ -52,8 +56,9 @@ def _is_tree(kind: str) -> bool:
 
 
 def _entry(branch: Any, name: str) -> Entry:
+    """A branch of a TTree, or a field of an RNTuple, of one value in each entry or of several."""
     dtype = getattr(getattr(branch, "interpretation", None), "to_dtype", None)
-    shape = getattr(dtype, "shape", ())
+    shape = getattr(dtype, "shape", ()) or tuple(map(int, ARRAY.findall(getattr(branch, "typename", None) or "")))
     return Entry(name, int(np.prod(shape)) if shape else None)
 
 

@@ -62,7 +62,7 @@ def read_table(
     log_weights: str | int | None = None,
     where: str | None = None,
     burn_in: float = 0.0,
-    table: str | None = None,
+    table: str | int | None = None,
 ) -> Table:
     """Read a table from a file, a data frame or the result of a sampler, with its names, units and weights.
 
@@ -89,8 +89,8 @@ def read_table(
         Which rows are wanted, for instance "z > 0 and abs(b) > 20"; names that are no Python names stand in backticks.
     burn_in : float
         Steps of each chain that are left out first; below 1 their share.
-    table : str, optional
-        Which table of a file that holds several: HDU, group, dataset, tree or array.
+    table : str or int, optional
+        Which table of a file that holds several: HDU (by name or number), group, dataset, tree or array.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def read_table(
     return take(open_source(source, table, burn_in), Parts(columns, condition, weights, log_weights, where))
 
 
-def open_source(source: Any, table: str | None = None, burn_in: float = 0.0) -> Source:
+def open_source(source: Any, table: str | int | None = None, burn_in: float = 0.0) -> Source:
     """A table, open: from a file, a folder, or an object."""
     if not burn_in >= 0:
         raise TableError(f"burn_in must be a number of steps, or a share of them below 1, got {burn_in!r}")
