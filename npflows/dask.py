@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import SeedLike, as_int, as_rng
+from npflows.core.checks import SeedLike, as_int, as_numeric, as_rng
 from npflows.core.counters import Part
 from npflows.core.optional import required
 from npflows.core.threads import at_most_threads
@@ -63,11 +63,12 @@ def log_prob(flow: NormalizingFlow, x: Any, condition: Any = None, **options: An
     rows = _whole_rows(array, flow, x)
     given: list[Any] = []
     if condition is not None:
-        if isinstance(condition, array.Array) or np.ndim(condition) == 2:
-            condition = condition if isinstance(condition, array.Array) else np.asarray(condition)
+        if not isinstance(condition, array.Array) or condition.ndim < 2:
+            condition = as_numeric(condition, "condition", flow.headers.condition)
+        if condition.ndim == 2:
             given = [_aligned(array, condition, rows)]
         else:
-            options = {**options, "condition": np.asarray(condition, np.float64)}
+            options = {**options, "condition": condition}
     return array.map_blocks(
         _log_probs,
         rows,
@@ -83,19 +84,26 @@ def log_prob(flow: NormalizingFlow, x: Any, condition: Any = None, **options: An
 def score(flow: NormalizingFlow, x: Any, condition: Any = None, sample_weight: Any = None) -> Any:
     """The mean log-density of the rows of a Dask collection, weighted perhaps; computed when it is asked for.
 
+    It is NaN if a row, or its weight, has an entry that is NaN, masked or null.
+
     Parameters
     ----------
     flow, x, condition
         As in `log_prob`.
-    sample_weight : dask collection (n,), or name of a column of x, optional
+    sample_weight : dask collection or array_like (n,), or name of a column of x, optional
         Weights of the rows.
     """
     weight = x[sample_weight] if isinstance(sample_weight, str) else sample_weight
     columns = x.drop(columns=[sample_weight]) if isinstance(sample_weight, str) else x
     log_probs = log_prob(flow, columns, condition)
+    missing = {"skipna": False} if _is_frame(x) else {}
     if weight is None:
-        return log_probs.mean()
-    return (log_probs * weight).sum() / weight.sum()
+        return log_probs.mean(**missing)
+    if isinstance(weight, _module("array").Array):
+        weight = weight.map_blocks(_numbers, dtype=np.float64, meta=np.empty(0))
+    elif not _is_frame(x):
+        weight = _numbers(weight)
+    return (log_probs * weight).sum(**missing) / weight.sum(**missing)
 
 
 def sample(
@@ -175,7 +183,7 @@ def _aligned(array: ModuleType, condition: Any, rows: Any) -> Any:
     if ours != theirs and not np.isnan(ours):
         raise ValueError(f"condition must have one row for each of the {ours} of x, got {theirs}")
     if not isinstance(condition, array.Array):
-        condition = array.from_array(np.asarray(condition))
+        condition = array.from_array(condition)
     if np.isnan(ours):  # of one origin, whose chunks are alike
         if len(condition.chunks[0]) != len(rows.chunks[0]):
             raise ValueError(f"condition must have the {len(rows.chunks[0])} chunks of x, got {len(condition.chunks[0])}")
@@ -194,7 +202,7 @@ def _of_frame(shared: Any, x: Any, condition: Any, options: dict[str, Any]) -> A
             raise ValueError(f"x has no column {', '.join(missing)}; it has {', '.join(map(str, x.columns))}")
         condition, x = x[names], x.drop(columns=names)
     elif condition is not None and not _is_frame(condition):
-        condition = np.asarray(condition, np.float64)
+        condition = as_numeric(condition, "condition")
         if condition.ndim != 1:
             raise TypeError("the condition of a data frame must be one for all rows, a data frame, or names of columns")
     return x.map_partitions(_frame_log_probs, condition, shared, options, meta=("log_prob", "f8"))
@@ -218,6 +226,11 @@ def _frame_log_probs(x: Any, condition: Any, flow: NormalizingFlow, options: dic
             values = flow.log_prob(x, condition, **options)
     pandas = required("pandas", "npflows.dask with data frames", "pandas", "pip install 'npflows[dask]'")
     return pandas.Series(values, index=x.index, name="log_prob", dtype="f8")
+
+
+def _numbers(weight: Any) -> np.ndarray:
+    """The weights of a chunk, NaN where they are masked."""
+    return as_numeric(weight, "sample_weight").astype(np.float64)
 
 
 def _samples(

@@ -18,6 +18,7 @@ from npflows.base import Base
 from npflows.core.checks import as_choice, as_int, as_numeric, as_positive, as_weights
 from npflows.core.columns import listed
 from npflows.core.frames import named_columns, names_of
+from npflows.core.numbers import computed
 from npflows.core.table import with_roles
 from npflows.core.tables import Header, as_array, learned_units
 from npflows.core.underflow import ignore_underflow
@@ -446,6 +447,7 @@ def _table(X: Any, units: list[str | None] | None) -> tuple[Any, list[str] | Non
     Where there are no units, data frames are looked at, for what is no number, and left to scikit-learn, which checks
     their names.
     """
+    X = computed(X)
     names = names_of(X) if named_columns(X, rows=False) is not None else None
     if names is None and (not isinstance(X, np.ndarray) or type(X) is np.ndarray):
         return X, None

@@ -9,7 +9,7 @@ import numpy as np
 
 from npflows import Ensemble, NormalizingFlow
 from npflows.cli.ensembles import scores
-from npflows.cli.inputs import RowPiece, read_piece, row_pieces
+from npflows.cli.inputs import RowPiece, columns_of_all, read_piece, row_pieces
 from npflows.core.optional import required
 from npflows.core.threads import at_most_threads
 from npflows.files.tables import TableError
@@ -31,10 +31,12 @@ def score_on_dask(a: argparse.Namespace, density: NormalizingFlow | Ensemble) ->
     if a.table_name is not None or a.device != "cpu":
         raise TableError("--dask takes neither --table nor --device cuda")
     pieces = row_pieces(a.table)
+    flow = density if isinstance(density, NormalizingFlow) else density.members[0]
+    columns = columns_of_all(flow, pieces, a.columns, a.condition)
     with _client(distributed, a.dask) as client:
         shared = dask.delayed(density, traverse=False)  # one node of the graph, which a lost worker's successor has anew
         task = dask.delayed(_score, pure=False)
-        tasks = [task(shared, piece, a.columns, a.condition, a.where) for piece in pieces]
+        tasks = [task(shared, piece, columns, a.condition, a.where) for piece in pieces]
         futures = client.compute(tasks)
         found: dict[Any, np.ndarray] = {}
         order = {future.key: number for number, future in enumerate(futures)}

@@ -15,8 +15,9 @@ from npflows.cli.inputs import checked_weights, keep_inputs, missing_of_columns,
 from npflows.cli.ranks import all_or_none, world
 from npflows.cli.reports import INTERRUPTED, column_names, complain, condition_names, report, training
 from npflows.core.statistics import effective_sample_size
-from npflows.files.tables import Parts, TableError, check_writable, read_table, stream_table
+from npflows.files.tables import Parts, TableError, check_writable, read_table
 from npflows.files.tables.shards import is_pattern, matching_files, read_shard
+from npflows.files.tables.streams import stream_files
 from npflows.models.table import TABLE_MODELS
 from npflows.support import Column
 from npflows.training.missing import as_missing
@@ -44,8 +45,7 @@ def _fit(a: argparse.Namespace, comm: Any) -> int:
     if a.stream:
         if a.burn_in or a.table_name is not None:
             raise TableError("--stream takes no --burn-in and --table")
-        stream = stream_table(a.table, a.columns, condition=conditions, weights=weighted, log_weights=a.log_weights,
-                              where=a.where)  # fmt: skip
+        stream = stream_files(matching_files(a.table), Parts(a.columns, conditions, weighted, a.log_weights, a.where))
         table = stream.read(0)
     elif comm is not None or is_pattern(a.table):
         parts = Parts(a.columns, conditions, weighted, a.log_weights, a.where)

@@ -170,11 +170,28 @@ def read_piece(
     where: str | None = None,
 ) -> Rows:
     """As `read_rows`, of a piece."""
+    parts = _parts(flow, columns, condition, None, where)
+    return _rows(flow, _table_of(piece, parts), piece.path, condition, None)
+
+
+def columns_of_all(
+    flow: NormalizingFlow,
+    pieces: Sequence[RowPiece],
+    columns: Sequence[str] | None,
+    condition: Sequence[str] | Mapping[str, float] | None,
+) -> Sequence[str] | None:
+    """The columns to take of each piece: of several files those of the first by their names, if the flow has none."""
+    if columns is not None or flow.columns is not None or len({piece.path for piece in pieces}) < 2:
+        return columns
+    return _table_of(pieces[0], _parts(flow, None, condition, None, None)).columns
+
+
+def _table_of(piece: RowPiece, parts: Parts) -> Table:
     if piece.number is None:
-        return read_rows(flow, piece.path, columns, condition, where=where)
+        return take(open_source(piece.path), parts)
     stream = copy.copy(_stream(piece.path, os.stat(piece.path).st_mtime_ns))
-    stream.parts = _parts(flow, columns, condition, None, where)
-    return _rows(flow, stream.read(piece.number), piece.path, condition, None)
+    stream.parts = parts
+    return stream.read(piece.number)
 
 
 @functools.lru_cache(maxsize=16)
@@ -192,6 +209,7 @@ def stream_rows(
 ) -> Iterator[Rows]:
     """The same for a table that is larger than memory, or in several files, piece by piece."""
     pieces = row_pieces(source, whole=is_pattern(source))
+    columns = columns_of_all(flow, pieces, columns, condition)
     return (read_piece(flow, piece, columns, condition, where) for piece in pieces)
 
 

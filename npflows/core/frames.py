@@ -65,7 +65,8 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
     if isinstance(table, Mapping) and not hasattr(kind, "toarray"):  # which some sparse arrays are
         keys = list(table)
         return NamedColumns(keys, lambda i: table[keys[i]])
-    if hasattr(kind, "dask") and hasattr(kind, "compute") and has_columns(table):
+    is_named = has_columns(table) or getattr(getattr(table, "dtype", None), "names", None)
+    if hasattr(kind, "dask") and hasattr(kind, "compute") and is_named:
         return named_columns(table.compute(), rows=rows)
     if hasattr(kind, "column_names") and hasattr(kind, "column"):  # pyarrow
         return NamedColumns(list(table.column_names), table.column, lambda i: arrow_unit(table.schema.field(i)))

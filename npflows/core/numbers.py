@@ -47,6 +47,7 @@ def numbers_of(
         If a unit does not convert into the one that is wanted.
     """
     if type(values) is not np.ndarray or unit is not None or values.dtype.kind in "mMO":
+        values = computed(values)
         given = units.unit_of(values) or unit
         if given is not None and wanted is None:
             raise TypeError(units.refusal(values, given, where, code or where))
@@ -88,6 +89,13 @@ def numbers_of(
         with np.errstate(over="ignore"):
             array = array.astype(np.float64)
     return array
+
+
+def computed(values: Any) -> Any:
+    """What a lazy array gives: that of Dask may have a mask, which its conversion to a plain array loses."""
+    if hasattr(type(values), "to_dataset") and hasattr(type(values), "data"):  # xarray
+        values = values.data
+    return values.compute() if hasattr(type(values), "dask") and hasattr(type(values), "compute") else values
 
 
 def _plain(values: Any) -> np.ndarray:

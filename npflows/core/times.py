@@ -171,7 +171,9 @@ def _of_objects(flat: np.ndarray, shape: tuple[int, ...]) -> Times | None:
 
 
 def _is_absent(value: Any) -> bool:
-    return value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType") or value != value
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (float, np.generic)) and bool(value != value)
 
 
 def _plain(value: Any) -> tuple[Any, str]:

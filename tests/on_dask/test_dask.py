@@ -68,6 +68,65 @@ def test_conditions_of_chunks_whose_sizes_are_unknown():
         npflows.dask.log_prob(flow, x[chosen], C)
 
 
+def masked(x=X):
+    """The same table masked, in Dask and in NumPy, where its values stand for what is missing."""
+    table = np.ma.masked_array(np.where(x > 1, -999.0, x), x > 1)
+    return da.from_array(table, chunks=(300, 2)), table
+
+
+def test_masked_entries_are_missing():
+    x, same = masked()
+    flow, density = made(), npflows.dask.log_prob(made(), x).compute(scheduler="synchronous")
+    np.testing.assert_array_equal(np.isnan(density), same.mask.any(axis=1))
+    np.testing.assert_array_equal(flow.log_prob(x), density)
+    np.testing.assert_array_equal(npflows.read_table(x).x, same.filled(np.nan))
+    np.testing.assert_array_equal(npflows.stream_table(x).table().x, same.filled(np.nan))
+    with pytest.raises(ValueError, match="x has NaN or infinite values in"):
+        made().fit(x, progress=False)
+    with pytest.warns(UserWarning, match="which have missing entries"):
+        fitted = made().fit(x, missing="nan", max_epochs=0, progress=False, rng=0)
+    assert (fitted.standardize.loc > -2).all()
+    assert np.isnan(npflows.dask.score(flow, x).compute(scheduler="synchronous"))
+
+
+def test_masked_entries_of_conditions_and_weights_are_missing():
+    flow, x, (condition, same) = made(2), da.from_array(X, chunks=(300, 3)), masked(C)
+    for given in (condition, same):
+        found = npflows.dask.log_prob(flow, x, given).compute(scheduler="synchronous")
+        np.testing.assert_array_equal(np.isnan(found), same.mask.any(axis=1))
+    row = int(np.flatnonzero(same.mask[:, 0])[0])
+    for given in (condition[row], same[row]):
+        assert np.isnan(npflows.dask.log_prob(flow, x, given).compute(scheduler="synchronous")).all()
+    for given in (abs(condition[:, 0]), abs(same[:, 0])):
+        assert np.isnan(npflows.dask.score(made(), x, sample_weight=given).compute(scheduler="synchronous"))
+
+
+def test_a_score_is_not_that_of_the_complete_rows_alone():
+    table = pd.DataFrame(X, columns=["a", "b", "c"]).assign(w=1.0)
+    table.loc[3, "b"] = np.nan
+    frame = dd.from_pandas(table, npartitions=3)
+    assert np.isnan(npflows.dask.score(made(), frame, sample_weight="w").compute(scheduler="synchronous"))
+    assert np.isnan(npflows.dask.score(made(), frame[["a", "b", "c"]]).compute(scheduler="synchronous"))
+
+
+def test_estimators_refuse_masked_entries():
+    estimators = pytest.importorskip("npflows.sklearn")
+    x, _ = masked()
+    with pytest.raises(ValueError, match="NaN"):
+        estimators.FlowDensity(max_epochs=1).fit(x)
+    with pytest.raises(ValueError, match="NaN"):
+        estimators.FlowDensity(max_epochs=1, random_state=0).fit(X).score_samples(x)
+
+
+def test_records_are_columns_by_name():
+    records = np.zeros(10, [("a", "f8"), ("b", "f8")])
+    records["b"] = np.arange(10)
+    x = da.from_array(records, chunks=4)
+    for table in (npflows.read_table(x), npflows.stream_table(x).table()):
+        assert table.columns == ["a", "b"]
+        np.testing.assert_array_equal(table.x[:, 1], records["b"])
+
+
 def test_a_data_frame_by_name_with_its_index():
     flow = made(2, columns=["a", "b", "c"])
     flow.condition_columns = ["u", "v"]

@@ -91,6 +91,65 @@ def test_streams_have_columns_weights_conditions_and_units(tmp_path):
     assert scores.shape == (N,)
 
 
+@pytest.mark.parametrize("part", [np.s_[3000:], np.s_[::-3], np.s_[:, :2], np.s_[10:4000:7, 1:]])
+@pytest.mark.parametrize("mode", ["r", "c"])
+def test_a_part_of_a_memory_mapped_array_is_that_part(path, part, mode):
+    mapped = np.load(path, mmap_mode=mode)
+    if mode == "c":
+        mapped[3333] = 77.0  # which the file does not have
+    stream = npflows.stream_table(mapped[part])
+    np.testing.assert_array_equal(stream.table().x, np.array(mapped)[part])
+    np.testing.assert_array_equal(stream.read(len(stream.sizes) - 1).x[-1], np.array(mapped)[part][-1])
+
+
+def test_records_that_are_memory_mapped(tmp_path):
+    records = np.lib.format.open_memmap(tmp_path / "r.npy", "w+", [("a", "f8"), ("b", "f4")], (N,))
+    records["a"], records["b"] = table()[:, :2].T
+    for source in (records[700:], tmp_path / "r.npy"):
+        found = npflows.stream_table(source).table()
+        assert found.columns == ["a", "b"]
+        np.testing.assert_array_equal(found.x[:, 0], records["a"][-len(found) :])
+    grid = npflows.stream_table(records.reshape(-1, 5))
+    assert (len(grid), len(grid.table())) == (N, N)
+
+
+def test_what_is_no_array_of_numbers_is_refused_by_name(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([1, None], object))
+    np.save(tmp_path / "number.npy", np.float64(3))
+    (tmp_path / "junk.npy").write_text("hello")
+    (tmp_path / "empty.npy").write_text("")
+    for name, message in (
+        ("objects", "can't be read as .npy"),
+        ("number", r"must hold a table of shape \(rows, columns\)"),
+        ("junk", "is text, and no npy file, which its name says"),
+        ("empty", "is empty"),
+    ):
+        with pytest.raises(npflows.TableError, match=rf"{name}\.npy {message}"):
+            npflows.stream_table(tmp_path / f"{name}.npy")
+
+
+def test_files_that_are_named_together_are_one_stream(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    x = table() + np.array([0.0, 100.0, 200.0])
+    parquet.write_table(pyarrow.table(dict(zip("abc", x[:3000].T))), tmp_path / "1.parquet", row_group_size=700)
+    parquet.write_table(pyarrow.table(dict(zip("bca", x[3000:, [1, 2, 0]].T))), tmp_path / "2.parquet", row_group_size=700)
+    out, files = str(tmp_path / "f.npz"), str(tmp_path / "*.parquet")
+    for source in (files, str(tmp_path)):
+        options = ["--epochs", "1", "--hidden", "8", "--layers", "1", "--quiet", "--stream"]
+        assert main(["fit", source, "-o", out, *options]) == 0
+        made = npflows.load(out)
+        assert made.columns == ["a", "b", "c"]
+        np.testing.assert_allclose(made.standardize.loc, x.mean(axis=0), atol=0.2)
+    nameless = npflows.load(out)
+    expected = nameless.log_prob(x)
+    nameless.columns = None
+    nameless.save(out)
+    for source in (files, str(tmp_path)):
+        assert main(["score", out, source, "-o", str(tmp_path / "s.npy"), "--quiet", "--stream"]) == 0
+        np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), expected)
+
+
 def test_blocks_of_dask_are_pieces(path):
     dask = pytest.importorskip("dask.array")
     blocks = dask.from_array(np.load(path), chunks=(700, 2))
@@ -209,7 +268,9 @@ def test_what_streams_can_not_do_is_refused(path, tmp_path):
         with pytest.raises(ValueError, match=message):
             flow().fit(stream, **OPTIONS, **more)
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(npflows.TableError, match=r"can't be read in pieces: write it as Parquet, Arrow or .npy"):
+    with pytest.raises(
+        npflows.TableError, match=r"is text, which can't be read in pieces: write it as Parquet, Arrow or .npy"
+    ):
         npflows.stream_table(tmp_path / "t.csv")
 
 

@@ -16,11 +16,15 @@ TABLES = ("x", "samples", "data", "X")
 
 def open_npy(path: Path) -> Source:
     """An .npy file: a two-dimensional array, or a structured one."""
+    return of_array(str(path), mapped(path))
+
+
+def mapped(path: Path) -> np.ndarray:
+    """The array of an .npy file, mapped into memory."""
     try:
-        x = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise TableError(f"{path} can't be read as .npy ({error})") from None
-    return of_array(str(path), x)
 
 
 def of_array(owner: str, x: np.ndarray) -> Source:

@@ -62,19 +62,30 @@ def open_table(path: Path, table: str | int | None = None, burn_in: float = 0.0)
             return chains.open_chains(path, burn_in)
         if not path.exists():
             raise FileNotFoundError(2, os.strerror(2), str(path))
+    return _opened(kind_of(path), path, table, burn_in)
+
+
+def kind_of(path: Path) -> str:
+    """Which of the formats a file has.
+
+    Raises
+    ------
+    TableError
+        If it has none of them, with what it looks like.
+    """
     with open(path, "rb") as file:
         first = file.read(4096)
     if not first:
         raise TableError(f"{path} is empty; it should start with a line of column names")
     for kind, marks in FORMATS.items():
         if first.startswith(marks):
-            return _opened(kind, path, table, burn_in)
+            return kind
     inside = module("packed").first_unpacked(path, 16)
     for kind, marks in FORMATS.items():
         if inside.startswith(marks):
             if kind not in UNPACKED:
                 raise TableError(f"{path} is a compressed {kind} file, which can't be read as it is: unpack it first")
-            return _opened(kind, path, table, burn_in)
+            return kind
     for mark, what in OTHERS.items():
         if first.startswith(mark):
             how = ", or pass what Python loads from it" if what == "a pickle" else ""
@@ -91,7 +102,7 @@ def open_table(path: Path, table: str | int | None = None, burn_in: float = 0.0)
         raise TableError(f"{path} is {kind}, and no {promised} file, which its name says; is it damaged, or an error page?")
     if kind == "HTML":
         raise TableError(f"{path} is a web page, not a table: was a login or an error page saved?")
-    return _opened(kind, path, table, burn_in)
+    return kind
 
 
 def _opened(kind: str, path: Path, table: str | None, burn_in: float) -> Source:

@@ -75,7 +75,8 @@ def read_table(
         A file, whose format is told by what it begins with: text (csv, white space, with or without a header, compressed),
         .npy, .npz, Parquet, Arrow IPC; with the package that reads them FITS, VOTable and ECSV (astropy), HDF5 (h5py; the
         layouts of PyTables, pandas, astropy, emcee, ArviZ and AnnData too), ROOT (uproot), FCS (flowio), JSON of bilby.
-        A folder of Parquet or Arrow files; the root name of chains of GetDist or Cobaya.
+        A folder of Parquet or Arrow files, whose columns are found by their names, in the units of the first; the root name
+        of chains of GetDist or Cobaya.
         Or a data frame, a structured array, a mapping of arrays; a result of dynesty, nautilus, emcee, UltraNest, bilby or
         GetDist; a tree of ArviZ.
     columns : sequence of str or int, optional
@@ -100,7 +101,8 @@ def read_table(
     Raises
     ------
     TableError
-        If the file is damaged or of an unknown format, a column does not exist or holds no numbers.
+        If the file is damaged or of an unknown format, a column does not exist, holds no numbers, or does not fit that of
+        another file of the folder.
     OSError
         If it can't be opened.
     ImportError

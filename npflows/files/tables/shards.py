@@ -15,7 +15,7 @@ import numpy as np
 from npflows.core.table import Table
 from npflows.files.tables.reading import Parts, open_source, take
 from npflows.files.tables.source import TableError
-from npflows.files.tables.streams import stream_table
+from npflows.files.tables.streams import stream_files
 
 ROWS = ("x", "condition", "sample_weight", "log_weight")
 """Attributes of a table that have an entry for each row."""
@@ -99,15 +99,11 @@ def read_shard(
 
 def _row_groups(files: Sequence[str], parts: Parts) -> list[Piece] | None:
     """The pieces of files that are read in pieces; None where one of them is not."""
-    pieces = []
-    for file in files:
-        try:
-            stream = stream_table(file)
-        except TableError:
-            return None
-        stream.parts = parts
-        pieces += [Piece(file, n, partial(stream.read, i)) for i, n in enumerate(stream.sizes)]
-    return pieces
+    try:
+        stream = stream_files(files, parts)
+    except TableError:
+        return None
+    return [Piece(stream.owner, n, partial(stream.read, i)) for i, n in enumerate(stream.sizes)]
 
 
 def _whole(file: str, parts: Parts, table: str | None, burn_in: float) -> Table:

@@ -15,6 +15,7 @@ from npflows.core.optional import required
 LOG_DENSITY, OWN = "a log-density of the sampler", "a column of the sampler's own"
 BESIDE, NOTED = "beside the table", "noted by the sampler"
 INDEX, MASK = "the index of the data frame", "the mask of another column"
+PARTITION = "what the names of the folders say"
 """Why a column is not taken unless it is asked for."""
 LOG_DENSITIES = frozenset({
     "logl", "loglike", "log_like", "loglikelihood", "log_likelihood", "lnlike", "lnl", "minuslogpost", "minuslogprior",
