@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from npflows.core.checks import warn_user
+from npflows.core.checks import as_positive, warn_user
 from npflows.core.columns import column_number, listed
 from npflows.core.numbers import numbers_of
 from npflows.core.table import Table
@@ -22,7 +22,7 @@ from npflows.files.tables.source import INDEX, LOG_WEIGHTS, MASK, NOTED, Source,
 VALUES_AT_ONCE = 1 << 15
 """Values that are put side by side together."""
 Keys = Sequence[str | int]
-"""Names or numbers of columns."""
+"""Names or numbers of columns; a single name is one of them, and no row of letters."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Parts:
     Attributes
     ----------
     columns : sequence of str or int, optional
-        The values; all that play no other part by default.
+        The values; all that play no other part by default.  A single name or number is one column.
     condition : sequence of str or int
     weights : str, int, False or None
         None for what the format says, False for none.
@@ -44,20 +44,51 @@ class Parts:
         Names of conditions before those of `condition`, where the table has names.
     """
 
-    columns: Keys | None = None
-    condition: Keys = ()
+    columns: Keys | int | None = None
+    condition: Keys | int | None = ()
     weights: str | int | bool | None = None
     log_weights: str | int | None = None
     where: str | None = None
     expected: Sequence[str] | None = None
     expected_condition: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        self.columns = None if self.columns is None else _keys(self.columns, "columns")
+        self.condition = _keys(self.condition, "condition")
+        for name in ("weights", "log_weights"):
+            key = getattr(self, name)
+            if not (key is None or _is_key(key) or (name == "weights" and isinstance(key, bool))):
+                raise TableError(
+                    f"{name} must be the name or number of a column, got a {type(key).__name__}: pass your own to fit"
+                )
+        if not (self.where is None or isinstance(self.where, str)):
+            raise TableError(
+                f"where must be text such as 'z > 0 and abs(b) > 20', got a {type(self.where).__name__}: choose by "
+                f"anything else from the table that was read"
+            )
+
+
+def _is_key(key: Any) -> bool:
+    """Whether something names a column or numbers it."""
+    return isinstance(key, (str, int, np.integer)) and not isinstance(key, bool)
+
+
+def _keys(given: Any, what: str) -> tuple[str | int, ...]:
+    """Names or numbers of columns, after a check; a single one is one column, and None none."""
+    if given is None:
+        return ()
+    keys = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    wrong = [key for key in keys if not _is_key(key)]
+    if wrong:
+        raise TableError(f"{what} must be names or numbers of columns, got {wrong[0]!r:.60} among them")
+    return keys
+
 
 def read_table(
     source: Any,
-    columns: Keys | None = None,
+    columns: Keys | int | None = None,
     *,
-    condition: Keys = (),
+    condition: Keys | int | None = (),
     weights: str | int | bool | None = None,
     log_weights: str | int | None = None,
     where: str | None = None,
@@ -79,7 +110,7 @@ def read_table(
         Or a data frame, a structured array, a mapping of arrays; a result of dynesty, nautilus, emcee, UltraNest, bilby or
         GetDist; a tree of ArviZ.
     columns : sequence of str or int, optional
-        Names or numbers (from 0) of the values; by default all that play no other part.
+        Names or numbers (from 0) of the values; by default all that play no other part.  A single one is one column.
     condition : sequence of str or int
         Those of the condition.
     weights, log_weights : str or int, optional
@@ -111,8 +142,10 @@ def read_table(
 
 def open_source(source: Any, table: str | None = None, burn_in: float = 0.0) -> Source:
     """A table, open: from a file, a folder, or an object."""
-    if not burn_in >= 0:
-        raise TableError(f"burn_in must be a number of steps, or a share of them below 1, got {burn_in!r}")
+    try:
+        burn_in = as_positive(burn_in, "burn_in", zero=True)
+    except ValueError:
+        raise TableError(f"burn_in must be a number of steps, or a share of them below 1, got {burn_in!r}") from None
     if isinstance(source, (str, os.PathLike)):
         return open_table(Path(source), table, burn_in)
     return module("results").of_object(source, burn_in)
@@ -129,7 +162,8 @@ def take(source: Source, parts: Parts, *, tell: bool = True) -> Table:
         if source.doubt and tell:
             warn_user(source.doubt)
     if not x:
-        others = [str(key) for key in (*parts.expected_condition, *parts.condition)] + [source.names[i] for i in apart]
+        keys = (*parts.expected_condition, *_keys(parts.condition, "condition"))
+        others = [str(key) for key in keys] + [source.names[i] for i in apart]
         beside = f" beside {', '.join(others)}" if others else " of values"
         raise TableError(f"{source.owner} has no columns{beside}")
     asked = [*x, *condition, *apart]
@@ -170,9 +204,9 @@ def take(source: Source, parts: Parts, *, tell: bool = True) -> Table:
 def _values_and_condition(source: Source, parts: Parts) -> tuple[list[int] | None, list[int]]:
     """The places of the values, None for what is left, and those of the condition."""
     named = [_number(source, name) for name in parts.expected_condition] if source.has_names else []
-    condition = named + [_number(source, key) for key in parts.condition]
+    condition = named + [_number(source, key) for key in _keys(parts.condition, "condition")]
     wanted = parts.columns if parts.columns is not None else parts.expected if source.has_names else None
-    return None if wanted is None else [_number(source, key) for key in wanted], condition
+    return None if wanted is None else [_number(source, key) for key in _keys(wanted, "columns")], condition
 
 
 def _weights(source: Source, parts: Parts) -> tuple[int | None, int | None]:
