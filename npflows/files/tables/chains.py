@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from npflows.files.tables.hdf5_layouts import first_kept, of_posterior
-from npflows.files.tables.source import LOG_DENSITY, Source, TableError
+from npflows.files.tables.roles import LOG_DENSITY
+from npflows.files.tables.source import Source, TableError
 from npflows.files.tables.text import open_text, opened
 
-NUMBERED = re.compile(r"[_.]\d+\.txt\Z")
+ENDING = re.compile(r"(?:[_.]\d+|_equal_weights)\Z")
+"""What follows the root name of chains: the number of one, or PolyChord's name of the samples of equal weights."""
 ULTRANEST = ["logz", "logzerr", "logvol", "nlive", "logl"]
 """How the columns of chains/run.txt of UltraNest begin."""
 DERIVED = "a derived parameter, which others determine"
@@ -58,10 +60,10 @@ def open_chain(path: Path, burn_in: float = 0.0) -> Source:
             raise TableError(f"{path} is UltraNest's record of a run, without its points: read weighted_post.txt beside it")
         if path.name == "weighted_post_untransformed.txt":
             source.doubt = f"{path} holds points of the unit cube: parameters are in weighted_post.txt beside it"
-        if NUMBERED.search(path.name) and not source.has_names and len(source.names) > 2:
+        if path.suffix == ".txt" and ENDING.search(path.stem) and not source.has_names and len(source.names) > 2:
             source.doubt = (
-                f"{path} is named as chains of GetDist and CosmoMC are, which begin with the weight and -log of the "
-                f"density, but has no file of .paramnames: all columns are taken for values; if it is one, give "
+                f"{path} is named as chains of GetDist, CosmoMC and PolyChord are, which begin with the weight and -log of "
+                f"the density, but has no file of .paramnames: all columns are taken for values; if it is one, give "
                 f"columns=[2, ...] and weights=0"
             )
     else:
@@ -85,8 +87,9 @@ def _paramnames(path: Path) -> tuple[list[str], list[int]] | None:
     """The names of the parameters of a chain of GetDist, and which are derived: those with an asterisk."""
     if path.suffix != ".txt":
         return None
-    beside = path.with_name(re.sub(r"_\d+\Z", "", path.stem) + ".paramnames")
-    if not beside.is_file():
+    roots = dict.fromkeys([path.stem, ENDING.sub("", path.stem)])
+    beside = next((file for root in roots if (file := path.with_name(f"{root}.paramnames")).is_file()), None)
+    if beside is None:
         return None
     lines = [line.split() for line in beside.read_text(encoding="utf-8").splitlines()]
     names = [words[0] for words in lines if words]

@@ -17,7 +17,8 @@ from npflows.core.table import Table
 from npflows.core.times import times_of, unit_for
 from npflows.files.tables.formats import open_table
 from npflows.files.tables.loading import module
-from npflows.files.tables.source import INDEX, LOG_WEIGHTS, MASK, NOTED, Source, TableError
+from npflows.files.tables.roles import DOUBTFUL, LOG_WEIGHTS
+from npflows.files.tables.source import INDEX, MASK, NOTED, Source, TableError
 
 VALUES_AT_ONCE = 1 << 15
 """Values that are put side by side together."""
@@ -157,21 +158,22 @@ def take(source: Source, parts: Parts, *, tell: bool = True) -> Table:
     weight, log_weight = _weights(source, parts)
     apart = [i for i in (weight, log_weight) if i is not None]
     if x is None:
-        x = [i for i in range(len(source.names)) if i not in {*condition, *apart, *source.aside, *_weight_columns(source)}]
+        others = {*condition, *apart, *source.left_out, *_weight_columns(source)}
+        x = [i for i in range(len(source.names)) if i not in others]
         _refuse_nameless(source, x)
-        if source.doubt and tell:
-            warn_user(source.doubt)
+        if tell:
+            _doubt(source, x)
     if not x:
         keys = (*parts.expected_condition, *_keys(parts.condition, "condition"))
-        others = [str(key) for key in keys] + [source.names[i] for i in apart]
-        beside = f" beside {', '.join(others)}" if others else " of values"
+        shown = [str(key) for key in keys] + [source.names[i] for i in apart]
+        beside = f" beside {', '.join(shown)}" if shown else " of values"
         raise TableError(f"{source.owner} has no columns{beside}")
     asked = [*x, *condition, *apart]
     if len(set(asked)) < len(asked):
         twice = next(i for i in asked if asked.count(i) > 1)
         what = repr(source.names[twice]) if source.has_names else str(twice)
         raise TableError(f"the same column of {source.owner} is asked for twice: {what}")
-    left_out = {source.names[i]: why for i, why in source.aside.items() if i not in asked and why != MASK}
+    left_out = {source.names[i]: why for i, why in source.left_out.items() if i not in asked and why != MASK}
     if tell and parts.columns is None and parts.expected is None:
         _tell(source, left_out)
     where = None if parts.where is None else module("where").RowCondition(parts.where)
@@ -216,13 +218,14 @@ def _weights(source: Source, parts: Parts) -> tuple[int | None, int | None]:
     if parts.log_weights is not None:
         return None, _number(source, parts.log_weights)
     if parts.weights is None or parts.weights is True:
-        return source.weight, source.log_weight
+        by_format = source.weight is not None or source.log_weight is not None
+        return source.weight if by_format else source.roles.weight, source.log_weight
     return (None, None) if parts.weights is False else (_number(source, parts.weights), None)
 
 
 def _weight_columns(source: Source) -> set[int]:
     """The columns that the format says are weights, which are no values even where they are not used."""
-    return {i for i in (source.weight, source.log_weight) if i is not None}
+    return {i for i in (source.weight, source.log_weight, source.roles.weight) if i is not None}
 
 
 def _number(source: Source, key: str | int) -> int:
@@ -253,6 +256,19 @@ def _refuse_nameless(source: Source, x: Sequence[int]) -> None:
         )
 
 
+def _doubt(source: Source, x: Sequence[int]) -> None:
+    """Warn of values that may be none."""
+    if source.doubt:
+        warn_user(source.doubt)
+    for name in (source.names[i] for i in source.roles.doubtful if i in x):
+        what = DOUBTFUL[name.lower()]
+        how = f"if so, pass weights={name!r} (--weights {name}); " if "weight" in what else ""
+        warn_user(
+            f"{source.owner}: {name} is taken for a value like the others, and may be {what}: {how}columns= (--columns) "
+            f"says which columns are values"
+        )
+
+
 def _tell(source: Source, left_out: dict[str, str]) -> None:
     """Warn of columns that were left out, but for what has been told, or is to be expected."""
     told = {name: why for name, why in left_out.items() if why not in (INDEX, NOTED)}
@@ -262,7 +278,7 @@ def _tell(source: Source, left_out: dict[str, str]) -> None:
     weights = [name for name in told if "weight" in name.lower() or name.lower() in LOG_WEIGHTS]
     if weights:
         kind = "log-weights" if weights[0].lower() in LOG_WEIGHTS else "weights"
-        hint = f"; pass {kind.replace('-', '_')}={weights[0]!r} (--{kind} {weights[0]}) if the rows have weights"
+        hint = f"; pass {kind.replace('-', '_')}={weights[0]!r} (--{kind} {weights[0]}) if the rows have weights{hint}"
     warn_user(f"{source.owner}: left out {listed([f'{name} ({why})' for name, why in told.items()])}{hint}")
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from npflows.core.checks import warn_user
 from npflows.core.times import Times, instant
-from npflows.files.tables.source import LOG_DENSITY, OWN, Entry, Source, TableError, from_entries
+from npflows.files.tables.source import Entry, Source, TableError, from_entries
 
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 """First bytes of compressed files, and what opens them."""
@@ -36,10 +36,6 @@ NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+|[+-]\d+)?\Z", re
 INFINITE = frozenset(["inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"])
 HEAD = 1 << 16
 """Characters among which the first line of numbers is looked for, at the least."""
-CHAINS = (["weight", "minuslogpost"], ["weight", "logl"], ["weight", "-logl"])
-"""How the columns of chains begin: those of Cobaya, UltraNest and GetDist."""
-SAMPLERS = re.compile(r".*__\Z")
-"""Names of CmdStan's own columns."""
 
 
 def opened(path: Path) -> IO[str]:
@@ -159,27 +155,11 @@ def open_text(path: Path, names: Sequence[str] | None = None) -> Source:
         if len(names) != layout.n:
             raise TableError(f"{path} has {layout.n} columns, and {len(names)} names are given for them")
         layout.names = list(names)
-    named = layout.names is not None
     labels = layout.names or [str(i) for i in range(layout.n)]
-    whole = [name for name in labels if SAMPLERS.match(name)]
-    source = from_entries(
-        str(path),
-        [Entry(name, aside=_why(name, labels, bool(whole) and labels[0] == "lp__")) for name in labels],
-        lambda places: _read(path, layout, labels, places),
+    entries = [Entry(name) for name in labels]
+    return from_entries(
+        str(path), entries, lambda places: _read(path, layout, labels, places), has_names=layout.names is not None
     )
-    source.has_names = named
-    if [name.lower() for name in labels[:2]] in CHAINS:
-        source.weight = 0
-    return source
-
-
-def _why(name: str, labels: Sequence[str], is_stan: bool) -> str:
-    """Why a column is not taken unless it is asked for."""
-    if is_stan and SAMPLERS.match(name):
-        return OWN
-    if labels[:2] == ["weight", "minuslogpost"] and (name.startswith(("chi2", "minuslog"))):
-        return LOG_DENSITY
-    return ""
 
 
 def _read(path: Path, layout: Layout, labels: Sequence[str], places: Sequence[int]) -> list[np.ndarray | Times]:
