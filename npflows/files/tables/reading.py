@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from npflows.core.times import times_of, unit_for
 from npflows.files.tables.formats import open_table
 from npflows.files.tables.loading import module
 from npflows.files.tables.roles import DOUBTFUL, LOG_WEIGHTS
-from npflows.files.tables.source import INDEX, MASK, NOTED, Source, TableError
+from npflows.files.tables.source import INDEX, MASK, NOTED, OTHER, Source, TableError
 
 VALUES_AT_ONCE = 1 << 15
 """Values that are put side by side together."""
@@ -206,9 +207,9 @@ def take(source: Source, parts: Parts, *, tell: bool = True) -> Table:
 def _values_and_condition(source: Source, parts: Parts) -> tuple[list[int] | None, list[int]]:
     """The places of the values, None for what is left, and those of the condition."""
     named = [_number(source, name) for name in parts.expected_condition] if source.has_names else []
-    condition = named + [_number(source, key) for key in _keys(parts.condition, "condition")]
+    condition = named + [i for key in _keys(parts.condition, "condition") for i in _numbers(source, key)]
     wanted = parts.columns if parts.columns is not None else parts.expected if source.has_names else None
-    return None if wanted is None else [_number(source, key) for key in _keys(wanted, "columns")], condition
+    return None if wanted is None else [i for key in _keys(wanted, "columns") for i in _numbers(source, key)], condition
 
 
 def _weights(source: Source, parts: Parts) -> tuple[int | None, int | None]:
@@ -228,6 +229,14 @@ def _weight_columns(source: Source) -> set[int]:
     return {i for i in (source.weight, source.log_weight, source.roles.weight) if i is not None}
 
 
+def _numbers(source: Source, key: str | int) -> list[int]:
+    """The place of a column, or the places of all parts of one of several values in each row: name[0], name[1], ..."""
+    if isinstance(key, str) and key not in source.places and f"{key}[0]" in source.places:
+        count = itertools.takewhile(lambda k: f"{key}[{k}]" in source.places, itertools.count())
+        return [_number(source, f"{key}[{k}]") for k in count]
+    return [_number(source, key)]
+
+
 def _number(source: Source, key: str | int) -> int:
     """The place of a column by its name or number."""
     if isinstance(key, str) and key in source.places:
@@ -235,7 +244,9 @@ def _number(source: Source, key: str | int) -> int:
             raise TableError(f"{source.owner} has more than one column named {key!r}; say which by its number, from 0")
         return source.places[key]
     names = source.names if source.has_names else None
-    return column_number(key, len(source.names), names, owner=source.owner, numerals=True, error=TableError)
+    beside = [name for i, name in enumerate(source.names) if not source.has_names and name != str(i)]
+    naming = f"beside them {listed(beside)}" if beside else ""
+    return column_number(key, len(source.names), names, owner=source.owner, numerals=True, naming=naming, error=TableError)
 
 
 def _refuse_nameless(source: Source, x: Sequence[int]) -> None:
@@ -271,7 +282,7 @@ def _doubt(source: Source, x: Sequence[int]) -> None:
 
 def _tell(source: Source, left_out: dict[str, str]) -> None:
     """Warn of columns that were left out, but for what has been told, or is to be expected."""
-    told = {name: why for name, why in left_out.items() if why not in (INDEX, NOTED)}
+    told = {name: why for name, why in left_out.items() if why not in (INDEX, NOTED, OTHER)}
     if not told:
         return
     hint = "; ask for them by columns= (--columns)"

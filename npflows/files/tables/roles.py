@@ -22,6 +22,8 @@ WEIGHTS = frozenset({
 """Names that no column has but the weights of rows."""
 LOG_WEIGHTS = frozenset({"log_weights", "log_weight", "logw", "log_w", "logwt", "ln_weights"})
 """Names of columns and arrays of logarithms of weights."""
+NO_VALUES = LOG_DENSITIES | WEIGHTS | LOG_WEIGHTS | {"weight"}
+"""Names of arrays that are no table."""
 DOUBTFUL = {"weight": "the weight of the rows", **dict.fromkeys(["chi2", "logp", "lp"], "a log-density of a sampler")}
 """Names of values as well as of what samplers note, and what they note by them."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from npflows.core.optional import required
 from npflows.files.tables.roles import Roles, roles_of
 
 BESIDE, NOTED = "beside the table", "noted by the sampler"
+OTHER, NO_NUMBERS, OBJECTS = "of another shape than the table", "no numbers", "Python objects"
 INDEX, MASK = "the index of the data frame", "the mask of another column"
 """Why a column is not taken unless it is asked for."""
 
@@ -184,6 +185,25 @@ def from_matrix(
         weight=columns.index("weight", d) if weight is not None else None,
         log_weight=columns.index("log_weight", d) if log_weight is not None else None,
         block=x,
+    )
+
+
+def with_columns(table: Source, more: Source) -> Source:
+    """A table with further columns beside it, which have names even where its own have none."""
+    d = len(table.names)
+
+    def fetch(places: Sequence[int]) -> list[Any]:
+        own, others = [i for i in places if i < d], [i for i in places if i >= d]
+        found = dict(zip(own, table.fetch(own)))
+        found |= zip(others, more.fetch([i - d for i in others]))
+        return [found[i] for i in places]
+
+    return replace(
+        table,
+        names=[*table.names, *more.names],
+        fetch=fetch,
+        units={**table.units, **{i + d: unit for i, unit in more.units.items()}},
+        aside={**table.aside, **{i + d: why for i, why in more.aside.items()}},
     )
 
 
