@@ -40,6 +40,8 @@ OTHERS = {
     b"$FL": "an SPSS file", b"<stata": "a Stata file", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive",
 }  # fmt: skip
 """What else files may begin with."""
+CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1a")
+"""Bytes that no text has."""
 NAMES = {
     ".npy": "npy", ".npz": "npz", ".parquet": "Parquet", ".pq": "Parquet", ".feather": "Arrow", ".arrow": "Arrow",
     ".fits": "FITS", ".fit": "FITS", ".h5": "HDF5", ".hdf5": "HDF5", ".root": "ROOT", ".fcs": "FCS", ".nc": "HDF5",
@@ -73,7 +75,7 @@ def open_table(path: Path, table: str | None = None, burn_in: float = 0.0) -> So
                 f"{path} looks like {what}, which is no format of tables here: write it as csv or Parquet{how}"
             )
     promised = NAMES.get(path.suffix.lower())
-    head = _head(path, first)
+    head = _head(path, first, promised)
     if head is None or (promised is not None and not head.isprintable() and "\x00" in head):
         kind = f"it is no {promised} file, which its name says" if promised else "it begins like no format of tables"
         raise TableError(f"{path} can't be read: {kind}; is it damaged, or encrypted?")
@@ -95,8 +97,14 @@ def _opened(kind: str, path: Path, table: str | None, burn_in: float) -> Source:
     return source
 
 
-def _head(path: Path, first: bytes) -> str | None:
-    """The first characters of a text, compressed or not; None for what is no text."""
+def _head(path: Path, first: bytes, promised: str | None) -> str | None:
+    """The first characters of a text, compressed or not; None for what is no text.
+
+    Raises
+    ------
+    TableError
+        If it is a text in another encoding than UTF-8, and no other format is promised.
+    """
     text = module("text")
     compressed = any(first.startswith(mark) for mark in text.COMPRESSED)
     if not compressed and first[:2] not in (b"\xff\xfe", b"\xfe\xff") and b"\x00" in first:
@@ -104,5 +112,9 @@ def _head(path: Path, first: bytes) -> str | None:
     try:
         with text.opened(path) as file:
             return file.read(4096)
-    except (UnicodeDecodeError, EOFError, OSError):
+    except UnicodeDecodeError as error:
+        if promised is None and not compressed and not CONTROLS.intersection(first):
+            raise text.refusal(path, error) from None
+        return None
+    except (EOFError, OSError):
         return None
