@@ -6,25 +6,31 @@ NumPy's own parser takes what is plain; what it does not is read line by line, w
 from __future__ import annotations
 
 import bz2
+import contextlib
 import csv
 import gzip
-import io
 import lzma
 import math
 import warnings
+import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from npflows.core.times import Times, instant
-from npflows.files.tables.layout import MISSING, Layout, split, value_of
+from npflows.files.tables.layout import BOOLEAN, MISSING, Layout, split, value_of
 from npflows.files.tables.source import Entry, Source, TableError, from_entries
 
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 """First bytes of compressed files, and what opens them."""
+
+BLOCK = 1 << 22
+"""Characters of lines that are parsed together."""
+AS_NUMBER = {**dict.fromkeys(MISSING, "nan"), **{name: str(value) for name, value in BOOLEAN.items()}}
+"""How marks of missing entries and booleans are written as numbers."""
 
 
 def opened(path: Path) -> IO[str]:
@@ -40,10 +46,16 @@ def opened(path: Path) -> IO[str]:
 
 def layout_of(path: Path) -> Layout:
     """How a text file is laid out."""
+    with _told(path), opened(path) as file:
+        return Layout(path, iter(file))
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Errors of what can't be read as text become one that says so; those of the file system stay."""
     try:
-        with opened(path) as file:
-            return Layout(path, iter(file))
-    except (UnicodeDecodeError, csv.Error, EOFError, OSError) as error:
+        yield
+    except (UnicodeDecodeError, csv.Error, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
         raise refusal(path, error) from None
@@ -84,38 +96,64 @@ def _read(path: Path, layout: Layout, labels: Sequence[str], places: Sequence[in
     """Some columns of a text."""
     if not places:
         return []
-    values = _at_once(path, layout, sorted(places))
-    if values is not None:
-        by_place: dict[int, Any] = dict(zip(sorted(places), values.T))
-    else:
-        try:
-            by_place = _line_by_line(path, layout, labels, sorted(places))
-        except (UnicodeDecodeError, csv.Error, EOFError) as error:
-            raise refusal(path, error) from None
-    return [by_place[i] for i in places]
+    wanted = sorted(places)
+    with _told(path):
+        values = _by_blocks(path, layout, wanted)
+        columns = _line_by_line(path, layout, labels, wanted) if values is None else dict(zip(wanted, values.T))
+    return [columns[i] for i in places]
 
 
-def _at_once(path: Path, layout: Layout, places: Sequence[int]) -> np.ndarray | None:
-    """Columns of a text that holds nothing but numbers, by NumPy; None where it is not so plain."""
+def _by_blocks(path: Path, layout: Layout, places: Sequence[int]) -> np.ndarray | None:
+    """Columns that hold nothing but numbers and marks of missing entries, by NumPy; None where they are not so plain."""
+    parts = [np.empty((0, len(places)))]
+    with opened(path) as file:
+        for _ in range(layout.skip):
+            file.readline()
+        while lines := file.readlines(BLOCK):
+            part = _parsed(lines, layout.delimiter, layout.n, "#") if len(places) == layout.n else None
+            if part is None:
+                part = _parsed(_fields(lines, layout, places), layout.delimiter, len(places), None)
+            if part is None:
+                return None
+            parts.append(part)
+    return np.concatenate(parts)
+
+
+def _parsed(lines: Iterable[str], delimiter: str | None, n: int, comments: str | None) -> np.ndarray | None:
+    """The n columns of lines of plain numbers; None where NumPy does not take them as such."""
     if np.lib.NumpyVersion(np.__version__) < "1.23.0":
         return None  # it parsed as Python does, which takes 9801_3 for a number
-    with opened(path) as file:
-        given: Any = file
-        if type(file) is io.TextIOWrapper and file.encoding == "utf-8-sig" and path.suffix not in (".gz", ".bz2", ".xz"):
-            given = str(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # no rows
-            try:
-                values = np.loadtxt(
-                    given, np.float64, "#", layout.delimiter, skiprows=layout.skip, ndmin=2, encoding="utf-8"
-                )
-            except (ValueError, IndexError, OverflowError):
-                return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no rows
+        try:
+            values = np.loadtxt(lines, np.float64, comments, delimiter, ndmin=2)
+        except (ValueError, IndexError, OverflowError, csv.Error):
+            return None
     if not values.size:
-        return np.empty((0, len(places)))
-    if values.shape[1] != layout.n:
-        return None
-    return values if list(places) == list(range(layout.n)) else values[:, list(places)]
+        return np.empty((0, n))
+    return values if values.shape[1] == n else None
+
+
+def _fields(lines: Sequence[str], layout: Layout, places: Sequence[int]) -> Iterator[str]:
+    """The wanted fields of each row, as NumPy reads them.
+
+    Raises
+    ------
+    ValueError
+        If a line is no row, or may go on in the next one.
+    """
+    delimiter = layout.delimiter or " "
+    for line in lines:
+        fields = line.partition("#")[0].split() if layout.delimiter is None else line.rstrip("\r\n").split(delimiter)
+        if '"' in line:
+            if line.count('"') % 2:
+                raise ValueError
+            fields = split(line, layout.delimiter)
+        is_comment = "#" in line and line.lstrip().startswith("#") and fields[:1] != ["#N/A"]
+        if len(fields) == layout.n and not is_comment:
+            yield delimiter.join([AS_NUMBER.get(field, field) for field in [fields[i] for i in places]])
+        elif line.strip() and not is_comment:
+            raise ValueError
 
 
 def _line_by_line(path: Path, layout: Layout, labels: Sequence[str], places: Sequence[int]) -> dict[int, Any]:
