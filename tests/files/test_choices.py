@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from npflows.files.tables import TableError, read_table, stream_table
+from npflows.files.tables import TableError, read_table, stream_table, write_table
 
 FRAME = {"r": [1.0, 2.0], "a": [3.0, 4.0], "ra": [5.0, 6.0]}
 X = np.arange(40.0).reshape(20, 2)
@@ -22,6 +22,7 @@ def test_a_single_name_is_one_column_and_no_row_of_letters(tmp_path):
 
 
 WISHES = {
+    "a table of one": ({"table": "x"}, "table= is for files that hold several tables, and a dict is one"),
     "a burn-in in text": ({"burn_in": "0.3"}, "burn_in must be a number of steps, .* got '0.3'"),
     "a burn-in that is no number": ({"burn_in": float("nan")}, "burn_in must be a number of steps"),
     "a mask of rows": ({"where": np.array([True, False])}, "where must be text such as .* got a ndarray: choose by"),
@@ -64,3 +65,15 @@ def test_samples_of_getdist_leave_out_the_burn_in_of_each_chain():
 def test_points_of_nested_samplers_have_no_burn_in(given):
     with pytest.raises(TableError, match=r"burn_in is for chains of samplers, and a .* has no steps"):
         read_table(given, burn_in=10)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.npy"])
+def test_no_wish_for_a_table_or_a_burn_in_is_left_unheeded(name, tmp_path):
+    write_table(tmp_path / name, X, ["a", "b"])
+    with pytest.raises(TableError, match=r"is (text|npy) and holds one table: leave out table="):
+        read_table(tmp_path / name, table="x")
+    with pytest.raises(TableError, match=r"burn_in is for chains of samplers, and .* holds none"):
+        read_table(tmp_path, burn_in=10)
+    if name == "t.npy":
+        with pytest.raises(TableError, match="holds none: leave the first rows out by where="):
+            read_table(tmp_path / name, burn_in=10)

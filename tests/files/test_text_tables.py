@@ -55,7 +55,7 @@ def test_marks_of_what_is_missing_are_nan(mark, tmp_path):
 
 REFUSED = {
     "an underscore, which Python takes": ("a,b\n9801_3,2\n", r"line 2, column a: '9801_3' is not a number"),
-    "a decimal comma": ("a;b\n1,5;2\n", r"line 2, column a: '1,5' is not a number"),
+    "a decimal comma": ("a;b\n1,5;2\n", r"line 2, column a: '1,5' is not a number \(numbers have decimal points here"),
     "a row that is cut off": ("a,b\n1,2\n3\n", r"line 3: 1 fields, the header has 2"),
     "row names without a name": ("a,b\nx,1,2\n", r"line 2: 3 fields, the header has 2 \(row names\?"),
     "text": ("name,b\nM31,2\n", r"line 2, column name: 'M31' is not a number"),

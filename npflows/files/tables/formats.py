@@ -54,10 +54,12 @@ def open_table(path: Path, table: str | None = None, burn_in: float = 0.0) -> So
     if (path / "chains" / "weighted_post.txt").is_file():  # the folder of a run of UltraNest
         path = path / "chains" / "weighted_post.txt"
     if path.is_dir():
+        _refuse("a folder of files", path, table, burn_in)
         return module("arrow").open_folder(path)
     if path.suffix == ".paramnames" or not path.exists():
         chains = module("chains")
         if chains.chain_files(path):
+            _refuse("the root of chains", path, table)
             return chains.open_chains(path, burn_in)
         if not path.exists():
             raise FileNotFoundError(2, os.strerror(2), str(path))
@@ -88,13 +90,21 @@ def open_table(path: Path, table: str | None = None, burn_in: float = 0.0) -> So
 
 
 def _opened(kind: str, path: Path, table: str | None, burn_in: float) -> Source:
-    """A table of a format; a burn-in is refused where the format has no steps."""
+    """A table of a format; a burn-in is refused where the format has no steps, and a name where it has one table."""
     name, function, takes = READERS[kind]
     given = {"table": table, "burn_in": burn_in}
+    _refuse(kind, path, None if "table" in takes else table)
     source = getattr(module(name), function)(path, **{key: given[key] for key in takes})
-    if burn_in and kind not in BURN_IN:
-        raise TableError(f"burn_in is for chains of samplers, and {path} holds none: leave the first rows out by where=")
+    _refuse(kind, path, burn_in=0.0 if kind in BURN_IN else burn_in)
     return source
+
+
+def _refuse(kind: str, path: Path, table: str | None = None, burn_in: float = 0.0) -> None:
+    """Refuse what would be left unheeded."""
+    if table is not None:
+        raise TableError(f"{path} is {kind} and holds one table: leave out table= (--table)")
+    if burn_in:
+        raise TableError(f"burn_in is for chains of samplers, and {path} holds none: leave the first rows out by where=")
 
 
 def _head(path: Path, first: bytes, promised: str | None) -> str | None:

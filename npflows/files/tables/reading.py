@@ -150,6 +150,10 @@ def open_source(source: Any, table: str | None = None, burn_in: float = 0.0) -> 
         raise TableError(f"burn_in must be a number of steps, or a share of them below 1, got {burn_in!r}") from None
     if isinstance(source, (str, os.PathLike)):
         return open_table(Path(source), table, burn_in)
+    if table is not None:
+        raise TableError(
+            f"table= is for files that hold several tables, and a {type(source).__name__} is one: leave it out"
+        )
     return module("results").of_object(source, burn_in)
 
 

@@ -11,6 +11,7 @@ import csv
 import gzip
 import lzma
 import math
+import re
 import warnings
 import zlib
 from array import array
@@ -27,6 +28,8 @@ from npflows.files.tables.source import Entry, Source, TableError, from_entries
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 """First bytes of compressed files, and what opens them."""
 
+COMMA = re.compile(r"[+-]?\d+,\d*\Z")
+"""A number with a decimal comma."""
 BLOCK = 1 << 22
 """Characters of lines that are parsed together."""
 AS_NUMBER = {**dict.fromkeys(MISSING, "nan"), **{name: str(value) for name, value in BOOLEAN.items()}}
@@ -162,7 +165,7 @@ def _line_by_line(path: Path, layout: Layout, labels: Sequence[str], places: Seq
     with opened(path) as file:
         for _ in range(layout.skip):
             file.readline()
-        hint = " (names of columns with a number among them stand in quotes)" if layout.has_words else ""
+        quotes = " (names of columns with a number among them stand in quotes)" if layout.has_words else ""
         reader = _records(file, layout)
         for number, row in reader:
             if len(row) != layout.n:
@@ -172,6 +175,7 @@ def _line_by_line(path: Path, layout: Layout, labels: Sequence[str], places: Seq
             for i in places:
                 value = value_of(row[i])
                 if value is None and not clocks.take(i, len(values) // len(places), row[i]):
+                    hint = " (numbers have decimal points here)" if COMMA.match(row[i]) else quotes
                     raise TableError(f"{path}, line {number}, column {labels[i]}: {row[i]!r} is not a number{hint}")
                 values.append(math.nan if value is None else value)
     columns = dict(zip(places, np.array(values).reshape(-1, len(places)).T))
