@@ -99,8 +99,8 @@ def read_table(
 ) -> Table:
     """Read a table from a file, a data frame or the result of a sampler, with its names, units and weights.
 
-    Masked, null and empty entries become NaN, to be declared by `missing="nan"` in a fit.  What a format knows to be no
-    value is left out with a warning: the index of a data frame, log-likelihoods, derived parameters.
+    Masked, null and empty entries become NaN, to be declared by `missing="nan"` in a fit.  What is known to be no value is
+    left out with a warning: the index of a data frame, log-likelihoods, columns named as weights, derived parameters.
 
     Parameters
     ----------
