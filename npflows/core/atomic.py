@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib
@@ -46,7 +47,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     _sweep(path)
     temporary = _temporary(path, secrets.token_hex(_ENDING))
     try:
-        with open(temporary, "x+b", opener=functools.partial(os.open, mode=0o666 if mode is None else 0o600)) as file:
+        with _opened(temporary, path, 0o666 if mode is None else 0o600) as file:
             _lock(file)
             yield file
             file.flush()
@@ -94,6 +95,17 @@ def check_replaceable(path: str | os.PathLike[str]) -> int | None:
             f"whole"
         )
     return mode
+
+
+def _opened(temporary: Path, path: Path, mode: int) -> BinaryIO:
+    """A new temporary file; an error names the file that it stands for, or the folder that is missing."""
+    try:
+        return open(temporary, "x+b", opener=functools.partial(os.open, mode=mode))
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent)) from None
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _temporary(path: Path, ending: str) -> Path:

@@ -74,6 +74,21 @@ def test_a_symbolic_link_stays_one(path):
     assert target.read_bytes() == b"new"
 
 
+def test_an_error_names_the_file_that_was_asked_for(path, monkeypatch):
+    def refuse(name, flags, mode):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+
+    monkeypatch.setattr(atomic.os, "open", refuse)
+    with pytest.raises(PermissionError) as caught:
+        write(path)
+    assert caught.value.filename == str(path)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no such folder: '.*missing'"):
+        write(tmp_path / "missing" / "flow.npz")
+
+
 @posix
 def test_what_is_no_file_is_left_alone(tmp_path):
     os.mkfifo(tmp_path / "pipe")

@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from npflows.files.tables import TableError, read_table
+from npflows.files.tables import TableError, read_table, text
 
 X = [[1, 2], [3, 4]]
 
@@ -55,7 +55,7 @@ def test_marks_of_what_is_missing_are_nan(mark, tmp_path):
 
 REFUSED = {
     "an underscore, which Python takes": ("a,b\n9801_3,2\n", r"line 2, column a: '9801_3' is not a number"),
-    "a decimal comma": ("a;b\n1,5;2\n", r"line 2, column a: '1,5' is not a number"),
+    "a decimal comma": ("a;b\n1,5;2\n", r"line 2, column a: '1,5' is not a number \(numbers have decimal points here"),
     "a row that is cut off": ("a,b\n1,2\n3\n", r"line 3: 1 fields, the header has 2"),
     "row names without a name": ("a,b\nx,1,2\n", r"line 2: 3 fields, the header has 2 \(row names\?"),
     "text": ("name,b\nM31,2\n", r"line 2, column name: 'M31' is not a number"),
@@ -182,3 +182,47 @@ def test_what_is_no_condition_is_refused(text, tmp_path):
     path.write_text("a,b\n1,2\n3,4\n")
     with pytest.raises(TableError, match=NO_CONDITION[text]):
         read_table(path, where=text)
+
+
+MIXED = {
+    "plain": "a,b,c\n" + "1,2,3\n" * 40,
+    "holes and marks": "a,b,c\n" + "1,2,3\n" * 9 + ",NA,3\n1,True,\n1,2,--\n" * 9,
+    "text beside": "a,b,name\n" + '1,2,M31\n3,,"M31, 1"\n# a,b,name\n' * 9,
+    "text of two lines": "a,b,name\n" + "1,2,M31\n" * 9 + '3,4,"M\n31"\n' * 9,
+    "white space": "a b c\n" + "1 2 3\n" * 9 + "1 nan 3 # a b c\n\n# a b c\nNA 2  3\n" * 9,
+    "Fortran": "a b c\n" + "1 2 3\n" * 9 + "1.0D+01 2 3\n" * 9,
+}
+
+
+@pytest.mark.parametrize("block", [30, 200, 1 << 22])
+@pytest.mark.parametrize("case", MIXED)
+def test_blocks_of_lines_give_what_single_lines_give(case, block, tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "BLOCK", block)
+    path = tmp_path / "t.txt"
+    path.write_text(MIXED[case])
+    fast = read_table(path, ["a", "b"], where="a < 1e9 or isnan(a)").x
+    monkeypatch.setattr(text, "_by_blocks", lambda *_: None)
+    np.testing.assert_array_equal(fast, read_table(path, ["a", "b"], where="a < 1e9 or isnan(a)").x)
+    assert len(fast) == MIXED[case].count("\n1") + MIXED[case].count("\n3,") + MIXED[case].count("\n,")\
+        + MIXED[case].count("\nNA")  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ("5,6", r"line 42: 2 fields, the header has 3"), ("5,6,7,8", r"line 42: 4 fields"),
+    ("9801_3,6,7", r"line 42, column a: '9801_3' is not a number"), ("5,x,7", r"line 42, column b: 'x' is not a number"),
+])  # fmt: skip
+def test_a_row_that_is_wrong_is_found_though_it_is_read_with_others(line, message, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(MIXED["plain"] + line + "\n")
+    for columns in (None, ["a", "b"]):
+        with pytest.raises(TableError, match=message):
+            read_table(path, columns)
+
+
+def test_a_compressed_text_that_is_cut_off_is_refused(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    numbers = np.random.default_rng(0).normal(size=(2000, 3))
+    whole = gzip.compress("\n".join(["a,b,c", *(",".join(map(str, row)) for row in numbers.tolist())]).encode())
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TableError, match=r"t\.csv\.gz is no csv text \(Compressed file ended"):
+        read_table(path)

@@ -42,6 +42,8 @@ OTHERS = {
     b"$FL": "an SPSS file", b"<stata": "a Stata file", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive",
 }  # fmt: skip
 """What else files may begin with."""
+CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1a")
+"""Bytes that no text has."""
 NAMES = {
     ".npy": "npy", ".npz": "npz", ".parquet": "Parquet", ".pq": "Parquet", ".feather": "Arrow", ".arrow": "Arrow",
     ".fits": "FITS", ".fit": "FITS", ".h5": "HDF5", ".hdf5": "HDF5", ".root": "ROOT", ".fcs": "FCS", ".nc": "HDF5",
@@ -55,10 +57,12 @@ def open_table(path: Path, table: str | int | None = None, burn_in: float = 0.0)
     if (path / "chains" / "weighted_post.txt").is_file():  # the folder of a run of UltraNest
         path = path / "chains" / "weighted_post.txt"
     if path.is_dir():
+        _refuse("a folder of files", path, table, burn_in)
         return module("arrow").open_folder(path)
     if path.suffix == ".paramnames" or not path.exists():
         chains = module("chains")
         if chains.chain_files(path):
+            _refuse("the root of chains", path, table)
             return chains.open_chains(path, burn_in)
         if not path.exists():
             raise FileNotFoundError(2, os.strerror(2), str(path))
@@ -93,7 +97,7 @@ def kind_of(path: Path) -> str:
                 f"{path} looks like {what}, which is no format of tables here: write it as csv or Parquet{how}"
             )
     promised = NAMES.get(path.suffix.lower())
-    head = _head(path, first)
+    head = _head(path, first, promised)
     if head is None or (promised is not None and not head.isprintable() and "\x00" in head):
         kind = f"it is no {promised} file, which its name says" if promised else "it begins like no format of tables"
         raise TableError(f"{path} can't be read: {kind}; is it damaged, or encrypted?")
@@ -106,17 +110,31 @@ def kind_of(path: Path) -> str:
 
 
 def _opened(kind: str, path: Path, table: str | None, burn_in: float) -> Source:
-    """A table of a format; a burn-in is refused where the format has no steps."""
+    """A table of a format; a burn-in is refused where the format has no steps, and a name where it has one table."""
     name, function, takes = READERS[kind]
     given = {"table": table, "burn_in": burn_in}
+    _refuse(kind, path, None if "table" in takes else table)
     source = getattr(module(name), function)(path, **{key: given[key] for key in takes})
-    if burn_in and kind not in BURN_IN:
-        raise TableError(f"burn_in is for chains of samplers, and {path} holds none: leave the first rows out by where=")
+    _refuse(kind, path, burn_in=0.0 if kind in BURN_IN else burn_in)
     return source
 
 
-def _head(path: Path, first: bytes) -> str | None:
-    """The first characters of a text, compressed or not; None for what is no text."""
+def _refuse(kind: str, path: Path, table: str | None = None, burn_in: float = 0.0) -> None:
+    """Refuse what would be left unheeded."""
+    if table is not None:
+        raise TableError(f"{path} is {kind} and holds one table: leave out table= (--table)")
+    if burn_in:
+        raise TableError(f"burn_in is for chains of samplers, and {path} holds none: leave the first rows out by where=")
+
+
+def _head(path: Path, first: bytes, promised: str | None) -> str | None:
+    """The first characters of a text, compressed or not; None for what is no text.
+
+    Raises
+    ------
+    TableError
+        If it is a text in another encoding than UTF-8, and no other format is promised.
+    """
     text = module("text")
     compressed = any(first.startswith(mark) for mark in text.COMPRESSED)
     if not compressed and first[:2] not in (b"\xff\xfe", b"\xfe\xff") and b"\x00" in first:
@@ -124,5 +142,9 @@ def _head(path: Path, first: bytes) -> str | None:
     try:
         with text.opened(path) as file:
             return file.read(4096)
-    except (UnicodeDecodeError, EOFError, OSError):
+    except UnicodeDecodeError as error:
+        if promised is None and not compressed and not CONTROLS.intersection(first):
+            raise text.refusal(path, error) from None
+        return None
+    except (EOFError, OSError):
         return None

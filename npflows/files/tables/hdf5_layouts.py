@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from npflows.files.tables.netcdf import decoded
-from npflows.files.tables.source import LOG_DENSITY, NOTED, Entry, Source, TableError, from_entries, from_matrix
+from npflows.files.tables.roles import LOG_DENSITY
+from npflows.files.tables.source import NOTED, Entry, Source, TableError, from_entries, from_matrix
 
 Layout = Callable[[str, Any, str, float], "Source | None"]
 """From the name of a file, the open file, what is asked for and the burn-in to a table; None for another layout.

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from npflows.core.checks import warn_user
+from npflows.core.checks import as_positive, warn_user
 from npflows.core.columns import column_number, listed
 from npflows.core.numbers import numbers_of
 from npflows.core.table import Table
 from npflows.core.times import times_of, unit_for
 from npflows.files.tables.formats import open_table
 from npflows.files.tables.loading import module
-from npflows.files.tables.source import INDEX, LOG_WEIGHTS, MASK, NOTED, Source, TableError
+from npflows.files.tables.roles import DOUBTFUL, LOG_WEIGHTS
+from npflows.files.tables.source import INDEX, MASK, NOTED, OTHER, Source, TableError
 
 VALUES_AT_ONCE = 1 << 15
 """Values that are put side by side together."""
 Keys = Sequence[str | int]
-"""Names or numbers of columns."""
+"""Names or numbers of columns; a single name is one of them, and no row of letters."""
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Parts:
     Attributes
     ----------
     columns : sequence of str or int, optional
-        The values; all that play no other part by default.
+        The values; all that play no other part by default.  A single name or number is one column.
     condition : sequence of str or int
     weights : str, int, False or None
         None for what the format says, False for none.
@@ -44,20 +46,51 @@ class Parts:
         Names of conditions before those of `condition`, where the table has names.
     """
 
-    columns: Keys | None = None
-    condition: Keys = ()
+    columns: Keys | int | None = None
+    condition: Keys | int | None = ()
     weights: str | int | bool | None = None
     log_weights: str | int | None = None
     where: str | None = None
     expected: Sequence[str] | None = None
     expected_condition: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        self.columns = None if self.columns is None else _keys(self.columns, "columns")
+        self.condition = _keys(self.condition, "condition")
+        for name in ("weights", "log_weights"):
+            key = getattr(self, name)
+            if not (key is None or _is_key(key) or (name == "weights" and isinstance(key, bool))):
+                raise TableError(
+                    f"{name} must be the name or number of a column, got a {type(key).__name__}: pass your own to fit"
+                )
+        if not (self.where is None or isinstance(self.where, str)):
+            raise TableError(
+                f"where must be text such as 'z > 0 and abs(b) > 20', got a {type(self.where).__name__}: choose by "
+                f"anything else from the table that was read"
+            )
+
+
+def _is_key(key: Any) -> bool:
+    """Whether something names a column or numbers it."""
+    return isinstance(key, (str, int, np.integer)) and not isinstance(key, bool)
+
+
+def _keys(given: Any, what: str) -> tuple[str | int, ...]:
+    """Names or numbers of columns, after a check; a single one is one column, and None none."""
+    if given is None:
+        return ()
+    keys = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    wrong = [key for key in keys if not _is_key(key)]
+    if wrong:
+        raise TableError(f"{what} must be names or numbers of columns, got {wrong[0]!r:.60} among them")
+    return keys
+
 
 def read_table(
     source: Any,
-    columns: Keys | None = None,
+    columns: Keys | int | None = None,
     *,
-    condition: Keys = (),
+    condition: Keys | int | None = (),
     weights: str | int | bool | None = None,
     log_weights: str | int | None = None,
     where: str | None = None,
@@ -66,8 +99,8 @@ def read_table(
 ) -> Table:
     """Read a table from a file, a data frame or the result of a sampler, with its names, units and weights.
 
-    Masked, null and empty entries become NaN, to be declared by `missing="nan"` in a fit.  What a format knows to be no
-    value is left out with a warning: the index of a data frame, log-likelihoods, derived parameters.
+    Masked, null and empty entries become NaN, to be declared by `missing="nan"` in a fit.  What is known to be no value is
+    left out with a warning: the index of a data frame, log-likelihoods, columns named as weights, derived parameters.
 
     Parameters
     ----------
@@ -80,7 +113,7 @@ def read_table(
         Or a data frame, a structured array, a mapping of arrays; a result of dynesty, nautilus, emcee, UltraNest, bilby or
         GetDist; a tree of ArviZ.
     columns : sequence of str or int, optional
-        Names or numbers (from 0) of the values; by default all that play no other part.
+        Names or numbers (from 0) of the values; by default all that play no other part.  A single one is one column.
     condition : sequence of str or int
         Those of the condition.
     weights, log_weights : str or int, optional
@@ -113,10 +146,16 @@ def read_table(
 
 def open_source(source: Any, table: str | int | None = None, burn_in: float = 0.0) -> Source:
     """A table, open: from a file, a folder, or an object."""
-    if not burn_in >= 0:
-        raise TableError(f"burn_in must be a number of steps, or a share of them below 1, got {burn_in!r}")
+    try:
+        burn_in = as_positive(burn_in, "burn_in", zero=True)
+    except ValueError:
+        raise TableError(f"burn_in must be a number of steps, or a share of them below 1, got {burn_in!r}") from None
     if isinstance(source, (str, os.PathLike)):
         return open_table(Path(source), table, burn_in)
+    if table is not None:
+        raise TableError(
+            f"table= is for files that hold several tables, and a {type(source).__name__} is one: leave it out"
+        )
     return module("results").of_object(source, burn_in)
 
 
@@ -126,20 +165,22 @@ def take(source: Source, parts: Parts, *, tell: bool = True) -> Table:
     weight, log_weight = _weights(source, parts)
     apart = [i for i in (weight, log_weight) if i is not None]
     if x is None:
-        x = [i for i in range(len(source.names)) if i not in {*condition, *apart, *source.aside, *_weight_columns(source)}]
+        others = {*condition, *apart, *source.left_out, *_weight_columns(source)}
+        x = [i for i in range(len(source.names)) if i not in others]
         _refuse_nameless(source, x)
-        if source.doubt and tell:
-            warn_user(source.doubt)
+        if tell:
+            _doubt(source, x)
     if not x:
-        others = [str(key) for key in (*parts.expected_condition, *parts.condition)] + [source.names[i] for i in apart]
-        beside = f" beside {', '.join(others)}" if others else " of values"
+        keys = (*parts.expected_condition, *_keys(parts.condition, "condition"))
+        shown = [str(key) for key in keys] + [source.names[i] for i in apart]
+        beside = f" beside {', '.join(shown)}" if shown else " of values"
         raise TableError(f"{source.owner} has no columns{beside}")
     asked = [*x, *condition, *apart]
     if len(set(asked)) < len(asked):
         twice = next(i for i in asked if asked.count(i) > 1)
         what = repr(source.names[twice]) if source.has_names else str(twice)
         raise TableError(f"the same column of {source.owner} is asked for twice: {what}")
-    left_out = {source.names[i]: why for i, why in source.aside.items() if i not in asked and why != MASK}
+    left_out = {source.names[i]: why for i, why in source.left_out.items() if i not in asked and why != MASK}
     if tell and parts.columns is None and parts.expected is None:
         _tell(source, left_out)
     where = None if parts.where is None else module("where").RowCondition(parts.where)
@@ -172,9 +213,9 @@ def take(source: Source, parts: Parts, *, tell: bool = True) -> Table:
 def _values_and_condition(source: Source, parts: Parts) -> tuple[list[int] | None, list[int]]:
     """The places of the values, None for what is left, and those of the condition."""
     named = [_number(source, name) for name in parts.expected_condition] if source.has_names else []
-    condition = named + [_number(source, key) for key in parts.condition]
+    condition = named + [i for key in _keys(parts.condition, "condition") for i in _numbers(source, key)]
     wanted = parts.columns if parts.columns is not None else parts.expected if source.has_names else None
-    return None if wanted is None else [_number(source, key) for key in wanted], condition
+    return None if wanted is None else [i for key in _keys(wanted, "columns") for i in _numbers(source, key)], condition
 
 
 def _weights(source: Source, parts: Parts) -> tuple[int | None, int | None]:
@@ -184,13 +225,22 @@ def _weights(source: Source, parts: Parts) -> tuple[int | None, int | None]:
     if parts.log_weights is not None:
         return None, _number(source, parts.log_weights)
     if parts.weights is None or parts.weights is True:
-        return source.weight, source.log_weight
+        by_format = source.weight is not None or source.log_weight is not None
+        return source.weight if by_format else source.roles.weight, source.log_weight
     return (None, None) if parts.weights is False else (_number(source, parts.weights), None)
 
 
 def _weight_columns(source: Source) -> set[int]:
     """The columns that the format says are weights, which are no values even where they are not used."""
-    return {i for i in (source.weight, source.log_weight) if i is not None}
+    return {i for i in (source.weight, source.log_weight, source.roles.weight) if i is not None}
+
+
+def _numbers(source: Source, key: str | int) -> list[int]:
+    """The place of a column, or the places of all parts of one of several values in each row: name[0], name[1], ..."""
+    if isinstance(key, str) and key not in source.places and f"{key}[0]" in source.places:
+        count = itertools.takewhile(lambda k: f"{key}[{k}]" in source.places, itertools.count())
+        return [_number(source, f"{key}[{k}]") for k in count]
+    return [_number(source, key)]
 
 
 def _number(source: Source, key: str | int) -> int:
@@ -200,7 +250,9 @@ def _number(source: Source, key: str | int) -> int:
             raise TableError(f"{source.owner} has more than one column named {key!r}; say which by its number, from 0")
         return source.places[key]
     names = source.names if source.has_names else None
-    return column_number(key, len(source.names), names, owner=source.owner, numerals=True, error=TableError)
+    beside = [name for i, name in enumerate(source.names) if not source.has_names and name != str(i)]
+    naming = f"beside them {listed(beside)}" if beside else ""
+    return column_number(key, len(source.names), names, owner=source.owner, numerals=True, naming=naming, error=TableError)
 
 
 def _refuse_nameless(source: Source, x: Sequence[int]) -> None:
@@ -221,16 +273,29 @@ def _refuse_nameless(source: Source, x: Sequence[int]) -> None:
         )
 
 
+def _doubt(source: Source, x: Sequence[int]) -> None:
+    """Warn of values that may be none."""
+    if source.doubt:
+        warn_user(source.doubt)
+    for name in (source.names[i] for i in source.roles.doubtful if i in x):
+        what = DOUBTFUL[name.lower()]
+        how = f"if so, pass weights={name!r} (--weights {name}); " if "weight" in what else ""
+        warn_user(
+            f"{source.owner}: {name} is taken for a value like the others, and may be {what}: {how}columns= (--columns) "
+            f"says which columns are values"
+        )
+
+
 def _tell(source: Source, left_out: dict[str, str]) -> None:
     """Warn of columns that were left out, but for what has been told, or is to be expected."""
-    told = {name: why for name, why in left_out.items() if why not in (INDEX, NOTED)}
+    told = {name: why for name, why in left_out.items() if why not in (INDEX, NOTED, OTHER)}
     if not told:
         return
     hint = "; ask for them by columns= (--columns)"
     weights = [name for name in told if "weight" in name.lower() or name.lower() in LOG_WEIGHTS]
     if weights:
         kind = "log-weights" if weights[0].lower() in LOG_WEIGHTS else "weights"
-        hint = f"; pass {kind.replace('-', '_')}={weights[0]!r} (--{kind} {weights[0]}) if the rows have weights"
+        hint = f"; pass {kind.replace('-', '_')}={weights[0]!r} (--{kind} {weights[0]}) if the rows have weights{hint}"
     warn_user(f"{source.owner}: left out {listed([f'{name} ({why})' for name, why in told.items()])}{hint}")
 
 

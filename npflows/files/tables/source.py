@@ -4,28 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npflows.core.optional import required
+from npflows.files.tables.roles import Roles, roles_of
 
-LOG_DENSITY, OWN = "a log-density of the sampler", "a column of the sampler's own"
 BESIDE, NOTED = "beside the table", "noted by the sampler"
+OTHER, NO_NUMBERS, OBJECTS = "of another shape than the table", "no numbers", "Python objects"
 INDEX, MASK = "the index of the data frame", "the mask of another column"
 PARTITION = "what the names of the folders say"
 """Why a column is not taken unless it is asked for."""
-LOG_DENSITIES = frozenset({
-    "logl", "loglike", "log_like", "loglikelihood", "log_likelihood", "lnlike", "lnl", "minuslogpost", "minuslogprior",
-    "-logl", "logprior", "log_prior", "lnprior", "logpost", "log_post", "logposterior", "log_posterior", "lnpost", "lnprob",
-    "lp__",
-})  # fmt: skip
-"""Names that no column has but a log-density that a sampler noted."""
-
-LOG_WEIGHTS = frozenset({"log_weights", "log_weight", "logw", "log_w", "logwt", "ln_weights"})
-"""Names of columns and arrays of logarithms of weights."""
 
 
 class TableError(ValueError):
@@ -49,7 +41,7 @@ class Source:
     units : dict of int to str
         Units of those columns that have one.
     aside : dict of int to str
-        Columns that are not taken unless they are asked for, and why.
+        Columns that the format says are not to be taken unless they are asked for, and why; `left_out` has all of them.
     weight, log_weight : int or None
         The column that the format says is the weight of the rows, or its logarithm.
     block : ndarray (n, d), optional
@@ -68,6 +60,22 @@ class Source:
     log_weight: int | None = None
     block: np.ndarray | None = None
     doubt: str = ""
+
+    @cached_property
+    def roles(self) -> Roles:
+        """What the names of the columns say, those apart that the format knows better."""
+        if not self.has_names:
+            return Roles({}, None, [])
+        known = {self.weight, self.log_weight, *self.aside}
+        free = [i for i in range(len(self.names)) if i not in known]
+        found = roles_of([self.names[i] for i in free])
+        weight = None if found.weight is None else free[found.weight]
+        return Roles({free[i]: why for i, why in found.aside.items()}, weight, [free[i] for i in found.doubtful])
+
+    @property
+    def left_out(self) -> dict[int, str]:
+        """Columns that are not taken unless they are asked for, and why: by the format, else by their names."""
+        return dict(sorted({**self.roles.aside, **self.aside}.items()))
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -117,9 +125,8 @@ def from_entries(
         for part in [None] if entry.width is None else range(entry.width):
             if entry.unit:
                 units[len(names)] = entry.unit
-            why = entry.aside or (LOG_DENSITY if entry.name.lower() in LOG_DENSITIES else "")
-            if why:
-                aside[len(names)] = why
+            if entry.aside:
+                aside[len(names)] = entry.aside
             names.append(entry.name if part is None else f"{entry.name}[{part}]")
             places.append((number, part))
 
@@ -169,19 +176,35 @@ def from_matrix(
             more[name] = values
     columns = [*(map(str, names) if names is not None else map(str, range(d))), *more]
     beyond = list(more.values())
-    put_aside = {i: why[name] for i, name in enumerate(columns) if name in why}
-    if names is not None:
-        put_aside |= {i: LOG_DENSITY for i, name in enumerate(columns[:d]) if name.lower() in LOG_DENSITIES}
     return Source(
         owner,
         columns,
         lambda places: [x[:, i] if i < d else beyond[i - d] for i in places],
         has_names=names is not None,
         units={i: unit for i, unit in enumerate(units or ()) if unit},
-        aside=put_aside,
+        aside={i: why[name] for i, name in enumerate(columns) if name in why},
         weight=columns.index("weight", d) if weight is not None else None,
         log_weight=columns.index("log_weight", d) if log_weight is not None else None,
         block=x,
+    )
+
+
+def with_columns(table: Source, more: Source) -> Source:
+    """A table with further columns beside it, which have names even where its own have none."""
+    d = len(table.names)
+
+    def fetch(places: Sequence[int]) -> list[Any]:
+        own, others = [i for i in places if i < d], [i for i in places if i >= d]
+        found = dict(zip(own, table.fetch(own)))
+        found |= zip(others, more.fetch([i - d for i in others]))
+        return [found[i] for i in places]
+
+    return replace(
+        table,
+        names=[*table.names, *more.names],
+        fetch=fetch,
+        units={**table.units, **{i + d: unit for i, unit in more.units.items()}},
+        aside={**table.aside, **{i + d: why for i, why in more.aside.items()}},
     )
 
 

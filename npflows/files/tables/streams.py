@@ -86,9 +86,9 @@ class TableStream:
 
 def stream_table(
     source: Any,
-    columns: Keys | None = None,
+    columns: Keys | int | None = None,
     *,
-    condition: Keys = (),
+    condition: Keys | int | None = (),
     weights: str | int | bool | None = None,
     log_weights: str | int | None = None,
     where: str | None = None,

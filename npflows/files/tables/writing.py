@@ -16,6 +16,7 @@ import numpy as np
 from npflows.core.atomic import atomic_write, check_replaceable
 from npflows.core.frames import to_frame
 from npflows.core.times import instants, since
+from npflows.files.tables.layout import MARKS, is_entry
 from npflows.files.tables.source import TableError, package
 
 ROWS_AT_ONCE = 65536
@@ -70,7 +71,13 @@ def _rows(values: np.ndarray, columns: Sequence[str]) -> np.ndarray:
 def _write_text(file: BinaryIO, values: np.ndarray, columns: list[str], units: Units, delimiter: str = ",") -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(columns)
+    broken = next((name for name in columns if "\n" in name or "\r" in name), None)
+    if broken is not None:
+        raise TableError(f"the column {broken!r} can't be written to text, where a line ends with its name: use Parquet")
+    unsafe = {*MARKS, '"', *(" " if len(columns) == 1 else "")}
+    in_quotes = any(is_entry(name) or name[:1] in "#%" or {*name} & unsafe for name in columns)
+    quoting: Any = csv.QUOTE_ALL if in_quotes else csv.QUOTE_MINIMAL
+    csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerow(columns)
     rows = _rows(values, columns)
     clocks = {i: unit for i, unit in enumerate(units) if since(unit) is not None}
     for start in range(0, len(rows), ROWS_AT_ONCE):
