@@ -28,7 +28,8 @@ BROKEN = {
     "a mark of no entry": ("1 2 ?\n3 4 5\n6 7 8\n", r"line 1, column 2: '\?' is not a number"),
     "an overflow of Fortran": ("  1.0D+00  ******\n  3.0D+00  1.0\n", r"line 1, column 1: '\*+' is not a number"),
     "a row with a name": ("NGC1,1.0,2.0\nNGC2,3.0,4.0\n", r"line 1, column 0: 'NGC1' is not a number \(names of columns"),
-    "whole numbers and a name": ("NGC1,1,2\nNGC2,3,4\n", "the first line, 'NGC1,1,2', holds words beside whole numbers"),
+    "whole numbers and a name": ("NGC1,1,2\nNGC2,3,4\n", "the first line, 'NGC1,1,2', holds words beside numbers"),
+    "wavelengths": ("id,0.5,0.6\n5,3,4\n", "the first line, 'id,0.5,0.6', holds words beside numbers, and may be a row"),
     "years": ("id,2019,2020\n5,3,4\n", "may be a row or the names of the columns: write names above it, or put its fields"),
 }
 

@@ -90,17 +90,17 @@ class Layout:
         if not words:
             return False
         are_names = all(map(_has_letter, words))
-        if numbers:
-            if are_names and all(field.isdecimal() for field in numbers):
+        below = [number for field, number in zip(fields, split(following, self.delimiter)) if field in words]
+        if numbers:  # beside names of objects, say, or of years
+            if are_names and (all(field.isdecimal() for field in numbers) or all(map(is_entry, below))):
                 raise TableError(
-                    f"{self.path}: the first line, {first[:40]!r}, holds words beside whole numbers, and may be a row or "
-                    f"the names of the columns: write names above it, or put its fields into quotes"
+                    f"{self.path}: the first line, {first[:40]!r}, holds words beside numbers, and may be a row or the "
+                    f"names of the columns: write names above it, or put its fields into quotes"
                 )
             return False
         if not any(field in MISSING and field for field in fields):
             return True
-        below = split(following, self.delimiter)  # NA or null may be a name, and in a row a missing entry
-        return are_names and any(field in words and number and is_entry(number) for field, number in zip(fields, below))
+        return are_names and any(number and is_entry(number) for number in below)  # NA may be a name, or a missing entry
 
     def _is_numbering(self, fields: Sequence[str]) -> bool:
         """Whether a line numbers the columns from 0, as pandas does, perhaps beside those of its row names."""
