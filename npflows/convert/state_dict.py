@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from npflows.convert.errors import ConversionError
 from npflows.convert.tensors import Tensors
+from npflows.files.foreign import LOOKED_AT, foreign_kind
 
 Arrays = dict[str, NDArray[Any]]
 DTYPES = {"FloatStorage": "f4", "DoubleStorage": "f8", "HalfStorage": "f2", "LongStorage": "i8", "IntStorage": "i4",
@@ -40,7 +41,11 @@ def read_state_dict(path: str | os.PathLike[str]) -> Arrays:
     where = os.fspath(path)
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ConversionError(f"{where} is no zip file, as PyTorch 1.6 and later write them: {REMEDY}")
+            file.seek(0)
+            found = foreign_kind(file.read(LOOKED_AT))
+            what, hint = ("", "") if found is None else found
+            looks = f"{what}, and " if what else ""
+            raise ConversionError(f"{where} is {looks}no zip file, as PyTorch 1.6 and later write them: {hint or REMEDY}")
         file.seek(0)
         try:
             with zipfile.ZipFile(file) as archive:
