@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from npflows.convert.arguments import checked
+from npflows.convert.errors import ConversionError
 from npflows.convert.linear import assembled, diagonal, dtype_of, permutation
-from npflows.convert.networks import autoregressive, masked_dense
-from npflows.convert.state_dict import Arrays, ConversionError, arrays_of, below
+from npflows.convert.networks import autoregressive, chain, masked_dense
+from npflows.convert.state_dict import arrays_of, refuse_files
+from npflows.convert.tensors import Tensors
 from npflows.flow import NormalizingFlow
 from npflows.layers.layer import Layer
 from npflows.support import interval
@@ -40,6 +43,8 @@ def from_denmarf(density: Any, *, dtype: str | None = None) -> NormalizingFlow:
     Batch normalization becomes a diagonal layer with the numbers of evaluation.  denmarf rounds what its logit gives, and
     sums log-determinants, in float32.  It moves a row on a bound inside by 1e-4, and npflows gives it no density.
     """
+    refuse_files(density, "from_denmarf", "as pickle.load gives it where denmarf is installed")
+    dtype = checked(dtype=dtype)["dtype"]
     model = getattr(density, "model", None)
     if type(density).__module__.split(".")[0] != "denmarf" or model is None:
         raise ConversionError(f"{type(density).__module__}.{type(density).__name__} is no fitted density of denmarf")
@@ -51,8 +56,8 @@ def from_denmarf(density: Any, *, dtype: str | None = None) -> NormalizingFlow:
     n = int(density.num_features)
     layers: list[Layer] = []
     for number, kind in enumerate(kinds):
-        part = below(arrays, f"{number}.")
-        layers += _layers(kind, part, n, own)
+        layers += _layers(kind, arrays.below(f"{number}."), n, own)
+    arrays.refuse_rest()
     bounds = None
     if density.bounded:
         ends = (np.broadcast_to(np.asarray(a, float), (n,)) for a in
@@ -61,17 +66,19 @@ def from_denmarf(density: Any, *, dtype: str | None = None) -> NormalizingFlow:
     return assembled(layers, "normal", own, support=bounds)
 
 
-def _layers(kind: str, part: Arrays, n: int, dtype: str) -> list[Layer]:
+def _layers(kind: str, part: Tensors, n: int, dtype: str) -> list[Layer]:
     """One layer of denmarf."""
     if kind == "Reverse":
         return [permutation(np.arange(n)[::-1], dtype)]
     if kind == "BatchNormFlow":
-        values = {name: a.astype(float) for name, a in part.items()}
-        slope = np.exp(values["log_gamma"]) / np.sqrt(values["running_var"])
-        return diagonal(slope, values["beta"] - slope * values["running_mean"], n, dtype)
-    names = ("joiner", "trunk.1", "trunk.3")
-    weights = [(part[f"{name}.linear.weight"], part[f"{name}.linear.bias"]) for name in names]
+        names = ("log_gamma", "beta", "running_mean", "running_var")
+        log_gamma, beta, mean, variance = (part.take(name, n).astype(float) for name in names)
+        slope = np.exp(log_gamma) / np.sqrt(variance)
+        return diagonal(slope, beta - slope * mean, n, dtype)
+    places = ("joiner", "trunk.1", "trunk.3")
+    weights = chain(part, [f"{place}.linear" for place in places], n, 2 * n, 0)
+    masks = [part.take(f"{place}.mask", *weight.shape) for place, (weight, _) in zip(places, weights)]
     owners = np.tile(np.arange(n), 2)  # all shifts, then all log-scales
-    network, order = masked_dense(weights, [part[f"{name}.mask"] for name in names], n, owners, "tanh", None)
+    network, order = masked_dense(weights, masks, n, owners, "tanh", None)
     network = network.with_outputs(np.stack([order, order + n], axis=1).ravel())
     return [autoregressive(network, order, {"scale_activation": "none", "shift_first": True}, dtype)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,64 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.base import Base, Normal, Uniform
+from npflows.convert.arguments import checked
+from npflows.convert.errors import ConversionError
+from npflows.convert.flowjax_layers import Step, Transformer, affine, layer_of, spline
+from npflows.convert.flowjax_leaves import flow_of_leaves
 from npflows.convert.linear import assembled, diagonal, matrix, permutation
 from npflows.convert.networks import (
-    Dense,
     activation_of,
-    autoregressive,
-    coupling,
-    masked_dense,
-    set_gains,
-    split_condition,
-    split_gains,
 )
-from npflows.convert.state_dict import ConversionError, refuse_others
+from npflows.convert.state_dict import refuse_others
 from npflows.flow import NormalizingFlow
 from npflows.layers import LogTails
 from npflows.layers.layer import Layer
 
-TRANSFORMERS = ("affine", "spline")
 OWN = "npflows.convert.in_flowjax"
 """The module of what `to_flowjax` has beside flowjax's own."""
 FAR = -1e4
 """A number whose softplus is 0."""
-
-
-@dataclass(frozen=True)
-class Transformer:
-    """A scalar map of flowjax.
-
-    Attributes
-    ----------
-    initial : ndarray
-        What flowjax adds to the outputs of networks.
-    options : dict
-        The arguments of npflows' map.
-    inverted : bool
-        Whether it is the inverse of an affine map.
-    """
-
-    initial: NDArray[np.float64]
-    options: dict[str, Any]
-    inverted: bool = False
-
-
-@dataclass(frozen=True)
-class Step:
-    """A layer with a network, as arrays.
-
-    Attributes
-    ----------
-    layers : list of (ndarray, ndarray)
-    masks : list of ndarray or None
-        None for a coupling.
-    n_kept : int
-        The features, the first ones, that a coupling keeps.
-    """
-
-    layers: list[tuple[NDArray, NDArray]]
-    masks: list[NDArray] | None
-    n_kept: int = 0
 
 
 def from_flowjax(
@@ -122,9 +81,13 @@ def from_flowjax(
     flowjax adds to the outputs of networks the raw values of an initial map, which are no part of a file; they are computed
     in the file's dtype, as flowjax does.
     """
+    told = checked(transformer=transformer, min_scale=min_scale, interval=interval, min_width=min_width,
+                   min_derivative=min_derivative, activation=activation, invert=invert)  # fmt: skip
+    dtype = checked(dtype=dtype)["dtype"]
     if isinstance(flow, (str, os.PathLike)):
-        return _from_file(os.fspath(flow), transformer, min_scale, interval, min_width, min_derivative, activation, invert,
-                          dtype)  # fmt: skip
+        return flow_of_leaves(os.fspath(flow), told, dtype)
+    if isinstance(flow, Mapping):
+        raise ConversionError("from_flowjax takes the object, or the file of its leaves, got a mapping")
     refuse_others(flow, "flow of flowjax", "base_dist", "bijection")
     own = _dtype(flow) if dtype is None else dtype
     base = _base(flow.base_dist, own)
@@ -329,150 +292,11 @@ def _transformer(constructor: Any) -> Transformer:
         raise ConversionError(f"the transformer Invert of {kind} is not taken over")
     if kind == "Affine":
         least = _softplus_and(_plain(static.scale).fn, "the scale of Affine")
-        return Transformer(initial, _affine(least))
+        return Transformer(initial, affine(least))
     if kind == "RationalQuadraticSpline":
         low, high = static.interval
         if low != -high:
             raise ConversionError(f"splines on [{low}, {high}] are not taken over: npflows has those on [-a, a]")
         least = _softplus_and(_plain(static.derivatives).fn, "the derivatives of RationalQuadraticSpline")
-        return Transformer(initial, _spline(int(static.knots), float(high), _plain(static.x_pos).min_width, least))
+        return Transformer(initial, spline(int(static.knots), float(high), _plain(static.x_pos).min_width, least))
     raise ConversionError(f"the transformer {kind} is not taken over; Affine and RationalQuadraticSpline can be")
-
-
-def _affine(least: float) -> dict[str, Any]:
-    return {"scale_activation": "softplus", "min_scale": least}
-
-
-def _spline(knots: int, interval: float, min_width: float, min_derivative: float) -> dict[str, Any]:
-    share = min_width / (2 * interval)
-    return {"num_bins": knots + 1, "tail_bound": interval, "min_bin_width": share, "min_bin_height": share,
-            "min_derivative": min_derivative, "free_ends": True}  # fmt: skip
-
-
-def layer_of(
-    step: Step, transformer: Transformer, activation: str, n: int, inverted: bool, dtype: str
-) -> Layer:  # fmt: skip
-    """A layer with a network, or its inverse."""
-    scalar_map, count = dict(transformer.options), len(transformer.initial)
-    offset, layers, masks, gains = transformer.initial.copy(), step.layers, step.masks, None
-    if scalar_map.get("scale_activation") == "tanh_gain" and count == 3:
-        layers, masks, gains = split_gains(layers, masks)
-        count, gains, offset = 2, gains + offset[2], offset[:2]
-    if "num_bins" in scalar_map:  # less what npflows adds to raw derivatives
-        offset[2 * scalar_map["num_bins"] :] -= math.log(math.expm1(1 - scalar_map["min_derivative"]))
-    if masks is None:
-        inputs, conditions = split_condition(layers, step.n_kept)
-        moved = n - step.n_kept
-        network = Dense(inputs, activation, None, conditions)
-        network = network.with_outputs(np.arange(moved * count), 1.0, np.tile(offset, moved))
-        mask = (np.arange(n) < step.n_kept).astype(int)
-        if "num_bins" not in scalar_map:
-            scalar_map["shift_first"] = inverted != transformer.inverted
-        return set_gains(coupling(network, mask, scalar_map, dtype, inverted=inverted), gains)
-    network, order = masked_dense(layers, masks, n, np.repeat(np.arange(n), count), activation, None)
-    rows = (order[:, None] * count + np.arange(count)).ravel()
-    if "num_bins" not in scalar_map:
-        scalar_map["shift_first"] = transformer.inverted
-    network = network.with_outputs(rows, 1.0, np.tile(offset, n))
-    made = autoregressive(network, order, scalar_map, dtype, inverted=inverted)
-    return set_gains(made, None if gains is None else gains[order])
-
-
-def read_leaves(path: str) -> list[NDArray]:
-    """The arrays of a file that `equinox.tree_serialise_leaves` wrote, in their order, without JAX; nothing is executed.
-
-    Raises
-    ------
-    ConversionError
-        If the file is something else, or is damaged.
-    """
-    found = []
-    with open(path, "rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        while file.tell() < end:
-            try:
-                found.append(np.load(file, allow_pickle=False))
-            except (ValueError, EOFError, OSError) as error:
-                what = "no arrays one after the other, as equinox.tree_serialise_leaves writes them"
-                raise ConversionError(f"{path} holds {what} ({error})") from None
-            if not isinstance(found[-1], np.ndarray):
-                raise ConversionError(f"{path} is an archive, and no file of leaves")
-    return found
-
-
-def _from_file(
-    path: str, transformer: str, min_scale: float, interval: float | None, min_width: float, min_derivative: float,
-    activation: str, invert: bool, dtype: str | None,
-) -> NormalizingFlow:  # fmt: skip
-    if transformer not in TRANSFORMERS:
-        raise ConversionError(f"transformer must be one of {', '.join(map(repr, TRANSFORMERS))}, got {transformer!r}")
-    leaves = read_leaves(path)
-    arrays = [a for a in leaves if a.ndim]
-    if not leaves or not arrays or leaves[0].ndim or leaves[0].dtype.kind not in "iu":
-        raise ConversionError(f"{path} holds no leaves of a flow of masked_autoregressive_flow or coupling_flow")
-    n = int(leaves[0])
-    own = ("float64" if any(a.dtype == np.float64 for a in arrays) else "float32") if dtype is None else dtype
-    base, arrays = _base_of_leaves(arrays, n, own)
-    orders, arrays = _orders_of_leaves(arrays, n)
-    steps = _steps_of_leaves(arrays, n, path)
-    if len(orders) not in (0, len(steps)):
-        raise ConversionError(f"{path} has {len(orders)} permutations for {len(steps)} layers")
-    real = np.float64 if any(a.dtype == np.float64 for a in arrays) else np.float32
-    if transformer == "affine":
-        taken = Transformer(_inverse_softplus([0.0], [1 - min_scale], real), _affine(min_scale))
-    else:
-        outputs = steps[0].layers[-1][1].size // (n - steps[0].n_kept)
-        knots, rest = divmod(outputs - 4, 3)
-        if rest or knots < 1 or interval is None:
-            raise ConversionError(f"{path} has {outputs} outputs for each feature: splines have 3 knots + 4, and need "
-                                  f"interval=")  # fmt: skip
-        first = _inverse_softplus(np.zeros(2 * knots + 2), np.full(knots + 2, 1 - min_derivative), real)
-        taken = Transformer(first, _spline(knots, float(interval), min_width, min_derivative))
-    if steps[0].layers[-1][1].size != len(taken.initial) * (n - steps[0].n_kept):
-        raise ConversionError(f"{path} has other outputs than those of transformer={transformer!r}")
-    layers: list[Layer] = []
-    for k in range(len(steps)) if invert else reversed(range(len(steps))):
-        both = [layer_of(steps[k], taken, activation, n, not invert, own)]
-        if orders or n == 2:
-            order = np.asarray(orders[k] if orders else [1, 0])
-            both.append(permutation(order if invert else np.argsort(order), own))
-        layers += both if invert else both[::-1]
-    return assembled(layers, base, own)
-
-
-def _inverse_softplus(
-    zeros: Sequence[float] | NDArray, values: Sequence[float] | NDArray, real: type
-) -> NDArray[np.float64]:
-    """The raw values of an initial map: zeros, and the inverse of softplus, in the dtype of the flow."""
-    given: NDArray = np.asarray(values, real)
-    return np.r_[np.asarray(zeros, float), (np.log(-np.expm1(-given)) + given).astype(float)]
-
-
-def _base_of_leaves(arrays: list[NDArray], n: int, dtype: str) -> tuple[Base, list[NDArray]]:
-    """The base, from location and raw scale of a Normal at the beginning, or none; and the other arrays."""
-    if arrays[0].shape == (n,) and len(arrays) > 1 and arrays[1].shape == (n,) and arrays[0].dtype.kind == "f":
-        loc, scale = arrays[0].astype(float), np.logaddexp(0, arrays[1].astype(float))
-        return Normal(n, loc, scale, learnable=True, dtype=dtype), arrays[2:]
-    return Normal(n, dtype=dtype), arrays
-
-
-def _orders_of_leaves(arrays: list[NDArray], n: int) -> tuple[list[NDArray], list[NDArray]]:
-    """The permutations at the end, if there are some, and the other arrays."""
-    if n > 2 and len(arrays) > 2 and all(a.dtype.kind in "iu" and a.shape[1:] == (n,) for a in arrays[-2:]):
-        return list(arrays[-2]), arrays[:-2]
-    return [], arrays
-
-
-def _steps_of_leaves(arrays: list[NDArray], n: int, path: str) -> list[Step]:
-    """The layers, from masks, weights and biases, or weights and biases alone, of all layers one after the other."""
-    is_masked = bool(arrays) and arrays[0].dtype == np.bool_
-    each = 3 if is_masked else 2
-    groups = [arrays[k : k + each] for k in range(0, len(arrays), each)]
-    shapes = (3, 3, 2)[-each:]
-    if not groups or any(len(g) != each or tuple(a.ndim for a in g) != shapes for g in groups):
-        raise ConversionError(f"{path} holds other leaves than those of masked_autoregressive_flow or coupling_flow")
-    steps = []
-    for k in range(len(groups[0][-1])):
-        weights = [(g[-2][k], g[-1][k]) for g in groups]
-        steps.append(Step(weights, [g[0][k] for g in groups]) if is_masked else Step(weights, None, n // 2))
-    return steps

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from paramax import Parameterize
 
 from npflows.base import Base, Normal, Uniform
+from npflows.convert.errors import ConversionError
 from npflows.convert.outward import Network, Parts, Step, linear_factors, network_of, parts_of, triangular
-from npflows.convert.state_dict import ConversionError
 from npflows.core import operations
 from npflows.core.factors import lu
 from npflows.distribution.transformed import TransformedDistribution

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from npflows.base import Base
-from npflows.convert.state_dict import Arrays, ConversionError
+from npflows.convert.errors import ConversionError
 from npflows.core.factors import signed_factors
 from npflows.flow import NormalizingFlow
 from npflows.layers import ActNormLayer, LULinear, Permutation, Standardize
@@ -36,7 +36,8 @@ def matrix(weight: ArrayLike, shift: ArrayLike, n: int, dtype: str) -> list[Laye
         If the determinant is 0.
     """
     try:
-        packed, order, signs = signed_factors(np.asarray(weight, np.float64))
+        with np.errstate(divide="ignore", invalid="ignore"):  # of a matrix whose determinant is 0
+            packed, order, signs = signed_factors(np.asarray(weight, np.float64))
     except ValueError as error:
         raise ConversionError(f"a linear transform is not taken over: {error}") from None
     layer = LULinear(n, order, signs if (signs < 0).any() else None, dtype=dtype)
@@ -52,8 +53,17 @@ def permutation(order: ArrayLike, dtype: str) -> Layer:
 
 
 def assembled(layers: Sequence[Layer], base: Base | str, dtype: str, **options: object) -> NormalizingFlow:
-    """A flow of layers, whose location and scale later fits leave alone."""
-    flow = NormalizingFlow(list(layers), base, dtype=dtype, **options)  # type: ignore[arg-type]
+    """A flow of layers, whose location and scale later fits leave alone.
+
+    Raises
+    ------
+    ConversionError
+        If the layers do not fit each other.
+    """
+    try:
+        flow = NormalizingFlow(list(layers), base, dtype=dtype, **options)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConversionError(f"the flow is not taken over: {error}") from None
     flow.preprocessing.mark_standardized()  # a later fit goes on from these units
     return flow
 
@@ -64,6 +74,6 @@ def standardize(loc: ArrayLike, scale: ArrayLike, n: int, dtype: str) -> Layer:
     return Standardize(n, loc, scale, dtype=dtype)
 
 
-def dtype_of(arrays: Arrays) -> str:
+def dtype_of(arrays: Mapping[str, NDArray]) -> str:
     """The dtype of a flow's numbers."""
     return "float64" if any(a.dtype == np.float64 and a.ndim for a in arrays.values()) else "float32"

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.convert.state_dict import Arrays, ConversionError
+from npflows.convert.errors import ConversionError
+from npflows.convert.tensors import Tensors
 from npflows.layers import CouplingLayer, IAFLayer, MAFLayer, MonotoneAutoregressiveLayer, MonotoneCouplingLayer
 from npflows.layers.layer import Layer
 from npflows.layers.spline import SplineAutoregressiveLayer, SplineCouplingLayer
@@ -216,14 +217,49 @@ def coupling(
     return layer
 
 
-def masked(arrays: Arrays, name: str) -> Linear:
-    """The masked linear layer of a name; weights are stored as they are, and the mask beside them."""
-    return arrays[f"{name}.weight"] * arrays[f"{name}.mask"], arrays[f"{name}.bias"]
+def chain(
+    tensors: Tensors, names: Sequence[str], inputs: int, values: int, condition: int | None = None
+) -> list[Linear]:  # fmt: skip
+    """The linear layers of a network, one after the other.
+
+    Parameters
+    ----------
+    tensors : Tensors
+    names : sequence of str
+        Of the layers, each with a weight and a bias.
+    inputs : int
+        Features that the network sees.
+    values : int
+        Features that the network has outputs for, as many for each.
+    condition : int, optional
+        Columns of the condition that the first layer sees beside the features; any number by default.
+
+    Raises
+    ------
+    ConversionError
+        If a tensor is missing, or has a shape that does not fit the others.
+    """
+    first, last = f"{names[0]}.weight", f"{names[-1]}.bias"
+    columns, layers = None if condition is None else inputs + condition, []
+    for name in names:
+        layers.append(linear(tensors, name, columns=columns))
+        columns = len(layers[-1][1])
+    if layers[0][0].shape[1] < inputs:
+        tensors.refuse_shape(first, f"({len(layers[0][1])}, {inputs} or more)")
+    if not columns or columns % values:
+        tensors.refuse_shape(last, f"(a multiple of {values},)")
+    return layers
 
 
-def linear(arrays: Arrays, name: str) -> Linear:
+def masks_of(tensors: Tensors, names: Sequence[str], layers: Sequence[Linear]) -> list[NDArray]:
+    """The masks of layers, each of the shape of its weights."""
+    return [tensors.take(f"{name}.mask", *weight.shape) for name, (weight, _) in zip(names, layers)]
+
+
+def linear(tensors: Tensors, name: str, *, columns: int | None = None, rows: int | None = None) -> Linear:
     """The linear layer of a name."""
-    return arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+    weight = tensors.take(f"{name}.weight", rows, columns)
+    return weight, tensors.take(f"{name}.bias", len(weight))
 
 
 def activation_of(given: Any, where: str) -> str:

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from npflows.convert.arguments import checked
+from npflows.convert.errors import ConversionError
 from npflows.convert.linear import assembled, diagonal, dtype_of, matrix, permutation, standardize
-from npflows.convert.networks import Dense, activation_of, autoregressive, coupling, linear, masked_dense, split_condition
-from npflows.convert.nflows_splines import DIVIDED, SPLINES, added_to, spline_of, splines_of_kept
-from npflows.convert.state_dict import Arrays, ConversionError, arrays_of, below, is_live, numbers_below, refuse_others
+from npflows.convert.networks import Dense, autoregressive, chain, coupling, linear, masked_dense, masks_of, split_condition
+from npflows.convert.nflows_conditions import Conditions, Seen, standardize_condition
+from npflows.convert.nflows_objects import MIN_SCALE, facts_of
+from npflows.convert.nflows_splines import DIVIDED, added_to, spline_of, splines_of_kept
+from npflows.convert.state_dict import arrays_of, is_live, numbers_below, refuse_others
+from npflows.convert.tensors import Tensors
 from npflows.flow import NormalizingFlow
 from npflows.layers import Householder, LULinear, QRLinear, SVDLinear
 from npflows.layers.layer import Layer
 
-MIN_SCALE, EPS_LU, EPS_BATCH_NORM = 1e-3, 1e-3, 1e-5
-"""Numbers of nflows that no state dict holds: of its affine maps, LULinear and SVDLinear, and BatchNorm."""
+EPS_LU, EPS_BATCH_NORM = 1e-3, 1e-5
+"""Numbers of nflows that no state dict holds: of LULinear and SVDLinear, and of BatchNorm."""
 KEPT = "unconditional_transform."
-KNOWN = {
-    "CompositeTransform", "IdentityTransform", "Permutation", "RandomPermutation", "ReversePermutation", "LULinear",
-    "SVDLinear", "QRLinear", "NaiveLinear", "HouseholderSequence", "BatchNorm", "ActNorm", "PointwiseAffineTransform",
-    "AffineScalarTransform", "AffineTransform", "MaskedAffineAutoregressiveTransform",
-    "MaskedPiecewiseRationalQuadraticAutoregressiveTransform", "AffineCouplingTransform", "AdditiveCouplingTransform",
-    "PiecewiseRationalQuadraticCouplingTransform", "PiecewiseLinearCouplingTransform",
-    "PiecewiseQuadraticCouplingTransform", "PiecewiseCubicCouplingTransform",
-    "MaskedPiecewiseQuadraticAutoregressiveTransform",
-}  # fmt: skip
 SCALES = {"sigmoid": ("sigmoid", None), "softplus": ("softplus", None), "wide": ("softplus", 3.0)}
 """Activations and largest scales of affine maps, by what `from_glasflow` calls them."""
 
@@ -77,20 +73,20 @@ def from_nflows(
     BatchNorm and ActNorm become diagonal layers with the numbers that they have in evaluation.  Batch statistics are not
     trained on.  What nflows' masked networks make of a condition before they add it becomes an embedding of the flow.
     """
-    if spline not in SPLINES.values():
-        raise ConversionError(f"spline must be one of {', '.join(map(repr, SPLINES.values()))}, got {spline!r}")
+    given = checked(activation=activation, tail_bound=tail_bound, spline=spline)
+    dtype = checked(dtype=dtype)["dtype"]
     refuse_others(flow, "flow of nflows", "_transform", "_distribution", "state_dict")
     live = facts_of(flow, "nflows") if is_live(flow) else {}
-    given = {"activation": activation, "tail_bound": tail_bound, "spline": spline}
     return flow_of(arrays_of(flow), live, given, dtype)
 
 
 def flow_of(
-    arrays: Arrays, live: dict[str, dict[str, Any]], given: dict[str, Any], dtype: str | None
+    arrays: Tensors, live: dict[str, dict[str, Any]], given: dict[str, Any], dtype: str | None
 ) -> NormalizingFlow:  # fmt: skip
     """A flow from its arrays, from what an object tells of its transforms and what is assumed of them else."""
-    arrays, location = _without_standardization(arrays)
-    _check_rest(arrays)
+    standardization = next((part for prefix in ("_embedding_net.0.", "_embedding_net.")
+                            if set(part := arrays.below(prefix)) == {"_mean", "_std"}), None)  # fmt: skip
+    _check_rest(arrays, standardization is not None)
     dtype = dtype_of(arrays) if dtype is None else dtype
     n = _features(arrays)
     prefixes = list(live) if live else _transforms(arrays, "_transform.")
@@ -98,150 +94,39 @@ def flow_of(
     seen = Conditions.of(arrays, facts)
     layers: list[Layer] = []
     for prefix, told in facts.items():
-        part = below(arrays, prefix)
-        layers += layers_of(part, prefix.rstrip("."), {**told, "first": not layers}, dtype, n, seen.of_transform(prefix))
+        where, told = prefix.rstrip("."), {**told, "first": not layers}
+        layers += layers_of(arrays.below(prefix), where, told, dtype, n, seen.of_transform(prefix))
     taken = assembled(layers, "normal", dtype, **seen.options)
     seen.fill(taken)
-    standardize_condition(taken, location)
+    if standardization is not None:
+        standardize_condition(taken, standardization)
+    arrays.refuse_rest()
     return taken
 
 
-def standardize_condition(flow: NormalizingFlow, table: tuple[NDArray, NDArray] | None) -> None:
-    """Set location and scale of a flow's conditions, where there are any, from one number or one of each column."""
-    if table is not None and flow.condition_dim:
-        flow.standardize_condition(*(np.broadcast_to(a, (flow.condition_dim,)) for a in table))
-
-
-def _without_standardization(arrays: Arrays) -> tuple[Arrays, tuple[NDArray, NDArray] | None]:
-    """The arrays without those of a standardization of conditions (sbi's `Standardize`), and these."""
-    for prefix in ("_embedding_net.0.", "_embedding_net."):
-        if f"{prefix}_mean" in arrays and f"{prefix}_std" in arrays:
-            rest = {name: a for name, a in arrays.items() if name not in (f"{prefix}_mean", f"{prefix}_std")}
-            return rest, (arrays[f"{prefix}_mean"].astype(float), arrays[f"{prefix}_std"].astype(float))
-    return arrays, None
-
-
-def _check_rest(arrays: Arrays) -> None:
+def _check_rest(arrays: Tensors, standardized: bool) -> None:
     """Refuse what is no transform."""
     for name in arrays:
-        if name.startswith("_embedding_net."):
+        if name.startswith("_embedding_net.") and not standardized:
             raise ConversionError(f"the embedding network ({name}) can't be taken over: embed conditions before")
         if name.startswith("_distribution.") and name != "_distribution._log_z":
             raise ConversionError(f"the base distribution is no StandardNormal, as it has {name}")
-        if not name.startswith(("_transform.", "_distribution.")):
+        if not name.startswith(("_transform.", "_distribution.", "_embedding_net.")):
             raise ConversionError(
                 f"{name} is no part of a flow of nflows: its state dict has _transform. before most names"
             )
+    arrays.ignore("_distribution._log_z")
     check_networks(arrays)
 
 
-def check_networks(arrays: Arrays) -> None:
+def check_networks(arrays: Tensors) -> None:
     """Refuse what networks have that npflows' do not."""
     for name in arrays:
         if "batch_norm" in name:
             raise ConversionError(f"{name}: batch normalization within networks is not taken over")
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a transform sees of the conditions: columns of the embedding, or the conditions themselves.
-
-    Attributes
-    ----------
-    width : int
-        Columns that all transforms see.
-    own : int
-        The first of those that a masked network adds in its first layer, already through an activation.
-    plain : int
-        The first of those of the conditions as they are.
-    """
-
-    width: int = 0
-    own: int = 0
-    plain: int = 0
-
-    def weights(self, first: int, weight: NDArray) -> NDArray:
-        """Weights (rows, width) that are zero but for some columns, from the first of these on."""
-        result = np.zeros((len(weight), self.width), weight.dtype)
-        result[:, first : first + weight.shape[1]] = weight
-        return result
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """How the transforms of a flow see its conditions.
-
-    nflows' masked networks add f(C c + b), which has an activation of its own: of all of them together one embedding is
-    made, whose columns each network has some of.
-    """
-
-    n: int
-    activation: str
-    made: dict[str, tuple[NDArray, NDArray]]
-    plain: bool
-
-    @classmethod
-    def of(cls, arrays: Arrays, facts: dict[str, dict[str, Any]]) -> Conditions:
-        """From the arrays of a flow."""
-        made = {}
-        for prefix in facts:
-            name = f"{prefix}autoregressive_net.context_layer"
-            if f"{name}.weight" in arrays:
-                made[prefix] = linear(arrays, name)
-        inner = [a.shape[1] for name, a in arrays.items() if re.search(r"blocks\.\d+\.context_layer\.weight$", name)]
-        sole = [a.shape[1] for name, a in arrays.items() if name.endswith("spline_predictor.0.weight")]
-        widths = {weight.shape[1] for weight, _ in made.values()} | set(inner) | set(sole)
-        if len(widths) > 1:
-            raise ConversionError(f"the transforms see conditions of several widths: {sorted(widths)}")
-        activations = {facts[prefix]["activation"] for prefix in made}
-        if len(activations) > 1:
-            raise ConversionError("masked networks with a condition and several activations are not taken over")
-        plain = bool(inner or sole)
-        activation = next(iter(activations), "relu")
-        if made and plain and activation != "relu":
-            raise ConversionError(f"masked residual networks with a condition and {activation} are not taken over, only "
-                                  f"those with relu")  # fmt: skip
-        return cls(next(iter(widths), 0), activation, made, plain)
-
-    @property
-    def _ends(self) -> NDArray[np.int64]:
-        """Where the columns of each masked network end in the embedding."""
-        return np.cumsum([0, *(len(bias) for _, bias in self.made.values())])
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The arguments of a flow that embeds its conditions."""
-        if not self.made:
-            return {}
-        n = int(self._ends[-1])
-        dims = (n + 2 * self.n, n + self.n) if self.plain else (n, n)
-        return {"condition_dim": self.n, "embedding_dims": dims, "embedding_activation": self.activation}
-
-    def of_transform(self, prefix: str) -> Seen:
-        """What one of the transforms sees."""
-        if not self.made:
-            return Seen(self.n)
-        end = int(self._ends[-1])
-        k = list(self.made).index(prefix) if prefix in self.made else 0
-        return Seen(end + (self.n if self.plain else 0), int(self._ends[k]), end)
-
-    def fill(self, flow: NormalizingFlow) -> None:
-        """Write the embedding; with relu it passes conditions on, as relu(c) - relu(-c) = c."""
-        embedding = flow.conditioning.embedding
-        if embedding is None:
-            return
-        views, end, eye = embedding.parameters.views(), int(self._ends[-1]), np.eye(self.n)
-        for view in views.values():
-            view[...] = 0
-        views["weight_0"][:end] = np.concatenate([weight for weight, _ in self.made.values()])
-        views["bias_0"][:end] = np.concatenate([bias for _, bias in self.made.values()])
-        views["weight_1"][:end, :end] = np.eye(end)
-        if self.plain:
-            views["weight_0"][end:] = np.concatenate([eye, -eye])
-            views["weight_1"][end:, end:] = np.concatenate([eye, -eye], axis=1)
-
-
-def _transforms(arrays: Arrays, prefix: str) -> list[str]:
+def _transforms(arrays: Tensors, prefix: str) -> list[str]:
     """The prefixes of all transforms in their order, those in composites one by one."""
     inner = prefix + "_transforms."
     numbers = numbers_below(arrays, inner)
@@ -254,162 +139,81 @@ def _transforms(arrays: Arrays, prefix: str) -> list[str]:
     return [p for number in numbers for p in _transforms(arrays, f"{inner}{number}.")]
 
 
-def facts_of(flow: Any, library: str) -> dict[str, dict[str, Any]]:
-    """What an object tells of its transforms beside their numbers, by their prefixes, after a check of their kinds."""
-    found: dict[str, dict[str, Any]] = {}
-
-    def visit(transform: Any, prefix: str) -> None:
-        where = prefix.rstrip(".")
-        kind = kind_of(transform, library, KNOWN, where)
-        if kind == "CompositeTransform":
-            for number, inner in enumerate(transform._transforms):
-                visit(inner, f"{prefix}_transforms.{number}.")
-            return
-        facts = found[prefix] = {"kind": kind}
-        piecewise = re.search(r"Piecewise([A-Za-z]*?)(Coupling|Autoregressive)", kind)
-        if piecewise:
-            facts["spline"] = SPLINES[piecewise[1]]
-        network = getattr(transform, "autoregressive_net", None) or getattr(transform, "transform_net", None)
-        if type(network).__name__ == "ContextSplineMap":  # of sbi, for one feature
-            facts["activation"] = "relu"
-        elif network is not None:
-            kind_of(network, library, {"MADE", "ResidualNet", "MLP"}, where)
-            if getattr(network, "_activate_output", False):
-                raise ConversionError(f"an MLP that activates its output ({where}) is not taken over")
-            facts["activation"] = activation_of_network(network, where)
-            facts["divided"] = hasattr(network, "hidden_features")
-        if hasattr(transform, "tails") and transform.tails != "linear":
-            raise ConversionError(f"splines with tails={transform.tails!r} ({where}) are not taken over")
-        if getattr(transform, "scale_activation", None) is not None:
-            facts["scale"] = scale_of(transform.scale_activation, where)
-        for name in ("tail_bound", "min_bin_width", "min_bin_height", "min_derivative", "eps"):
-            if hasattr(transform, name):
-                facts[name] = getattr(transform, name)
-
-    kind_of(flow._distribution, library, {"StandardNormal"}, "_distribution")
-    visit(flow._transform, "_transform.")
-    return found
+def _features(arrays: Tensors) -> int:
+    """The number of features, as most transforms tell it."""
+    ends = ("_permutation", "running_mean", "_scale", "unconstrained_upper_diag", "unconstrained_diagonal", "q_vectors",
+            "_weight", "autoregressive_net.initial_layer.weight")  # fmt: skip
+    told = [a.shape[-1] for name, a in arrays.items() if name.endswith(ends) and a.ndim]
+    for name in arrays:
+        if name.endswith("identity_features"):
+            others = arrays.get(name.replace("identity_features", "transform_features"))
+            told += [] if others is None else [arrays[name].size + others.size]
+    if not told:
+        raise ConversionError("no transform of the flow tells the number of features")
+    return Counter(told).most_common(1)[0][0]
 
 
-def scale_of(function: Any, where: str) -> str | float:
-    """What a function from raw parameters to scales is: a name of SCALES, or the N of exp(2 N (sigmoid(r) - 1 / 2)).
-
-    It is told from its values, as such functions have no names.
-    """
-    import torch  # an object of it is at hand
-
-    r = np.linspace(-4.0, 4.0, 17)
-    values = function(torch.as_tensor(r, dtype=torch.float64)).detach().numpy()
-    softplus, sigmoid = np.logaddexp(0, r), 1 / (1 + np.exp(-r))
-    known = {"sigmoid": 1 / (1 + np.exp(-r - 2)) + MIN_SCALE, "softplus": softplus + MIN_SCALE,
-             "wide": np.minimum(softplus + MIN_SCALE, 3.0)}  # fmt: skip
-    for name, expected in known.items():
-        if np.allclose(values, expected, rtol=1e-12, atol=0):
-            return name
-    reach = float(np.log(values[-1]) / (2 * (sigmoid[-1] - 0.5)))
-    if np.allclose(values, np.exp(2 * reach * (sigmoid - 0.5)), rtol=1e-10, atol=0):
-        return round(reach, 9)
-    raise ConversionError(f"the scale activation {function!r} ({where}) is not one that is taken over")
-
-
-def kind_of(part: Any, library: str, known: Collection[str], where: str) -> str:
-    """The name of a part's class, after a check that it is one of the library's own that are known."""
-    kind, module = type(part).__name__, type(part).__module__
-    if kind not in known or module.split(".")[0] != library:
-        raise ConversionError(
-            f"{module}.{kind} ({where}) is not taken over; {', '.join(sorted(known))} of {library} can be"
-        )
-    return kind
-
-
-def activation_of_network(network: Any, where: str) -> str:
-    """npflows' name of the activation of a network of nflows or normflows."""
-    blocks = getattr(network, "blocks", ())
-    holders = [*blocks[:1], network] if len(blocks) else [network]
-    names = ("activation", "_activation", "_activation_fn")
-    given = next((h for holder in holders for name in names if (h := getattr(holder, name, None)) is not None), None)
-    return activation_of(given, where)
-
-
-def _features(arrays: Arrays) -> int:
-    """The number of features, as the first transform that tells it does."""
-    for name, array in arrays.items():
-        end = name.rsplit(".", 1)[-1]
-        if end in ("_permutation", "running_mean", "log_scale", "unconstrained_upper_diag", "unconstrained_diagonal"):
-            return len(array)
-        if end in ("q_vectors", "_weight") or name.endswith("autoregressive_net.initial_layer.weight"):
-            return array.shape[1]
-        if end == "identity_features":
-            return len(array) + len(arrays[name.replace("identity_features", "transform_features")])
-    raise ConversionError("no transform of the flow tells the number of features")
-
-
-def layers_of(part: Arrays, where: str, facts: dict[str, Any], dtype: str, n: int, seen: Seen) -> list[Layer]:
+def layers_of(part: Tensors, where: str, facts: dict[str, Any], dtype: str, n: int, seen: Seen) -> list[Layer]:
     """One transform as layers."""
-    kept = below(part, KEPT)
-    layers = _layers({name: a for name, a in part.items() if not name.startswith(KEPT)}, where, facts, dtype, n, seen)
-    if kept:
-        layers.append(splines_of_kept(kept, part["identity_features"].astype(int), where, facts, dtype, n))
-    return layers
-
-
-def _layers(part: Arrays, where: str, facts: dict[str, Any], dtype: str, n: int, seen: Seen) -> list[Layer]:
     if facts.get("kind") == "IdentityTransform":
         return []
     if "_permutation" in part:
-        return [permutation(part["_permutation"], dtype)]
+        return [permutation(part.take_order("_permutation", n), dtype)]
     if "running_mean" in part:
-        eps = facts.get("eps", EPS_BATCH_NORM)
-        weight = np.logaddexp(0, part["unconstrained_weight"].astype(float)) + eps
-        slope = weight / np.sqrt(part["running_var"].astype(float) + eps)
-        return diagonal(slope, part["bias"] - slope * part["running_mean"], n, dtype)
+        eps, names = facts.get("eps", EPS_BATCH_NORM), ("unconstrained_weight", "bias", "running_mean", "running_var")
+        raw, bias, mean, variance = (part.take(name, n).astype(float) for name in names)
+        slope = (np.logaddexp(0, raw) + eps) / np.sqrt(variance + eps)
+        return diagonal(slope, bias - slope * mean, n, dtype)
     if {"log_scale", "initialized"} <= set(part):
-        return diagonal(np.exp(part["log_scale"].astype(float)), part["shift"], n, dtype)
+        part.ignore("initialized")
+        return diagonal(np.exp(part.take("log_scale", n).astype(float)), part.take("shift", n), n, dtype)
     if {"_scale", "_shift"} <= set(part):
-        scale, shift = part["_scale"].astype(float), part["_shift"].astype(float)
+        scale, shift = part.take_each("_scale", n), part.take_each("_shift", n)
         if facts.get("first") and (scale > 0).all():
             return [standardize(-shift / scale, 1 / scale, n, dtype)]
         return diagonal(scale, shift, n, dtype)
     if "unconstrained_upper_diag" in part:
         return [_lu(part, facts.get("eps", EPS_LU), n, dtype)]
     if "_weight" in part:
-        return matrix(part["_weight"], part.get("bias", 0.0), n, dtype)
+        return matrix(part.take("_weight", n, n), part.take("bias", n), n, dtype)
     if any(name.endswith("q_vectors") for name in part):
         return [_reflections(part, facts.get("eps", EPS_LU), n, dtype)]
-    if any(name.startswith("autoregressive_net.") for name in part):
+    if part.some_below("autoregressive_net."):
         return [_autoregressive(part, where, facts, n, dtype, seen)]
     if "transform_features" in part:
-        return [_coupling(part, where, facts, n, dtype, seen)]
+        return _coupling(part, where, facts, n, dtype, seen)
     raise ConversionError(f"{where} with {', '.join(sorted(part)) or 'no numbers'} is no transform that is taken over")
 
 
-def _lu(part: Arrays, eps: float, n: int, dtype: str) -> Layer:
+def _lu(part: Tensors, eps: float, n: int, dtype: str) -> Layer:
     layer = LULinear(n, "natural", dtype=dtype)
-    triangles = np.diag(np.log(np.logaddexp(0, part["unconstrained_upper_diag"].astype(float)) + eps))
-    triangles[np.tril_indices(n, -1)] = part["lower_entries"]
-    triangles[np.triu_indices(n, 1)] = part["upper_entries"]
+    count = n * (n - 1) // 2
+    triangles = np.diag(np.log(np.logaddexp(0, part.take("unconstrained_upper_diag", n).astype(float)) + eps))
+    triangles[np.tril_indices(n, -1)] = part.take("lower_entries", count)
+    triangles[np.triu_indices(n, 1)] = part.take("upper_entries", count)
     views = layer.parameters.views()
-    views["matrix"][...], views["shift"][:] = triangles, part["bias"]
+    views["matrix"][...], views["shift"][:] = triangles, part.take("bias", n)
     return layer
 
 
-def _reflections(part: Arrays, eps: float, n: int, dtype: str) -> Layer:
+def _reflections(part: Tensors, eps: float, n: int, dtype: str) -> Layer:
     """Householder reflections alone, or with a triangle or a diagonal."""
-    k = next(len(a) for name, a in part.items() if name.endswith("q_vectors"))
+    name = next(name for name in part if name.endswith("q_vectors"))
+    k = len(part.take(name, None, n))
     if "unconstrained_diagonal" in part:
         layer: Layer = SVDLinear(n, k, dtype=dtype)
         given = {
-            "left": part["orthogonal_1.q_vectors"],
-            "logs": np.log(np.logaddexp(0, part["unconstrained_diagonal"].astype(float)) + eps),
-            "right": part["orthogonal_2.q_vectors"],
-            "shift": part["bias"],
+            "left": part.take("orthogonal_1.q_vectors", k, n),
+            "logs": np.log(np.logaddexp(0, part.take("unconstrained_diagonal", n).astype(float)) + eps),
+            "right": part.take("orthogonal_2.q_vectors", k, n),
+            "shift": part.take("bias", n),
         }
     elif "log_upper_diag" in part:
-        layer, upper = QRLinear(n, k, dtype=dtype), np.diag(part["log_upper_diag"])
-        upper[np.triu_indices(n, 1)] = part["upper_entries"]
-        given = {"upper": upper, "vectors": part["orthogonal.q_vectors"], "shift": part["bias"]}
+        layer, upper = QRLinear(n, k, dtype=dtype), np.diag(part.take("log_upper_diag", n))
+        upper[np.triu_indices(n, 1)] = part.take("upper_entries", n * (n - 1) // 2)
+        given = {"upper": upper, "vectors": part.take("orthogonal.q_vectors", k, n), "shift": part.take("bias", n)}
     else:
-        layer, given = Householder(n, k, dtype=dtype), {"vectors": part["q_vectors"]}
+        layer, given = Householder(n, k, dtype=dtype), {"vectors": part.take("q_vectors", k, n)}
     for name, view in layer.parameters.views().items():
         view[...] = given[name]
     return layer
@@ -449,30 +253,33 @@ def _outputs(network: Dense, rows: NDArray, outputs: int, facts: dict[str, Any],
     return network.with_outputs(rows.ravel(), np.tile([1.0, 0.5 if half else 1.0], len(rows)))
 
 
-def _blocks(part: Arrays, net: str) -> int:
+def _blocks(part: Tensors, net: str) -> int:
     """How many blocks a network has."""
     return len({m[1] for name in part if (m := re.match(rf"{re.escape(net)}blocks\.(\d+)\.", name))})
 
 
-def _autoregressive(part: Arrays, where: str, facts: dict[str, Any], n: int, dtype: str, seen: Seen) -> Layer:
+def _autoregressive(part: Tensors, where: str, facts: dict[str, Any], n: int, dtype: str, seen: Seen) -> Layer:
     net = "autoregressive_net."
-    residual, n_blocks = f"{net}blocks.0.linear_layers.0.weight" in part, _blocks(part, net)
+    residual, n_blocks = part.some_below(f"{net}blocks.0.linear_layers."), _blocks(part, net)
     inner = ([f"{net}blocks.{b}.linear_layers.{k}" for b in range(n_blocks) for k in range(2)] if residual
              else [f"{net}blocks.{b}.linear" for b in range(n_blocks)])  # fmt: skip
     names = [f"{net}initial_layer", *inner, f"{net}final_layer"]
     if not n_blocks:
         raise ConversionError(f"{where}: a masked network without blocks is not taken over")
-    outputs = len(part[f"{net}final_layer.bias"]) // n
-    _check_output_mask(part, names, n, outputs)
+    linears = chain(part, names, n, n, 0)
+    masks = masks_of(part, names, linears)
+    part.ignore(*(f"{name}.degrees" for name in names))  # the masks follow from them
+    outputs = len(linears[-1][1]) // n
+    _check_output_mask(names[-1], masks[-1], n, outputs)
     network, order = masked_dense(
-        [linear(part, name) for name in names], [part[f"{name}.mask"] for name in names], n,
-        np.repeat(np.arange(n), outputs), facts["activation"], "blocks" if residual else None,
-    )  # fmt: skip
-    if f"{net}context_layer.weight" in part:
-        own = np.eye(len(part[f"{net}context_layer.bias"]))
-        conditions = {0: seen.weights(seen.own, own)}
+        linears, masks, n, np.repeat(np.arange(n), outputs), facts["activation"], "blocks" if residual else None
+    )
+    if part.some_below(f"{net}context_layer."):
+        hidden = network.hidden
+        context, _ = linear(part, f"{net}context_layer", rows=hidden[0])
+        conditions = {0: seen.weights(seen.own, np.eye(hidden[0]))}
         for b in range(n_blocks if residual else 0):
-            weight, bias = linear(part, f"{net}blocks.{b}.context_layer")
+            weight, bias = linear(part, f"{net}blocks.{b}.context_layer", columns=context.shape[1], rows=hidden[1 + 2 * b])
             conditions[1 + 2 * b] = seen.weights(seen.plain, weight)
             network.layers[1 + 2 * b] = network.layers[1 + 2 * b][0], network.layers[1 + 2 * b][1] + bias
         network = replace(network, conditions=conditions)
@@ -481,44 +288,28 @@ def _autoregressive(part: Arrays, where: str, facts: dict[str, Any], n: int, dty
     scalar_map = _scalar_map(outputs, facts, where, "softplus")
     if outputs == 2 and "num_bins" not in scalar_map:
         rows, scalar_map["shift_first"] = rows[:, ::-1], False
-    root = math.sqrt(len(part[f"{net}initial_layer.bias"])) if facts.get("divided", False) else 1.0
+    root = math.sqrt(network.hidden[0]) if facts.get("divided", False) else 1.0
     network = _outputs(network, rows, outputs, facts, scalar_map, root)
     return _finished(autoregressive(network, order, scalar_map, dtype, inverted=facts.get("inverted", False)), facts)
 
 
-def _check_output_mask(part: Arrays, names: Iterable[str], n: int, outputs: int) -> None:
+def _check_output_mask(name: str, mask: NDArray, n: int, outputs: int) -> None:
     """Refuse masks in which the outputs of a feature do not lie side by side."""
-    *_, last = names
-    mask = (part[f"{last}.mask"] != 0).reshape(n, outputs, -1)
-    if (mask != mask[:, :1]).any():
-        raise ConversionError(f"the mask of {last} is not that of outputs side by side for each feature")
+    sides = (mask != 0).reshape(n, outputs, -1)
+    if (sides != sides[:, :1]).any():
+        raise ConversionError(f"the mask of {name} is not that of outputs side by side for each feature")
 
 
-def _coupling(part: Arrays, where: str, facts: dict[str, Any], n: int, dtype: str, seen: Seen) -> Layer:
-    net, moved = "transform_net.", part["transform_features"].astype(int)
-    mask = np.ones(n, int)
-    mask[moved] = 0
-    n_kept, n_blocks, residual = int(mask.sum()), _blocks(part, net), False
-    if f"{net}initial_layer.weight" in part:
-        names = [f"{net}initial_layer", *(f"{net}blocks.{b}.linear_layers.{k}" for b in range(n_blocks) for k in range(2)),
-                 f"{net}final_layer"]  # fmt: skip
-        residual, divided = True, True
-        if not n_blocks:
-            raise ConversionError(f"{where}: a residual network without blocks is not taken over")
-    elif f"{net}_input_layer.weight" in part:
-        n_hidden = len({name.split(".")[2] for name in part if name.startswith(f"{net}_hidden_layers.")})
-        names = [f"{net}_input_layer", *(f"{net}_hidden_layers.{k}" for k in range(n_hidden)), f"{net}_output_layer"]
-        divided = False
-    elif f"{net}spline_predictor.0.weight" in part:
-        names = [name.removesuffix(".weight") for name in part if name.startswith(f"{net}spline_predictor")
-                 and name.endswith(".weight")]  # fmt: skip
-        divided = True
-    else:
-        raise ConversionError(f"{where}: the coupling's network is neither ResidualNet nor MLP of nflows")
-    layers, conditions = split_condition([linear(part, name) for name in names], n_kept)
+def _coupling(part: Tensors, where: str, facts: dict[str, Any], n: int, dtype: str, seen: Seen) -> list[Layer]:
+    """A coupling, and after it the splines of the features that it keeps, where it has some."""
+    net, moved, mask = "transform_net.", *_moved(part, where, n)
+    n_kept, n_blocks = n - len(moved), _blocks(part, net)
+    names, condition, divided = _layers_of_coupling(part, where, net, n_blocks)
+    residual = names[0] == f"{net}initial_layer"
+    layers, conditions = split_condition(chain(part, names, n_kept, len(moved), condition), n_kept)
     conditions = {number: seen.weights(seen.plain, weight) for number, weight in conditions.items()}
-    gates = {2 + 2 * b: linear(part, f"{net}blocks.{b}.context_layer") for b in range(n_blocks)
-             if f"{net}blocks.{b}.context_layer.weight" in part}  # fmt: skip
+    gates = {2 + 2 * b: linear(part, f"{net}blocks.{b}.context_layer", columns=condition, rows=len(layers[2 + 2 * b][1]))
+             for b in range(n_blocks if residual and condition else 0)}  # fmt: skip
     gates = {number: (seen.weights(seen.plain, weight), bias) for number, (weight, bias) in gates.items()}
     network = Dense(layers, facts["activation"], "blocks" if residual else None, conditions, gates)
     outputs = len(layers[-1][1]) // len(moved)
@@ -532,5 +323,41 @@ def _coupling(part: Arrays, where: str, facts: dict[str, Any], n: int, dtype: st
         first = np.zeros((len(layers[0][1]), n)), layers[0][1]
         degrees = [np.zeros(width, np.int64) for width in network.hidden]
         network = replace(network, layers=[first, *network.layers[1:]], degrees=degrees)
-        return _finished(autoregressive(network, np.arange(n), scalar_map, dtype), facts)
-    return _finished(coupling(network, mask, scalar_map, dtype), facts)
+        return [_finished(autoregressive(network, np.arange(n), scalar_map, dtype), facts)]
+    made = [_finished(coupling(network, mask, scalar_map, dtype), facts)]
+    if part.some_below(KEPT) and "num_bins" in scalar_map:
+        kept = np.flatnonzero(mask)
+        made.append(splines_of_kept(part.below(KEPT), kept, scalar_map["num_bins"], where, facts, dtype, n))
+    return made
+
+
+def _moved(part: Tensors, where: str, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The features that a coupling moves, and its mask, 1 for those that it keeps."""
+    moved = part.take("transform_features", None).astype(np.int64)
+    kept = part.take("identity_features", n - len(moved)).astype(np.int64) if len(moved) <= n else moved
+    if not len(moved) or sorted([*moved, *kept]) != list(range(n)):
+        raise ConversionError(f"{where}: identity_features {kept.tolist()} and transform_features {moved.tolist()} are not "
+                              f"the {n} features, each once")  # fmt: skip
+    mask = np.ones(n, np.int64)
+    mask[moved] = 0
+    return moved, mask
+
+
+def _layers_of_coupling(part: Tensors, where: str, net: str, n_blocks: int) -> tuple[list[str], int | None, bool]:
+    """The names of a coupling's linear layers, how many values of a condition it sees, None for any number, and whether the
+    parameters of splines are divided by the root of its width."""
+    if part.some_below(f"{net}initial_layer."):
+        if not n_blocks:
+            raise ConversionError(f"{where}: a residual network without blocks is not taken over")
+        inner = [f"{net}blocks.{b}.linear_layers.{k}" for b in range(n_blocks) for k in range(2)]
+        context = f"{net}blocks.0.context_layer"
+        width = part.take(f"{context}.weight", None, None).shape[1] if part.some_below(f"{context}.") else 0
+        return [f"{net}initial_layer", *inner, f"{net}final_layer"], width, True
+    if part.some_below(f"{net}_input_layer."):
+        n_hidden = len({name.split(".")[2] for name in part if name.startswith(f"{net}_hidden_layers.")})
+        inner = [f"{net}_hidden_layers.{k}" for k in range(n_hidden)]
+        return [f"{net}_input_layer", *inner, f"{net}_output_layer"], 0, False
+    if part.some_below(f"{net}spline_predictor."):
+        numbers = numbers_below(part, f"{net}spline_predictor.")
+        return [f"{net}spline_predictor.{number}" for number in numbers], None, True
+    raise ConversionError(f"{where}: the coupling's network is neither ResidualNet nor MLP of nflows")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.convert.state_dict import Arrays, ConversionError
+from npflows.convert.errors import ConversionError
+from npflows.convert.tensors import Tensors
 from npflows.layers.layer import Layer
 from npflows.layers.spline import SplineLayer
 
@@ -20,6 +21,13 @@ LEAST_DENSITY = 1e-3
 """What nflows adds to the heights of quadratic splines."""
 DIVIDED = {"rational_quadratic": 2, "linear": 0, "quadratic": 2, "cubic": 2}
 """How many raw parameters for each bin a coupling's network with `hidden_features` divides by their root."""
+COLUMNS = {
+    "rational_quadratic": {"unnormalized_widths": 0, "unnormalized_heights": 0, "unnormalized_derivatives": -1},
+    "linear": {"unnormalized_pdf": 0},
+    "quadratic": {"unnormalized_widths": 0, "unnormalized_heights": -1},
+    "cubic": {"unnormalized_widths": 0, "unnormalized_heights": 0},
+}
+"""The tensors of splines without a network, and how many columns they have more than there are bins."""
 
 
 def spline_of(multiplier: int, facts: dict[str, Any], where: str) -> dict[str, Any]:
@@ -52,14 +60,13 @@ def added_to(scalar_map: dict[str, Any], outputs: int) -> NDArray[np.float64]:
 
 
 def splines_of_kept(
-    part: Arrays, kept: np.ndarray, where: str, facts: dict[str, Any], dtype: str, n: int
+    part: Tensors, kept: np.ndarray, bins: int, where: str, facts: dict[str, Any], dtype: str, n: int
 ) -> Layer:  # fmt: skip
     """The splines of a coupling's kept features, which their network does not see; the others' are the identity."""
-    names = {"linear": ("pdf",), "quadratic": ("widths", "heights"), "cubic": ("widths", "heights")}
     kind = facts.get("spline", "rational_quadratic")
-    rows = [part[f"unnormalized_{name}"].astype(float) for name in names.get(kind, ("widths", "heights", "derivatives"))]
+    rows = [part.take(name, len(kept), bins + more).astype(float) for name, more in COLUMNS[kind].items()]
     if kind == "cubic":
-        rows += [part[f"unnorm_derivatives_{side}"].astype(float) for side in ("left", "right")]
+        rows += [part.take(f"unnorm_derivatives_{side}", len(kept), 1).astype(float) for side in ("left", "right")]
     options = spline_of(sum(a.shape[-1] for a in rows), facts, where)
     if kind == "quadratic":  # the ends are constants; with them the splines of the others can be the identity
         rows[1:] = [_with_ends(rows[0], rows[1], options, where)]

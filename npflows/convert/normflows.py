@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npflows.base import Base, GaussianMixture, Normal
+from npflows.convert.arguments import checked
+from npflows.convert.errors import ConversionError
 from npflows.convert.linear import assembled, diagonal, dtype_of, permutation
-from npflows.convert.networks import Dense, Linear, activation_of, coupling, linear
-from npflows.convert.nflows import Seen, activation_of_network, check_networks, kind_of, layers_of
-from npflows.convert.state_dict import Arrays, ConversionError, arrays_of, below, is_live, refuse_others
+from npflows.convert.networks import Dense, Linear, activation_of, chain, coupling
+from npflows.convert.nflows import check_networks, layers_of
+from npflows.convert.nflows_conditions import Seen
+from npflows.convert.nflows_objects import activation_of_network, kind_of
+from npflows.convert.state_dict import arrays_of, is_live, numbers_below, refuse_others
+from npflows.convert.tensors import Tensors
 from npflows.flow import NormalizingFlow
 from npflows.layers.layer import Layer
 
@@ -57,49 +61,56 @@ def from_normflows(
     ConversionError
         If the flow can't be represented, or a state dict does not tell what is needed.
     """
+    given = checked(activation=activation, tail_bound=tail_bound)
+    dtype = checked(dtype=dtype)["dtype"]
     refuse_others(flow, "flow of normflows", "q0", "flows", "state_dict")
     live: dict[int, dict[str, Any]] = _facts(flow) if is_live(flow) else {}
     arrays = arrays_of(flow)
     check_networks(arrays)
-    width = next((a.shape[1] for name, a in arrays.items() if name.endswith("context_layer.weight")), 0)
+    widths = {a.shape[-1] for name, a in arrays.items() if name.endswith("context_layer.weight") and a.ndim}
+    if len(widths) > 1:
+        raise ConversionError(f"the flows see conditions of several widths: {sorted(widths)}")
+    width = widths.pop() if widths else 0
     dtype = dtype_of(arrays) if dtype is None else dtype
-    base = _base(below(arrays, "q0."), dtype)
+    base = _base(arrays.below("q0."), dtype)
     n = base.dim
     layers: list[Layer] = []
     numbers = _numbers(arrays, bool(live))
     for number in reversed(sorted(live) if live else numbers):  # normflows lists its flows from latent to data
         prefix = f"flows.{number}."
-        part = below(arrays, prefix)
-        facts = {"activation": activation, "tail_bound": tail_bound, **live.get(number, {})}
+        part = arrays.below(prefix)
+        facts = {**given, **live.get(number, {})}
         others = _without_splines(part, prefix.rstrip("."), facts, n, dtype)
         if others is not None:
             layers += others
             continue
         for inner in _parts(part, prefix):
-            one = below(part, inner)
-            layers += layers_of(one, f"{prefix}{inner}".rstrip("."), facts, dtype, n, Seen(width))
+            layers += layers_of(part.below(inner), f"{prefix}{inner}".rstrip("."), facts, dtype, n, Seen(width))
+    arrays.refuse_rest()
     return assembled(layers, base, dtype)
 
 
-def _base(numbers: Arrays, dtype: str) -> Base:
+def _base(numbers: Tensors, dtype: str) -> Base:
     """The base distribution, a DiagGaussian or a GaussianMixture; both are learnable."""
-    values = {name: a[0].astype(float) for name, a in numbers.items() if a.ndim}
-    rank = {name: a.ndim for name, a in numbers.items()}
-    if rank == {"loc": 2, "log_scale": 2}:
-        return Normal(values["loc"].size, values["loc"], np.exp(values["log_scale"]), learnable=True, dtype=dtype)
-    if rank == {"loc": 3, "log_scale": 3, "weight_scores": 2}:
-        (k, dim), scores = values["loc"].shape, values["weight_scores"]
-        weights = np.exp(scores - scores.max())
-        return GaussianMixture(dim, k, values["loc"], np.exp(values["log_scale"]), weights, dtype=dtype)
+    if set(numbers) == {"loc", "log_scale"} and numbers["loc"].ndim == 2:
+        n = numbers.take("loc", 1, None).size
+        loc, log_scale = (numbers.take_flat(name, n) for name in ("loc", "log_scale"))
+        return Normal(n, loc, np.exp(log_scale), learnable=True, dtype=dtype)
+    if set(numbers) == {"loc", "log_scale", "weight_scores"}:
+        shape = numbers.take("loc", 1, None, None).shape
+        loc, log_scale = (numbers.take(name, *shape)[0].astype(float) for name in ("loc", "log_scale"))
+        k, dim = loc.shape
+        scores = numbers.take("weight_scores", 1, k)[0].astype(float)
+        return GaussianMixture(dim, k, loc, np.exp(log_scale), np.exp(scores - scores.max()), dtype=dtype)
     raise ConversionError(
         f"the base distribution with {', '.join(sorted(numbers)) or 'no numbers'} is no DiagGaussian of a row, and no "
         f"GaussianMixture"
     )
 
 
-def _numbers(arrays: Arrays, live: bool) -> list[int]:
-    numbers = sorted({int(name.split(".")[1]) for name in arrays if name.startswith("flows.")})
+def _numbers(arrays: Tensors, live: bool) -> list[int]:
     others = [name for name in arrays if not name.startswith(("flows.", "q0."))]
+    numbers = numbers_below(arrays, "flows.")
     gap = not live and numbers != list(range(len(numbers)))
     if others or not numbers or gap:
         what = others[0] if others else "a flow without numbers"
@@ -107,12 +118,12 @@ def _numbers(arrays: Arrays, live: bool) -> list[int]:
     return numbers
 
 
-def _parts(part: Arrays, prefix: str) -> list[str]:
+def _parts(part: Tensors, prefix: str) -> list[str]:
     """The transforms inside a flow, from data to latent."""
-    if any(name.startswith("linear.") for name in part):
+    if part.some_below("linear."):
         return ["permutation.", "linear."]
     for inner in ("prqct.", "mprqat."):
-        if any(name.startswith(inner) for name in part):
+        if part.some_below(inner):
             if inner == "mprqat." and any("context_layer" in name for name in part):
                 raise ConversionError(f"{prefix.rstrip('.')}: conditions of autoregressive splines are not taken over")
             return [inner]
@@ -178,28 +189,37 @@ def _activation_of_mlp(network: Any, where: str) -> str:
     return names.pop() if names else "relu"
 
 
-def _without_splines(part: Arrays, where: str, facts: dict[str, Any], n: int, dtype: str) -> list[Layer] | None:
+def _without_splines(part: Tensors, where: str, facts: dict[str, Any], n: int, dtype: str) -> list[Layer] | None:
     """A flow without splines as layers, from data to latent; None for one that is not of these kinds."""
     if facts.get("swap"):
         return [permutation(np.r_[(n + 1) // 2 : n, 0 : (n + 1) // 2], dtype)]
     if set(part) == {"perm", "inv_perm"}:
-        return [permutation(part["inv_perm"], dtype)]
+        order = part.take_order("inv_perm", n)
+        if (part.take_order("perm", n)[order] != np.arange(n)).any():
+            raise ConversionError(f"{where}: inv_perm is not the inverse of perm")
+        return [permutation(order, dtype)]
     if {"s", "t"} <= set(part) <= {"s", "t", "data_dep_init_done"}:
-        log_scale, shift = part["s"].ravel().astype(float), part["t"].ravel().astype(float)
+        part.ignore("data_dep_init_done")
+        log_scale, shift = part.take_flat("s", n), part.take_flat("t", n)
         return diagonal(np.exp(-log_scale), -shift * np.exp(-log_scale), n, dtype)
-    if any(name.startswith("autoregressive_net.") for name in part):
+    if part.some_below("autoregressive_net."):
         if not any("linear_layers" in name for name in part) or any("context_layer" in name for name in part):
             raise ConversionError(
                 f"{where}: masked networks without residual blocks, or with a condition, are not taken over"
             )
         told = {**facts, "scale": "sigmoid", "inverted": True}  # the network sees latent values
         return layers_of(part, where, told, dtype, n, Seen())
-    if any(name.startswith("flows.1.param_map.") for name in part):
-        layers, half = _mlp(part, "flows.1.param_map.net.", where), (n + 1) // 2
-        mask = (np.arange(n) < half).astype(int)
+    if part.some_below("flows.1.param_map."):
+        mask = (np.arange(n) < (n + 1) // 2).astype(int)
         if facts.get("flipped"):
             mask = 1 - mask
-        moved, outputs = n - int(mask.sum()), len(layers[-1][1])
+        moved = n - int(mask.sum())
+        layers = _mlp(part, "flows.1.param_map.net.", where, n - moved, moved)
+        outputs = len(layers[-1][1])
+        if outputs not in (moved, 2 * moved):
+            raise ConversionError(
+                f"{where} has {outputs} outputs for {moved} values, neither a shift of each nor two numbers"
+            )
         network = Dense(layers, facts["activation"])
         if outputs == moved:  # shifts alone
             network = network.with_outputs(np.repeat(np.arange(moved), 2), np.tile([1.0, 0.0], moved))
@@ -210,11 +230,15 @@ def _without_splines(part: Arrays, where: str, facts: dict[str, Any], n: int, dt
     return None
 
 
-def _masked(part: Arrays, where: str, facts: dict[str, Any], n: int, dtype: str) -> Layer:
+def _masked(part: Tensors, where: str, facts: dict[str, Any], n: int, dtype: str) -> Layer:
     """A MaskedAffineFlow: its two networks, of which one may be missing, side by side as one."""
-    mask = part["b"].ravel().astype(int)
+    mask = part.take_flat("b", n).astype(int)
+    if not np.isin(mask, (0, 1)).all() or mask.all() or not mask.any():
+        raise ConversionError(f"{where}: b must hold 1 for values that are kept and 0 for others, got {mask.tolist()}")
     kept, moved = np.flatnonzero(mask == 1), np.flatnonzero(mask == 0)
-    both = [_mlp(part, f"{name}.net.", where) for name in ("t", "s") if any(key.startswith(f"{name}.") for key in part)]
+    both = [_mlp(part, f"{name}.net.", where, n, n) for name in ("t", "s") if part.some_below(f"{name}.")]
+    if any(len(layers[-1][1]) != n for layers in both):
+        raise ConversionError(f"{where}: the networks s and t have one output for each of the {n} values")
     if not both or len({len(layers) for layers in both}) > 1:
         raise ConversionError(f"{where}: networks of as many layers for both s and t are needed")
     layers = []
@@ -223,17 +247,17 @@ def _masked(part: Arrays, where: str, facts: dict[str, Any], n: int, dtype: str)
         weight = np.concatenate(weights) if number == 0 else block_diag(weights)
         layers.append((weight, np.concatenate([bias for _, bias in parts])))
     columns = np.stack([moved, moved + n], axis=1) if len(both) == 2 else np.stack([moved, moved], axis=1)
-    has = [any(key.startswith(f"{name}.") for key in part) for name in ("t", "s")]
+    has = [part.some_below(f"{name}.") for name in ("t", "s")]
     network = Dense(layers, facts["activation"]).with_outputs(columns.ravel(), np.tile(np.array(has, float), len(moved)))
     return coupling(network, mask, {"scale_activation": "none", "shift_first": True}, dtype)
 
 
-def _mlp(part: Arrays, prefix: str, where: str) -> list[Linear]:
+def _mlp(part: Tensors, prefix: str, where: str, inputs: int, values: int) -> list[Linear]:
     """The linear layers of a network in their order."""
-    numbers = sorted(int(m[1]) for name in part if (m := re.match(rf"{re.escape(prefix)}(\d+)\.weight$", name)))
+    numbers = numbers_below(part, prefix)
     if not numbers:
         raise ConversionError(f"{where}: a network that is no MLP of normflows is not taken over")
-    return [linear(part, f"{prefix}{number}") for number in numbers]
+    return chain(part, [f"{prefix}{number}" for number in numbers], inputs, values, 0)
 
 
 def block_diag(weights: list[NDArray]) -> NDArray:

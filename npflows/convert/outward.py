@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.base import Base
-from npflows.convert.state_dict import ConversionError
+from npflows.convert.errors import ConversionError
 from npflows.core.checks import as_dtype
 from npflows.core.factors import reflections, signed_factors, triangle
 from npflows.core.operations import Householder, LULinear, Made, Mlp, Operation, QRLinear, SVDLinear

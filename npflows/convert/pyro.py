@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npflows.base import Base, Cauchy, Laplace, Logistic, Normal, StudentT, Uniform
+from npflows.convert.arguments import checked
+from npflows.convert.errors import ConversionError
 from npflows.convert.linear import assembled, diagonal, dtype_of
 from npflows.convert.networks import activation_of
 from npflows.convert.pyro_transforms import Transform, layers_of, solved
-from npflows.convert.state_dict import Arrays, ConversionError, arrays_of, as_array, below, is_live
+from npflows.convert.state_dict import arrays_of, as_array, is_live
+from npflows.convert.tensors import Tensors
+from npflows.core.checks import as_numeric
 from npflows.core.columns import did_you_mean
 from npflows.flow import NormalizingFlow
 from npflows.layers.layer import Layer
@@ -89,6 +95,7 @@ def from_pyro(
     where their density jumps; these slopes are learned if the flow is trained on.  Within 1e-6 above a knot Pyro goes on
     with the curve of the bin below, which differs from that of the bin above by some 1e-12.
     """
+    dtype = checked(dtype=dtype)["dtype"]
     if is_live(flow) and transforms is not None:
         raise ConversionError("transforms= is for a state dict: an object tells its transforms itself")
     parts = _parts_of(flow) if is_live(flow) else _told(arrays_of(flow), transforms)
@@ -98,6 +105,8 @@ def from_pyro(
         dtype = dtype_of(numbers | {f"{part.where} {name}": a for part in parts for name, a in part.arrays.items()})
     base, last = _base(kind, numbers, n, dtype)
     layers = [layer for part in parts[::-1] for layer in layers_of(part, n, dtype)]
+    for part in parts:
+        part.arrays.refuse_rest()
     if not (layers or last):
         raise ConversionError("the flow has no transforms: it is its base distribution")
     return assembled([*layers, *last], base, dtype)
@@ -143,61 +152,85 @@ def _part(transform: Any, kind: str, inverse: bool, where: str) -> Transform:
                                   f"over; {', '.join(names)} of Pyro can be")  # fmt: skip
         told["activation"] = activation_of(network.f, where)
     if kind in NO_MODULES:
-        arrays = {name: as_array(told.pop(name)) for name in KINDS[kind] if name != "dim"}
+        arrays = Tensors({name: as_array(told.pop(name)) for name in KINDS[kind] if name != "dim"}, f"{where}: ")
     else:
         arrays = arrays_of(transform)
     return Transform(kind, arrays, told, inverse, f"{kind}, {where}")
 
 
-def _told(arrays: Arrays, transforms: Sequence[Mapping[str, Any]] | None) -> list[Transform]:
+def _told(arrays: Tensors, transforms: Any) -> list[Transform]:
     """The transforms of a state dict, from what is told of them."""
-    if not transforms:
+    if transforms is None or (isinstance(transforms, Sequence) and not transforms):
         raise ConversionError("a state dict does not tell which transforms there are: pass transforms=")
+    if not isinstance(transforms, Sequence) or not all(isinstance(given, Mapping) for given in transforms):
+        raise ConversionError(f'transforms must be a list of mappings, one for each transform, as [{{"kind": '
+                              f'"AffineAutoregressive"}}], got {transforms!r}')  # fmt: skip
     parts, seen = [], 0
     for k, given in enumerate(transforms):
-        kind, where = given.get("kind"), f"transform {k}"
-        if kind not in KINDS:
-            raise ConversionError(f"{kind} ({where}) is not taken over; {', '.join(sorted(KINDS))} can be")
-        known = ["kind", "inverse", *KINDS[kind]]
-        for name in given:
-            if name not in known:
-                raise ConversionError(f"{kind} ({where}) has no {name!r}; {did_you_mean(name, known)}")
-        told = {name: value for name, value in given.items() if name in KINDS[kind]}
+        where = f"transform {k}"
+        kind, own = _described(given, where)
+        told = {name: given[name] for name in KINDS[kind] if name in given and name not in own}
         if kind in NO_MODULES:
-            missing = [name for name in KINDS[kind] if name != "dim" and name not in told]
-            if missing:
-                raise ConversionError(f"{kind} ({where}) is in no state dict: pass its {', '.join(missing)}")
-            own = {name: np.asarray(told.pop(name)) for name in KINDS[kind] if name != "dim"}
+            tensors = Tensors(own, f"{where}: ")
         else:
-            own, seen = below(arrays, f"{seen}."), seen + 1
-            if not own and kind != "Householder":
+            tensors, seen = arrays.below(f"{seen}."), seen + 1
+            if not tensors:
                 raise ConversionError(f"the state dict has no numbers of {kind} ({where})")
-        parts.append(Transform(kind, own, told, bool(given.get("inverse", False)), f"{kind}, {where}"))
-    rest = [name for name in arrays if not name.split(".")[0].isdigit() or int(name.split(".")[0]) >= seen]
+        told |= checked(f"{kind}, {where}", **{name: value for name, value in told.items() if value is not None})
+        inverse = checked(where, inverse=given.get("inverse", False))["inverse"]
+        parts.append(Transform(kind, tensors, told, inverse, f"{kind}, {where}"))
+    rest = [name for name in arrays if not name.split(".")[0].isdecimal() or int(name.split(".")[0]) >= seen]
     if rest:
         raise ConversionError(f"the state dict has {rest[0]}, which is of none of the {seen} transforms that are modules")
     return parts
 
 
-def _standard(parts: list[Transform]) -> tuple[str, Arrays]:
-    """The standard normal distribution of as many columns as the transforms have."""
-    n = next((found for part in parts if (found := _features(part))), 0)
-    if not n:
+def _described(given: Mapping[str, Any], where: str) -> tuple[str, dict[str, NDArray]]:
+    """The kind of a transform of a state dict, and those of its numbers that no state dict holds, after a check."""
+    kind = given.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConversionError(f"{kind} ({where}) is not taken over; {', '.join(sorted(KINDS))} can be")
+    known = ["kind", "inverse", *KINDS[kind]]
+    for name in given:
+        if name not in known:
+            raise ConversionError(f"{kind} ({where}) has no {name!r}; {did_you_mean(name, known)}")
+    if kind not in NO_MODULES:
+        return kind, {}
+    wanted = [name for name in KINDS[kind] if name != "dim"]
+    missing = [name for name in wanted if name not in given]
+    if missing:
+        raise ConversionError(f"{kind} ({where}) is in no state dict: pass its {', '.join(missing)}")
+    numbers = {}
+    for name in wanted:
+        try:
+            numbers[name] = as_numeric(given[name], name)
+        except (ValueError, TypeError) as error:
+            raise ConversionError(f"{error} ({kind}, {where})") from None
+        if not np.isfinite(numbers[name]).all():
+            raise ConversionError(f"{name} must be finite, got {given[name]!r} ({kind}, {where})")
+    return kind, numbers
+
+
+def _standard(parts: list[Transform]) -> tuple[str, dict[str, NDArray]]:
+    """The standard normal distribution of as many columns as most of the transforms have."""
+    told = Counter(found for part in parts for found in _features(part))
+    if not told:
         raise ConversionError("no transform of the flow tells the number of features")
+    n = told.most_common(1)[0][0]
     return "Normal", {"loc": np.zeros(n, np.float32), "scale": np.ones(n, np.float32)}
 
 
-def _features(part: Transform) -> int:
-    """The number of columns, 0 where a transform does not tell it."""
-    for name, array in part.arrays.items():
-        if name.rsplit(".", 1)[-1] in ("permutation", "beta", "scale_tril"):
-            return len(array)
-        if name == "u_unnormed" or (part.kind == "Spline" and name == "unnormalized_widths"):
-            return array.shape[1] if name == "u_unnormed" else len(array)
-    return 0
+def _features(part: Transform) -> list[int]:
+    """The numbers of columns that tensors of a transform tell."""
+    ends = ("permutation", "beta", "gamma", "scale_tril", "u_unnormed")
+    names = [name for name in part.arrays if name.rsplit(".", 1)[-1] in ends]
+    told = [part.arrays[name].shape[-1] for name in names if part.arrays[name].ndim]
+    if part.kind == "Spline":
+        told += [len(a) for name, a in part.arrays.items() if name.startswith("unnormalized_") and a.ndim]
+    return told
 
 
-def _base_of(flow: Any, parts: list[Transform]) -> tuple[str, Arrays]:
+def _base_of(flow: Any, parts: list[Transform]) -> tuple[str, dict[str, NDArray]]:
     """The name of an object's base distribution, and its numbers."""
     base, event = flow.base_dist, False
     while type(base).__name__ in ("Independent", "ConstantConditionalDistribution"):
@@ -212,15 +245,15 @@ def _base_of(flow: Any, parts: list[Transform]) -> tuple[str, Arrays]:
     if not (event or kind == "MultivariateNormal" or any(part.kind not in ELEMENTWISE for part in parts)):
         raise ConversionError("the flow is a density of each column by itself: give its base .to_event(1)")
     numbers = {name: as_array(getattr(base, name)) for name in names[kind]}
-    if numbers[names[kind][0]].ndim != 1:
-        shape = numbers[names[kind][0]].shape
+    shape = numbers[names[kind][0]].shape
+    if len(shape) != 1:
         raise ConversionError(f"a base distribution of shape {shape} is not taken over, only of columns (n,)")
     if kind == "Uniform":
         numbers["loc"] = numbers["low"]
     return kind, numbers
 
 
-def _base(kind: str, numbers: Arrays, n: int, dtype: str) -> tuple[Base, list[Layer]]:
+def _base(kind: str, numbers: dict[str, NDArray], n: int, dtype: str) -> tuple[Base, list[Layer]]:
     """The base distribution, and the layers before it that some need."""
     values = {name: a.astype(float) for name, a in numbers.items()}
     if kind == "Uniform":

@@ -10,17 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npflows.convert.errors import ConversionError
 from npflows.convert.linear import diagonal, matrix, permutation
 from npflows.convert.networks import (
     Dense,
+    Linear,
     autoregressive,
+    chain,
     coupling,
-    linear,
     masked_dense,
+    masks_of,
     of_condition_alone,
     split_condition,
 )
-from npflows.convert.state_dict import Arrays, ConversionError
+from npflows.convert.state_dict import numbers_below
+from npflows.convert.tensors import Tensors
 from npflows.layers import Householder
 from npflows.layers.layer import Layer
 from npflows.layers.spline import SplineLayer
@@ -46,7 +50,7 @@ class Transform:
     ----------
     kind : str
         The name of its class.
-    arrays : dict of str to ndarray
+    arrays : Tensors
         Its state dict.
     told : dict
         What that does not tell.
@@ -57,7 +61,7 @@ class Transform:
     """
 
     kind: str
-    arrays: Arrays
+    arrays: Tensors
     told: Mapping[str, Any]
     inverse: bool
     where: str
@@ -89,18 +93,19 @@ def solved(lower: NDArray, loc: NDArray, n: int, dtype: str) -> list[Layer]:
 def _permute(part: Transform, n: int, dtype: str) -> list[Layer]:
     if part["dim"] != -1:
         raise ConversionError(f"dim={part['dim']} ({part.where}) is not taken over, only -1")
-    order = part.arrays["permutation"]
+    order = part.arrays.take_order("permutation", n)
     return [permutation(order if part.inverse else np.argsort(order), dtype)]
 
 
 def _batch_norm(part: Transform, n: int, dtype: str) -> list[Layer]:
-    values = {name: a.astype(float) for name, a in part.arrays.items()}
-    slope = (np.maximum(values["gamma"], 0) + 1e-6) / np.sqrt(values["moving_variance"] + part["epsilon"])
-    return _scaled(slope, values["beta"] - slope * values["moving_mean"], n, dtype, turned=part.inverse)
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    gamma, beta, mean, variance = (part.arrays.take(name, n).astype(float) for name in names)
+    slope = (np.maximum(gamma, 0) + 1e-6) / np.sqrt(variance + part["epsilon"])
+    return _scaled(slope, beta - slope * mean, n, dtype, turned=part.inverse)
 
 
 def _affine(part: Transform, n: int, dtype: str) -> list[Layer]:
-    loc, scale = (np.asarray(part.arrays[name], float) for name in ("loc", "scale"))
+    loc, scale = (part.arrays.take_each(name, n) for name in ("loc", "scale"))
     if not scale.all():
         raise ConversionError(f"a scale of 0 ({part.where}) has no inverse")
     return _scaled(scale, loc, n, dtype, turned=not part.inverse)
@@ -112,12 +117,12 @@ def _scaled(slope: NDArray, shift: NDArray, n: int, dtype: str, *, turned: bool)
 
 
 def _cholesky(part: Transform, n: int, dtype: str) -> list[Layer]:
-    loc, lower = part.arrays["loc"].astype(float), np.tril(part.arrays["scale_tril"].astype(float))
+    loc, lower = part.arrays.take("loc", n).astype(float), np.tril(part.arrays.take("scale_tril", n, n).astype(float))
     return matrix(lower, loc, n, dtype) if part.inverse else solved(lower, loc, n, dtype)
 
 
 def _householder(part: Transform, n: int, dtype: str) -> list[Layer]:
-    vectors = part.arrays["u_unnormed"]
+    vectors = part.arrays.take("u_unnormed", None, n)
     layer = Householder(n, len(vectors), dtype=dtype)
     layer.parameters.views()["vectors"][...] = vectors if part.inverse else vectors[::-1]
     return [layer]
@@ -156,6 +161,12 @@ def _bins(n_outputs: int, part: Transform) -> int:
     return (n_outputs + 1) // blocks
 
 
+def _check_affine(n_outputs: int, part: Transform) -> None:
+    """Refuse networks that have other outputs than a shift and a log-scale of each value."""
+    if n_outputs != 2:
+        raise ConversionError(f"the network has {n_outputs} outputs for each value ({part.where}), an affine map needs 2")
+
+
 def _with_ends(network: Dense, rows: NDArray[np.int64], bins: int) -> Dense:
     """The network whose outputs in `rows` (values, parameters of a spline) have constant derivatives at both ends as
     well."""
@@ -173,22 +184,30 @@ def _splines(
     part: Transform, n: int, dtype: str, places: NDArray[np.int64] | None = None, prefix: str = ""
 ) -> list[Layer]:  # fmt: skip
     """A spline for each column by itself, or for those in some places, where the others are left as they are."""
-    names = ["widths", "heights", "derivatives", *(["lambdas"] if part["order"] == "linear" else [])]
-    options = _spline(part)
-    widths, heights, derivatives, *rest = (part.arrays[f"{prefix}unnormalized_{name}"].astype(float) for name in names)
+    options, count = _spline(part), n if places is None else len(places)
+    bins = part.arrays.take(f"{prefix}unnormalized_widths", count, None).shape[1]
+    columns = {"widths": bins, "heights": bins, "derivatives": bins - 1, "lambdas": bins}
+    if part["order"] != "linear":
+        del columns["lambdas"]
+    widths, heights, derivatives, *rest = (
+        part.arrays.take(f"{prefix}unnormalized_{name}", count, width).astype(float) for name, width in columns.items()
+    )
     ends = np.full((len(widths), 1), RAW_END)
-    layer = SplineLayer(n, widths.shape[1], **options, inverted=not part.inverse, dtype=dtype)
+    layer = SplineLayer(n, bins, **options, inverted=not part.inverse, dtype=dtype)
     raw = np.concatenate([widths, heights, ends, derivatives - DERIVATIVE_SHIFT, ends, *rest], axis=1)
     layer.parameters.views()["raw"][slice(None) if places is None else places] = raw
     return [layer]
 
 
-def _dense(part: Transform, prefix: str) -> list[tuple[NDArray, NDArray]]:
+def _dense(part: Transform, prefix: str, inputs: int, values: int) -> list[Linear]:
     """The layers of a network."""
-    if any(name.startswith(f"{prefix}skip_layer") for name in part.arrays):
+    if part.arrays.some_below(f"{prefix}skip_layer"):
         raise ConversionError(f"skip connections ({part.where}) are not taken over")
-    count = sum(name.startswith(f"{prefix}layers.") and name.endswith(".weight") for name in part.arrays)
-    return [linear(part.arrays, f"{prefix}layers.{k}") for k in range(count)]
+    numbers = numbers_below(part.arrays, f"{prefix}layers.")
+    if not numbers:
+        raise ConversionError(f"the state dict has no network of {part.where}")
+    names = [f"{prefix}layers.{k}" for k in range(numbers[-1] + 1)]
+    return chain(part.arrays, names, inputs, values, None if part.kind.startswith("Conditional") else 0)
 
 
 def _condition_last(weight: NDArray, n_features: int) -> NDArray:
@@ -198,9 +217,11 @@ def _condition_last(weight: NDArray, n_features: int) -> NDArray:
 
 def _masked(part: Transform, n: int) -> tuple[Dense, NDArray[np.int64], NDArray[np.int64]]:
     """A masked network, the order of its features, and its outputs (n, outputs of each) in this order."""
-    prefix = "arn." if "arn.layers.0.weight" in part.arrays else "nn."
-    layers = _dense(part, prefix)
-    masks = [part.arrays[f"{prefix}layers.{k}.mask"] for k in range(len(layers))]
+    prefix = "arn." if part.arrays.some_below("arn.") else "nn."
+    layers = _dense(part, prefix, n, n)
+    masks = masks_of(part.arrays, [f"{prefix}layers.{k}" for k in range(len(layers))], layers)
+    part.arrays.take_order(f"{prefix}permutation", n)  # the masks follow from it
+    part.arrays.ignore("spline")  # the same network by another name
     layers[0], masks[0] = (_condition_last(layers[0][0], n), layers[0][1]), _condition_last(masks[0], n)
     n_outputs = len(layers[-1][1]) // n
     network, order = masked_dense(layers, masks, n, np.tile(np.arange(n), n_outputs), part["activation"], None)
@@ -210,6 +231,7 @@ def _masked(part: Transform, n: int) -> tuple[Dense, NDArray[np.int64], NDArray[
 def _affine_autoregressive(part: Transform, n: int, dtype: str) -> list[Layer]:
     scale = _scale(part)
     network, order, rows = _masked(part, n)
+    _check_affine(rows.shape[1], part)
     network = network.with_outputs(rows.ravel())
     return [autoregressive(network, order, {**scale, "shift_first": False}, dtype, inverted=not part.inverse)]
 
@@ -223,7 +245,7 @@ def _spline_autoregressive(part: Transform, n: int, dtype: str) -> list[Layer]:
 
 
 def _conditional_spline(part: Transform, n: int, dtype: str) -> list[Layer]:
-    options, layers = _spline(part), _dense(part, "nn.")
+    options, layers = _spline(part), _dense(part, "nn.", 0, n)
     n_outputs = len(layers[-1][1]) // n
     bins = _bins(n_outputs, part)
     network = _with_ends(of_condition_alone(layers, n, part["activation"]), _side_by_side(n, n_outputs, bins), bins)
@@ -240,12 +262,12 @@ def _side_by_side(n: int, n_outputs: int, bins: int) -> NDArray[np.int64]:
 
 def _coupled(part: Transform, n: int, prefix: str) -> tuple[Dense, NDArray[np.int64], int]:
     """The network of a coupling, its mask, and how many values it moves."""
-    layers = _dense(part, prefix)
     kept = part["split_dim"]
     if kept is None:
         raise ConversionError(f"a state dict does not tell the split_dim of {part.where}: pass it")
     if not 0 < kept < n:
         raise ConversionError(f"split_dim={kept} ({part.where}) leaves nothing to one of the two sides of a coupling")
+    layers = _dense(part, prefix, kept, n - kept)
     layers[0] = _condition_last(layers[0][0], kept), layers[0][1]
     layers, conditions = split_condition(layers, kept)
     mask = (np.arange(n) < kept).astype(int)
@@ -257,6 +279,7 @@ def _affine_coupling(part: Transform, n: int, dtype: str) -> list[Layer]:
         raise ConversionError(f"dim={part['dim']} ({part.where}) is not taken over, only -1")
     scale = _scale(part)
     network, mask, moved = _coupled(part, n, "nn.")
+    _check_affine(len(network.layers[-1][1]) // moved, part)
     network = network.with_outputs(np.arange(2 * moved).reshape(2, -1).T.ravel())
     return [coupling(network, mask, {**scale, "shift_first": not part.inverse}, dtype)]
 
@@ -268,7 +291,9 @@ def _spline_coupling(part: Transform, n: int, dtype: str) -> list[Layer]:
     bins = _bins(n_outputs, part)
     network = _with_ends(network, _side_by_side(moved, n_outputs, bins), bins)
     layers: list[Layer] = [coupling(network, mask, {**options, "num_bins": bins}, dtype, inverted=not part.inverse)]
-    if not part["identity"]:  # the network sees the kept values on the side of the base
+    if part["identity"]:
+        part.arrays.ignore("lower_spline")
+    else:  # the network sees the kept values on the side of the base
         kept = _splines(part, n, dtype, np.flatnonzero(mask), "lower_spline.")
         layers = [*layers, *kept] if part.inverse else [*kept, *layers]
     return layers

@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.base import Base, Beta, Normal, Uniform
+from npflows.convert.arguments import checked
+from npflows.convert.errors import ConversionError
 from npflows.convert.linear import assembled, diagonal, matrix, permutation, standardize
-from npflows.convert.networks import Dense, autoregressive, coupling, split_condition
-from npflows.convert.state_dict import ConversionError
+from npflows.convert.networks import Dense, autoregressive, chain, coupling, split_condition
+from npflows.convert.tensors import Tensors
 from npflows.flow import NormalizingFlow
 from npflows.layers.layer import Layer
 
 BIJECTORS = "Chain, ColorTransform, NeuralSplineCoupling, Reverse, Roll, Scale, ShiftBounds, Shuffle and StandardScaler"
+KEYS = ("data_columns", "latent_info", "params")
 
 
 def from_pzflow(flow: Any, *, dtype: str | None = None) -> NormalizingFlow:
@@ -49,6 +52,7 @@ def from_pzflow(flow: Any, *, dtype: str | None = None) -> NormalizingFlow:
     pzflow computes the determinants of ShiftBounds and StandardScaler in the dtype of their numbers, usually float32: an
     error of some 1e-7 in its log-densities that npflows does not have.
     """
+    dtype = checked(dtype=dtype)["dtype"]
     is_file = isinstance(flow, (str, os.PathLike))
     state = read_pickle(flow) if is_file else getattr(flow, "__getstate__", dict)()
     if not isinstance(state, dict) or "class" not in state:
@@ -57,30 +61,54 @@ def from_pzflow(flow: Any, *, dtype: str | None = None) -> NormalizingFlow:
         raise ConversionError(
             f"a {state.get('class')} of pzflow without a bijector, or of several flows, is not taken over"
         )
+    missing = [name for name in KEYS if not state.get(name)]
+    if missing or not isinstance(state["params"], tuple) or len(state["params"]) != 2:
+        raise ConversionError(f"the flow of pzflow has no {', '.join(missing or ['pair of params'])}: it is damaged")
     _, params = state["params"]
     n = len(state["data_columns"])
-    own = _dtype(params) if dtype is None else dtype
+    own = (_dtype(params) or "float32") if dtype is None else dtype
     layers = _layers(state["bijector_info"], params, getattr(flow, "_forward", None), n, own)
-    base = _base(state["latent_info"], own)
+    base = _base(state["latent_info"], n, own)
     taken = assembled(_with_standardize_first(layers, n, own), base, own)
     taken.columns = list(state["data_columns"])
     if taken.condition_dim:
-        means, scales = (np.asarray(state[f"condition_{name}"], float) for name in ("means", "stds"))
-        taken.standardize_condition(means, scales)
-        taken.condition_columns = list(state["conditional_columns"])
+        names = list(state.get("conditional_columns") or ())
+        if len(names) != taken.condition_dim:
+            raise ConversionError(f"the couplings see {taken.condition_dim} conditions, and the flow names {len(names)}")
+        keys = ("condition_means", "condition_stds")
+        taken.standardize_condition(*(_each(state.get(key), len(names), key) for key in keys))
+        taken.condition_columns = names
     return taken
 
 
+def _each(values: Any, n: int, what: str) -> NDArray[np.float64]:
+    """n numbers, from as many or from one for all.
+
+    Raises
+    ------
+    ConversionError
+        If they are others.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf" or array.shape not in ((), (n,)) or not np.isfinite(array).all():
+        raise ConversionError(f"{what} must be {n} finite numbers, got {values!r}")
+    return np.broadcast_to(array.astype(float), (n,))
+
+
 def _dtype(params: Any) -> str:
-    """The dtype of the first array of nested parameters."""
+    """The dtype of the first array of nested parameters, or none."""
     if isinstance(params, (tuple, list)):
         return next((found for inner in params if (found := _dtype(inner))), "")
     return str(params.dtype) if getattr(params, "ndim", 0) else ""
 
 
-def _base(info: tuple, dtype: str) -> Base:
-    kind, (n, *rest) = info
-    bound = float(rest[0]) if rest else 5.0
+def _base(info: Any, n: int, dtype: str) -> Base:
+    if not isinstance(info, tuple) or len(info) != 2 or not isinstance(info[1], tuple) or info[1][:1] != (n,):
+        raise ConversionError(
+            f"latent_info must be the name of a distribution of {n} columns and its arguments, got {info!r}"
+        )
+    kind, (_, *rest) = info
+    bound = checked(f"latent distribution {kind}", bound=rest[0])["bound"] if rest and kind != "Normal" else 5.0
     if kind == "CentBeta13":
         return Beta(n, 13.0, bound, dtype=dtype)
     if kind == "Uniform":
@@ -106,8 +134,23 @@ def _with_standardize_first(layers: list[Layer | tuple[NDArray, NDArray]], n: in
 
 def _layers(info: tuple, params: Any, function: Any, n: int, dtype: str) -> list[Layer | tuple[NDArray, NDArray]]:
     """The layers of a bijector, those of which location and scale are all as these."""
+    if len(info) != 2 or not isinstance(info[0], str):
+        raise ConversionError(f"a bijector must be its name and its arguments, got {info!r}")
     kind, arguments = info
+    try:
+        return _layers_of(kind, arguments, params, function, n, dtype)
+    except ConversionError:
+        raise
+    except (TypeError, ValueError, IndexError, AttributeError) as error:  # whatever a damaged pickle holds
+        raise ConversionError(f"the bijector {kind!r} has other arguments or numbers than pzflow's ({error})") from None
+
+
+def _layers_of(
+    kind: str, arguments: tuple, params: Any, function: Any, n: int, dtype: str
+) -> list[Layer | tuple[NDArray, NDArray]]:  # fmt: skip
     if kind == "Chain":
+        if len(arguments) != len(params):
+            raise ConversionError(f"a Chain of {len(arguments)} bijectors has numbers of {len(params)}")
         functions = _closure(function).get("forward_funs", [None] * len(arguments))
         return [layer for inner, one, f in zip(arguments, params, functions) for layer in _layers(inner, one, f, n, dtype)]
     if kind == "Reverse":
@@ -120,9 +163,10 @@ def _layers(info: tuple, params: Any, function: Any, n: int, dtype: str) -> list
             raise ConversionError("a file does not tell the permutation of Shuffle, which JAX draws: give the object")
         return [permutation(np.asarray(order), dtype)]
     if kind == "Scale":
-        return [(np.zeros(n), 1 / np.broadcast_to(np.asarray(arguments[0], float), (n,)))]
+        return [(np.zeros(n), 1 / _each(arguments[0], n, "the scale of Scale"))]
     if kind == "StandardScaler":
-        return [tuple(np.broadcast_to(np.asarray(a, float), (n,)) for a in arguments)]  # type: ignore[list-item]
+        means, scales = arguments
+        return [(_each(means, n, "the means of StandardScaler"), _each(scales, n, "the stds of StandardScaler"))]
     if kind == "ShiftBounds":
         return [_bounds(arguments, n)]
     if kind == "ColorTransform":
@@ -143,6 +187,8 @@ def _closure(function: Any) -> dict[str, Any]:
 def _bounds(arguments: tuple, n: int) -> tuple[NDArray, NDArray]:
     """Location and scale that take the bounds to [-bound, bound], in the dtype of the bounds, as pzflow does."""
     low, high, bound = arguments
+    for name, a in (("low", low), ("high", high), ("bound", bound)):
+        _each(a, n, f"{name} of ShiftBounds")
     low, high = (np.broadcast_to(np.asarray(a), (n,)) for a in (low, high))
     middle, half = (high + low) / 2, (high - low) / 2
     return middle.astype(float), half.astype(float) / float(bound)
@@ -159,13 +205,20 @@ def _colors(arguments: tuple, n: int) -> NDArray:
 
 def _coupling(arguments: tuple, params: Any, n: int, dtype: str) -> Layer:
     """A spline coupling: the last columns are moved, and the network sees the first ones and the condition."""
-    bins, bound, _, _, moved, _, periodic = arguments
+    bins, bound, n_hidden, hidden, moved, n_conditions, periodic = arguments
     if periodic:
         raise ConversionError("NeuralSplineCoupling with periodic=True is not taken over")
     n_kept = n // 2 if moved is None else n - int(moved)
-    weights = [(np.asarray(pair[0]).T, np.asarray(pair[1])) for pair in params if len(pair)]
-    inputs, conditions = split_condition(weights, n_kept)
     outputs, count = 3 * bins - 1, n - n_kept
+    pairs = [pair for pair in params if len(pair)]
+    arrays = {f"{k}.weight": np.asarray(weight).T for k, (weight, _) in enumerate(pairs)}
+    arrays |= {f"{k}.bias": np.asarray(bias) for k, (_, bias) in enumerate(pairs)}
+    names, tensors = [str(k) for k in range(len(pairs))], Tensors(arrays, "params of NeuralSplineCoupling, layer ")
+    weights = chain(tensors, names, n_kept, outputs * count, int(n_conditions))
+    wanted = [hidden] * n_hidden + [outputs * count]
+    if (sizes := [len(bias) for _, bias in weights]) != wanted:
+        raise ConversionError(f"the layers of a NeuralSplineCoupling must have {wanted} outputs, got {sizes}")
+    inputs, conditions = split_condition(weights, n_kept)
     least = {"min_bin_width": 0.0, "min_bin_height": 0.0, "min_derivative": 0.0}
     scalar_map = {"num_bins": bins, "tail_bound": float(bound), **least}
     added = np.tile(np.r_[np.zeros(2 * bins), np.full(bins - 1, math.log(math.expm1(1.0)))], count)

@@ -6,20 +6,20 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from npflows.convert.errors import ConversionError
+from npflows.convert.tensors import Tensors
+from npflows.files.foreign import LOOKED_AT, foreign_kind
+
 Arrays = dict[str, NDArray[Any]]
 DTYPES = {"FloatStorage": "f4", "DoubleStorage": "f8", "HalfStorage": "f2", "LongStorage": "i8", "IntStorage": "i4",
           "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?"}  # fmt: skip
 REMEDY = "save its state dict: torch.save(model.state_dict(), path)"
-
-
-class ConversionError(ValueError):
-    """A flow of another library, or its file, that can't be taken over; the message says what is missing."""
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> Arrays:
@@ -41,7 +41,11 @@ def read_state_dict(path: str | os.PathLike[str]) -> Arrays:
     where = os.fspath(path)
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ConversionError(f"{where} is no zip file, as PyTorch 1.6 and later write them: {REMEDY}")
+            file.seek(0)
+            found = foreign_kind(file.read(LOOKED_AT))
+            what, hint = ("", "") if found is None else found
+            looks = f"{what}, and " if what else ""
+            raise ConversionError(f"{where} is {looks}no zip file, as PyTorch 1.6 and later write them: {hint or REMEDY}")
         file.seek(0)
         try:
             with zipfile.ZipFile(file) as archive:
@@ -68,22 +72,42 @@ def refuse_others(flow: Any, what: str, *parts: str) -> None:
         raise ConversionError(f"{type(flow).__module__}.{type(flow).__name__} is no {what}")
 
 
-def arrays_of(flow: Any) -> Arrays:
-    """The arrays of a flow by name: of an object that has a state dict, of that, or of its file."""
+def refuse_files(flow: Any, function: str, remedy: str) -> None:
+    """Refuse files and state dicts where objects alone tell enough.
+
+    Raises
+    ------
+    ConversionError
+    """
+    if not is_live(flow):
+        what = "a state dict" if isinstance(flow, Mapping) else "the file " + os.fspath(flow)
+        raise ConversionError(f"{function} takes objects alone, got {what}: pass the object, {remedy}")
+
+
+def arrays_of(flow: Any) -> Tensors:
+    """The tensors of a flow by name: of an object that has a state dict, of that, or of its file."""
     if isinstance(flow, (str, os.PathLike)):
-        return read_state_dict(flow)
+        return Tensors(read_state_dict(flow))
     state = flow.state_dict() if is_live(flow) else flow
-    return {name: as_array(value) for name, value in state.items()}
+    other = next((name for name in state if not isinstance(name, str)), None)
+    if other is not None:
+        raise ConversionError(f"a state dict has tensors by name, got {other!r} as a name")
+    return Tensors({name: as_array(value) for name, value in state.items()})
 
 
-def below(arrays: Arrays, prefix: str) -> Arrays:
-    """The arrays whose names begin with a prefix, by the rest of their names."""
-    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+def numbers_below(arrays: Iterable[str], prefix: str) -> list[int]:
+    """The numbers, sorted, that names go on with after a prefix.
 
-
-def numbers_below(arrays: Arrays, prefix: str) -> list[int]:
-    """The numbers, sorted, that names go on with after a prefix."""
-    return sorted({int(name.split(".")[0]) for name in below(arrays, prefix)})
+    Raises
+    ------
+    ConversionError
+        If something else than a number follows.
+    """
+    found = {name.removeprefix(prefix).split(".")[0]: name for name in arrays if name.startswith(prefix)}
+    for number, name in found.items():
+        if not number.isdecimal():
+            raise ConversionError(f"{name} has no number after {prefix.rstrip('.')}: it is no part of such a flow")
+    return sorted(map(int, found))
 
 
 def as_array(value: Any) -> NDArray[Any]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpy.typing import NDArray
-
-from npflows.convert.nflows import facts_of, flow_of, standardize_condition
-from npflows.convert.state_dict import Arrays, ConversionError, arrays_of, is_live, refuse_others
+from npflows.convert.arguments import checked
+from npflows.convert.errors import ConversionError
+from npflows.convert.nflows import flow_of
+from npflows.convert.nflows_conditions import standardize_condition
+from npflows.convert.nflows_objects import facts_of
+from npflows.convert.state_dict import arrays_of, is_live, refuse_files, refuse_others
+from npflows.convert.tensors import Tensors
 from npflows.convert.zuko import from_zuko
 from npflows.flow import NormalizingFlow
-
-Standardization = tuple[NDArray, NDArray]
 
 
 def from_sbi(
@@ -51,6 +52,9 @@ def from_sbi(
     ConversionError
         If the flow can't be represented, or a state dict does not tell what is needed.
     """
+    checked(univariate=univariate, tail_bound=tail_bound, dtype=dtype)
+    if activation is not None:
+        checked(activation=activation)
     estimator = getattr(flow, "posterior_estimator", flow)
     if is_live(estimator) and type(estimator).__module__.split(".")[0] != "sbi":
         raise ConversionError(f"{type(estimator).__module__}.{type(estimator).__name__} is no estimator of sbi")
@@ -60,24 +64,26 @@ def from_sbi(
     net = estimator.net if is_live(estimator) else None
     if any(name.startswith("_transform.") for name in arrays):
         masked = any("autoregressive_net." in name for name in arrays)
-        given = {"activation": activation or ("tanh" if masked else "relu"), "tail_bound": tail_bound}
+        usual = "tanh" if masked else "relu"
+        given = {"activation": usual if activation is None else activation, "tail_bound": tail_bound}
         taken = flow_of(arrays, {} if net is None else facts_of(net, "nflows"), given, dtype)
     else:
-        taken = from_zuko(arrays if net is None else net, univariate=univariate, activation=activation or "relu",
-                          bound=tail_bound, dtype=dtype)  # fmt: skip
-    standardize_condition(taken, standardization)
+        kind = "relu" if activation is None else activation
+        taken = from_zuko(arrays if net is None else net, univariate=univariate, activation=kind, bound=tail_bound,
+                          dtype=dtype)  # fmt: skip
+    if standardization:
+        standardize_condition(taken, standardization)
     return taken
 
 
-def _scored(arrays: Arrays) -> tuple[Arrays, Standardization | None]:
-    """The arrays of the flow itself, and location and scale of its conditions."""
-    arrays = {name.removeprefix("net."): a for name, a in arrays.items()}
-    own = {name: a for name, a in arrays.items() if name.startswith("_embedding_net.")}
+def _scored(arrays: Tensors) -> tuple[Tensors, Tensors]:
+    """The tensors of the flow itself, and those of location and scale of its conditions."""
+    of_flow = {name.removeprefix("net."): a for name, a in arrays.items()}
+    own = {name: of_flow.pop(name) for name in list(of_flow) if name.startswith("_embedding_net.")}
     found = {name.rsplit(".", 1)[-1]: a for name, a in own.items()}
     if own and (set(found) != {"_mean", "_std"} or len(own) != 2):
         raise ConversionError(f"an embedding network ({', '.join(own)}) is not taken over: embed conditions before")
-    rest = {name: a for name, a in arrays.items() if name not in own}
-    return rest, (found["_mean"].astype(float), found["_std"].astype(float)) if own else None
+    return Tensors(of_flow), Tensors(found, "_embedding_net.")
 
 
 def from_glasflow(
@@ -112,11 +118,10 @@ def from_glasflow(
     ConversionError
         If the flow can't be represented, or a state dict does not tell what is needed.
     """
+    given = checked(activation=activation, tail_bound=tail_bound, scale=scale)
+    given["coupling_scale"] = given.pop("scale")
+    dtype = checked(dtype=dtype)["dtype"]
     refuse_others(flow, "flow of glasflow", "_transform", "_distribution", "state_dict")
-    if not isinstance(scale, (int, float)) and scale not in ("wide", "sigmoid", "softplus"):
-        raise ConversionError(f"scale must be 'wide', 'sigmoid', 'softplus' or a number, got {scale!r}")
-    given = {"activation": activation, "tail_bound": tail_bound,
-             "coupling_scale": scale if isinstance(scale, str) else float(scale)}  # fmt: skip
     return flow_of(arrays_of(flow), facts_of(flow, "glasflow") if is_live(flow) else {}, given, dtype)
 
 
@@ -140,6 +145,7 @@ def from_pocomc(flow: Any, *, dtype: str | None = None) -> NormalizingFlow:
     ConversionError
         If the flow can't be represented.
     """
+    refuse_files(flow, "from_pocomc", "or the state dict of its flow.flow to from_zuko")
     own = getattr(flow, "flow", None)
     inner = getattr(own, "flow", own)
     if type(flow).__module__.split(".")[0] != "pocomc" or inner is None:

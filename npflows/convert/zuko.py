@@ -4,70 +4,35 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npflows.base import Base, Normal, Uniform
+from npflows.convert.arguments import checked
+from npflows.convert.errors import ConversionError
 from npflows.convert.linear import assembled, diagonal, dtype_of, matrix, permutation, standardize
 from npflows.convert.networks import (
     Dense,
-    activation_of,
     autoregressive,
+    chain,
     coupling,
     masked_dense,
+    masks_of,
     of_condition_alone,
     set_gains,
     split_condition,
     split_gains,
 )
-from npflows.convert.state_dict import Arrays, ConversionError, arrays_of, below, is_live, numbers_below, refuse_others
+from npflows.convert.state_dict import arrays_of, is_live, numbers_below, refuse_others
+from npflows.convert.tensors import Tensors
+from npflows.convert.zuko_objects import FIXED, Told, facts_of
 from npflows.core.operations import Bernstein
 from npflows.flow import NormalizingFlow
 from npflows.layers import LogTails, MonotoneLayer
 from npflows.layers.layer import Layer
 from npflows.layers.spline import SplineLayer
-
-UNIVARIATE = {
-    "MonotonicAffineTransform": "affine",
-    "AdditiveTransform": "additive",
-    "MonotonicRQSTransform": "spline",
-    "CircularRQSTransform": "circular spline",
-    "BoundedBernsteinTransform": "bounded bernstein",
-    "BernsteinTransform": "bernstein",
-}
-"""What `univariate` calls the scalar maps of zuko that are taken over."""
-KINDS = {"MaskedAutoregressiveTransform", "GeneralCouplingTransform", "ElementWiseTransform", "UnconditionalTransform"}
-FIXED = {"AffineTransform", "PermutationTransform", "LULinearTransform", "RotationTransform", "LogTails"}
-"""Transforms without a network that are taken over; the last one is npflows' own."""
-OWN = "npflows.convert.in_zuko"
-"""The module of what `to_zuko` has beside zuko's own."""
-
-
-class Told(NamedTuple):
-    """What a state dict does not tell of a transform.
-
-    Attributes
-    ----------
-    univariate : str
-    slope, bound : float
-        Of the scalar map.
-    activation : str
-    fixed : str
-        The name of a transform without a network.
-    own : Mapping, optional
-        The arguments of npflows' scalar map, where it is one of `to_zuko`.
-    """
-
-    univariate: str
-    slope: float = 1e-3
-    bound: float = 5.0
-    activation: str = "relu"
-    fixed: str = ""
-    own: Mapping[str, Any] | None = None
 
 
 def from_zuko(
@@ -120,32 +85,74 @@ def from_zuko(
     is the identity.
     """
     refuse_others(flow, "flow of zuko", "transform", "base", "state_dict")
+    given = _given(univariate, slope=slope, bound=bound, activation=activation)
+    dtype = checked(dtype=dtype)["dtype"]
     arrays = arrays_of(flow)
     dtype = dtype_of(arrays) if dtype is None else dtype
-    default = math.pi if univariate == "circular spline" else 5.0
-    given = None if univariate is None else Told(univariate, slope, default if bound is None else float(bound), activation)
-    if univariate not in (None, *UNIVARIATE.values()):
-        raise ConversionError(f"univariate must be one of {', '.join(map(repr, UNIVARIATE.values()))}, got {univariate!r}")
-    live = _facts(flow) if is_live(flow) else {}
-    conditions = {
-        name: arrays.pop(f"condition.{name}") for name in ("loc", "scale", "tails") if f"condition.{name}" in arrays
-    }
-    base, n = _base(arrays, flow if is_live(flow) else None, dtype)
+    live = facts_of(flow) if is_live(flow) else {}
+    base, n = _base(arrays.below("base."), flow if is_live(flow) else None, dtype)
+    if not live and given is not None:
+        _check_base(base, given)
     layers: list[Layer] = []
-    prefixes = _prefixes(arrays, list(live))
-    for prefix in prefixes or ["transform."]:
-        part = below(arrays, prefix)
-        told = live.get(prefix, given)
-        layers += layers_of(part, prefix.rstrip("."), told, n, dtype, first=not layers)
+    widths: set[int] = set()
+    for prefix in _prefixes(arrays, list(live)) or ["transform."]:
+        told, part = live.get(prefix, given), arrays.below(prefix)
+        made_of_part = layers_of(part, prefix.rstrip("."), told, n, dtype, first=not layers)
+        layers += made_of_part
+        if part.some_below("hyper.") or part.some_below("transform.hyper."):
+            widths |= {layer.condition_dim for layer in made_of_part}
+    _check_contexts(widths)
     made = assembled(layers, base, dtype)
+    conditions = arrays.below("condition.")
     if conditions:
-        made.standardize_condition(**{name: a.astype(float) for name, a in conditions.items()})
+        names, width = ("loc", "scale", "tails") if "tails" in conditions else ("loc", "scale"), made.condition_dim
+        made.standardize_condition(**{name: conditions.take(name, width).astype(float) for name in names})
+    arrays.refuse_rest()
     return made
 
 
-def _prefixes(arrays: Arrays, live: list[str]) -> list[str]:
+def _given(univariate: str | None, **options: Any) -> Told | None:
+    """What is told of all transforms of a state dict, after a check, or None without a scalar map.
+
+    Raises
+    ------
+    ConversionError
+        If a value is not one of its argument, or two contradict each other.
+    """
+    options = checked(**options)
+    if univariate is None:
+        return None
+    checked(univariate=univariate)
+    circular, bound = univariate == "circular spline", options["bound"]
+    if circular and bound is not None and not math.isclose(bound, math.pi, rel_tol=1e-6):
+        raise ConversionError(f"bound must be pi for a 'circular spline', got {bound}: leave it out")
+    usual = math.pi if circular else 5.0
+    return Told(univariate, options["slope"], usual if circular or bound is None else bound, options["activation"])
+
+
+def _check_base(base: Base, told: Told) -> None:
+    """Refuse a scalar map that the base distribution of a state dict contradicts: that of NCSF ends at pi + 1e-5."""
+    if not isinstance(base, Uniform):
+        if told.univariate == "circular spline":
+            raise ConversionError("univariate='circular spline' goes with a uniform base, as that of NCSF, and the base of "
+                                  "the state dict is normal: pass 'spline' for NSF, or give the object")  # fmt: skip
+        return
+    of_circle = np.allclose([-base.low, base.high], math.pi, rtol=0, atol=1e-4)
+    if of_circle and told.univariate != "circular spline":
+        raise ConversionError(f"the base of the state dict ends at pi, as that of NCSF: pass univariate='circular spline', "
+                              f"not {told.univariate!r}, or give the object")  # fmt: skip
+
+
+def _check_contexts(widths: set[int]) -> None:
+    """Refuse networks that see contexts of several sizes, or of none beside others: zuko gives one context to all."""
+    if len(widths) > 1:
+        raise ConversionError(f"the networks see contexts of {' and '.join(map(str, sorted(widths)))} values, where zuko "
+                              f"gives one context to all: the first weight of one of them has another shape")  # fmt: skip
+
+
+def _prefixes(arrays: Tensors, live: list[str]) -> list[str]:
     """The prefixes of all transforms in their order, those of an object where there is one."""
-    others = [name for name in arrays if not name.startswith(("transform.", "base."))]
+    others = [name for name in arrays if not name.startswith(("transform.", "base.", "condition."))]
     if others:
         raise ConversionError(f"{others[0]} is no part of a flow of zuko: its state dict has transform. and base. before "
                               f"all names")  # fmt: skip
@@ -158,105 +165,49 @@ def _prefixes(arrays: Arrays, live: list[str]) -> list[str]:
     return [f"{inner}{number}." for number in numbers]
 
 
-def _base(arrays: Arrays, flow: Any, dtype: str) -> tuple[Base, int]:
+def _base(own: Tensors, flow: Any, dtype: str) -> tuple[Base, int]:
     """The base distribution, and its number of columns."""
-    own = {name: np.asarray(a, float) for name, a in below(arrays, "base.").items()}
     kind = "" if flow is None else getattr(getattr(flow.base, "f", None), "__name__", type(flow.base).__name__)
-    if set(own) in ({"loc", "scale"}, {"_0", "_1"}) and kind in ("", "DiagNormal"):
-        loc, scale = own.values()
-        return Normal(loc.size, loc, scale, dtype=dtype), loc.size
-    if set(own) == {"lower", "upper"} and kind in ("", "BoxUniform"):
-        return Uniform(own["lower"].size, own["lower"], own["upper"], dtype=dtype), own["lower"].size
-    names = ", ".join(sorted(own)) or "no numbers"
-    raise ConversionError(f"the base distribution {kind} with {names} is neither DiagNormal "
-                          f"nor BoxUniform")  # fmt: skip
+    ends = next((names for names in (("loc", "scale"), ("_0", "_1"), ("lower", "upper")) if set(names) == set(own)), ())
+    if not ends or kind not in ("", "BoxUniform" if ends[0] == "lower" else "DiagNormal"):
+        names = ", ".join(sorted(own)) or "no numbers"
+        raise ConversionError(f"the base distribution {kind} with {names} is neither DiagNormal "
+                              f"nor BoxUniform")  # fmt: skip
+    first = own.take(ends[0], None).astype(float)
+    n, second = first.size, own.take(ends[1], first.size).astype(float)
+    if not n or (second <= (first if ends[0] == "lower" else 0)).any():
+        raise ConversionError("the base distribution has no columns, or a scale that is not above 0")
+    return (Uniform if ends[0] == "lower" else Normal)(n, first, second, dtype=dtype), n
 
 
-def _facts(flow: Any) -> dict[str, Told]:
-    """What an object tells of its transforms beside their numbers, by their prefixes, after a check of their kinds."""
-    composed = getattr(flow.transform, "transforms", None)
-    steps = {"transform.": flow.transform} if composed is None else {
-        f"transform.transforms.{k}.": step for k, step in enumerate(composed)
-    }  # fmt: skip
-    return {prefix: _told(step, prefix.rstrip(".")) for prefix, step in steps.items()}
-
-
-def _told(step: Any, where: str) -> Told:
-    kind = type(step).__name__
-    if kind == "LazyInverse":
-        return _told(step.transform, where)
-    if kind not in KINDS or type(step).__module__.split(".")[0] != "zuko":
-        raise ConversionError(
-            f"{type(step).__module__}.{kind} ({where}) is not taken over; {', '.join(sorted(KINDS))} can be"
-        )
-    if kind == "UnconditionalTransform":
-        if getattr(step.f, "__module__", "") == OWN:
-            return Told("", bound=float(step.bound), fixed=step.f.__name__)
-        return Told("", fixed=getattr(step.f, "__name__", str(step.f)))
-    univariate: Any = step.univariate
-    options: dict[str, Any] = {}
-    if isinstance(univariate, partial):
-        univariate, options = univariate.func, dict(univariate.keywords)
-    name = getattr(univariate, "__name__", type(univariate).__name__)
-    if type(univariate).__module__ == OWN:
-        return Told("own", activation=_activation(step, where), own=_own(univariate))
-    if name not in UNIVARIATE:
-        raise ConversionError(f"the scalar map {name} ({where}) is not taken over; {', '.join(sorted(UNIVARIATE))} can be")
-    unknown = set(options) - {"slope", "bound"}
-    if unknown:
-        raise ConversionError(f"{', '.join(sorted(unknown))} of {name} ({where}) is not known here")
-    bound = math.pi if UNIVARIATE[name] == "circular spline" else options.get("bound", 5.0)
-    return Told(UNIVARIATE[name], options.get("slope", 1e-3), float(bound), _activation(step, where))
-
-
-def _own(univariate: Any) -> dict[str, Any]:
-    """The arguments of a layer whose scalar map `to_zuko` has handed over."""
-    if type(univariate).__name__ == "AffineMap":
-        kind = univariate.scale_activation
-        most = {} if math.isinf(univariate.most) else {"max_scale": univariate.most}
-        return {"scale_activation": kind, "min_scale": univariate.least, "shift_first": univariate.shift_first, **most}
-    return {"tail_bound": univariate.bound, "min_bin_width": univariate.min_bin_width,
-            "min_bin_height": univariate.min_bin_height, "min_derivative": univariate.min_derivative}  # fmt: skip
-
-
-def _activation(step: Any, where: str) -> str:
-    """The activation of all hidden layers."""
-    if not hasattr(step, "hyper"):
-        return "relu"
-    parts = [inner for part in step.hyper for inner in (part if type(part).__name__ == "Residual" else [part])]
-    names = {activation_of(part, where) for part in parts if type(part).__name__ not in ("Linear", "MaskedLinear")}
-    if len(names) > 1:
-        raise ConversionError(
-            f"a network with several activations, {', '.join(sorted(names))} ({where}), is not taken over"
-        )
-    return names.pop() if names else "relu"
-
-
-def layers_of(part: Arrays, where: str, told: Told | None, n: int, dtype: str, *, first: bool = False) -> list[Layer]:
+def layers_of(part: Tensors, where: str, told: Told | None, n: int, dtype: str, *, first: bool = False) -> list[Layer]:
     """One transform as layers."""
     inverted = any(name.startswith("transform.") for name in part)
     if inverted:
-        part = {name.removeprefix("transform."): a for name, a in part.items()}
-    if not any(name.startswith(("hyper.", "phi.")) for name in part):
+        part = part.below("transform.")
+    if not (part.some_below("hyper.") or part.some_below("phi.")):
         return _fixed(part, where, told, n, dtype, first, inverted)
     if told is None:
         raise ConversionError("a state dict does not tell the scalar map: pass univariate=, 'affine' for MAF, NICE and "
-                              "RealNVP, 'spline' for NSF, 'circular spline' for NCSF")  # fmt: skip
-    if "phi.0" in part:
+                              "RealNVP, 'spline' for NSF, 'circular spline' for NCSF, 'bounded bernstein' for BPF, or "
+                              "'bernstein' or 'additive' for these maps in lists")  # fmt: skip
+    part.ignore("order")  # the masks follow from it
+    if part.some_below("phi."):
         return _without_network(part, where, told, n, dtype, inverted)
-    weights, masks, residual = _network(part, where)
-    n_moved = int((~part["mask"].astype(bool)).sum()) if "mask" in part else n
+    mask = _mask(part, n) if "mask" in part else None
+    n_moved = n if mask is None else int((mask == 0).sum())
+    weights, masks, residual = _network(part, where, n if mask is None else n - n_moved, n_moved)
     total, gains = len(weights[-1][1]) // n_moved, None
     if told.own is not None and told.own.get("scale_activation") == "tanh_gain" and total == 3:
         weights, masks, gains = split_gains(weights, masks)
         total = 2
     scalar_map = _scalar_map(told, total, where)
-    if "mask" in part:
+    if mask is not None:
         inputs, conditions = split_condition(weights, n - n_moved)
         network = _outputs(Dense(inputs, told.activation, residual, conditions), np.arange(n_moved), total, told)
         if inverted and "shift_first" in scalar_map:
             scalar_map["shift_first"] = not scalar_map["shift_first"]
-        made = coupling(network, part["mask"].astype(int), scalar_map, dtype, inverted=inverted)
+        made = coupling(network, mask, scalar_map, dtype, inverted=inverted)
         return [set_gains(made, gains)]
     if masks is None:  # a network of the context alone
         network, order = of_condition_alone(weights, n, told.activation), np.arange(n)
@@ -310,7 +261,17 @@ def _added(told: Told, total: int) -> NDArray[np.float64]:
     return added
 
 
-def _network(part: Arrays, where: str) -> tuple[list[tuple[NDArray, NDArray]], list[NDArray] | None, str | None]:
+def _mask(part: Tensors, n: int) -> NDArray[np.int64]:
+    """Which values a coupling keeps."""
+    mask = part.take("mask", n).astype(np.int64)
+    if mask.all() or not mask.any():
+        raise ConversionError(f"a coupling must keep some of its {n} values and move others, got the mask {mask.tolist()}")
+    return mask
+
+
+def _network(
+    part: Tensors, where: str, n_seen: int, n_moved: int
+) -> tuple[list[tuple[NDArray, NDArray]], list[NDArray] | None, str | None]:
     """The dense layers of a network in their order, their masks, and where it has activations if it is residual."""
     names = [m[1] for name in part if (m := re.match(r"(hyper\.\d+(?:\.\d+)?)\.weight$", name))]
     numbers = [[int(k) for k in name.split(".")[1:]] for name in names]
@@ -324,16 +285,18 @@ def _network(part: Arrays, where: str) -> tuple[list[tuple[NDArray, NDArray]], l
     if kind is None:
         what = "residual networks of one width are taken over" if residual else "layer normalization is not taken over"
         raise ConversionError(f"the network {where}.hyper has layers {', '.join(names)}: {what}")
-    if any(f"{name}.bias" not in part for name in names):
+    if not any(f"{name}.bias" in part for name in names):
         raise ConversionError(f"the network {where}.hyper has layers without biases, which are not taken over")
-    layers = [(part[f"{name}.weight"] * part.get(f"{name}.mask", True), part[f"{name}.bias"]) for name in names]
-    masks = [part[f"{name}.mask"] for name in names] if all(f"{name}.mask" in part for name in names) else None
-    return layers, masks, kind or None
+    if any(f"{name}.mask" in part for name in names):
+        layers = chain(part, names, n_seen, n_moved)
+        masks = masks_of(part, names, layers)
+        return [(weight * mask, bias) for (weight, bias), mask in zip(layers, masks)], masks, kind or None
+    return chain(part, names, n_seen if "mask" in part else 0, n_moved), None, kind or None
 
 
-def _without_network(part: Arrays, where: str, told: Told, n: int, dtype: str, inverted: bool) -> list[Layer]:
+def _without_network(part: Tensors, where: str, told: Told, n: int, dtype: str, inverted: bool) -> list[Layer]:
     """A scalar map of each feature by itself."""
-    raw = np.concatenate([a.reshape(n, -1) for name, a in sorted(part.items())], axis=1).astype(float)
+    raw = _raw(part, told, n)
     scalar_map = _scalar_map(told, raw.shape[1], where)
     if "num_terms" in scalar_map:
         polynomial = MonotoneLayer(n, **scalar_map, dtype=dtype, inverted=inverted)
@@ -348,36 +311,54 @@ def _without_network(part: Arrays, where: str, told: Told, n: int, dtype: str, i
     return diagonal(1 / slope, -shift / slope, n, dtype) if inverted else diagonal(slope, shift, n, dtype)
 
 
-def _fixed(part: Arrays, where: str, told: Told | None, n: int, dtype: str, first: bool, inverted: bool) -> list[Layer]:
+def _raw(part: Tensors, told: Told, n: int) -> NDArray[np.float64]:
+    """The raw parameters of scalar maps without a network: all of each feature in a row."""
+    own = told.own or {}
+    if told.univariate.endswith("bernstein"):
+        given = [part.take("phi.0", n, None)]
+    elif told.univariate.endswith("spline") or "tail_bound" in own:
+        widths = part.take("phi.0", n, None)
+        bins = widths.shape[1]
+        given = [widths, part.take("phi.1", n, bins), part.take("phi.2", n, bins - 1)]
+    else:
+        count = 1 if told.univariate == "additive" else 3 if "phi.2" in part else 2
+        given = [part.take(f"phi.{k}", n)[:, None] for k in range(count)]
+    return np.concatenate(given, axis=1).astype(float)
+
+
+def _fixed(part: Tensors, where: str, told: Told | None, n: int, dtype: str, first: bool, inverted: bool) -> list[Layer]:
     """A transform without a network."""
     kind = "" if told is None else told.fixed
     if kind and kind not in FIXED:
         raise ConversionError(f"{kind} ({where}) is not taken over; {', '.join(sorted(FIXED))} can be")
     if kind == "LogTails" and told is not None and not inverted:
         return [LogTails(n, told.bound, dtype=dtype)]
-    values = {name: np.asarray(a, float) for name, a in part.items()}
-    if set(values) == {"loc", "scale"} and kind in ("", "AffineTransform"):
-        loc, scale = values["loc"], values["scale"]
+    names = set(part)
+    if names == {"loc", "scale"} and kind in ("", "AffineTransform"):
+        loc, scale = part.take_each("loc", n), part.take_each("scale", n)
+        if not scale.all():
+            raise ConversionError(f"a scale of 0 ({where}) has no inverse")
         if first and (scale > 0).all():
             return [standardize(loc, scale, n, dtype) if inverted else standardize(-loc / scale, 1 / scale, n, dtype)]
         return diagonal(1 / scale, -loc / scale, n, dtype) if inverted else diagonal(scale, loc, n, dtype)
-    if (
-        set(values) in ({"order"}, {"_0"})
-        and kind in ("PermutationTransform", "")
-        and next(iter(part.values())).dtype.kind in "iu"
-    ):
-        order = next(iter(part.values()))
+    if names in ({"order"}, {"_0"}) and kind in ("PermutationTransform", "") and _whole(part):
+        order = part.take_order(next(iter(names)), n)
         return [permutation(np.argsort(order) if inverted else order, dtype)]
-    if kind in ("LULinearTransform", "RotationTransform") and len(values) == 1:
-        (given,) = values.values()
+    if kind in ("LULinearTransform", "RotationTransform") and len(names) == 1:
+        given = part.take(next(iter(names)), n, n).astype(float)
         weight = (
             np.tril(given) @ (np.triu(given, 1) + np.eye(n))
             if kind == "LULinearTransform"
             else _exponential(given - given.T)
         )
         return matrix(np.linalg.inv(weight) if inverted else weight, 0.0, n, dtype)
-    names = ", ".join(sorted(part)) or "no numbers"
-    raise ConversionError(f"{where} with {names} is no transform that is taken over, or not from a state dict")
+    raise ConversionError(f"{where} with {', '.join(sorted(part)) or 'no numbers'} is no transform that is taken over, or "
+                          f"not from a state dict")  # fmt: skip
+
+
+def _whole(part: Tensors) -> bool:
+    """Whether the numbers of a part are whole."""
+    return all(a.dtype.kind in "iu" for a in part.values())
 
 
 def _exponential(matrix: NDArray) -> NDArray:

@@ -15,7 +15,7 @@ from npflows.export.errors import NotExportableError
 from npflows.export.tracing import WHAT, Cells, Graph, trace
 
 MOST_PARAMETERS, MOST_SCRATCH = 10**6, 1 << 22
-"""Parameters of a flow, and bytes of a function's stack, at most."""
+"""Parameters of a flow, those that masks forbid left out, and bytes of a function's stack, at most."""
 NEEDED = ("log_prob", "log_prob_and_grad")
 
 
@@ -56,9 +56,9 @@ def c_text(flow: TransformedDistribution, prefix: str = "flow", draws: int = 16,
     """The text of that file."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", prefix):
         raise ValueError(f"prefix must be a name in C, letters, digits and _, got {prefix!r}")
-    if flow.parameters.theta.size > MOST_PARAMETERS:
+    if flow.num_params > MOST_PARAMETERS:
         raise NotExportableError(
-            f"a C file holds flows of up to {MOST_PARAMETERS:,} parameters, this one has {flow.parameters.theta.size:,}: "
+            f"a C file holds flows of up to {MOST_PARAMETERS:,} parameters, this one has {flow.num_params:,}: "
             f"export to ONNX"
         )
     file = _File(flow, prefix)

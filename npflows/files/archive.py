@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from npflows.files.foreign import LOOKED_AT, foreign_kind
+
 FEW_BYTES = 6 << 20
 """Bytes that a member may unpack to whatever its size in the file."""
 MOST_PACKED = 100
@@ -102,7 +104,7 @@ def read_arrays(path: str | os.PathLike[str], wanted: Iterable[str] | Callable[[
     names = wanted if callable(wanted) else set(wanted).__contains__
     with _Modest(io.FileIO(path)) as file:
         try:
-            _refuse_foreign(file.peek(6))
+            _refuse_foreign(file.peek(LOOKED_AT)[:LOOKED_AT])
             return _arrays(file, names)
         except MemoryError:
             raise
@@ -113,16 +115,10 @@ def read_arrays(path: str | os.PathLike[str], wanted: Iterable[str] | Callable[[
 
 
 def _refuse_foreign(start: bytes) -> None:
-    if len(start) >= 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
-        raise _Foreign(
-            "a pickle, as pzflow and others write them, no flow of npflows: a pickle can execute code, and is not read; "
-            "npflows.convert.from_pzflow takes flows of pzflow over without executing anything"
-        )
-    if start[:6] == np.lib.format.MAGIC_PREFIX:
-        raise _Foreign(
-            "an array, or several as equinox writes the leaves of flows, no flow of npflows: npflows.convert.from_flowjax "
-            "takes those of flowjax over"
-        )
+    found = foreign_kind(start)
+    if found is not None:
+        what, hint = found
+        raise _Foreign(f"{what}, no flow of npflows" + (f": {hint}" if hint else ""))
 
 
 def _arrays(file: _Modest, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:

@@ -1,7 +1,10 @@
-"""Every flow of tests/fixtures gives the numbers that its library printed: .ci/convert runs it, the suite a part of it."""
+"""Every flow of tests/fixtures gives the numbers that its library printed, and none that lacks a tensor is taken over.
+
+.ci/convert runs this, the suite a part of it.
+"""
 
 import pytest
-from convert import test_flowjax, test_nflows, test_normflows, test_pyro, test_pzflow, test_wrapped, test_zuko
+from convert import damage, test_flowjax, test_nflows, test_normflows, test_pyro, test_pzflow, test_wrapped, test_zuko
 
 CASES = [
     *((test_flowjax, name) for name in test_flowjax.OPTIONS),
@@ -17,3 +20,8 @@ CASES = [
 @pytest.mark.parametrize(("library", "name"), CASES, ids=[f"{library.__name__}-{name}" for library, name in CASES])
 def test_numbers(library, name):
     library.check_numbers(name)
+
+
+@pytest.mark.parametrize("case", damage.cases())
+def test_no_damage_is_taken_over(case):
+    assert damage.taken_wrongly(case) == []

@@ -151,8 +151,7 @@ def test_transforms_without_numbers_of_an_object_are_not_lost():
     identity = type("IdentityTransform", (), module)()
     scaling = type("PointwiseAffineTransform", (), module)()
     composite = type("CompositeTransform", (), {**module, "_transforms": [identity, scaling, identity]})()
-    state = {"_transform._transforms.1._scale": np.array([2.0, 1.0]), "_transform._transforms.1._shift": np.zeros(2),
-             "_transform._transforms.1._permutation": np.arange(2)}  # fmt: skip
+    state = {"_transform._transforms.1._scale": np.array([2.0, 1.0]), "_transform._transforms.1._shift": np.zeros(2)}
     base = type("StandardNormal", (), {"__module__": "nflows.distributions"})()
     flow = types.SimpleNamespace(_transform=composite, _distribution=base, state_dict=lambda: state)
     assert convert.from_nflows(flow).input_dim == 2

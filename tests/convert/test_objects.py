@@ -8,7 +8,7 @@ import pytest
 
 import npflows
 from npflows import convert
-from npflows.convert.nflows import activation_of_network, kind_of
+from npflows.convert.nflows_objects import activation_of_network, kind_of
 
 
 @pytest.mark.parametrize("library", ["nflows", "zuko", "normflows", "flowjax", "pzflow", "glasflow"])

@@ -220,10 +220,10 @@ REFUSED = {
     "stable": (lambda: with_state("iaf", stable=True), r"stable=True \(AffineAutoregressive, transform 0\)"),
     "a clip on one side": (lambda: with_state("iaf", log_scale_max_clip=3.0), r"clipped to \[-inf, 3.0\]"),
     "a clip above 0": (lambda: with_state("iaf", 2, log_scale_min_clip=0.1), r"clipped to \[0.1, 0.2\]"),
-    "cubic splines": (lambda: with_state("spline", order="cubic"), "splines with order='cubic'"),
+    "cubic splines": (lambda: with_state("spline", order="cubic"), "order must be one of .*, got 'cubic'"),
     "other outputs": (
         lambda: {
-            "flow": {"0.nn.layers.0.weight": np.zeros((5, 2)), "0.nn.layers.0.bias": np.zeros(5),
+            "flow": {"0.nn.layers.0.weight": np.zeros((4, 2)), "0.nn.layers.0.bias": np.zeros(4),
                      "1.u_unnormed": np.ones((1, 2))},
             "transforms": [{"kind": "ConditionalSpline", "order": "quadratic"}, {"kind": "Householder"}],
         },

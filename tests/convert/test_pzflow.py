@@ -127,3 +127,44 @@ def test_command(tmp_path):
     assert main(["convert", "pzflow", source, "-o", target, "--quiet"]) == 0
     x, wanted, c = printed("conditional")
     np.testing.assert_allclose(npflows.load(target).log_prob(x, c), wanted, atol=1e-11)
+
+
+def test_a_flow_without_numbers_is_one_of_float32():
+    whole = Object(bijector_info=("Reverse", ()), params=((), ()), latent_info=("Normal", (3,)))
+    flow, x = convert.from_pzflow(whole), np.array([[1.0, 2.0, 3.0]])
+    assert flow.dtype == "float32"
+    np.testing.assert_allclose(flow.forward(x)[0], x[:, ::-1])
+
+
+def damaged(**arguments):
+    """A flow of one coupling some of whose arguments are others."""
+    state = pzflow.read_pickle(FILES / "one_column.pkl")
+    return Object(**{**state, **arguments})
+
+
+DAMAGED = {
+    "hidden layers": (
+        ("NeuralSplineCoupling", (4, 5, 1, 6, None, 1, False)),
+        r"must have \[6, 11\] outputs, got \[6, 6, 11\]",
+    ),
+    "conditions": (("NeuralSplineCoupling", (4, 5, 2, 6, None, 0, False)), r"layer 0\.weight has shape \(6, 1\), where"),
+    "bins": (("NeuralSplineCoupling", (5, 5, 2, 6, None, 1, False)), r"layer 2\.bias has shape \(11,\), where"),
+    "no arguments": (("NeuralSplineCoupling", ()), "the bijector 'NeuralSplineCoupling' has other arguments or numbers"),
+    "a chain": (("Chain", (("Reverse", ()),)), "a Chain of 1 bijectors has numbers of"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_arguments_and_numbers_that_do_not_fit(what):
+    info, message = DAMAGED[what]
+    with pytest.raises(convert.ConversionError, match=message):
+        convert.from_pzflow(damaged(bijector_info=info))
+
+
+def test_what_a_damaged_file_lacks():
+    with pytest.raises(convert.ConversionError, match="has no data_columns: it is damaged"):
+        convert.from_pzflow(damaged(data_columns=()))
+    with pytest.raises(convert.ConversionError, match="latent_info must be the name of a distribution of 1 columns"):
+        convert.from_pzflow(damaged(latent_info=("Normal", (2,))))
+    with pytest.raises(convert.ConversionError, match="condition_means must be 1 finite numbers, got None"):
+        convert.from_pzflow(damaged(condition_means=None))

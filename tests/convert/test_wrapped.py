@@ -9,7 +9,7 @@ import pytest
 import npflows
 from npflows import convert
 from npflows.cli import main
-from npflows.convert import nflows
+from npflows.convert import nflows_objects
 
 FILES = Path(__file__).parents[1] / "fixtures" / "wrapped"
 PRINTED = np.load(FILES / "printed.npz")
@@ -136,9 +136,9 @@ class Tensor(np.ndarray):
 def test_functions_to_scales_are_told_from_their_values(monkeypatch, function, kind):
     torch = types.SimpleNamespace(as_tensor=lambda r, dtype: r.view(Tensor), float64=None)
     monkeypatch.setitem(__import__("sys").modules, "torch", torch)
-    assert nflows.scale_of(function, "here") == kind
+    assert nflows_objects.scale_of(function, "here") == kind
     with pytest.raises(convert.ConversionError, match="is not one that is taken over"):
-        nflows.scale_of(lambda r: np.cosh(r).view(Tensor), "here")
+        nflows_objects.scale_of(lambda r: np.cosh(r).view(Tensor), "here")
 
 
 def test_command(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import npflows
 from npflows import convert
 from npflows.cli import main
-from npflows.convert import zuko
+from npflows.convert import zuko_objects
 
 FILES = Path(__file__).parents[1] / "fixtures" / "zuko"
 PRINTED = np.load(FILES / "printed.npz")
@@ -160,7 +160,7 @@ def function(name):
 )
 def test_objects_of_other_kinds(step, message):
     with pytest.raises(convert.ConversionError, match=message):
-        zuko._facts(types.SimpleNamespace(transform=step))
+        zuko_objects.facts_of(types.SimpleNamespace(transform=step))
 
 
 def test_transforms_without_numbers_of_an_object_are_not_lost():

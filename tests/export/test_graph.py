@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 import npflows
 from npflows import MAF, Glow, NormalizingFlow, StudentT
-from npflows.export import bases
+from npflows.export import bases, c_file
 from npflows.export import graph as g
 from npflows.export.gradient import gradients
 from npflows.export.layers import NotExportableError, layer
@@ -134,10 +134,20 @@ def test_what_is_refused():
         trace(MAF(200, 1, (200,), rng=0), "sample")
     with pytest.raises(ValueError, match="what must be one of"):
         trace(MAF(2, 1, (4,), rng=0), "density")
-    with pytest.raises(NotExportableError, match="up to 1,000,000 parameters"):
-        MAF(64, 2, (640, 640), rng=0).to_c("flow.c")
     with pytest.raises(ValueError, match="prefix must be a name in C, letters, digits and _, got '2d'"):
         MAF(2, 1, (4,), rng=0).to_c("flow.c", prefix="2d")
+
+
+def test_weights_that_masks_forbid_do_not_count_in_c(monkeypatch):
+    flow = MAF(4, 2, (32, 32), rng=0)
+    assert flow.parameters.theta.size > 1.5 * flow.num_params
+    monkeypatch.setattr(c_file, "MOST_PARAMETERS", flow.num_params)
+    assert f"{flow.num_params} parameters (float32)" in c_file.c_text(flow)
+    monkeypatch.setattr(c_file, "MOST_PARAMETERS", flow.num_params - 1)
+    with pytest.raises(
+        NotExportableError, match=f"up to {flow.num_params - 1:,} parameters, .* {flow.num_params:,}: export"
+    ):
+        c_file.c_text(flow)
 
 
 class Custom:
