@@ -221,6 +221,8 @@ def fit(
     else:
         headers = Headers.of(flow.headers, x, condition)
     declared = as_missing(headers, missing, on_missing)
+    if declared is not None:
+        headers.x.marks, headers.condition.marks = declared.values, declared.of_condition
     if comm is not None and comm.size > 1:
         agree(comm, facts_of_flow(flow) | {"max_epochs": max_epochs, "batch_size": batch_size, "standardize": standardize,
               "dropout": dropout, "on_invalid": on_invalid, "missing": missing, "on_missing": on_missing, "exact": exact,

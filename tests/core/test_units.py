@@ -136,3 +136,84 @@ def test_quantities_of_pint_are_converted():
     np.testing.assert_allclose(made.log_prob(given), made.log_prob(X), rtol=1e-9)
     with pytest.raises(ValueError, match="which does not convert into that of the flow, km"):
         made.log_prob({"r": unit.Quantity(X[:, 0], "second"), "z": X[:, 1]})
+
+
+class Percent(np.ndarray):
+    """An array of percent, or of the unit one, as unyt has them: the class itself has no unit."""
+
+    def __array_finalize__(self, other):
+        self.units = getattr(other, "units", "%")
+
+    def to_value(self, unit):
+        factors = {"%": 1.0, "dimensionless": 100.0, "": 100.0}
+        return np.asarray(self) * factors[self.units] / factors[unit]
+
+
+def test_a_quantity_of_the_unit_one_is_converted_and_a_plain_number_counts_as_the_flows():
+    percent = X.view(Percent)
+    made = flow().fit(percent, **OPTIONS)
+    assert made.units == ["%", "%"]
+    one = (X / 100).view(Percent)
+    one.units = "dimensionless"
+    np.testing.assert_allclose(made.log_prob(one), made.log_prob(percent))
+    np.testing.assert_array_equal(made.log_prob(X), made.log_prob(percent))
+    assert flow().fit(one, **OPTIONS).units is None
+    with pytest.raises(ValueError, match="x has the unit one .is dimensionless., which does not convert into that of the"):
+        kilometers().log_prob(one)
+
+
+def kilometers():
+    made = flow()
+    made.units = ["km", "km"]
+    return made
+
+
+def test_quantities_of_astropy_without_a_dimension_are_converted():
+    units, QTable = pytest.importorskip("astropy.units"), pytest.importorskip("astropy.table").QTable
+    made = flow().fit(QTable({"a": X[:, 0] * units.percent, "b": X[:, 1] * units.rad}), **OPTIONS)
+    percent, one = (QTable({"a": a, "b": [0.5] * units.rad}) for a in ([50.0] * units.percent, [0.5] * units.one))
+    np.testing.assert_allclose(made.log_prob(one), made.log_prob(percent))
+    with pytest.raises(ValueError, match="column 'b' of x has the unit one .is dimensionless., .* of the flow, rad"):
+        made.log_prob(QTable({"a": [0.5] * units.one, "b": [0.5] * units.one}))
+    made = flow(columns=["a", "b"])
+    made.units = ["km", "m"]
+    np.testing.assert_allclose(made.log_prob(X * units.m), made.log_prob(X * [1e-3, 1.0]))  # one unit, for columns of two
+
+
+@pytest.mark.parametrize("library", ["pint", "unyt"])
+def test_quantities_of_other_libraries_without_a_dimension_are_converted(library):
+    module = pytest.importorskip(library)
+    quantity = module.UnitRegistry().Quantity if library == "pint" else module.unyt_array
+    made = flow().fit({"a": quantity(X[:, 0], "percent"), "b": quantity(X[:, 1], "km")}, **OPTIONS)
+    assert made.units[1] in ("kilometer", "km")
+    ours = made.log_prob({"a": quantity(X[:, 0] / 100, "dimensionless"), "b": quantity(X[:, 1] * 1e3, "m")})
+    np.testing.assert_allclose(ours, made.log_prob(X))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_marks_are_compared_before_units_are_converted(kind):
+    meters = (X * [1e3, 1.0]).astype(kind)
+    meters[4, 0] = meters[5, 1] = 12
+    meters[6, 0] = 12e3  # which is 12 km, and no mark
+    made, clean = flow(columns=["r", "z"]), flow(columns=["r", "z"])
+    for one in (made, clean):
+        one.units = ["km", None]
+    kept = np.delete(np.arange(len(X)), [4, 5])
+    clean.fit(Table(meters[kept], ["r", "z"], ["m", None]), **OPTIONS)
+    for missing in (12, {"r": 12, "z": [12, "nan"]}, [12, "masked"]):
+        with pytest.warns(UserWarning, match="x: dropped 2 of 200 rows, which have missing entries"):
+            made.reset().fit(Table(meters, ["r", "z"], ["m", None]), missing=missing, **OPTIONS)
+        np.testing.assert_array_equal(made.standardize.loc, clean.standardize.loc)
+    with pytest.warns(UserWarning, match="x: 2 entries are missing in 2 of 200 rows"):
+        made.reset().fit(Table(meters, ["r", "z"], ["m", None]), missing=12, on_missing="impute", **OPTIONS)
+    with pytest.warns(UserWarning, match="no entry is -1; is it written as the table has it"):
+        clean.fit(Table(meters[kept], ["r", "z"], ["m", None]), missing={"r": -1}, **OPTIONS)
+
+
+@pytest.mark.filterwarnings("ignore:missing. no entry is 12:UserWarning")
+def test_marks_of_what_is_validated_on_are_those_of_its_own_unit():
+    made, meters = flow(columns=["r", "z"]), X[:50] * [1e3, 1.0]
+    meters[4, 0] = 12
+    made.units = ["km", None]
+    with pytest.warns(UserWarning, match="validation_data: dropped 1 of 50 rows, which have missing entries"):
+        made.fit(X[50:], validation_data=Table(meters, ["r", "z"], ["m", None]), missing=12.0, **OPTIONS)

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.absent import MASKED
 from npflows.core.checks import warn_user
 from npflows.core.frames import arrow_unit
+from npflows.core.numbers import plain_array
 from npflows.core.times import Times, times_of
 from npflows.files.tables.astronomy import astropy_masks, astropy_units
 from npflows.files.tables.clocks import with_times
@@ -110,11 +112,11 @@ def _values(column: Any, width: int | None, mask: Any) -> np.ndarray | Times:
         return np.asarray(column.flatten()).reshape(-1, width)
     if (clock := times_of(column)) is not None:
         return clock
-    values = column.to_numpy()
+    values = plain_array(column)
     if mask is not None:
         hidden = np.asarray(mask.to_numpy(), bool)
         if hidden.any():
-            values = np.where(hidden, np.nan, values)
+            values = np.where(hidden, MASKED, values)
     return values
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.absent import MASKED
 from npflows.core.checks import warn_user
 from npflows.core.columns import did_you_mean, listed
 from npflows.files.tables.clocks import OTHER_SCALES, SCALES, of_fits, with_times
@@ -103,7 +104,7 @@ def _values(data: Any, raw: np.ndarray, name: str, null: int | None) -> Any:
     if null is not None and raw[name].dtype.kind in "iu":
         hidden = (raw[name] == null).reshape(values.shape)
         if hidden.any():
-            values = np.where(hidden, np.nan, values)
+            values = np.where(hidden, MASKED, values)
     return values
 
 

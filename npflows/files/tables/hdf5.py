@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.absent import MASKED
 from npflows.core.columns import did_you_mean, listed
 from npflows.core.times import UTC, Times, since
 from npflows.files.tables.arrays import TABLES
@@ -131,7 +132,7 @@ def without_fill(dataset: Any) -> np.ndarray:
         if name in dataset.attrs and values.dtype.kind in "iuf":
             hidden = values == np.ravel(dataset.attrs[name])[0]
             if hidden.any():
-                values = np.where(hidden, np.nan, values)
+                values = np.where(hidden, MASKED, values)
     return values
 
 
@@ -169,7 +170,7 @@ def _records(owner: str, dataset: Any) -> Source:
         for name in (names[i] for i in places):
             values = rows[name].reshape(len(rows), -1) if rows[name].ndim > 1 else rows[name]
             hidden = rows[masks[name]] if name in masks else np.zeros(1, bool)
-            found.append(np.where(hidden, np.nan, values) if hidden.any() else values)
+            found.append(np.where(hidden, MASKED, values) if hidden.any() else values)
         return found
 
     return from_entries(owner, *with_times(entries, fetch, text))

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from npflows.core.absent import MASKED
 from npflows.core.checks import warn_user
 from npflows.core.times import Times, instant
 from npflows.files.tables.source import LOG_DENSITY, OWN, Entry, Source, TableError, from_entries
@@ -29,7 +30,7 @@ COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 MISSING = frozenset(
     ["", "NA", "N/A", "n/a", "<NA>", "#N/A", "NULL", "null", "None", "nan", "NaN", "NAN", "-nan", "-NaN", "--", "masked"]
 )  # fmt: skip
-"""Fields that are missing entries."""
+"""Fields that are missing entries: empty or masked ones, and NaN."""
 BOOLEAN = {"True": 1.0, "true": 1.0, "TRUE": 1.0, "False": 0.0, "false": 0.0, "FALSE": 0.0}
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+|[+-]\d+)?\Z", re.ASCII)
 """A number, with the exponents of C and of Fortran; Python would take 9801_3 for one too."""
@@ -122,7 +123,7 @@ def split(line: str, delimiter: str | None) -> list[str]:
 
 
 def _value(field: str) -> float | None:
-    """The number in a field, NaN for a missing one; None if it holds no number."""
+    """The number in a field, a NaN for a missing one; None if it holds no number."""
     text = field.strip()
     if NUMBER.match(text):
         try:
@@ -131,7 +132,7 @@ def _value(field: str) -> float | None:
             text = re.sub(r"[dD]", "e", text)
             return float(text if "e" in text.lower() else re.sub(r"(?<=[\d.])([+-])", r"e\1", text))
     if text in MISSING:
-        return float("nan")
+        return math.nan if text.lower().endswith("nan") else MASKED
     return float(text) if text.lower() in INFINITE else BOOLEAN.get(text)
 
 
