@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 from collections.abc import Sequence
 from decimal import Decimal
@@ -66,11 +67,8 @@ def numbers_of(
             raise TypeError(units.refusal(values, given, where, code or where))
         if given is not None and wanted is not None:
             if marks and given != wanted and times_of(values) is None:
-                numbers = numbers_of(values, where, code, column=column, unit=unit, wanted=wanted)
-                as_given = numbers_of(values, where, code, column=column, unit=unit, wanted=given)
-                for place, mark in enumerate(marks):
-                    numbers = np.where(matches(as_given, mark), of_mark(place), numbers) if mark == mark else numbers
-                return numbers
+                same = functools.partial(numbers_of, values, where, code, column=column, unit=unit)
+                return _with_marks(same(wanted=wanted), same(wanted=given), marks)
             if hasattr(type(values), "unit") and not hasattr(type(values), "to_value"):
                 values = plain_array(values)  # a column, which has the name of a unit alone
             values = units.converted(values, given, wanted, where)
@@ -109,6 +107,19 @@ def numbers_of(
         with np.errstate(over="ignore"):
             array = array.astype(np.float64)
     return array
+
+
+def _with_marks(numbers: np.ndarray, as_given: np.ndarray, marks: Sequence[float]) -> np.ndarray:
+    """Numbers of one unit with NaN for the marks among them as they were given, in another unit.
+
+    Others that the new unit makes equal to a mark are taken off it, by one rounding.
+    """
+    numbers = numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64)
+    for place, mark in enumerate(marks):
+        if mark == mark:
+            numbers = np.where(matches(numbers, mark, place), np.nextafter(numbers, np.inf, dtype=numbers.dtype), numbers)
+            numbers = np.where(matches(as_given, mark), of_mark(place), numbers)
+    return numbers
 
 
 def plain_array(values: Any) -> np.ndarray:

@@ -40,7 +40,7 @@ def test_names_are_kept_and_another_order_is_refused_as_scikit_learn_does(librar
 def test_masks_are_missing_values():
     mask = np.arange(200).reshape(100, 2) == 7
     masked = np.ma.masked_array(np.where(mask, -999.0, X), mask)
-    with pytest.raises(ValueError, match="contains NaN"):
+    with pytest.raises(ValueError, match=r"contains masked entries \(1 in column 1\) in 1 rows \(3\)"):
         sklearn.FlowDensity(**OPTIONS).fit(masked)
     with pytest.warns(UserWarning, match="x: dropped 1 of 100 rows"):
         density = sklearn.FlowDensity(missing="nan", **OPTIONS).fit(masked)

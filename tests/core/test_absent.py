@@ -87,9 +87,9 @@ def test_nan_is_refused_where_masks_alone_are_declared():
         flow().fit(masked(first=20), missing="masked", **OPTIONS)
     with pytest.warns(UserWarning, match=r"dropped 5 of 40 rows.* \(masked in 4 entries, nan in 5 entries\)"):
         flow().fit(masked(first=20), missing=["masked", "nan"], **OPTIONS)
+    x = masked()
+    x.data[0, 0] = -99
     with pytest.warns(UserWarning, match=r"\(-99 in 1 entries, masked in 4 entries\)"):
-        x = masked()
-        x.data[0, 0] = -99
         flow().fit(x, missing=[-99, "masked"], **OPTIONS)
     with pytest.raises(ValueError, match=r"masked or empty entries \(2 in column 1\) in 2 rows \(7, 9\)"):
         flow().fit(masked(), missing={0: "masked"}, **OPTIONS)
