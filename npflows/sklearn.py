@@ -262,8 +262,8 @@ class FlowDensity(DensityMixin, _FlowEstimator):
     weight_decay, dropout, clip_norm, patience, ema, progress, callbacks
         See `NormalizingFlow.fit`.
     on_invalid, missing, on_missing
-        See `NormalizingFlow.fit`.  With on_invalid="drop", or "nan" among what is missing, X may have NaN, and
-        `score_samples` gives NaN for its rows.
+        See `NormalizingFlow.fit`.  With on_invalid="drop", or "nan" or "masked" among what is missing, X may have such
+        entries, and `score_samples` gives NaN for their rows.
     n_flows : int
         Flows that are fitted one after the other to the same rows, and whose mixture is the density: an `Ensemble`.
     random_state : int, numpy.random.RandomState or None

@@ -154,11 +154,13 @@ def fit(
         it is (1 + t) / (10 + t) at most, so that short runs forget their first parameters too.
     on_invalid : {"raise", "drop"}
         Whether rows that have NaN or infinite values are an error or are left out.
-    missing : float, "nan", sequence of them or mapping, optional
-        The value that stands for a missing entry of x, the condition and what is validated on: 99.0, or [99.0, "nan"];
+    missing : float, "masked", "nan", sequence of them or mapping, optional
+        What stands for a missing entry of x, the condition and what is validated on: a number as the table has it, before
+        its unit is converted; "masked", which are masked entries, NA, None, null, NaT and empty fields of a file; "nan",
+        which is every NaN, masked entries included; or several, [99.0, "masked"];
         or by column, {"u": 99.0}: the number of a column of x, the name of one of x or of the condition, or a pair,
         ("x", 0), ("condition", 0) or ("condition", "u"), which is needed for numbers of the condition and for a name that
-        both have.  "nan" are also masked entries and NA.  By default nothing is missing.
+        both have.  By default nothing is missing.
     on_missing : {"drop", "impute"}
         Rows that have missing entries are left out, which leaves the density of x given a complete condition what it is
         as long as the condition does not lack entries because of x; or, in x alone, each time one of them is used, it is
