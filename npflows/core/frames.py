@@ -77,11 +77,13 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
     if hasattr(kind, "colnames"):  # astropy
         names = list(table.colnames)
         cells = [getattr(table.columns[name], "shape", (0,))[1:] for name in names]
-        return _spread(NamedColumns(names, lambda i: table[names[i]]), cells)
+        of_table = [getattr(table.columns[name], "unit", None) for name in names]  # which entries of a row do not have
+        unit = [None if unit is None else str(unit) for unit in of_table].__getitem__
+        return _spread(NamedColumns(names, lambda i: table[names[i]], unit), cells)
     if hasattr(kind, "get_columns") and hasattr(kind, "columns"):  # polars
         columns = table.get_columns()
         cells = [getattr(column.dtype, "shape", ()) for column in columns]
-        return _spread(NamedColumns(list(table.columns), columns.__getitem__), cells, lambda column, k: column.arr.get(k))
+        return _spread(NamedColumns(list(table.columns), columns.__getitem__), cells, _entry_of_polars)
     if hasattr(kind, "iloc") and has_columns(table):  # pandas
         return NamedColumns(list(table.columns), lambda i: table.iloc[:, i])
     if hasattr(kind, "__array__") and has_columns(table):
@@ -132,6 +134,13 @@ def _spread(
 
     labels = [named.labels[i] if k is None else f"{named.labels[i]}[{k}]" for i, k in places]
     return NamedColumns(labels, column, lambda place: named.unit(places[place][0]))
+
+
+def _entry_of_polars(column: Any, k: int) -> Any:
+    """An entry of the arrays of one shape that a column of polars holds."""
+    for place in np.unravel_index(k, column.dtype.shape):
+        column = column.arr.get(int(place))
+    return column
 
 
 def _entry_of_arrow(column: Any, k: int) -> Any:

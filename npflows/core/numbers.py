@@ -69,8 +69,10 @@ def numbers_of(
             if marks and given != wanted and times_of(values) is None:
                 same = functools.partial(numbers_of, values, where, code, column=column, unit=unit)
                 return _with_marks(same(wanted=wanted), same(wanted=given), marks)
-            if hasattr(type(values), "unit") and not hasattr(type(values), "to_value"):
-                values = plain_array(values)  # a column, which has the name of a unit alone
+            if units.unit_of(values) is None:  # the unit is that of the table
+                values = numbers_of(values, where, code, column=column)
+            elif units.is_named_alone(values):
+                values = plain_array(values)
             values = units.converted(values, given, wanted, where)
     advice = "; leave the column out, or make numbers of it" if column else ""
     if isinstance(values, os.PathLike) or (isinstance(values, str) and not column):
@@ -130,7 +132,9 @@ def plain_array(values: Any) -> np.ndarray:
         if isinstance(values, np.ma.MaskedArray) or hasattr(values, "unmasked"):
             bare = np.asarray(values.data if isinstance(values, np.ma.MaskedArray) else values.unmasked)
             mask = np.asarray(getattr(values, "mask", False))
-            return np.where(mask, MASKED, bare) if mask.any() and bare.dtype.kind in "biuf" else bare
+            if not mask.any() or bare.dtype.kind not in "biufO":
+                return bare
+            return np.where(mask, np.array(None) if bare.dtype.kind == "O" else MASKED, bare)
         return np.asarray(values)
     dtype = getattr(values, "dtype", None)
     kind = getattr(dtype, "kind", None)
@@ -145,6 +149,8 @@ def plain_array(values: Any) -> np.ndarray:
 
 def _is_special(value: Any) -> bool:
     """Whether a mask or a unit would be lost where the value becomes part of an array."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_special, value))
     return isinstance(value, np.ndarray) and type(value) is not np.ndarray
 
 

@@ -138,9 +138,10 @@ def times_of(values: Any) -> Times | None:
     dtype = getattr(values, "dtype", getattr(values, "type", None))
     if hasattr(dtype, "pyarrow_dtype"):  # a column of pandas that pyarrow holds
         return times_of(getattr(values, "array", values).__arrow_array__())
-    if getattr(dtype, "kind", None) in ("m", "M") and hasattr(values, "to_numpy"):  # pandas
-        zone, step = getattr(dtype, "tz", None), getattr(dtype, "unit", "ns")
-        known = dtype if isinstance(dtype, np.dtype) else np.dtype(f"{dtype.kind}8[{step}]")  # type: ignore[union-attr]
+    if isinstance(dtype, np.dtype) and dtype.kind in "mM" and hasattr(values, "to_numpy"):  # pandas and xarray
+        return Times(np.asarray(values))
+    if getattr(dtype, "kind", None) in ("m", "M") and hasattr(values, "to_numpy"):  # pandas, with a time zone
+        zone, known = getattr(dtype, "tz", None), np.dtype(f"{dtype.kind}8[{getattr(dtype, 'unit', 'ns')}]")  # type: ignore[union-attr]
         return Times(np.asarray(values.to_numpy(known, na_value=np.array("NaT", known))), UTC if zone else "")
     if isinstance(dtype, np.dtype) and dtype.kind == "O" and hasattr(kind, "iloc"):
         return _of_array(np.asarray(values))

@@ -32,12 +32,20 @@ def unit_of(values: Any) -> str | None:
         unit = getattr(values, "unit", None)
     elif hasattr(kind, "units") or hasattr(kind, "to_value"):  # pint, and unyt, whose class does not have it
         unit = getattr(values, "units", None)
+    elif hasattr(kind, "attrs") and hasattr(kind, "dims"):  # xarray, with the attribute of CF
+        unit = {"1": ""}.get(values.attrs.get("units"), values.attrs.get("units"))
     else:
         unit = None if isinstance(dtype, np.dtype) else getattr(dtype, "units", None)
     if unit is None:
         return None
     is_unity = getattr(unit, "is_unity", None)
     return "" if (is_unity() if callable(is_unity) else str(unit) == "dimensionless") else str(unit)
+
+
+def is_named_alone(values: Any) -> bool:
+    """Whether values have the name of a unit, and can't be converted by themselves: columns of astropy, and xarray's."""
+    kind = type(values)
+    return not hasattr(kind, "to_value") and (hasattr(kind, "unit") or (hasattr(kind, "attrs") and hasattr(kind, "dims")))
 
 
 def converted(values: Any, unit: str, wanted: str, where: str) -> Any:

@@ -217,3 +217,33 @@ def test_marks_of_what_is_validated_on_are_those_of_its_own_unit():
     made.units = ["km", None]
     with pytest.warns(UserWarning, match="validation_data: dropped 1 of 50 rows, which have missing entries"):
         made.fit(X[50:], validation_data=Table(meters, ["r", "z"], ["m", None]), missing=12.0, **OPTIONS)
+
+
+def test_units_of_a_list_of_rows_are_not_lost():
+    rows = [list(row) for row in X[:3].view(Percent)]
+    rows[0][0] = X[:1, 0].view(Percent)[..., 0:1].reshape(())
+    with pytest.raises(TypeError, match="x has the unit %, and flows take plain numbers"):
+        flow().log_prob(rows)
+
+
+def test_a_row_of_a_table_of_astropy_has_the_units_of_its_columns():
+    astropy, masked = pytest.importorskip("astropy.table"), np.ma.masked_array(X[:, 0] * 1e3, np.arange(len(X)) == 1)
+    made = flow().fit(Table(X, ["r", "z"], ["km", None]), **OPTIONS)
+    for column in (astropy.Column(X[:, 0] * 1e3, unit="m"), astropy.MaskedColumn(masked, unit="m")):
+        table = astropy.Table({"r": column, "z": X[:, 1]})
+        np.testing.assert_allclose(made.log_prob(table[0]), made.log_prob(X[0]))
+        np.testing.assert_allclose(made.log_prob(table)[2:], made.log_prob(X)[2:])
+    assert np.isnan(made.log_prob(table[1]))
+
+
+def test_units_of_xarray_are_those_of_its_attributes():
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("astropy.units")
+    made = flow().fit(Table(X, ["r", "z"], ["km", None]), **OPTIONS)
+    data = xarray.Dataset({"r": ("n", X[:, 0] * 1e3, {"units": "m"}), "z": ("n", X[:, 1], {"units": "1"})})
+    np.testing.assert_allclose(made.log_prob(data), made.log_prob(X))
+    assert flow().fit(data, **OPTIONS).units == ["m", None]
+    days = np.datetime64("2020-01-01", "ns") + np.arange(len(X)).astype("m8[D]")
+    assert (
+        flow().fit(xarray.Dataset({"r": ("n", days), "z": ("n", X[:, 1])}), **OPTIONS).units[0] == "days since 2020-01-01"
+    )
