@@ -192,31 +192,31 @@ def test_quantities_of_other_libraries_without_a_dimension_are_converted(library
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_marks_are_compared_before_units_are_converted(kind):
-    meters = (X * [1e3, 1.0]).astype(kind)
-    meters[4, 0] = meters[5, 1] = 12
-    meters[6, 0] = 12e3  # which is 12 km, and no mark
+    seconds = (X * [60.0, 1.0]).astype(kind)
+    seconds[4, 0] = seconds[5, 1] = 12
+    seconds[6, 0] = 720  # which is 12 minutes, and no mark
     made, clean = flow(columns=["r", "z"]), flow(columns=["r", "z"])
     for one in (made, clean):
-        one.units = ["km", None]
+        one.units = ["min", None]
     kept = np.delete(np.arange(len(X)), [4, 5])
-    clean.fit(Table(meters[kept], ["r", "z"], ["m", None]), **OPTIONS)
+    clean.fit(Table(seconds[kept], ["r", "z"], ["s", None]), **OPTIONS)
     for missing in (12, {"r": 12, "z": [12, "nan"]}, [12, "masked"]):
         with pytest.warns(UserWarning, match="x: dropped 2 of 200 rows, which have missing entries"):
-            made.reset().fit(Table(meters, ["r", "z"], ["m", None]), missing=missing, **OPTIONS)
+            made.reset().fit(Table(seconds, ["r", "z"], ["s", None]), missing=missing, **OPTIONS)
         np.testing.assert_array_equal(made.standardize.loc, clean.standardize.loc)
     with pytest.warns(UserWarning, match="x: 2 entries are missing in 2 of 200 rows"):
-        made.reset().fit(Table(meters, ["r", "z"], ["m", None]), missing=12, on_missing="impute", **OPTIONS)
+        made.reset().fit(Table(seconds, ["r", "z"], ["s", None]), missing=12, on_missing="impute", **OPTIONS)
     with pytest.warns(UserWarning, match="no entry is -1; is it written as the table has it"):
-        clean.fit(Table(meters[kept], ["r", "z"], ["m", None]), missing={"r": -1}, **OPTIONS)
+        clean.fit(Table(seconds[kept], ["r", "z"], ["s", None]), missing={"r": -1}, **OPTIONS)
 
 
 @pytest.mark.filterwarnings("ignore:missing. no entry is 12:UserWarning")
 def test_marks_of_what_is_validated_on_are_those_of_its_own_unit():
-    made, meters = flow(columns=["r", "z"]), X[:50] * [1e3, 1.0]
-    meters[4, 0] = 12
-    made.units = ["km", None]
+    made, seconds = flow(columns=["r", "z"]), X[:50] * [60.0, 1.0]
+    seconds[4, 0] = 12
+    made.units = ["min", None]
     with pytest.warns(UserWarning, match="validation_data: dropped 1 of 50 rows, which have missing entries"):
-        made.fit(X[50:], validation_data=Table(meters, ["r", "z"], ["m", None]), missing=12.0, **OPTIONS)
+        made.fit(X[50:], validation_data=Table(seconds, ["r", "z"], ["s", None]), missing=12.0, **OPTIONS)
 
 
 def test_units_of_a_list_of_rows_are_not_lost():
