@@ -5,6 +5,7 @@ This module needs scikit-learn; no other module imports it.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -15,19 +16,20 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows.base import Base
+from npflows.core.absent import is_masked
 from npflows.core.checks import as_choice, as_int, as_numeric, as_positive, as_weights
 from npflows.core.columns import listed
 from npflows.core.frames import named_columns, names_of
-from npflows.core.numbers import computed
+from npflows.core.numbers import computed, numbers_of
 from npflows.core.table import with_roles
-from npflows.core.tables import Header, as_array, learned_units
+from npflows.core.tables import Header, Headers, as_array, learned_units
 from npflows.core.underflow import ignore_underflow
 from npflows.core.units import unit_of
 from npflows.ensemble import Ensemble
 from npflows.flow import NormalizingFlow
 from npflows.models.table import TABLE_MODELS
 from npflows.support.declaration import SupportLike
-from npflows.training.missing import MissingLike, as_missing, is_nan
+from npflows.training.missing import MissingLike, as_missing, by_column, is_nan
 from npflows.training.repeats import as_many_rows, distinct_rows
 from npflows.training.rows import Rows
 
@@ -128,9 +130,7 @@ class _FlowEstimator(BaseEstimator):
             raise ValueError(f"model={self.model!r} has no parameter {', '.join(unknown)}: leave it at None")
         if condition_dim:
             options["embedding_dims"] = self.embedding_dims
-        names = getattr(self, "feature_names_in_", None)
-        columns = None if names is None else list(names)
-        flow = entry.build(input_dim, condition_dim=condition_dim, columns=columns, rng=rng, **options, **specific)
+        flow = entry.build(input_dim, condition_dim=condition_dim, columns=self._names(), rng=rng, **options, **specific)
         flow.units = self.units_
         return flow
 
@@ -152,28 +152,58 @@ class _FlowEstimator(BaseEstimator):
         self.n_iter_ = max(len(history.get("epoch", ())) for history in self.flow_.history)
 
     def _training_data(self, X: ArrayLike, y: ArrayLike = "no_validation") -> Any:
-        finite = self._all_finite()
         self.units_: list[str | None] | None = _units_of(X)
         X, names = _table(X, self.units_)
         if isinstance(y, np.ma.MaskedArray):
             if y.mask.any():
                 raise ValueError(f"y has {int(y.mask.sum())} masked entries; leave these rows out")
             y = y.data
-        found = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=finite)
+        found = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2, ensure_all_finite=False)
         if names is not None:
             self.feature_names_in_ = np.array(names, object)
+        rows = found[0] if isinstance(found, tuple) else found
+        headers = Headers(Header(rows.shape[1], "feature_names_in_", self._names()), Header(0, "condition"))
+        self._refuse_invalid(rows, headers)
         return found
 
     def _data(self, X: ArrayLike, *, finite: bool = True) -> np.ndarray:
         """X as numbers; it must be finite, or with finite=False have no more than `fit` takes."""
         check_is_fitted(self)
-        kind = finite or self._all_finite()
-        X, names = _table(X, self.units_)
+        declared = as_missing(self.flow_.headers, self.missing, self.on_missing)
+        X, names = _table(X, self.units_, () if declared is None else declared.values)
         with warnings.catch_warnings():
             if names is not None and hasattr(self, "feature_names_in_"):
                 _check_names(names, list(self.feature_names_in_))
                 warnings.filterwarnings("ignore", "X does not have valid feature names")
-            return validate_data(self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=kind)
+            found = validate_data(self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=False)
+        self._refuse_invalid(found, None if finite else self.flow_.headers)
+        return found
+
+    def _names(self) -> list[str] | None:
+        """The names of the columns, None where they have none."""
+        names = getattr(self, "feature_names_in_", None)
+        return None if names is None else list(names)
+
+    def _refuse_invalid(self, rows: np.ndarray, headers: Headers | None) -> None:
+        """Refuse NaN and infinity in rows (n, d), unless they may be there; without the columns of a flow, all of them."""
+        if headers is not None and self.on_invalid == "drop":
+            return
+        bad = ~np.isfinite(rows)
+        if headers is not None and (declared := as_missing(headers, self.missing, self.on_missing)) is not None:
+            bad &= ~declared.entries(rows)
+        if not bad.any():
+            return
+        masked = is_masked(rows) & bad
+        counts = by_column(masked, self._names())
+        kinds = [f"masked entries ({listed(counts)})"] if counts else []
+        kinds += ["NaN"] if (np.isnan(rows) & bad & ~masked).any() else []
+        kinds += ["infinity"] if np.isinf(rows[bad]).any() else []
+        which = np.flatnonzero(bad.any(axis=1))
+        shown = listed(list(map(str, which)))
+        how = "leave these rows out" if headers is None else (
+            f'clean them, or make the estimator with on_invalid="drop", or missing="{"masked" if counts else "nan"}"'
+        )  # fmt: skip
+        raise ValueError(f"X contains {' and '.join(kinds)} in {len(which)} rows ({shown}): {how}")
 
     def _all_finite(self) -> bool | str:
         """Whether scikit-learn shall refuse NaN and infinity (True), infinity alone ("allow-nan") or neither (False)."""
@@ -232,8 +262,8 @@ class FlowDensity(DensityMixin, _FlowEstimator):
     weight_decay, dropout, clip_norm, patience, ema, progress, callbacks
         See `NormalizingFlow.fit`.
     on_invalid, missing, on_missing
-        See `NormalizingFlow.fit`.  With on_invalid="drop", or "nan" among what is missing, X may have NaN, and
-        `score_samples` gives NaN for its rows.
+        See `NormalizingFlow.fit`.  With on_invalid="drop", or "nan" or "masked" among what is missing, X may have such
+        entries, and `score_samples` gives NaN for their rows.
     n_flows : int
         Flows that are fitted one after the other to the same rows, and whose mixture is the density: an `Ensemble`.
     random_state : int, numpy.random.RandomState or None
@@ -437,27 +467,30 @@ def _units_of(X: Any) -> list[str | None] | None:
     named = named_columns(X, rows=False)
     if named is None:
         unit = unit_of(X)
-        return None if unit is None else [unit] * np.shape(X)[-1]
+        return [unit] * np.shape(X)[-1] if unit else None
     return learned_units(X, Header(len(named.labels), "feature_names_in_"), "X")
 
 
-def _table(X: Any, units: list[str | None] | None) -> tuple[Any, list[str] | None]:
+def _table(
+    X: Any, units: list[str | None] | None, marks: Sequence[tuple[float, ...]] = ()
+) -> tuple[Any, list[str] | None]:  # fmt: skip
     """X, in units, as scikit-learn takes it, and the names of its columns where scikit-learn would not see them.
 
     Where there are no units, data frames are looked at, for what is no number, and left to scikit-learn, which checks
-    their names.
+    their names, unless they have masked entries, which it does not tell from NaN.
     """
     X = computed(X)
     names = names_of(X) if named_columns(X, rows=False) is not None else None
+    if isinstance(X, (str, os.PathLike)):
+        numbers_of(X, "X")  # says how a file is read
     if names is None and (not isinstance(X, np.ndarray) or type(X) is np.ndarray):
         return X, None
     if units is not None:  # what has none counts as in them
-        array, _ = as_array(X, "X", Header(len(units), "feature_names_in_", units=units))
+        array, _ = as_array(X, "X", Header(len(units), "feature_names_in_", units=units, marks=marks))
         return array, names
     array = as_numeric(X, "X")
-    if any(hasattr(type(X), name) for name in ("dtypes", "column_names", "__dataframe__")):
-        return X, None
-    return array, names
+    is_frame = any(hasattr(type(X), name) for name in ("dtypes", "column_names", "__dataframe__"))
+    return (X, None) if is_frame and not is_masked(array).any() else (array, names)
 
 
 def _check_names(names: list[str], fitted: list[str]) -> None:

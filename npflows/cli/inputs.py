@@ -17,6 +17,7 @@ import numpy as np
 
 from npflows import NormalizingFlow, support
 from npflows.cli.reports import column_names, condition_names
+from npflows.core.absent import is_masked
 from npflows.core.checks import as_numeric, warn_user
 from npflows.core.columns import column_number, listed
 from npflows.core.tables import Header
@@ -24,7 +25,7 @@ from npflows.core.times import since
 from npflows.files.tables import Parts, Table, TableError, TableStream, open_source, stream_table, take
 from npflows.files.tables.shards import is_pattern, matching_files
 from npflows.support import Column, Group
-from npflows.training.missing import Missing
+from npflows.training.missing import WORDS, Missing, by_column
 
 KINDS = {
     kind.__name__: kind
@@ -58,9 +59,13 @@ def refuse_invalid(path: str, table: Table, missing: Missing | None, weights: st
     known = None if table.columns is None else [*table.columns, *(table.condition_columns or []), weights]
     names = [str(i) if known is None else known[i] for i in columns]
     shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    masked = is_masked(np.column_stack([table.x] if table.condition is None else [table.x, table.condition]))
+    counts = by_column(masked & bad[:, : masked.shape[1]], known)
+    are_masked = f", masked or empty: {listed(counts)}" if counts else ""
     raise TableError(
         f"{path} has empty fields, NaN or infinity in {len(rows):,} of {len(bad):,} rows (numbered from 0: {shown}), "
-        f"columns {', '.join(names)}; clean them, pass --drop-invalid or declare them: --missing nan"
+        f"columns {', '.join(names)}{are_masked}; clean them, pass --drop-invalid or declare them: --missing nan, or "
+        f"--missing masked for those that are masked or empty alone"
     )
 
 
@@ -295,16 +300,18 @@ def condition_values(text: str) -> dict[str, float]:
     return values
 
 
-def missing_values(text: str) -> list[float] | dict[str, list[float]]:
-    """The values that mark missing entries, from value,... or column=value,...; a column may come several times."""
-    everywhere: list[float] = []
-    by_column: dict[str, list[float]] = {}
+def missing_values(text: str) -> list[float | str] | dict[str, list[float | str]]:
+    """What marks missing entries, from value,... or column=value,...; a column may come several times."""
+    everywhere: list[float | str] = []
+    by_column: dict[str, list[float | str]] = {}
     for part in split_names(text):
         name, _, number = (piece.strip() for piece in part.rpartition("="))
         try:
-            value = float(number)
+            value = number if number in WORDS else float(number)
         except ValueError:
-            raise TableError(f"expected value,... or column=value,... with numbers or nan, got {text!r}") from None
+            raise TableError(
+                f"expected value,... or column=value,... with numbers, nan or masked, got {text!r}"
+            ) from None  # fmt: skip
         (by_column.setdefault(name, []) if name else everywhere).append(value)
     if bool(everywhere) == bool(by_column):
         raise TableError(f"expected values for all columns, or column=value for each of some, got {text!r}")
@@ -313,15 +320,15 @@ def missing_values(text: str) -> list[float] | dict[str, list[float]]:
 
 def missing_of_columns(
     path: str,
-    missing: Sequence[float] | Mapping[str, Sequence[float]] | None,
+    missing: Sequence[float | str] | Mapping[str, Sequence[float | str]] | None,
     names: Sequence[str] | None,
     n: int,
     condition_names: Sequence[str] = (),
-) -> Sequence[float] | dict[tuple[str, int], Sequence[float]] | None:
-    """The values that mark missing entries, with columns by table and number, as `fit` takes them."""
+) -> Sequence[float | str] | dict[tuple[str, int], Sequence[float | str]] | None:
+    """What marks missing entries, with columns by table and number, as `fit` takes them."""
     if not isinstance(missing, Mapping):
         return missing
-    columns: dict[tuple[str, int], Sequence[float]] = {}
+    columns: dict[tuple[str, int], Sequence[float | str]] = {}
     for name, values in missing.items():
         if name in condition_names:
             key = "condition", list(condition_names).index(name)

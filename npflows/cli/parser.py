@@ -77,7 +77,7 @@ def _columns_or_values(text: str) -> list[str] | dict[str, float]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _missing(text: str) -> list[float] | dict[str, list[float]]:
+def _missing(text: str) -> list[float | str] | dict[str, list[float | str]]:
     try:
         return missing_values(text)
     except TableError as error:
@@ -167,8 +167,8 @@ def parser() -> argparse.ArgumentParser:
     fitting.add_argument("--drop-invalid", action="store_true", help="leave out rows with empty fields, NaN or infinity")
     fitting.add_argument("--missing", type=_missing, metavar="V,V,...|COLUMN=V,...",
                          help="what stands for a missing entry, in all columns (99,nan) or in some (u=99,u=nan,z=-1), "
-                              "those of the condition too; an empty field is nan; write --missing=-99 where it begins "
-                              "with a minus")  # fmt: skip
+                              "those of the condition too; masked is a masked or empty entry, nan any NaN as well; write "
+                              "--missing=-99 where it begins with a minus")  # fmt: skip
     fitting.add_argument("--on-missing", choices=["drop", "impute"], default="drop",
                          help="leave out rows with missing entries, or fill them from complete rows that are like them "
                               "(default: %(default)s)")  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from npflows.core import times
 from npflows.core.interchange import interchange_column
+from npflows.core.optional import required
 from npflows.core.table import Table
 
 
@@ -52,7 +54,8 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
     """
     if isinstance(table, (np.ndarray, np.void)):
         fields = list(table.dtype.names or ())
-        return NamedColumns(fields, lambda i: table[fields[i]]) if table.dtype.names is not None else None
+        cells = [table.dtype[name].shape for name in fields]
+        return None if table.dtype.names is None else _spread(NamedColumns(fields, lambda i: table[fields[i]]), cells)
     if isinstance(table, Table):
         columns, units = table.x, table.units or [None] * table.x.shape[1]
         return NamedColumns(table.columns or list(range(columns.shape[1])), lambda i: columns[:, i], units.__getitem__)
@@ -69,13 +72,19 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
     if hasattr(kind, "dask") and hasattr(kind, "compute") and is_named:
         return named_columns(table.compute(), rows=rows)
     if hasattr(kind, "column_names") and hasattr(kind, "column"):  # pyarrow
-        return NamedColumns(list(table.column_names), table.column, lambda i: arrow_unit(table.schema.field(i)))
+        whole = NamedColumns(list(table.column_names), table.column, lambda i: arrow_unit(table.schema.field(i)))
+        sizes = [getattr(table.schema.field(i).type, "list_size", None) for i in range(len(whole.labels))]
+        return _spread(whole, [() if size is None else (size,) for size in sizes], _entry_of_arrow)
     if hasattr(kind, "colnames"):  # astropy
         names = list(table.colnames)
-        return NamedColumns(names, lambda i: table[names[i]])
+        cells = [getattr(table.columns[name], "shape", (0,))[1:] for name in names]
+        of_table = [getattr(table.columns[name], "unit", None) for name in names]  # which entries of a row do not have
+        unit = [None if unit is None else str(unit) for unit in of_table].__getitem__
+        return _spread(NamedColumns(names, lambda i: table[names[i]], unit), cells)
     if hasattr(kind, "get_columns") and hasattr(kind, "columns"):  # polars
         columns = table.get_columns()
-        return NamedColumns(list(table.columns), columns.__getitem__)
+        cells = [getattr(column.dtype, "shape", ()) for column in columns]
+        return _spread(NamedColumns(list(table.columns), columns.__getitem__), cells, _entry_of_polars)
     if hasattr(kind, "iloc") and has_columns(table):  # pandas
         return NamedColumns(list(table.columns), lambda i: table.iloc[:, i])
     if hasattr(kind, "__array__") and has_columns(table):
@@ -83,7 +92,7 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
         return NamedColumns(list(table.columns), lambda i: array[:, i])
     if hasattr(kind, "to_numpy") and getattr(table, "fields", None) and hasattr(kind, "to_list"):  # awkward
         fields = list(table.fields)
-        return NamedColumns(fields, lambda i: table[fields[i]].to_numpy())
+        return NamedColumns(fields, lambda i: _of_awkward(table[fields[i]]))
     if hasattr(kind, "var_names") and hasattr(kind, "X"):  # AnnData
         return NamedColumns(list(table.var_names), lambda i: _vector(table.X[:, i]))
     if hasattr(kind, "__dataframe__"):
@@ -94,6 +103,61 @@ def named_columns(table: Any, *, rows: bool = True) -> NamedColumns | None:
         if labels and all(isinstance(label, str) for label in labels):
             return NamedColumns(labels, lambda i: table.iloc[i])
     return None
+
+
+def _spread(
+    named: NamedColumns,
+    cells: Sequence[tuple[int, ...]],
+    entry: Callable[[Any, int], Any] | None = None,
+) -> NamedColumns:
+    """Columns of which some have several values in each row, with each of these as a column: name[0], name[1], ...
+
+    Parameters
+    ----------
+    named : NamedColumns
+    cells : sequence of tuple of int
+        The shape that one row of each column has.
+    entry : callable, optional
+        From a column and a number to the column of that entry; by default that of an array.
+    """
+    if not any(cells):
+        return named
+    places = [(i, k) for i, shape in enumerate(cells) for k in (range(math.prod(shape)) if shape else [None])]
+
+    def column(place: int) -> Any:
+        i, k = places[place]
+        values = named.column(i)
+        if k is None:
+            return values
+        if entry is not None:
+            return entry(values, k)
+        return values.reshape(*values.shape[: values.ndim - len(cells[i])], -1)[..., k]
+
+    labels = [named.labels[i] if k is None else f"{named.labels[i]}[{k}]" for i, k in places]
+    return NamedColumns(labels, column, lambda place: named.unit(places[place][0]))
+
+
+def _entry_of_polars(column: Any, k: int) -> Any:
+    """An entry of the arrays of one shape that a column of polars holds."""
+    for place in np.unravel_index(k, column.dtype.shape):
+        column = column.arr.get(int(place))
+    return column
+
+
+def _entry_of_arrow(column: Any, k: int) -> Any:
+    """An entry of the lists of one length that a column of pyarrow holds."""
+    return required("pyarrow.compute", "a column of lists", "pyarrow", "pip install pyarrow").list_element(column, k)
+
+
+def _of_awkward(column: Any) -> np.ndarray:
+    """A column of awkward as an array, of objects where its rows have different lengths."""
+    try:
+        return column.to_numpy()
+    except ValueError:
+        values = column.to_list()
+        ragged = np.empty(len(values), object)
+        ragged[:] = values
+        return ragged
 
 
 def names_of(table: Any) -> list[str] | None:

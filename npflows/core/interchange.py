@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.absent import MASKED
+
 KINDS = {0: "i", 1: "u", 2: "f", 20: "b"}
 """Kinds of dtypes that are numbers, and NumPy's letters for them."""
 NAN, SENTINEL, BITS, BYTES = 1, 2, 3, 4
@@ -37,12 +39,12 @@ def _chunk(column: Any) -> np.ndarray:
     else:
         values = _array(buffers["data"][0], np.dtype(f"{KINDS[int(kind)]}{bits // 8}"), offset, n)
     if int(how) == SENTINEL:
-        return np.where(values == null, np.nan, values)
+        return np.where(values == null, MASKED, values)
     if int(how) in (BITS, BYTES) and buffers["validity"] is not None:
         mask, dtype = buffers["validity"]
         flags = _bits(mask, offset, n) if int(how) == BITS else _array(mask, np.dtype(f"u{dtype[1] // 8}"), offset, n)
         is_null = flags == null
-        return np.where(is_null, np.nan, values) if is_null.any() else values
+        return np.where(is_null, MASKED, values) if is_null.any() else values
     return values
 
 

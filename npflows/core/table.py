@@ -13,13 +13,13 @@ from numpy.typing import DTypeLike
 class Table:
     """A table of numbers with the parts that its columns play, as `npflows.read_table` gives it.
 
-    It is an array to NumPy, a table with names to every method of a flow, and `NormalizingFlow.fit` and the estimators of
-    `npflows.sklearn` take its weights and condition with it.
+    It is an array to NumPy, and a table with names to every method of a flow, which takes its condition with it where none
+    is given.  `NormalizingFlow.fit` and the estimators of `npflows.sklearn` take its weights too.
 
     Attributes
     ----------
     x : ndarray (n, d)
-        NaN where an entry is masked or empty.
+        NaN where an entry is masked or empty; `NormalizingFlow.fit` tells these from other NaN.
     columns : list of str or None
         Names of the columns, None where they have none.
     units : list of str or None, optional
@@ -80,10 +80,15 @@ class Table:
         return f"Table({'; '.join(parts)})"
 
 
+def condition_of(x: Any, condition: Any) -> Any:
+    """The condition that is given, else that which comes with a `Table`."""
+    return x.condition_table() if condition is None and isinstance(x, Table) else condition
+
+
 def with_roles(x: Any, condition: Any, weight: Any, log_weight: Any) -> tuple[Any, Any, Any, Any]:
     """A table, its condition, its weights and their logarithms: those given, else those that come with a `Table`."""
     if isinstance(x, Table):
-        condition = x.condition_table() if condition is None else condition
+        condition = condition_of(x, condition)
         if weight is None and log_weight is None:
             weight, log_weight = x.sample_weight, x.log_weight
     return x, condition, weight, log_weight

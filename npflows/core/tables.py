@@ -2,7 +2,7 @@
 
 Columns with names, as of data frames, structured arrays and mappings, are taken by name wherever a `Header` says which are
 expected, and columns with units in the units that it has, times in those with an epoch.  Masked entries, NA and None become
-NaN.  Text and what is no table are refused.
+NaN that `npflows.core.absent` tells from others.  Text and what is no table are refused.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Header:
         The unit of each column, None for one without; None where no column has any.
     learned_units : bool
         Whether `fit` took the units from a table.
+    marks : sequence of tuple of float
+        The values that stand for a missing entry of each column, in the unit of whatever table; empty for none.
     """
 
     n: int
@@ -51,6 +53,7 @@ class Header:
     extra: str = "raise"
     units: list[str | None] | None = None
     learned_units: bool = False
+    marks: Sequence[tuple[float, ...]] = ()
 
     def give(self, names: list[str] | None, learned: bool = False) -> None:
         """Name the columns, or take their names away."""
@@ -71,6 +74,11 @@ class Header:
     def unit(self, i: int) -> str | None:
         """The unit of a column."""
         return None if self.units is None else self.units[i]
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether one unit, or none, and the same marks are those of all columns."""
+        return len({*(self.units or [None])}) == 1 and len({*self.marks}) < 2
 
     @property
     def labels(self) -> list[str]:
@@ -132,7 +140,7 @@ def learned_units(table: Any, header: Header, name: str) -> list[str | None] | N
     named = named_columns(table, rows=False)
     if named is None:
         unit = unit_of(table)
-        return None if unit is None else [unit] * header.n
+        return [unit] * header.n if unit else None
     chosen, _ = _chosen(named.labels, header, name)
     units = [_unit(named, i) for i in chosen]
     return units if len(chosen) == header.n and any(units) else None
@@ -164,9 +172,13 @@ def as_array(values: Any, name: str, header: Header | None = None) -> tuple[np.n
         If something is no number, or has a unit where the header has none.
     """
     named = named_columns(values, rows=header is not None and header.names is not None)
+    n = 0 if header is None or header.is_alike else header.n
+    if named is None and n and unit_of(values) is not None and np.shape(values)[-1:] == (n,):
+        named = NamedColumns(list(range(n)), lambda i: values[..., i])  # one unit, and columns of several
     if named is None:
-        alike = header is not None and header.units is not None and len(set(header.units)) == 1
-        return numbers_of(values, name, wanted=header.units[0] if alike and header and header.units else None), []
+        if header is None or not header.is_alike:
+            return numbers_of(values, name), []
+        return numbers_of(values, name, wanted=header.unit(0), marks=header.marks[0] if header.marks else ()), []
     if not named.labels:
         raise ValueError(f"{name} has no columns")
     chosen, left_out = _chosen(named.labels, header, name)
@@ -175,7 +187,8 @@ def as_array(values: Any, name: str, header: Header | None = None) -> tuple[np.n
     if whole is not None:
         return whole, left_out
     wanted = wanted if len(wanted) == len(chosen) else [None] * len(chosen)
-    columns = [_column(named, i, name, unit) for i, unit in zip(chosen, wanted)]
+    marks = [()] * len(chosen) if header is None or len(header.marks) != len(chosen) else header.marks
+    columns = [_column(named, *about, name) for about in zip(chosen, wanted, marks)]
     shapes = {column.shape for column in columns}
     if len(shapes) == 1 and columns[0].ndim <= 1:
         return np.stack(columns, axis=-1), left_out
@@ -238,12 +251,14 @@ def _at_once(
     return array if chosen == list(range(array.shape[1])) else array[:, chosen]
 
 
-def _column(named: NamedColumns, i: int, name: str, wanted: str | None) -> np.ndarray:
+def _column(named: NamedColumns, i: int, wanted: str | None, marks: Sequence[float], name: str) -> np.ndarray:
     """One column, or the value of it in a row, as numbers of a unit."""
     label = str(named.labels[i])
     where = f"column {label!r} of {name}"
     try:
-        return numbers_of(named.column(i), where, f"{name}[{label!r}]", column=True, unit=named.unit(i), wanted=wanted)
+        return numbers_of(
+            named.column(i), where, f"{name}[{label!r}]", column=True, unit=named.unit(i), wanted=wanted, marks=marks
+        )
     except TypeError as error:
         if str(error).startswith(where):
             raise

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import datetime
 import re
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from npflows.core.absent import MASKED
 
 SECONDS = {
     "d": 86400.0, "day": 86400.0, "days": 86400.0, "h": 3600.0, "hr": 3600.0, "hour": 3600.0, "hours": 3600.0,
@@ -133,10 +136,12 @@ def times_of(values: Any) -> Times | None:
     if hasattr(kind, "jd1") and hasattr(kind, "jd2"):
         return _of_astropy(values)
     dtype = getattr(values, "dtype", getattr(values, "type", None))
-    if getattr(dtype, "kind", None) in ("m", "M") and hasattr(values, "to_numpy"):  # pandas
-        zone = getattr(dtype, "tz", None) or getattr(getattr(dtype, "pyarrow_dtype", None), "tz", None)
-        step = getattr(dtype, "unit", None) or getattr(getattr(dtype, "pyarrow_dtype", None), "unit", None) or "ns"
-        known = dtype if isinstance(dtype, np.dtype) else np.dtype(f"{dtype.kind}8[{step}]")  # type: ignore[union-attr]
+    if hasattr(dtype, "pyarrow_dtype"):  # a column of pandas that pyarrow holds
+        return times_of(getattr(values, "array", values).__arrow_array__())
+    if isinstance(dtype, np.dtype) and dtype.kind in "mM" and hasattr(values, "to_numpy"):  # pandas and xarray
+        return Times(np.asarray(values))
+    if getattr(dtype, "kind", None) in ("m", "M") and hasattr(values, "to_numpy"):  # pandas, with a time zone
+        zone, known = getattr(dtype, "tz", None), np.dtype(f"{dtype.kind}8[{getattr(dtype, 'unit', 'ns')}]")  # type: ignore[union-attr]
         return Times(np.asarray(values.to_numpy(known, na_value=np.array("NaT", known))), UTC if zone else "")
     if isinstance(dtype, np.dtype) and dtype.kind == "O" and hasattr(kind, "iloc"):
         return _of_array(np.asarray(values))
@@ -173,7 +178,7 @@ def _of_objects(flat: np.ndarray, shape: tuple[int, ...]) -> Times | None:
 def _is_absent(value: Any) -> bool:
     if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(value, (float, np.generic)) and bool(value != value)
+    return isinstance(value, (float, Decimal, np.generic)) and bool(value != value)
 
 
 def _plain(value: Any) -> tuple[Any, str]:
@@ -228,7 +233,7 @@ def in_unit(times: Times, unit: str) -> np.ndarray | None:
 
 
 def _divided(durations: np.ndarray, seconds: float) -> np.ndarray:
-    """Durations as numbers of some seconds, rounded once; NaN where they are not known."""
+    """Durations as numbers of some seconds, rounded once; masked where they are not known."""
     step, count = np.datetime_data(durations.dtype)
     if step in ("Y", "M"):  # neither has a length; the difference of instants never has them
         durations, (step, count) = durations.astype("m8[s]"), ("s", 1)
@@ -243,7 +248,7 @@ def _divided(durations: np.ndarray, seconds: float) -> np.ndarray:
         found: np.ndarray = whole + rest / round(a_unit)
     else:
         found = ticks * (unit / seconds) if a_unit >= 1 else ticks * round(unit / seconds)
-    return np.where(np.isnat(durations), np.nan, found)
+    return np.where(np.isnat(durations), MASKED, found)
 
 
 def between(numbers: Any, unit: str, wanted: str) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from npflows.core.optional import required
 
 
 def unit_of(values: Any) -> str | None:
-    """The unit of a quantity of astropy, pint or unyt, or of a column that has one; None for dimensionless ones.
+    """The unit of a quantity of astropy, pint or unyt, or of a column that has one; empty for the unit one, None for none.
 
     Instants have that in which a flow without units takes them, days since the day of the first one, and durations seconds.
     """
@@ -28,14 +28,24 @@ def unit_of(values: Any) -> str | None:
         return times.unit_for(found)
     if kind is np.ndarray:
         return None
-    if hasattr(kind, "unit") or hasattr(kind, "units"):
-        unit = getattr(values, "unit", None) if hasattr(kind, "unit") else values.units
+    if hasattr(kind, "unit"):
+        unit = getattr(values, "unit", None)
+    elif hasattr(kind, "units") or hasattr(kind, "to_value"):  # pint, and unyt, whose class does not have it
+        unit = getattr(values, "units", None)
+    elif hasattr(kind, "attrs") and hasattr(kind, "dims"):  # xarray, with the attribute of CF
+        unit = {"1": ""}.get(values.attrs.get("units"), values.attrs.get("units"))
     else:
         unit = None if isinstance(dtype, np.dtype) else getattr(dtype, "units", None)
     if unit is None:
         return None
     is_unity = getattr(unit, "is_unity", None)
-    return None if (is_unity() if callable(is_unity) else str(unit) in ("", "dimensionless")) else str(unit)
+    return "" if (is_unity() if callable(is_unity) else str(unit) == "dimensionless") else str(unit)
+
+
+def is_named_alone(values: Any) -> bool:
+    """Whether values have the name of a unit, and can't be converted by themselves: columns of astropy, and xarray's."""
+    kind = type(values)
+    return not hasattr(kind, "to_value") and (hasattr(kind, "unit") or (hasattr(kind, "attrs") and hasattr(kind, "dims")))
 
 
 def converted(values: Any, unit: str, wanted: str, where: str) -> Any:
@@ -130,4 +140,5 @@ def refusal(values: Any, unit: str, where: str, code: str) -> str:
 
 
 def _refusal(where: str, unit: str, wanted: str) -> str:
-    return f"{where} has the unit {unit}, which does not convert into that of the flow, {wanted}: pass it in {wanted}"
+    what = f"has the unit {unit}" if unit else "has the unit one (is dimensionless)"
+    return f"{where} {what}, which does not convert into that of the flow, {wanted}: pass it in {wanted}"

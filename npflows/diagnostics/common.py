@@ -22,7 +22,7 @@ def rows_of(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Finite rows (n, d) in float64 and their conditions (n, condition_dim), None where the flow takes none."""
     given, _ = flow.preprocessing.rows(x, flow.input_shape, name)
-    context = flow.conditioning.rows(condition, len(given), condition_name)
+    context = flow.conditioning.of_rows(x, condition, len(given), condition_name)
     rows = np.array(given, np.float64)
     if len(rows) < least:
         raise ValueError(f"{name} must have at least {least} rows, got {len(rows)}")

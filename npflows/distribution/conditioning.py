@@ -13,6 +13,7 @@ from npflows.core.backend import IDENTITY
 from npflows.core.checks import as_condition, as_int, as_names, as_numeric, as_rows
 from npflows.core.parameters import writeable
 from npflows.core.special import drawn_in
+from npflows.core.table import condition_of
 from npflows.core.tables import Header
 from npflows.layers.standardize import affine_table
 from npflows.networks.embedding import Embedding
@@ -79,6 +80,14 @@ class Conditioning:
     def rows(self, condition: ArrayLike | None, n: int, name: str = "condition") -> np.ndarray | None:
         """(n, dim) conditions, one row for all samples or one for each, by name where they have names; None where the flow
         takes none."""
+        return as_condition(condition, n, self.dim, self.header, name)
+
+    def of_rows(
+        self, x: Any, condition: ArrayLike | None, n: int, name: str = "condition"
+    ) -> np.ndarray | None:  # fmt: skip
+        """(n, dim) conditions of the n samples of x: those given, else those that come with a `Table`."""
+        if condition is None and self.dim:
+            condition = condition_of(x, None)
         return as_condition(condition, n, self.dim, self.header, name)
 
     def finite_rows(self, condition: ArrayLike | None, n: int, what: str) -> np.ndarray | None:

@@ -47,8 +47,8 @@ class TransformedDistribution(Assembly, abstract=True):
         ----------
         x : array_like (n, input_dim)
         condition : array_like (condition_dim,) or (n, condition_dim), optional
-            One for all samples or one for each, where the flow has `condition_dim`.  Where one has NaN or an infinite
-            value, z and log_det are NaN.
+            One for all samples or one for each, where the flow has `condition_dim`; by default that which a table of
+            `npflows.read_table` brings with it.  Where one has NaN or an infinite value, z and log_det are NaN.
 
         Returns
         -------
@@ -398,7 +398,7 @@ class TransformedDistribution(Assembly, abstract=True):
         """Rows as they are, their condition, and whether there is one row without its axis."""
         rows, single = self.preprocessing.rows(x, self.input_shape)
         self.preprocessing.check(rows, "x")
-        return rows, self.conditioning.rows(condition, len(rows)), single
+        return rows, self.conditioning.of_rows(x, condition, len(rows)), single
 
     def _chains(self, x: ArrayLike) -> tuple[int, int] | None:
         """The first two axes of an array of chains (n_draws, n_chains, input_dim); None for what is no such array."""

@@ -44,7 +44,7 @@ def to_unit_cube(
     """
     z, _ = flow.forward(x, condition)
     rows = z.reshape(-1, flow.latent_dim)
-    return flow.base_under(flow.conditioning.rows(condition, len(rows))).cdf(rows).reshape(z.shape)
+    return flow.base_under(flow.conditioning.of_rows(x, condition, len(rows))).cdf(rows).reshape(z.shape)
 
 
 @ignore_underflow

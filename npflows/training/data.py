@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from npflows.core.absent import is_masked
 from npflows.core.checks import as_condition, as_numeric, as_positive, as_rows, as_weights, warn_user
+from npflows.core.columns import listed
 from npflows.core.tables import Header, Headers
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.communicator import Communicator
-from npflows.training.missing import Missing
+from npflows.training.missing import Missing, by_column
 from npflows.training.rows import NoRowsError, Rows
 from npflows.training.sharing import SharedTable, agree, all_weights, facts_of_table
 
@@ -80,7 +82,7 @@ def as_training_rows(
     if not valid.all():
         bad = np.flatnonzero(~valid)
         if on_invalid == "raise":
-            raise ValueError(_describe_invalid(rows, bad, name))
+            raise ValueError(_describe_invalid(rows, bad, name, headers))
         if len(bad) == len(rows):
             raise NoRowsError(f"{name} has no row without NaN or infinite values")
         warn_user(f"{name}: dropped {len(bad)} of {n} rows with NaN or infinite values")
@@ -137,18 +139,42 @@ def _finite(rows: Rows, which: np.ndarray) -> np.ndarray:
     return np.column_stack([finite, fits])
 
 
-def _describe_invalid(rows: Rows, bad: np.ndarray, name: str) -> str:
+def _describe_invalid(rows: Rows, bad: np.ndarray, name: str, headers: Headers) -> str:
+    masked, counts = _masked(rows, bad, headers)
+    if masked.any():
+        more = f"; {(~masked).sum()} more rows have NaN or infinite values" if not masked.all() else ""
+        return (
+            f"{name} has masked or empty entries ({counts}) in {masked.sum()} rows "
+            f'({_shown(rows.index[bad[masked]])}){more}; pass missing="masked" to declare these missing, missing="nan" for '
+            f'all NaN as well, or on_invalid="drop"'
+        )
     finite = _finite(rows, bad)
     x_finite, condition_finite = finite[:, :-1].all(), finite[:, -1].all()
     if not condition_finite:
         name = f"the condition of {name}" if x_finite else f"{name} or its condition"
     columns = ", ".join(map(str, np.flatnonzero(~finite[:, :-1].all(axis=0))))
     columns = "" if x_finite else f", columns {columns}"
-    which = ", ".join(map(str, rows.index[bad[:5]])) + (", ..." if len(bad) > 5 else "")
     return (
-        f"{name} has NaN or infinite values in {len(bad)} rows ({which}){columns}; clean them or pass "
-        f'on_invalid="drop", or missing="nan", which masked and empty entries are too'
+        f"{name} has NaN or infinite values in {len(bad)} rows ({_shown(rows.index[bad])}){columns}; clean them or pass "
+        f'on_invalid="drop", or missing="nan"'
     )
+
+
+def _shown(numbers: np.ndarray) -> str:
+    """The first few of some numbers of rows."""
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
+
+
+def _masked(rows: Rows, which: np.ndarray, headers: Headers) -> tuple[np.ndarray, str]:
+    """Which of some rows have masked entries that are not declared, and how many each column has, in words."""
+    x, _, condition = rows.take(which)
+    found = is_masked(x)
+    parts = by_column(found, headers.x.names)
+    if condition is not None:
+        of_condition = is_masked(condition)
+        parts += by_column(of_condition, headers.condition.names, " of the condition")
+        found = np.column_stack([found, of_condition])
+    return np.asarray(found.any(axis=1)), listed(parts)
 
 
 def split(rows: Rows, fraction: float, rng: np.random.Generator) -> tuple[Rows, Rows | None]:

@@ -154,11 +154,13 @@ def fit(
         it is (1 + t) / (10 + t) at most, so that short runs forget their first parameters too.
     on_invalid : {"raise", "drop"}
         Whether rows that have NaN or infinite values are an error or are left out.
-    missing : float, "nan", sequence of them or mapping, optional
-        The value that stands for a missing entry of x, the condition and what is validated on: 99.0, or [99.0, "nan"];
+    missing : float, "masked", "nan", sequence of them or mapping, optional
+        What stands for a missing entry of x, the condition and what is validated on: a number as the table has it, before
+        its unit is converted; "masked", which are masked entries, NA, None, null, NaT and empty fields of a file; "nan",
+        which is every NaN, masked entries included; or several, [99.0, "masked"];
         or by column, {"u": 99.0}: the number of a column of x, the name of one of x or of the condition, or a pair,
         ("x", 0), ("condition", 0) or ("condition", "u"), which is needed for numbers of the condition and for a name that
-        both have.  "nan" are also masked entries and NA.  By default nothing is missing.
+        both have.  By default nothing is missing.
     on_missing : {"drop", "impute"}
         Rows that have missing entries are left out, which leaves the density of x given a complete condition what it is
         as long as the condition does not lack entries because of x; or, in x alone, each time one of them is used, it is
@@ -221,6 +223,8 @@ def fit(
     else:
         headers = Headers.of(flow.headers, x, condition)
     declared = as_missing(headers, missing, on_missing)
+    if declared is not None:
+        headers.x.marks, headers.condition.marks = declared.values, declared.of_condition
     if comm is not None and comm.size > 1:
         agree(comm, facts_of_flow(flow) | {"max_epochs": max_epochs, "batch_size": batch_size, "standardize": standardize,
               "dropout": dropout, "on_invalid": on_invalid, "missing": missing, "on_missing": on_missing, "exact": exact,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.checks import as_condition, as_rows, as_weights, warn_user
+from npflows.core.table import with_roles
 from npflows.core.tables import Headers
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import Flow, TransformedDistribution
@@ -85,6 +86,7 @@ def initialize(
     log_weight : array_like (n,), optional
         Logarithms of the weights, instead of `sample_weight`.
     """
+    x, condition, sample_weight, log_weight = with_roles(x, condition, sample_weight, log_weight)
     headers = Headers.of(flow.headers, x, condition)
     rows, _ = as_rows(x, flow.input_shape, "x", headers.x)
     weight = as_weights(sample_weight, len(rows), logarithms=log_weight)

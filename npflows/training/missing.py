@@ -9,22 +9,23 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.absent import MASKED, is_masked, matches
 from npflows.core.checks import as_choice, warn_user
 from npflows.core.columns import column_number, did_you_mean
 from npflows.core.tables import Headers
 from npflows.training.rows import MissingEntries, NoRowsError, Rows
 
 MissingLike = float | str | Sequence[float | str] | np.ndarray | Mapping[Any, Any]
-"""A value that stands for a missing entry, several, or a mapping of columns to them."""
+"""What stands for a missing entry, a number, "nan" or "masked", several of them, or a mapping of columns to them."""
 NEIGHBORS = 10
 """Complete rows that stand in for an incomplete one."""
-LARGEST_WHOLE = 2**53
-"""Up to it whole numbers and their neighbors are float64, so that one that float32 rounds to may be another value."""
+WORDS = {"nan": math.nan, "masked": MASKED}
+"""What stands for missing entries that are no numbers: every NaN, those of masked entries included, or these alone."""
 
 
 @dataclass
 class Missing:
-    """The values that stand for a missing entry, NaN perhaps, and what is done about it.
+    """The values that stand for a missing entry, NaN or `MASKED` perhaps, and what is done about it.
 
     Attributes
     ----------
@@ -89,17 +90,17 @@ class Missing:
                 if values is None:
                     continue
                 for d, marks in enumerate(declared):
-                    for mark in marks:
-                        key = table, d, f"{mark:.9g}"
-                        counts[key] = counts.get(key, 0) + int(_matches(values[:, d], mark).sum())
+                    for place, mark in enumerate(marks):
+                        key = table, d, _word(mark)
+                        counts[key] = counts.get(key, 0) + int(matches(values[:, d], mark, place).sum())
         return counts
 
     def _tell_unmatched(self, counts: dict[tuple[str, int, str], int]) -> None:
-        """Warn of marks but NaN that no entry is: a mark that is written wrongly lets what it stands for be fitted."""
+        """Warn of numbers that no entry is: a mark that is written wrongly lets what it stands for be fitted."""
         found: dict[str, int] = {}
         for (_, _, mark), n in counts.items():
             found[mark] = found.get(mark, 0) + n
-        lost = [mark for mark, n in found.items() if not n and mark != "nan"]
+        lost = [mark for mark, n in found.items() if not n and mark not in WORDS]
         if lost:
             warn_user(f"missing: no entry is {', '.join(lost)}; is it written as the table has it?")
 
@@ -124,22 +125,20 @@ class Missing:
 def _entries(x: np.ndarray, declared: Sequence[tuple[float, ...]]) -> np.ndarray:
     missing = np.zeros(x.shape, bool)
     for d, values in enumerate(declared):
-        for value in values:
-            missing[:, d] |= _matches(x[:, d], value)
+        for place, value in enumerate(values):
+            missing[:, d] |= matches(x[:, d], value, place)
     return missing
 
 
-def _matches(values: np.ndarray, mark: float) -> np.ndarray:
-    """Which values are a mark, in the precision that they have or had before they stood in a wider table."""
-    if math.isnan(mark):
-        return np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
-    same = values == mark
-    with np.errstate(over="ignore"):
-        narrow = float(np.float32(mark))
-    is_whole = mark.is_integer() and abs(mark) <= LARGEST_WHOLE  # other whole numbers are none of its roundings
-    if values.dtype == np.float64 and narrow != mark and math.isfinite(narrow) and not is_whole:
-        same |= values == narrow
-    return same
+def _word(mark: float) -> str:
+    """A mark in words."""
+    return "masked" if is_masked(np.float64(mark)) else f"{mark:.9g}"
+
+
+def by_column(entries: np.ndarray, names: Sequence[str] | None, table: str = "") -> list[str]:
+    """How many of some entries (n, d) each column has, in words, where it has any."""
+    labels = [f"column {d}" for d in range(entries.shape[1])] if names is None else list(map(repr, names))
+    return [f"{n:,} in {label}{table}" for label, n in zip(labels, entries.sum(axis=0).tolist()) if n]
 
 
 def _shown(counts: dict[tuple[str, int, str], int]) -> str:
@@ -189,9 +188,9 @@ def _place(key: Any, headers: Headers) -> tuple[str, int]:
 
 
 def is_nan(given: MissingLike) -> bool:
-    """Whether NaN is among what is declared to be missing."""
+    """Whether a NaN, or what is masked, is among what is declared to be missing."""
     several = _several(given)
-    return any(value == "nan" if isinstance(value, str) else value is not None and value != value for value in several)
+    return any(value in WORDS if isinstance(value, str) else value is not None and value != value for value in several)
 
 
 def _several(given: MissingLike) -> list:
@@ -200,7 +199,9 @@ def _several(given: MissingLike) -> list:
 
 def _as_values(given: MissingLike) -> tuple[float, ...]:
     several = _several(given)
-    values = [math.nan if isinstance(value, str) and value == "nan" else value for value in several]
+    values = [WORDS.get(value, value) if isinstance(value, str) else value for value in several]
     if not values or any(isinstance(v, bool) or not isinstance(v, (int, float, np.number)) for v in values):
-        raise ValueError(f'missing must be a number, "nan", several of them or a mapping of columns to them, got {given!r}')
+        raise ValueError(
+            f'missing must be a number, "nan", "masked", several of them or a mapping of columns to them, got {given!r}'
+        )
     return tuple(float(value) for value in values)

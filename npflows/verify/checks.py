@@ -89,7 +89,7 @@ def verify(
     """
     rng, max_rows = as_rng(rng), as_int(max_rows, "max_rows")
     rows, _ = flow.preprocessing.rows(x, flow.input_shape)
-    context = flow.conditioning.rows(condition, len(rows))
+    context = flow.conditioning.of_rows(x, condition, len(rows))
     lost = flow.conditioning.lost(context)
     usable = np.isfinite(rows).all(axis=1) & (True if lost is None else ~lost)
     chosen = np.flatnonzero(usable)

@@ -1,7 +1,11 @@
 """What the estimators do with names, masks and units."""
 
+import pathlib
+
 import numpy as np
 import pytest
+
+from npflows.core.table import Table
 
 sklearn = pytest.importorskip("npflows.sklearn")
 RNG = np.random.default_rng(0)
@@ -40,11 +44,21 @@ def test_names_are_kept_and_another_order_is_refused_as_scikit_learn_does(librar
 def test_masks_are_missing_values():
     mask = np.arange(200).reshape(100, 2) == 7
     masked = np.ma.masked_array(np.where(mask, -999.0, X), mask)
-    with pytest.raises(ValueError, match="contains NaN"):
+    with pytest.raises(ValueError, match=r"contains masked entries \(1 in column 1\) in 1 rows \(3\)"):
         sklearn.FlowDensity(**OPTIONS).fit(masked)
     with pytest.warns(UserWarning, match="x: dropped 1 of 100 rows"):
         density = sklearn.FlowDensity(missing="nan", **OPTIONS).fit(masked)
     clean = sklearn.FlowDensity(**OPTIONS).fit(np.delete(X, 3, axis=0))
+    with pytest.warns(UserWarning, match="x: dropped 1 of 100 rows"):
+        density = sklearn.FlowDensity(missing="masked", **OPTIONS).fit(masked)
+    np.testing.assert_array_equal(density.flow_.params, clean.flow_.params)
+    assert np.flatnonzero(np.isnan(density.score_samples(masked))).tolist() == [3]
+    holes = np.where(mask, np.nan, X)
+    for table in (holes, np.ma.masked_array(holes, ~mask & (mask[:, ::-1]))):
+        with pytest.raises(ValueError, match=r"X contains .*NaN in 1 rows \(3\)"):
+            sklearn.FlowDensity(**OPTIONS).fit(table)
+        with pytest.raises(ValueError, match=r"X contains NaN in 1 rows \(3\): clean them, or make the estimator with"):
+            sklearn.FlowDensity(missing="masked", **OPTIONS).fit(table)
     np.testing.assert_array_equal(density.flow_.params, clean.flow_.params)
     weights = np.ma.masked_array(np.ones(100), np.arange(100) == 3)
     with pytest.raises(ValueError, match="sample_weight must be finite; entry 3 is not"):
@@ -72,3 +86,36 @@ def test_text_and_units_that_do_not_convert_are_refused_by_name():
     assert estimator.units_ == ["mag", "mag"]
     with pytest.raises(ValueError, match="X has the unit km, which does not convert into that of the flow, mag"):
         estimator.score_samples(X * units.km)
+
+
+def test_a_path_is_refused_with_how_a_file_is_read():
+    for path in ("p.fits", pathlib.Path("p.fits")):
+        with pytest.raises(TypeError, match=r"if it is the name of a file, pass npflows.read_table\('p.fits'\)"):
+            sklearn.FlowDensity(**OPTIONS).fit(path)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_masked_entries_of_data_frames_are_declared(library):
+    module = pytest.importorskip(library)
+    a = [None if i == 3 else v for i, v in enumerate(X[:, 0].tolist())]
+    frame = {
+        "pandas": lambda: module.DataFrame({"a": module.array(a, dtype="Float64"), "b": X[:, 1]}),
+        "polars": lambda: module.DataFrame({"a": a, "b": X[:, 1]}),
+        "pyarrow": lambda: module.table({"a": a, "b": X[:, 1]}),
+    }[library]()
+    with pytest.raises(ValueError, match=r"X contains masked entries \(1 in 'a'\) in 1 rows \(3\)"):
+        sklearn.FlowDensity(**OPTIONS).fit(frame)
+    with pytest.warns(UserWarning, match="x: dropped 1 of 100 rows"):
+        density = sklearn.FlowDensity(missing="masked", **OPTIONS).fit(frame)
+    assert density.feature_names_in_.tolist() == ["a", "b"]
+    assert np.flatnonzero(np.isnan(density.score_samples(frame))).tolist() == [3]
+
+
+def test_marks_are_compared_in_the_unit_of_the_table():
+    with_unit = Table(X, ["a", "b"], ["min", None])
+    seconds = Table(X * [60.0, 1.0], ["a", "b"], ["s", None])
+    seconds.x[3, 0] = 12.0
+    with pytest.warns(UserWarning, match="no entry is 12"):
+        density = sklearn.FlowDensity(missing=12.0, **OPTIONS).fit(with_unit)
+    assert np.flatnonzero(np.isnan(density.score_samples(seconds))).tolist() == [3]
+    assert density.score(seconds) == density.score(Table(np.delete(X, 3, axis=0), ["a", "b"], ["min", None]))

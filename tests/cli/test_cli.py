@@ -204,11 +204,29 @@ def test_what_is_missing_is_declared_for_all_columns_or_for_some(rows, tmp_path,
     assert main([*fit, "--missing=-99,nan", "--quiet"]) == 0
 
 
+def test_masked_and_empty_fields_are_told_from_nan(tmp_path, capsys):
+    table, flow = tmp_path / "t.csv", str(tmp_path / "flow.npz")
+    lines = [f"{i},{i * i % 7}" for i in range(40)]
+    lines[3], lines[5], lines[9] = ",1.5", "2,NA", "null,2.5"
+    table.write_text("\n".join(["a,b", *lines]))
+    fit = ["fit", str(table), "-o", flow, *SMALL]
+    said = fails(capsys, *fit)
+    assert "in 3 of 40 rows (numbered from 0: 3, 5, 9), columns a, b, masked or empty: 2 in 'a', 1 in 'b'; clean" in said
+    assert main([*fit, "--missing", "masked"]) == 0
+    assert "x: dropped 3 of 40 rows, which have missing entries" in capsys.readouterr().err
+    assert main([*fit, "--missing", "a=masked,b=masked,b=-1"]) == 0
+    capsys.readouterr()
+    lines[20] = "nan,3"
+    table.write_text("\n".join(["a,b", *lines]))
+    assert "in 1 of 40 rows (numbered from 0: 20), columns a; clean" in fails(capsys, *fit, "--missing", "masked")
+    assert main([*fit, "--missing", "masked,nan", "--quiet"]) == 0
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--missing", "none"], "expected value,... or column=value,... with numbers or nan, got 'none'"),
-        (["--missing", "mass="], "expected value,... or column=value,... with numbers or nan, got 'mass='"),
+        (["--missing", "none"], "expected value,... or column=value,... with numbers, nan or masked, got 'none'"),
+        (["--missing", "mass="], "expected value,... or column=value,... with numbers, nan or masked, got 'mass='"),
         (["--missing", "99,mass=nan"], "expected values for all columns, or column=value for each of some, got"),
         (["--missing", ""], "expected values for all columns, or column=value for each of some, got ''"),
         (["--missing", "mas=99"], "--missing: the fit of {table} has no column 'mas'; did you mean 'mass'?"),

@@ -288,3 +288,75 @@ def test_numbers_of_every_width_are_those_of_float64(kind):
 def test_a_longdouble_beyond_float64_is_infinite():
     flow = npflows.MAF(2, 1, (4,), rng=0)
     assert flow.log_prob(np.array([[np.longdouble("1e400"), 0]]))[0] == -np.inf
+
+
+def vectors():
+    """Tables with a column of two values in each row, of every kind that has them."""
+    table = np.empty(len(X), [("m", "f8", (2,)), ("z", "f8")])
+    table["m"], table["z"] = X[:, :2], X[:, 2]
+    yield table
+    for library, make in (
+        ("astropy.table", lambda m: m.Table({"m": X[:, :2], "z": X[:, 2]})),
+        ("polars", lambda m: m.DataFrame({"m": m.Series(X[:, :2], dtype=m.Array(m.Float64, 2)), "z": X[:, 2]})),
+        ("pyarrow", lambda m: m.table({"m": m.FixedSizeListArray.from_arrays(X[:, :2].ravel(), 2), "z": X[:, 2]})),
+    ):
+        try:
+            module = __import__(library, fromlist=["x"])
+        except ImportError:
+            continue
+        yield make(module)
+
+
+def test_a_column_of_several_values_in_each_row_is_taken_as_several_columns():
+    names = ["m[0]", "m[1]", "z"]
+    for table in vectors():
+        assert names_of(table) == names
+        np.testing.assert_array_equal(as_numeric(table, "x"), X)
+        np.testing.assert_array_equal(as_numeric(table, "x", Header(3, "columns", names[::-1])), X[:, ::-1])
+        read = npflows.read_table(table)
+        assert read.columns == names
+        np.testing.assert_array_equal(read.x, X)
+    row = next(vectors())[1]
+    np.testing.assert_array_equal(as_numeric(row, "x", Header(3, "columns", names)), X[1])
+
+
+def test_vectors_of_quantities_keep_their_unit():
+    units, QTable = pytest.importorskip("astropy.units"), pytest.importorskip("astropy.table").QTable
+    table = QTable({"m": X[:, :2] * units.m, "z": X[:, 2]})
+    known = Header(3, "columns", ["m[0]", "m[1]", "z"], units=["km", "m", None])
+    np.testing.assert_allclose(as_numeric(table, "x", known), X * [1e-3, 1.0, 1.0])
+    np.testing.assert_allclose(as_numeric(table[2], "x", known), X[2] * [1e-3, 1.0, 1.0])
+
+
+def arrays_in_cells():
+    cells = np.empty(4, object)
+    cells[:] = [np.ones(3), np.ones(2), np.ones(3), np.ones(1)]
+    lists = [cell.tolist() for cell in cells]
+    yield {"z": cells, "i": X[:, 1], "r": X[:, 2]}
+    for library, make in (
+        ("pandas", lambda m: m.DataFrame({"z": cells, "i": X[:, 1], "r": X[:, 2]})),
+        ("polars", lambda m: m.DataFrame({"z": lists, "i": X[:, 1], "r": X[:, 2]})),
+        ("pyarrow", lambda m: m.table({"z": lists, "i": X[:, 1], "r": X[:, 2]})),
+        ("awkward", lambda m: m.Array([{"z": z, "i": i, "r": r} for z, (_, i, r) in zip(lists, X.tolist())])),
+    ):
+        try:
+            module = __import__(library)
+        except ImportError:
+            continue
+        yield make(module)
+
+
+def test_arrays_in_cells_are_refused_by_the_name_of_their_column():
+    for table in arrays_in_cells():
+        for call in (lambda t: as_numeric(t, "x", HEADER), lambda t: npflows.MAF(3, 1, (4,)).fit(t, max_epochs=0)):
+            with pytest.raises(TypeError, match=r"column 'z' of x must be .* several values in a cell .*; make a column"):
+                call(table)
+        with pytest.raises(npflows.TableError, match=r"column 'z' of the .* several values in a cell"):
+            npflows.read_table(table)
+
+
+def test_numbers_that_numpy_does_not_have_are_refused_with_their_dtype():
+    polars = pytest.importorskip("polars")
+    wide = polars.DataFrame({"z": polars.Series([1, 2]).cast(polars.Int128), "i": [1.0, 2.0], "r": [0.0, 1.0]})
+    with pytest.raises(TypeError, match="column 'z' of x must be an array of numbers; Series of Int128 can't be made into"):
+        as_numeric(wide, "x", HEADER)

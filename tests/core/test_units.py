@@ -136,3 +136,114 @@ def test_quantities_of_pint_are_converted():
     np.testing.assert_allclose(made.log_prob(given), made.log_prob(X), rtol=1e-9)
     with pytest.raises(ValueError, match="which does not convert into that of the flow, km"):
         made.log_prob({"r": unit.Quantity(X[:, 0], "second"), "z": X[:, 1]})
+
+
+class Percent(np.ndarray):
+    """An array of percent, or of the unit one, as unyt has them: the class itself has no unit."""
+
+    def __array_finalize__(self, other):
+        self.units = getattr(other, "units", "%")
+
+    def to_value(self, unit):
+        factors = {"%": 1.0, "dimensionless": 100.0, "": 100.0}
+        return np.asarray(self) * factors[self.units] / factors[unit]
+
+
+def test_a_quantity_of_the_unit_one_is_converted_and_a_plain_number_counts_as_the_flows():
+    percent = X.view(Percent)
+    made = flow().fit(percent, **OPTIONS)
+    assert made.units == ["%", "%"]
+    one = (X / 100).view(Percent)
+    one.units = "dimensionless"
+    np.testing.assert_allclose(made.log_prob(one), made.log_prob(percent))
+    np.testing.assert_array_equal(made.log_prob(X), made.log_prob(percent))
+    assert flow().fit(one, **OPTIONS).units is None
+    with pytest.raises(ValueError, match=r"x has the unit one .is dimensionless., which does not convert into that of the"):
+        kilometers().log_prob(one)
+
+
+def kilometers():
+    made = flow()
+    made.units = ["km", "km"]
+    return made
+
+
+def test_quantities_of_astropy_without_a_dimension_are_converted():
+    units, QTable = pytest.importorskip("astropy.units"), pytest.importorskip("astropy.table").QTable
+    made = flow().fit(QTable({"a": X[:, 0] * units.percent, "b": X[:, 1] * units.rad}), **OPTIONS)
+    percent, one = (QTable({"a": a, "b": [0.5] * units.rad}) for a in ([50.0] * units.percent, [0.5] * units.one))
+    np.testing.assert_allclose(made.log_prob(one), made.log_prob(percent))
+    with pytest.raises(ValueError, match=r"column 'b' of x has the unit one .is dimensionless., .* of the flow, rad"):
+        made.log_prob(QTable({"a": [0.5] * units.one, "b": [0.5] * units.one}))
+    made = flow(columns=["a", "b"])
+    made.units = ["km", "m"]
+    np.testing.assert_allclose(made.log_prob(X * units.m), made.log_prob(X * [1e-3, 1.0]))  # one unit, for columns of two
+
+
+@pytest.mark.parametrize("library", ["pint", "unyt"])
+def test_quantities_of_other_libraries_without_a_dimension_are_converted(library):
+    module = pytest.importorskip(library)
+    quantity = module.UnitRegistry().Quantity if library == "pint" else module.unyt_array
+    made = flow().fit({"a": quantity(X[:, 0], "percent"), "b": quantity(X[:, 1], "km")}, **OPTIONS)
+    assert made.units[1] in ("kilometer", "km")
+    ours = made.log_prob({"a": quantity(X[:, 0] / 100, "dimensionless"), "b": quantity(X[:, 1] * 1e3, "m")})
+    np.testing.assert_allclose(ours, made.log_prob(X))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_marks_are_compared_before_units_are_converted(kind):
+    seconds = (X * [60.0, 1.0]).astype(kind)
+    seconds[4, 0] = seconds[5, 1] = 12
+    seconds[6, 0] = 720  # which is 12 minutes, and no mark
+    made, clean = flow(columns=["r", "z"]), flow(columns=["r", "z"])
+    for one in (made, clean):
+        one.units = ["min", None]
+    kept = np.delete(np.arange(len(X)), [4, 5])
+    clean.fit(Table(seconds[kept], ["r", "z"], ["s", None]), **OPTIONS)
+    for missing in (12, {"r": 12, "z": [12, "nan"]}, [12, "masked"]):
+        with pytest.warns(UserWarning, match="x: dropped 2 of 200 rows, which have missing entries"):
+            made.reset().fit(Table(seconds, ["r", "z"], ["s", None]), missing=missing, **OPTIONS)
+        np.testing.assert_array_equal(made.standardize.loc, clean.standardize.loc)
+    with pytest.warns(UserWarning, match="x: 2 entries are missing in 2 of 200 rows"):
+        made.reset().fit(Table(seconds, ["r", "z"], ["s", None]), missing=12, on_missing="impute", **OPTIONS)
+    with pytest.warns(UserWarning, match="no entry is -1; is it written as the table has it"):
+        clean.fit(Table(seconds[kept], ["r", "z"], ["s", None]), missing={"r": -1}, **OPTIONS)
+
+
+@pytest.mark.filterwarnings("ignore:missing. no entry is 12:UserWarning")
+def test_marks_of_what_is_validated_on_are_those_of_its_own_unit():
+    made, seconds = flow(columns=["r", "z"]), X[:50] * [60.0, 1.0]
+    seconds[4, 0] = 12
+    made.units = ["min", None]
+    with pytest.warns(UserWarning, match="validation_data: dropped 1 of 50 rows, which have missing entries"):
+        made.fit(X[50:], validation_data=Table(seconds, ["r", "z"], ["s", None]), missing=12.0, **OPTIONS)
+
+
+def test_units_of_a_list_of_rows_are_not_lost():
+    rows = [list(row) for row in X[:3].view(Percent)]
+    rows[0][0] = X[:1, 0].view(Percent)[..., 0:1].reshape(())
+    with pytest.raises(TypeError, match="x has the unit %, and flows take plain numbers"):
+        flow().log_prob(rows)
+
+
+def test_a_row_of_a_table_of_astropy_has_the_units_of_its_columns():
+    astropy, masked = pytest.importorskip("astropy.table"), np.ma.masked_array(X[:, 0] * 1e3, np.arange(len(X)) == 1)
+    made = flow().fit(Table(X, ["r", "z"], ["km", None]), **OPTIONS)
+    for column in (astropy.Column(X[:, 0] * 1e3, unit="m"), astropy.MaskedColumn(masked, unit="m")):
+        table = astropy.Table({"r": column, "z": X[:, 1]})
+        np.testing.assert_allclose(made.log_prob(table[0]), made.log_prob(X[0]))
+        np.testing.assert_allclose(made.log_prob(table)[2:], made.log_prob(X)[2:])
+    assert np.isnan(made.log_prob(table[1]))
+
+
+def test_units_of_xarray_are_those_of_its_attributes():
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("astropy.units")
+    made = flow().fit(Table(X, ["r", "z"], ["km", None]), **OPTIONS)
+    data = xarray.Dataset({"r": ("n", X[:, 0] * 1e3, {"units": "m"}), "z": ("n", X[:, 1], {"units": "1"})})
+    np.testing.assert_allclose(made.log_prob(data), made.log_prob(X))
+    assert flow().fit(data, **OPTIONS).units == ["m", None]
+    days = np.datetime64("2020-01-01", "ns") + np.arange(len(X)).astype("m8[D]")
+    assert (
+        flow().fit(xarray.Dataset({"r": ("n", days), "z": ("n", X[:, 1])}), **OPTIONS).units[0] == "days since 2020-01-01"
+    )

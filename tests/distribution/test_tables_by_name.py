@@ -9,6 +9,7 @@ from helpers import COPIES, SHARED_TOLD
 
 import npflows
 from npflows import MAF, diagnostics
+from npflows.core.table import Table
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((200, 3)) * [1, 5, 0.2] + [0, 20, 3]
@@ -71,6 +72,26 @@ def test_the_order_of_a_table_is_of_no_consequence(method):
     right, found = call(CONDITIONAL, X[:20], C[:20]), call(CONDITIONAL, frame(X[:20]), given(C[:20]))
     for a, b in zip(right if isinstance(right, tuple) else [right], found if isinstance(found, tuple) else [found]):
         np.testing.assert_array_equal(np.asarray(a, object), np.asarray(b, object))
+
+
+@SHARED_TOLD
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"from_unit_cube", "inverse", "sample", "sample_each", "entropy"}))
+def test_a_table_brings_its_condition_with_it(method):
+    call = METHODS[method]
+    x = Table(X[:20, ::-1], NAMES[::-1], None, C[:20, ::-1], GIVEN[::-1])
+    right, found = call(CONDITIONAL, X[:20], C[:20]), call(CONDITIONAL, x, None)
+    for a, b in zip(right if isinstance(right, tuple) else [right], found if isinstance(found, tuple) else [found]):
+        np.testing.assert_array_equal(np.asarray(a, object), np.asarray(b, object))
+
+
+def test_a_condition_that_is_given_goes_before_that_of_a_table():
+    x = Table(X, NAMES, None, C, GIVEN)
+    np.testing.assert_array_equal(CONDITIONAL.log_prob(x, C[0]), CONDITIONAL.log_prob(X, C[0]))
+    np.testing.assert_array_equal(maf().log_prob(x), maf().log_prob(X))  # a flow that takes none leaves it
+    with pytest.raises(ValueError, match="this flow needs a condition of 2 values for each sample: pass condition="):
+        CONDITIONAL.log_prob(Table(X, NAMES))
+    ensemble = npflows.Ensemble([CONDITIONAL, CONDITIONAL])
+    np.testing.assert_allclose(ensemble.log_prob(x), CONDITIONAL.log_prob(X, C))
 
 
 def test_each_flow_of_a_divergence_takes_the_condition_by_its_own_names():

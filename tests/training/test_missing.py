@@ -342,7 +342,10 @@ def test_no_complete_row_is_an_error_that_changes_nothing():
 
 
 WRONG = {
-    "word": ({"missing": "none"}, "missing must be a number, \"nan\", several of them or a mapping .*, got 'none'"),
+    "word": (
+        {"missing": "none"},
+        'missing must be a number, "nan", "masked", several of them or a mapping .*, got \'none\'',
+    ),
     "truth": ({"missing": True}, "missing must be a number, .* got True"),
     "nothing": ({"missing": []}, r"missing must be a number, .* got \[\]"),
     "words": ({"missing": [99.0, "NA"]}, "missing must be a number, .* got .*NA"),

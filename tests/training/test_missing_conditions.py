@@ -57,7 +57,7 @@ def test_a_masked_condition_is_declared_as_nan_is():
     with pytest.warns(UserWarning, match="condition: dropped 5 of 200 rows"):
         found = flow().fit(X, condition=masked, missing="nan", **OPTIONS)
     np.testing.assert_array_equal(found.params, CLEAN)
-    sentence = r"the condition of x has NaN or infinite values in 5 rows .* missing=.nan., which masked"
+    sentence = r"x has masked or empty entries \(5 in column 1 of the condition\) in 5 rows .* missing=.masked."
     with pytest.raises(ValueError, match=sentence):
         flow().fit(X, condition=masked, **OPTIONS)
 

@@ -13,9 +13,11 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from npflows.core.absent import MASKED
 from npflows.core.checks import warn_user
 from npflows.core.columns import listed
 from npflows.core.frames import arrow_unit
+from npflows.core.numbers import plain_array
 from npflows.core.times import Times, instant, times_of
 from npflows.files.tables.astronomy import astropy_units
 from npflows.files.tables.clocks import with_times
@@ -125,7 +127,7 @@ def _beside(source: Source, said: dict[str, str], n: int) -> Source:
 def _repeated(text: str, n: int) -> np.ndarray | Times:
     """A column of n times what a text says: a number, an instant, nothing, or else the text."""
     if text == NOTHING:
-        return np.full(n, np.nan)
+        return np.full(n, MASKED)
     if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
         return np.full(n, int(text))
     if (moment := instant(text)) is not None:
@@ -210,9 +212,9 @@ def _values(column: Any, width: int | None, mask: Any) -> np.ndarray | Times:
     elif (clock := times_of(column)) is not None:
         return clock
     elif len(column) and len(column) == column.null_count:
-        values = np.full(len(column), np.nan)
+        values = np.full(len(column), MASKED)
     else:
-        values = column.to_numpy()
+        values = plain_array(column)
     return values if mask is None else hidden(values, _values(mask, width, None))
 
 

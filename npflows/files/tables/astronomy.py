@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.absent import MASKED
 from npflows.core.checks import warn_user
 from npflows.core.columns import did_you_mean, listed
 from npflows.files.tables.clocks import OTHER_SCALES, SCALES, of_fits, with_times
@@ -134,7 +135,7 @@ def _values(data: Any, raw: np.ndarray, name: str, format: str, null: int | str 
     is_null = np.char.strip(stored) == str(null).strip().encode("ascii") if is_text else stored == null
     if values.dtype.kind == "u" and stored.dtype.kind == "i" and not is_null.any():
         is_null = values == null  # astropy writes the null value of unsigned columns as it is after the offset
-    return np.where(is_null.reshape(values.shape), np.nan, values) if is_null.any() else values
+    return np.where(is_null.reshape(values.shape), MASKED, values) if is_null.any() else values
 
 
 def open_votable(path: Path, table: str | None = None) -> Source:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.absent import MASKED
 from npflows.core.times import UTC, Times
 from npflows.files.tables.netcdf import text_of
 from npflows.files.tables.source import INDEX, Entry, Source, TableError, from_entries
@@ -91,7 +92,7 @@ def _of_codes(categories: Any, codes: np.ndarray) -> np.ndarray:
     entries, step = categories["values"], _step(categories.attrs.get("values_dtype"))
     if step is not None:
         return entries.view(step)[codes]
-    return np.append(entries, np.nan)[codes] if entries.dtype.kind in "biuf" else entries[codes]
+    return np.append(entries, MASKED)[codes] if entries.dtype.kind in "biuf" else entries[codes]
 
 
 class _NamesOnly(pickle.Unpickler):

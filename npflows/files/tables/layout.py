@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from npflows.core.absent import MASKED
 from npflows.core.checks import warn_user
 from npflows.core.times import instant
 from npflows.files.tables.source import TableError
@@ -165,7 +167,7 @@ def split(line: str, delimiter: str | None) -> list[str]:
 
 
 def value_of(field: str) -> float | None:
-    """The number in a field, NaN for a missing one; None if it holds no number."""
+    """The number in a field, a NaN for a missing one; None if it holds no number."""
     text = field.strip()
     if NUMBER.match(text):
         try:
@@ -174,7 +176,7 @@ def value_of(field: str) -> float | None:
             text = re.sub(r"[dD]", "e", text)
             return float(text if "e" in text.lower() else re.sub(r"(?<=[\d.])([+-])", r"e\1", text))
     if text in MISSING:
-        return float("nan")
+        return math.nan if text.lower().endswith("nan") else MASKED
     return float(text) if text.lower() in INFINITE else BOOLEAN.get(text)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.absent import MASKED
 from npflows.files.tables.clocks import Fetch
 from npflows.files.tables.source import MASK, Entry
 
@@ -52,5 +53,5 @@ def hidden(values: Any, mask: Any) -> Any:
     if np.ndim(values) == 2 and is_masked.ndim == 1:
         is_masked = np.repeat(is_masked[:, None], np.shape(values)[1], axis=1)
     if type(values) is np.ndarray and values.dtype.kind in "biuf":
-        return np.where(is_masked, np.nan, values)
+        return np.where(is_masked, MASKED, values)
     return np.ma.array(values, mask=np.ma.getmaskarray(values) | is_masked)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from npflows.core.absent import MASKED
 from npflows.core.times import since
 from npflows.files.tables.source import TableError
 
@@ -74,7 +75,7 @@ def decoded(dataset: Any) -> np.ndarray:
         if bound is not None:
             is_packed = bound.dtype.kind in "iu" or values.dtype.kind == "f"
             hidden = hidden | is_outside(values if is_packed else unpacked, _with_sign_of(bound, values)[0])
-    return np.where(hidden, np.nan, unpacked) if np.any(hidden) else unpacked
+    return np.where(hidden, MASKED, unpacked) if np.any(hidden) else unpacked
 
 
 def _numbers(value: Any) -> Any:

@@ -99,8 +99,9 @@ def read_table(
 ) -> Table:
     """Read a table from a file, a data frame or the result of a sampler, with its names, units and weights.
 
-    Masked, null and empty entries become NaN, to be declared by `missing="nan"` in a fit.  What is known to be no value is
-    left out with a warning: the index of a data frame, log-likelihoods, columns named as weights, derived parameters.
+    Masked, null and empty entries become NaN, to be declared by `missing="masked"` in a fit, or by `missing="nan"` with all
+    other NaN.  What is known to be no value is left out with a warning: the index of a data frame, log-likelihoods, columns
+    named as weights, derived parameters.
 
     Parameters
     ----------
@@ -129,7 +130,7 @@ def read_table(
     Returns
     -------
     Table
-        `NormalizingFlow.fit` takes it with its weights and condition.
+        `NormalizingFlow.fit` takes it with its weights and condition, other methods with its condition.
 
     Raises
     ------

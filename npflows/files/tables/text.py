@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from npflows.core.absent import MASKED
 from npflows.core.times import Times, instant
 from npflows.files.tables.layout import BOOLEAN, MISSING, Layout, split, value_of
 from npflows.files.tables.source import Entry, Source, TableError, from_entries
@@ -34,6 +35,8 @@ BLOCK = 1 << 22
 """Characters of lines that are parsed together."""
 AS_NUMBER = {**dict.fromkeys(MISSING, "nan"), **{name: str(value) for name, value in BOOLEAN.items()}}
 """How marks of missing entries and booleans are written as numbers."""
+EMPTY = frozenset(field for field in MISSING if not field.lower().endswith("nan"))
+"""Fields that are masked entries, and no NaN that somebody computed."""
 
 
 def opened(path: Path) -> IO[str]:
@@ -113,11 +116,14 @@ def _by_blocks(path: Path, layout: Layout, places: Sequence[int]) -> np.ndarray 
         for _ in range(layout.skip):
             file.readline()
         while lines := file.readlines(BLOCK):
+            masked: list[tuple[int, int]] = []
             part = _parsed(lines, layout.delimiter, layout.n, "#") if len(places) == layout.n else None
             if part is None:
-                part = _parsed(_fields(lines, layout, places), layout.delimiter, len(places), None)
+                part = _parsed(_fields(lines, layout, places, masked), layout.delimiter, len(places), None)
             if part is None:
                 return None
+            if masked:
+                part[tuple(np.transpose(masked))] = MASKED
             parts.append(part)
     return np.concatenate(parts)
 
@@ -137,15 +143,17 @@ def _parsed(lines: Iterable[str], delimiter: str | None, n: int, comments: str |
     return values if values.shape[1] == n else None
 
 
-def _fields(lines: Sequence[str], layout: Layout, places: Sequence[int]) -> Iterator[str]:
-    """The wanted fields of each row, as NumPy reads them.
+def _fields(
+    lines: Sequence[str], layout: Layout, places: Sequence[int], masked: list[tuple[int, int]]
+) -> Iterator[str]:  # fmt: skip
+    """The wanted fields of each row, as NumPy reads them; those that are masked entries are added to `masked`.
 
     Raises
     ------
     ValueError
         If a line is no row, or may go on in the next one.
     """
-    delimiter = layout.delimiter or " "
+    delimiter, row = layout.delimiter or " ", 0
     for line in lines:
         fields = line.partition("#")[0].split() if layout.delimiter is None else line.rstrip("\r\n").split(delimiter)
         if '"' in line:
@@ -154,7 +162,11 @@ def _fields(lines: Sequence[str], layout: Layout, places: Sequence[int]) -> Iter
             fields = split(line, layout.delimiter)
         is_comment = "#" in line and line.lstrip().startswith("#") and fields[:1] != ["#N/A"]
         if len(fields) == layout.n and not is_comment:
-            yield delimiter.join([AS_NUMBER.get(field, field) for field in [fields[i] for i in places]])
+            wanted = [fields[i] for i in places]
+            if not EMPTY.isdisjoint(wanted):
+                masked += [(row, k) for k, field in enumerate(wanted) if field in EMPTY]
+            yield delimiter.join([AS_NUMBER.get(field, field) for field in wanted])
+            row += 1
         elif line.strip() and not is_comment:
             raise ValueError
 
