@@ -287,11 +287,18 @@ def _network(
         raise ConversionError(f"the network {where}.hyper has layers {', '.join(names)}: {what}")
     if not any(f"{name}.bias" in part for name in names):
         raise ConversionError(f"the network {where}.hyper has layers without biases, which are not taken over")
-    if any(f"{name}.mask" in part for name in names):
-        layers = chain(part, names, n_seen, n_moved)
-        masks = masks_of(part, names, layers)
-        return [(weight * mask, bias) for (weight, bias), mask in zip(layers, masks)], masks, kind or None
-    return chain(part, names, n_seen if "mask" in part else 0, n_moved), None, kind or None
+    masked = [name for name in names if f"{name}.mask" in part]
+    is_coupling = "mask" in part
+    layers = chain(part, names, n_seen if masked or is_coupling else 0, n_moved)
+    if not masked:
+        return layers, None, kind or None
+    of_layers = dict(zip(names, layers))
+    if is_coupling:  # of which `to_zuko` masks some layers
+        masks = masks_of(part, masked, [of_layers[name] for name in masked])
+        of_layers |= {name: (of_layers[name][0] * mask, of_layers[name][1]) for name, mask in zip(masked, masks)}
+        return list(of_layers.values()), None, kind or None
+    masks = masks_of(part, names, layers)
+    return [(weight * mask, bias) for (weight, bias), mask in zip(layers, masks)], masks, kind or None
 
 
 def _without_network(part: Tensors, where: str, told: Told, n: int, dtype: str, inverted: bool) -> list[Layer]:

@@ -54,7 +54,7 @@ def to_c(
 
 def c_text(flow: TransformedDistribution, prefix: str = "flow", draws: int = 16, rng: int = 0) -> str:
     """The text of that file."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", prefix):
+    if not isinstance(prefix, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", prefix):
         raise ValueError(f"prefix must be a name in C, letters, digits and _, got {prefix!r}")
     if flow.num_params > MOST_PARAMETERS:
         raise NotExportableError(

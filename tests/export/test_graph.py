@@ -136,6 +136,8 @@ def test_what_is_refused():
         trace(MAF(2, 1, (4,), rng=0), "density")
     with pytest.raises(ValueError, match="prefix must be a name in C, letters, digits and _, got '2d'"):
         MAF(2, 1, (4,), rng=0).to_c("flow.c", prefix="2d")
+    with pytest.raises(ValueError, match="prefix must be a name in C, letters, digits and _, got 5"):
+        MAF(2, 1, (4,), rng=0).to_c("flow.c", prefix=5)
 
 
 def test_weights_that_masks_forbid_do_not_count_in_c(monkeypatch):
