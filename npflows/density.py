@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import Embedded, Frozen, select
-from npflows.core.checks import SeedLike, as_int, as_rng
+from npflows.core.checks import SeedLike, as_flag, as_int, as_numeric, as_rng
 from npflows.core.optional import scipy
 from npflows.distribution.conditioning import FARTHEST
 from npflows.distribution.transformed import TransformedDistribution
@@ -34,7 +34,8 @@ class Density:
     In Python functions that Numba compiles it is an argument like any other, and has the methods below with the same
     arguments; there arrays must be contiguous float64.  A function that takes a density can be kept on disk
     (``cache=True``); one that finds it in a global variable works, and is compiled anew in each process.  Any number of
-    threads may call at once.
+    threads may call at once.  Where a density takes no condition, an empty one is as good as None, so that compiled code
+    can pass an array to all densities.  Arrays that are written to must not overlap others.
 
     Parameters
     ----------
@@ -243,9 +244,10 @@ class Density:
             raise ValueError(f"signature must be one of {', '.join(map(repr, SIGNATURES))}, got {signature!r}")
         if self.condition_dim:
             raise ValueError("a function of x alone needs a fixed condition: give embed(flow, condition=...)")
-        if exp and signature == SIGNATURES[2]:
+        exponential = as_flag(exp, "exp")
+        if exponential and signature == SIGNATURES[2]:
             raise ValueError("with its gradient a function gives the log-density: leave exp out")
-        return self._compiled().stub(signature, exp)
+        return self._compiled().stub(signature, exponential)
 
     def low_level_callable(self, *, exp: bool = False) -> Any:
         """The log-density, or with `exp` the density, as `scipy.LowLevelCallable`, for `scipy.integrate.nquad` and others.
@@ -269,12 +271,15 @@ class Density:
         for values, name, width in ((grad, "grad", wanted[0]), (dcondition, "dcondition", wanted[1])):
             if values is not None and values.size != n * width:
                 raise ValueError(f"{name} must have {width} values for each row of x, got shape {values.shape}")
+        for written, name in ((out, "out"), (dcondition, "dcondition")):
+            if written is not None and any(np.may_share_memory(written, a) for a in (x, condition) if a is not None):
+                raise ValueError(f"{name} must not share memory with x or the condition: give an array made by np.empty")
         if self._embedded is not None:
             _raise(self._compiled().evaluate(x, condition, grad, dcondition, out))
             return
         self._require_current()
         flow, given = self._python()
-        rows, context = x.reshape(n, *flow.input_shape), given if condition is None else condition
+        rows, context = x.reshape(n, *flow.input_shape), condition if self.condition_dim else given
         options: dict[str, Any] = {"draws": self._draws, "rng": self._rng}
         if grad is None and dcondition is None:
             out[:] = flow.log_prob(rows, _one(context), **options)
@@ -295,7 +300,7 @@ class Density:
             return
         self._require_current()
         flow, given = self._python()
-        values, _ = flow.inverse(z.reshape(len(z), *flow.input_shape), _one(given if condition is None else condition))
+        values, _ = flow.inverse(z.reshape(len(z), *flow.input_shape), _one(condition if self.condition_dim else given))
         x.reshape(z.shape)[:] = values.reshape(z.shape)
 
     def _python(self) -> tuple[TransformedDistribution, NDArray | None]:
@@ -306,7 +311,7 @@ class Density:
     def _check(self, x: NDArray, condition: NDArray | None, name: str = "x") -> None:
         if x.shape[1] != self.dim:
             raise ValueError(f"{name} must have {self.dim} values, got {x.shape[1]}")
-        if self.condition_dim == 0 and condition is not None:
+        if self.condition_dim == 0 and condition is not None and condition.shape[1]:
             fixed = "its condition is fixed" if self._condition is not None else "the flow takes none"
             raise ValueError(f"this density takes no condition: {fixed}")
         if self.condition_dim and condition is None:
@@ -367,11 +372,11 @@ def embed(
         rows = flow.conditioning.finite_rows(condition, 1, "embed")
         assert rows is not None
         fixed = np.array(rows[0], np.float64)
-    if not isinstance(rng, int):
+    if not isinstance(rng, (int, np.integer)):
         raise TypeError(
             f"embed takes rng as a whole number, so that the same points are drawn again elsewhere, got {rng!r}"
         )
-    return Density(flow, fixed, as_int(draws, "draws"), rng)
+    return Density(flow, fixed, as_int(draws, "draws"), as_int(rng, "rng", 0))
 
 
 def _same_bits(a: NDArray, b: NDArray) -> bool:
@@ -391,22 +396,28 @@ def _one(condition: NDArray | None) -> NDArray | None:
 
 def _row(values: ArrayLike, name: str) -> NDArray:
     """(1, d) from one row."""
-    row = np.ascontiguousarray(values, np.float64)
-    if np.ndim(values) != 1:
-        raise ValueError(f"{name} must be one row, got shape {np.shape(values)}")
-    return row[None]
+    row = as_numeric(values, name)
+    if row.ndim != 1:
+        raise ValueError(f"{name} must be one row, got shape {row.shape}")
+    return np.ascontiguousarray(row, np.float64)[None]
 
 
 def _table(values: ArrayLike, name: str) -> NDArray:
     """(n, d), contiguous."""
-    if np.ndim(values) != 2:
-        raise ValueError(f"{name} must be a table of rows, got shape {np.shape(values)}")
-    return np.ascontiguousarray(values, np.float64)
+    table = as_numeric(values, name)
+    if table.ndim != 2:
+        raise ValueError(f"{name} must be a table of rows, got shape {table.shape}")
+    return np.ascontiguousarray(table, np.float64)
 
 
 def _rows(condition: ArrayLike | None) -> NDArray | None:
     """(1 or n, c), contiguous."""
-    return None if condition is None else np.ascontiguousarray(np.atleast_2d(np.asarray(condition, np.float64)))
+    if condition is None:
+        return None
+    rows = np.atleast_2d(as_numeric(condition, "condition"))
+    if rows.ndim != 2:
+        raise ValueError(f"condition must be one row, or a table of rows, got shape {rows.shape}")
+    return np.ascontiguousarray(rows, np.float64)
 
 
 def _written(values: Any, name: str, axes: int) -> Any:
