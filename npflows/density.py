@@ -147,7 +147,8 @@ class Density:
         Parameters
         ----------
         x : array_like (dim,)
-            -inf outside the support; for images and integer columns also where a value is no whole number.
+            One row; where its columns have names, as in pandas, they are taken by name.  The density is 0 outside the
+            support, and for images and integer columns also where a value is no whole number.
         condition : array_like (condition_dim,), optional
             Where the density takes one.
 
@@ -157,7 +158,7 @@ class Density:
             If a length does not fit, or a condition is missing or not wanted.
         """
         out = np.empty(1)
-        self._evaluate(_row(x, "x"), _rows(condition), None, None, out)
+        self._evaluate(self._rows(x, "x", 1), self._conditions(condition), None, None, out)
         return float(out[0])
 
     def log_prob_and_grad(
@@ -170,16 +171,15 @@ class Density:
         """The log-density of x (dim,); its gradient goes to `grad` (dim,), that with respect to the condition to
         `dcondition` (condition_dim,), see `NormalizingFlow.log_prob_and_grad`."""
         out = np.empty(1)
-        self._evaluate(
-            _row(x, "x"), _rows(condition), _written(grad, "grad", 1), _written(dcondition, "dcondition", 1), out
-        )
+        self._evaluate(self._rows(x, "x", 1), self._conditions(condition), _written(grad, "grad", 1),
+                       _written(dcondition, "dcondition", 1), out)  # fmt: skip
         return float(out[0])
 
     def log_prob_rows(
         self, x: ArrayLike, out: NDArray[np.float64], condition: ArrayLike | None = None
     ) -> None:  # fmt: skip
         """Write the log-densities of the rows of x (n, dim) to `out` (n,), under one condition or one for each row."""
-        self._evaluate(_table(x, "x"), _rows(condition), None, None, _written(out, "out", 1))
+        self._evaluate(self._rows(x, "x", 2), self._conditions(condition), None, None, _written(out, "out", 1))
 
     def log_prob_and_grad_rows(
         self,
@@ -190,20 +190,20 @@ class Density:
         dcondition: NDArray[np.float64] | None = None,
     ) -> None:
         """The same with the gradients `grad` (n, dim) and, where it is given, `dcondition` (n, condition_dim)."""
-        self._evaluate(_table(x, "x"), _rows(condition), _written(grad, "grad", 2), _written(dcondition, "dcondition", 2),
-                       _written(out, "out", 1))  # fmt: skip
+        self._evaluate(self._rows(x, "x", 2), self._conditions(condition), _written(grad, "grad", 2),
+                       _written(dcondition, "dcondition", 2), _written(out, "out", 1))  # fmt: skip
 
     def sample_row(
         self, z: ArrayLike, x: NDArray[np.float64], condition: ArrayLike | None = None
     ) -> None:  # fmt: skip
         """Write to x (dim,) the sample that z (dim,), drawn from the base distribution, becomes."""
-        self._sample(_row(z, "z"), _rows(condition), _written(x, "x", 1))
+        self._sample(self._rows(z, "z", 1), self._conditions(condition), _written(x, "x", 1))
 
     def sample_rows(
         self, z: ArrayLike, x: NDArray[np.float64], condition: ArrayLike | None = None
     ) -> None:  # fmt: skip
         """Write to the rows of x (n, dim) the samples that those of z become."""
-        self._sample(_table(z, "z"), _rows(condition), _written(x, "x", 2))
+        self._sample(self._rows(z, "z", 2), self._conditions(condition), _written(x, "x", 2))
 
     def pointer(self, kind: str = "evaluate") -> int:
         """The address of a C function that takes the handle; `npflows embed --header` prints its declaration.
@@ -259,6 +259,22 @@ class Density:
         function: Any = kind(self.function(exp=exp))
         function.density = self
         return module.LowLevelCallable(function)
+
+    def _rows(self, values: ArrayLike, name: str, axes: int) -> NDArray:
+        """(n, dim), contiguous, of one row or a table of x, whose columns may have names, or of z."""
+        rows = as_numeric(values, name, self._flow.headers.x if name == "x" else None)
+        if rows.ndim != axes:
+            raise ValueError(f"{name} must be {'one row' if axes == 1 else 'a table of rows'}, got shape {rows.shape}")
+        return np.atleast_2d(np.ascontiguousarray(rows, np.float64))
+
+    def _conditions(self, values: ArrayLike | None) -> NDArray | None:
+        """(1 or n, condition_dim), contiguous."""
+        if values is None:
+            return None
+        rows = as_numeric(values, "condition", self._flow.headers.condition)
+        if rows.ndim not in (1, 2):
+            raise ValueError(f"condition must be one row or a table of rows, got shape {rows.shape}")
+        return np.atleast_2d(np.ascontiguousarray(rows, np.float64))
 
     def _evaluate(
         self, x: NDArray, condition: NDArray | None, grad: NDArray | None, dcondition: NDArray | None, out: NDArray
@@ -392,32 +408,6 @@ def _raise(status: int) -> None:
 def _one(condition: NDArray | None) -> NDArray | None:
     """A condition for all rows without its axis."""
     return condition[0] if condition is not None and len(condition) == 1 else condition
-
-
-def _row(values: ArrayLike, name: str) -> NDArray:
-    """(1, d) from one row."""
-    row = as_numeric(values, name)
-    if row.ndim != 1:
-        raise ValueError(f"{name} must be one row, got shape {row.shape}")
-    return np.ascontiguousarray(row, np.float64)[None]
-
-
-def _table(values: ArrayLike, name: str) -> NDArray:
-    """(n, d), contiguous."""
-    table = as_numeric(values, name)
-    if table.ndim != 2:
-        raise ValueError(f"{name} must be a table of rows, got shape {table.shape}")
-    return np.ascontiguousarray(table, np.float64)
-
-
-def _rows(condition: ArrayLike | None) -> NDArray | None:
-    """(1 or n, c), contiguous."""
-    if condition is None:
-        return None
-    rows = np.atleast_2d(as_numeric(condition, "condition"))
-    if rows.ndim != 2:
-        raise ValueError(f"condition must be one row, or a table of rows, got shape {rows.shape}")
-    return np.ascontiguousarray(rows, np.float64)
 
 
 def _written(values: Any, name: str, axes: int) -> Any:

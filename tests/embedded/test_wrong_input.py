@@ -133,6 +133,17 @@ def test_complex_numbers_and_text_are_refused(density):
             call(np.array(["1", "2", "3"]))
 
 
+def test_columns_with_names_are_taken_by_name():
+    flow = cases.small(columns=["a", "b", "c"])
+    density, out = npflows.embed(flow), np.empty(2)
+    x = {"c": np.array([3.0, 3.5]), "a": np.array([1.0, 1.5]), "b": np.array([2.0, 2.5])}
+    density.log_prob_rows(x, out)
+    np.testing.assert_array_equal(out, flow.log_prob(x))
+    assert density.log_prob({name: values[0] for name, values in x.items()}) == out[0]
+    with pytest.raises(ValueError, match="x has no column 'b'"):
+        density.log_prob({"a": 1.0, "c": 3.0})
+
+
 def test_wrong_lengths(density):
     with pytest.raises(ValueError, match=r"number of values, density\.dim"):
         log_prob(density, np.zeros(4))
