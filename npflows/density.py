@@ -285,7 +285,7 @@ class Density:
         if out.shape != (n,):
             raise ValueError(f"out must have shape ({n},), got {out.shape}")
         for values, name, width in ((grad, "grad", wanted[0]), (dcondition, "dcondition", wanted[1])):
-            if values is not None and values.size != n * width:
+            if values is not None and (values.size != n * width or values.shape[-1] != width):
                 raise ValueError(f"{name} must have {width} values for each row of x, got shape {values.shape}")
         for written, name in ((out, "out"), (dcondition, "dcondition")):
             if written is not None and any(np.may_share_memory(written, a) for a in (x, condition) if a is not None):
@@ -309,7 +309,7 @@ class Density:
 
     def _sample(self, z: NDArray, condition: NDArray | None, x: NDArray) -> None:
         self._check(z, condition, "z")
-        if x.size != z.size:
+        if x.size != z.size or x.shape[-1] != self.dim:
             raise ValueError(f"x must have the shape of z, {z.shape}, got {x.shape}")
         if self._embedded is not None:
             _raise(self._compiled().sample(z, condition, x.reshape(z.shape)))

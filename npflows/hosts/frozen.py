@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from npflows.base import Base, Cauchy, Laplace, Logistic, Normal, StudentT, Uniform
 from npflows.core.checks import SeedLike, as_int, as_numeric, as_rng
 from npflows.core.optional import scipy
+from npflows.core.tables import Header
 from npflows.flow import NormalizingFlow
 from npflows.hosts.functions import as_real
 
@@ -57,7 +58,7 @@ class Frozen:
 
     def _rows(self, x: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:
         """x as rows, and the shape that a number for each of them has."""
-        points = _numbers(x, "x")
+        points = _numbers(x, "x", self.flow.headers.x)
         if not points.shape or points.shape[-1] != self.dim:
             raise ValueError(f"x must have the shape (..., {self.dim}), got {points.shape}")
         return points.reshape(-1, self.dim), points.shape[:-1]
@@ -260,9 +261,9 @@ class FrozenColumn(Frozen):
         return chosen[0] if len(chosen) == 1 else chosen
 
 
-def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
+def _numbers(values: ArrayLike, name: str, header: Header | None = None) -> NDArray[np.float64]:
     """An array of float64."""
-    return as_numeric(values, name).astype(np.float64, copy=False)
+    return as_numeric(values, name, header).astype(np.float64, copy=False)
 
 
 def _generator(random_state: RandomState) -> np.random.Generator:

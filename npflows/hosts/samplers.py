@@ -71,7 +71,7 @@ def emcee(
             f"coordinates without bounds ({which}), or unconstrained=False to have steps across a bound rejected"
         )
     likelihood = None if log_likelihood is None else LogLikelihood(log_likelihood, vectorized=vectorized, floor=None)
-    function = LogPosterior(prior, likelihood, condition, bool(unconstrained))
+    function = LogPosterior(prior, likelihood, condition, False if unconstrained is None else unconstrained)
     return {
         "ndim": function.n_dim,
         "log_prob_fn": function,

@@ -157,6 +157,10 @@ def test_wrong_lengths(density):
         density.log_prob_rows(np.zeros((5, 3)), np.zeros(4))
     with pytest.raises(ValueError, match="grad must have 3 values"):
         density.log_prob_and_grad(np.zeros(3), np.zeros(2))
+    with pytest.raises(ValueError, match="grad must have 3 values for each row"):  # as many, but turned
+        density.log_prob_and_grad_rows(np.zeros((2, 3)), np.zeros((3, 2)), np.zeros(2))
+    with pytest.raises(ValueError, match="x must have the shape of z"):
+        density.sample_rows(np.zeros((2, 3)), np.zeros((3, 2)))
     with pytest.raises(TypeError, match="contiguous, writable float64 array"):
         density.log_prob_and_grad(np.zeros(3), np.zeros(3, np.float32))
 

@@ -168,6 +168,9 @@ def test_several_columns_are_like_scipys_multivariate_distributions():
     for size in (1, 5, (2, 3)):
         assert np.shape(frozen.rvs(size)) == np.shape(normal.rvs(size))
     assert isinstance(frozen.entropy(), float)
+    frozen.flow.columns = ["a", "b", "c"]
+    turned = {name: x[:4, i] for i, name in reversed(list(enumerate("abc")))}
+    np.testing.assert_array_equal(frozen.logpdf(turned), frozen.logpdf(x[:4]))
     with pytest.raises(ValueError, match=r"x must have the shape \(..., 3\), got \(2,\)"):
         frozen.logpdf([0.0, 1.0])
 

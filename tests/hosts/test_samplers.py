@@ -72,6 +72,8 @@ def test_emcee_is_not_sent_into_bounds_without_a_word(bounded):
     with pytest.raises(ValueError, match=message):
         npflows.hosts.emcee(bounded, log_likelihood)
     assert npflows.hosts.emcee(bounded, unconstrained=False)["log_prob_fn"](np.array([-1.0, 0.5])) == -np.inf
+    with pytest.raises(TypeError, match="unconstrained must be True or False, got 'no'"):
+        npflows.hosts.emcee(bounded, unconstrained="no")
     whole = npflows.MAF(2, num_layers=1, hidden_dims=(8,), support=[integer(0, 3), real()], columns=["n", "y"], rng=0)
     with pytest.raises(ValueError, match="column n has whole numbers, which emcee can't walk on"):
         npflows.hosts.emcee(whole)
