@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import Embedded, Frozen, select
-from npflows.core.checks import SeedLike, as_int, as_rng
+from npflows.core.checks import SeedLike, as_flag, as_int, as_numeric, as_rng
 from npflows.core.optional import scipy
 from npflows.distribution.conditioning import FARTHEST
 from npflows.distribution.transformed import TransformedDistribution
@@ -34,7 +34,8 @@ class Density:
     In Python functions that Numba compiles it is an argument like any other, and has the methods below with the same
     arguments; there arrays must be contiguous float64.  A function that takes a density can be kept on disk
     (``cache=True``); one that finds it in a global variable works, and is compiled anew in each process.  Any number of
-    threads may call at once.
+    threads may call at once.  Where a density takes no condition, an empty one is as good as None, so that compiled code
+    can pass an array to all densities.  Arrays that are written to must not overlap others.
 
     Parameters
     ----------
@@ -146,7 +147,8 @@ class Density:
         Parameters
         ----------
         x : array_like (dim,)
-            -inf outside the support; for images and integer columns also where a value is no whole number.
+            One row; where its columns have names, as in pandas, they are taken by name.  The density is 0 outside the
+            support, and for images and integer columns also where a value is no whole number.
         condition : array_like (condition_dim,), optional
             Where the density takes one.
 
@@ -156,7 +158,7 @@ class Density:
             If a length does not fit, or a condition is missing or not wanted.
         """
         out = np.empty(1)
-        self._evaluate(_row(x, "x"), _rows(condition), None, None, out)
+        self._evaluate(self._rows(x, "x", 1), self._conditions(condition), None, None, out)
         return float(out[0])
 
     def log_prob_and_grad(
@@ -169,16 +171,15 @@ class Density:
         """The log-density of x (dim,); its gradient goes to `grad` (dim,), that with respect to the condition to
         `dcondition` (condition_dim,), see `NormalizingFlow.log_prob_and_grad`."""
         out = np.empty(1)
-        self._evaluate(
-            _row(x, "x"), _rows(condition), _written(grad, "grad", 1), _written(dcondition, "dcondition", 1), out
-        )
+        self._evaluate(self._rows(x, "x", 1), self._conditions(condition), _written(grad, "grad", 1),
+                       _written(dcondition, "dcondition", 1), out)  # fmt: skip
         return float(out[0])
 
     def log_prob_rows(
         self, x: ArrayLike, out: NDArray[np.float64], condition: ArrayLike | None = None
     ) -> None:  # fmt: skip
         """Write the log-densities of the rows of x (n, dim) to `out` (n,), under one condition or one for each row."""
-        self._evaluate(_table(x, "x"), _rows(condition), None, None, _written(out, "out", 1))
+        self._evaluate(self._rows(x, "x", 2), self._conditions(condition), None, None, _written(out, "out", 1))
 
     def log_prob_and_grad_rows(
         self,
@@ -189,20 +190,20 @@ class Density:
         dcondition: NDArray[np.float64] | None = None,
     ) -> None:
         """The same with the gradients `grad` (n, dim) and, where it is given, `dcondition` (n, condition_dim)."""
-        self._evaluate(_table(x, "x"), _rows(condition), _written(grad, "grad", 2), _written(dcondition, "dcondition", 2),
-                       _written(out, "out", 1))  # fmt: skip
+        self._evaluate(self._rows(x, "x", 2), self._conditions(condition), _written(grad, "grad", 2),
+                       _written(dcondition, "dcondition", 2), _written(out, "out", 1))  # fmt: skip
 
     def sample_row(
         self, z: ArrayLike, x: NDArray[np.float64], condition: ArrayLike | None = None
     ) -> None:  # fmt: skip
         """Write to x (dim,) the sample that z (dim,), drawn from the base distribution, becomes."""
-        self._sample(_row(z, "z"), _rows(condition), _written(x, "x", 1))
+        self._sample(self._rows(z, "z", 1), self._conditions(condition), _written(x, "x", 1))
 
     def sample_rows(
         self, z: ArrayLike, x: NDArray[np.float64], condition: ArrayLike | None = None
     ) -> None:  # fmt: skip
         """Write to the rows of x (n, dim) the samples that those of z become."""
-        self._sample(_table(z, "z"), _rows(condition), _written(x, "x", 2))
+        self._sample(self._rows(z, "z", 2), self._conditions(condition), _written(x, "x", 2))
 
     def pointer(self, kind: str = "evaluate") -> int:
         """The address of a C function that takes the handle; `npflows embed --header` prints its declaration.
@@ -243,9 +244,10 @@ class Density:
             raise ValueError(f"signature must be one of {', '.join(map(repr, SIGNATURES))}, got {signature!r}")
         if self.condition_dim:
             raise ValueError("a function of x alone needs a fixed condition: give embed(flow, condition=...)")
-        if exp and signature == SIGNATURES[2]:
+        exponential = as_flag(exp, "exp")
+        if exponential and signature == SIGNATURES[2]:
             raise ValueError("with its gradient a function gives the log-density: leave exp out")
-        return self._compiled().stub(signature, exp)
+        return self._compiled().stub(signature, exponential)
 
     def low_level_callable(self, *, exp: bool = False) -> Any:
         """The log-density, or with `exp` the density, as `scipy.LowLevelCallable`, for `scipy.integrate.nquad` and others.
@@ -258,6 +260,22 @@ class Density:
         function.density = self
         return module.LowLevelCallable(function)
 
+    def _rows(self, values: ArrayLike, name: str, axes: int) -> NDArray:
+        """(n, dim), contiguous, of one row or a table of x, whose columns may have names, or of z."""
+        rows = as_numeric(values, name, self._flow.headers.x if name == "x" else None)
+        if rows.ndim != axes:
+            raise ValueError(f"{name} must be {'one row' if axes == 1 else 'a table of rows'}, got shape {rows.shape}")
+        return np.atleast_2d(np.ascontiguousarray(rows, np.float64))
+
+    def _conditions(self, values: ArrayLike | None) -> NDArray | None:
+        """(1 or n, condition_dim), contiguous."""
+        if values is None:
+            return None
+        rows = as_numeric(values, "condition", self._flow.headers.condition)
+        if rows.ndim not in (1, 2):
+            raise ValueError(f"condition must be one row or a table of rows, got shape {rows.shape}")
+        return np.atleast_2d(np.ascontiguousarray(rows, np.float64))
+
     def _evaluate(
         self, x: NDArray, condition: NDArray | None, grad: NDArray | None, dcondition: NDArray | None, out: NDArray
     ) -> None:  # fmt: skip
@@ -267,14 +285,17 @@ class Density:
         if out.shape != (n,):
             raise ValueError(f"out must have shape ({n},), got {out.shape}")
         for values, name, width in ((grad, "grad", wanted[0]), (dcondition, "dcondition", wanted[1])):
-            if values is not None and values.size != n * width:
+            if values is not None and (values.size != n * width or values.shape[-1] != width):
                 raise ValueError(f"{name} must have {width} values for each row of x, got shape {values.shape}")
+        for written, name in ((out, "out"), (dcondition, "dcondition")):
+            if written is not None and any(np.may_share_memory(written, a) for a in (x, condition) if a is not None):
+                raise ValueError(f"{name} must not share memory with x or the condition: give an array made by np.empty")
         if self._embedded is not None:
             _raise(self._compiled().evaluate(x, condition, grad, dcondition, out))
             return
         self._require_current()
         flow, given = self._python()
-        rows, context = x.reshape(n, *flow.input_shape), given if condition is None else condition
+        rows, context = x.reshape(n, *flow.input_shape), condition if self.condition_dim else given
         options: dict[str, Any] = {"draws": self._draws, "rng": self._rng}
         if grad is None and dcondition is None:
             out[:] = flow.log_prob(rows, _one(context), **options)
@@ -288,14 +309,14 @@ class Density:
 
     def _sample(self, z: NDArray, condition: NDArray | None, x: NDArray) -> None:
         self._check(z, condition, "z")
-        if x.size != z.size:
+        if x.size != z.size or x.shape[-1] != self.dim:
             raise ValueError(f"x must have the shape of z, {z.shape}, got {x.shape}")
         if self._embedded is not None:
             _raise(self._compiled().sample(z, condition, x.reshape(z.shape)))
             return
         self._require_current()
         flow, given = self._python()
-        values, _ = flow.inverse(z.reshape(len(z), *flow.input_shape), _one(given if condition is None else condition))
+        values, _ = flow.inverse(z.reshape(len(z), *flow.input_shape), _one(condition if self.condition_dim else given))
         x.reshape(z.shape)[:] = values.reshape(z.shape)
 
     def _python(self) -> tuple[TransformedDistribution, NDArray | None]:
@@ -306,7 +327,7 @@ class Density:
     def _check(self, x: NDArray, condition: NDArray | None, name: str = "x") -> None:
         if x.shape[1] != self.dim:
             raise ValueError(f"{name} must have {self.dim} values, got {x.shape[1]}")
-        if self.condition_dim == 0 and condition is not None:
+        if self.condition_dim == 0 and condition is not None and condition.shape[1]:
             fixed = "its condition is fixed" if self._condition is not None else "the flow takes none"
             raise ValueError(f"this density takes no condition: {fixed}")
         if self.condition_dim and condition is None:
@@ -367,11 +388,11 @@ def embed(
         rows = flow.conditioning.finite_rows(condition, 1, "embed")
         assert rows is not None
         fixed = np.array(rows[0], np.float64)
-    if not isinstance(rng, int):
+    if not isinstance(rng, (int, np.integer)):
         raise TypeError(
             f"embed takes rng as a whole number, so that the same points are drawn again elsewhere, got {rng!r}"
         )
-    return Density(flow, fixed, as_int(draws, "draws"), rng)
+    return Density(flow, fixed, as_int(draws, "draws"), as_int(rng, "rng", 0))
 
 
 def _same_bits(a: NDArray, b: NDArray) -> bool:
@@ -387,26 +408,6 @@ def _raise(status: int) -> None:
 def _one(condition: NDArray | None) -> NDArray | None:
     """A condition for all rows without its axis."""
     return condition[0] if condition is not None and len(condition) == 1 else condition
-
-
-def _row(values: ArrayLike, name: str) -> NDArray:
-    """(1, d) from one row."""
-    row = np.ascontiguousarray(values, np.float64)
-    if np.ndim(values) != 1:
-        raise ValueError(f"{name} must be one row, got shape {np.shape(values)}")
-    return row[None]
-
-
-def _table(values: ArrayLike, name: str) -> NDArray:
-    """(n, d), contiguous."""
-    if np.ndim(values) != 2:
-        raise ValueError(f"{name} must be a table of rows, got shape {np.shape(values)}")
-    return np.ascontiguousarray(values, np.float64)
-
-
-def _rows(condition: ArrayLike | None) -> NDArray | None:
-    """(1 or n, c), contiguous."""
-    return None if condition is None else np.ascontiguousarray(np.atleast_2d(np.asarray(condition, np.float64)))
 
 
 def _written(values: Any, name: str, axes: int) -> Any:

@@ -105,13 +105,13 @@ def as_dtype(value: Any) -> np.dtype:
     return dtype
 
 
-def as_rng(rng: SeedLike) -> np.random.Generator:
+def as_rng(rng: SeedLike, name: str = "rng") -> np.random.Generator:
     """A generator from an int, a Generator or None, and nothing else."""
     if isinstance(rng, np.random.Generator):
         return rng
     if rng is None or (isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0):
         return np.random.default_rng(rng)
-    raise TypeError(f"rng must be a non-negative int, a numpy.random.Generator or None, got {rng!r}")
+    raise TypeError(f"{name} must be a non-negative int, a numpy.random.Generator or None, got {rng!r}")
 
 
 def as_order(order: ArrayLike, n: int, name: str = "order") -> np.ndarray:

@@ -1,7 +1,8 @@
 ! Densities of npflows in Fortran: npflows.embed(flow).handle in Python is the address of a density.
 !
-! All arrays are contiguous, values of a row side by side: x(dim, n).  Any number of threads may call at once.  A density is
-! valid in the process that embedded it, and its forks, while it lives there.
+! All arrays are contiguous, values of a row side by side: x(dim, n).  Those that are written to must have the size that is
+! stated, and must not overlap others.  Any number of threads may call at once.  A density is valid in the process that
+! embedded it, and its forks, while it lives there.
 module npflows
   use, intrinsic :: iso_c_binding
   use, intrinsic :: ieee_arithmetic, only: ieee_value, ieee_quiet_nan
@@ -10,7 +11,7 @@ module npflows
   public :: npflows_density, npflows_from_handle, npflows_log_prob, npflows_log_prob_and_grad, npflows_log_prob_rows, &
             npflows_sample
 
-  integer(c_int64_t), parameter :: abi_version = 1
+  integer(c_int64_t), parameter :: abi_version = 1, wrong_size = -1
 
   type, bind(c) :: npflows_density
     type(c_funptr) :: evaluate, sample
@@ -40,6 +41,8 @@ contains
   function npflows_from_handle(handle) result(density)
     integer(c_int64_t), intent(in) :: handle
     type(npflows_density), pointer :: density
+    nullify (density)
+    if (handle == 0) return
     call c_f_pointer(transfer(handle, c_null_ptr), density)
     if (density%abi /= abi_version) nullify (density)
   end function
@@ -57,10 +60,15 @@ contains
     type(c_ptr) :: c, g, dc
     c = c_null_ptr; g = c_null_ptr; dc = c_null_ptr
     rows = 0; width = 0
+    status = wrong_size
+    if (size(log_prob) /= size(x, 2)) return
+    if (present(grad)) then
+      if (any(shape(grad) /= shape(x))) return
+      g = c_loc(grad)
+    end if
     if (present(condition)) then
       c = c_loc(condition); width = size(condition, 1); rows = size(condition, 2)
     end if
-    if (present(grad)) g = c_loc(grad)
     if (present(dcondition)) dc = c_loc(dcondition)
     call c_f_procpointer(density%evaluate, call_evaluate)
     status = call_evaluate(c_loc(x), size(x, 2, c_int64_t), size(x, 1, c_int64_t), c, rows, width, g, dc, c_loc(log_prob), &
@@ -128,6 +136,8 @@ contains
     procedure(sample_function), pointer :: call_sample
     type(c_ptr) :: c
     c = c_null_ptr; width = 0
+    status = wrong_size
+    if (size(x) /= size(z)) return
     if (present(condition)) then
       c = c_loc(condition); width = size(condition)
     end if

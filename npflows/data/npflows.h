@@ -1,7 +1,8 @@
 /* Densities of npflows in C and C++: npflows.embed(flow).handle in Python is the address of an npflows_density.
 
-   All arrays are contiguous doubles, rows one after the other.  A condition is NULL for densities that take none.  Any number
-   of threads may call at once.  A density is valid in the process that embedded it, and its forks, while it lives there. */
+   All arrays are contiguous doubles, rows one after the other; those that are written to must not overlap others.  A
+   condition is NULL for densities that take none, whose condition_dim is 0.  Any number of threads may call at once.  A
+   density is valid in the process that embedded it, and its forks, while it lives there. */
 #ifndef NPFLOWS_H
 #define NPFLOWS_H
 
@@ -39,10 +40,15 @@ static inline const npflows_density *npflows_from_handle(int64_t handle) {
     return density != NULL && density->abi == NPFLOWS_ABI ? density : NULL;
 }
 
+/* The condition_dim of a call with a condition or NULL: -1, which is no density's, for a condition that is not wanted. */
+static inline int64_t npflows_condition_width(const npflows_density *density, const double *condition) {
+    return condition == NULL ? 0 : density->condition_dim > 0 ? density->condition_dim : -1;
+}
+
 /* The log-density of one row x (dim); NaN also where a condition is missing or not wanted. */
 static inline double npflows_log_prob(const npflows_density *density, const double *x, const double *condition) {
     double log_prob = NAN;
-    density->evaluate(x, 1, density->dim, condition, 1, condition == NULL ? 0 : density->condition_dim, NULL, NULL,
+    density->evaluate(x, 1, density->dim, condition, 1, npflows_condition_width(density, condition), NULL, NULL,
                       &log_prob, density);
     return log_prob;
 }
@@ -51,7 +57,7 @@ static inline double npflows_log_prob(const npflows_density *density, const doub
 static inline double npflows_log_prob_and_grad(const npflows_density *density, const double *x, const double *condition,
                                                double *grad, double *dcondition) {
     double log_prob = NAN;
-    density->evaluate(x, 1, density->dim, condition, 1, condition == NULL ? 0 : density->condition_dim, grad, dcondition,
+    density->evaluate(x, 1, density->dim, condition, 1, npflows_condition_width(density, condition), grad, dcondition,
                       &log_prob, density);
     return log_prob;
 }
@@ -59,13 +65,13 @@ static inline double npflows_log_prob_and_grad(const npflows_density *density, c
 /* The log-densities (n) of rows x (n, dim), under one condition or n of them. */
 static inline int64_t npflows_log_prob_rows(const npflows_density *density, int64_t n, const double *x,
                                             int64_t condition_rows, const double *condition, double *log_prob) {
-    return density->evaluate(x, n, density->dim, condition, condition_rows, condition == NULL ? 0 : density->condition_dim,
+    return density->evaluate(x, n, density->dim, condition, condition_rows, npflows_condition_width(density, condition),
                              NULL, NULL, log_prob, density);
 }
 
 /* The sample x (dim) that z (dim), drawn from the base distribution, becomes. */
 static inline int64_t npflows_sample(const npflows_density *density, const double *z, const double *condition, double *x) {
-    return density->sample(z, 1, density->dim, condition, 1, condition == NULL ? 0 : density->condition_dim, x, density);
+    return density->sample(z, 1, density->dim, condition, 1, npflows_condition_width(density, condition), x, density);
 }
 
 #ifdef __cplusplus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from npflows.core.checks import as_flag
 from npflows.density import Density
 
 TRANSFORMS = {
@@ -20,10 +21,14 @@ def check_unbounded(density: Density, bounded: bool) -> None:
 
     Raises
     ------
+    TypeError
+        If it is no density.
     ValueError
         If there are such columns and not `bounded`, or columns of whole numbers, which have no gradient.
     """
-    columns = density.columns or []
+    if not isinstance(density, Density):
+        raise TypeError(f"log_prob takes a density, npflows.embed(flow), got {type(density).__name__}")
+    keeps_inside, columns = as_flag(bounded, "bounded"), density.columns or []
     whole = [str(d) for d, column in enumerate(columns) if column.is_integer]
     if whole:
         raise ValueError(
@@ -35,7 +40,7 @@ def check_unbounded(density: Density, bounded: bool) -> None:
         for d, column in enumerate(columns)
         if column.kind and not column.is_periodic
     ]
-    if needed and not bounded:
+    if needed and not keeps_inside:
         raise ValueError(
             f"the density is 0 outside its support, which an unbounded sampler does not keep to: sample through the "
             f"transform of each bounded column ({'; '.join(needed)}), and say bounded=True"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.base import Base, Cauchy, Laplace, Logistic, Normal, StudentT, Uniform
-from npflows.core.checks import SeedLike, as_rng
+from npflows.core.checks import SeedLike, as_int, as_numeric, as_rng
 from npflows.core.optional import scipy
+from npflows.core.tables import Header
 from npflows.flow import NormalizingFlow
+from npflows.hosts.functions import as_real
 
 SYMMETRIC = (Normal, StudentT, Uniform, Laplace, Cauchy, Logistic)
 """Bases whose upper tail is the mirror image of the lower one."""
@@ -19,7 +22,11 @@ WITH_MOMENTS = (Normal, Uniform, Laplace, Logistic)
 """Bases under which every moment of a flow that is affine far out exists."""
 FARTHEST, NODES = 37.0, 20001
 """Standard normal values between which moments are integrated, and the number of points."""
+STATISTICS = "mvsk"
+"""Mean, variance, skewness and excess kurtosis, as SciPy's `stats` calls them."""
 Shape = int | tuple[int, ...] | None
+RandomState = SeedLike | np.random.RandomState
+"""What SciPy's `rvs` takes as `random_state`."""
 
 
 class Frozen:
@@ -51,7 +58,7 @@ class Frozen:
 
     def _rows(self, x: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:
         """x as rows, and the shape that a number for each of them has."""
-        points = np.asarray(x, np.float64)
+        points = _numbers(x, "x", self.flow.headers.x)
         if not points.shape or points.shape[-1] != self.dim:
             raise ValueError(f"x must have the shape (..., {self.dim}), got {points.shape}")
         return points.reshape(-1, self.dim), points.shape[:-1]
@@ -65,9 +72,10 @@ class Frozen:
         """Density at x (..., d): an array (...)."""
         return np.exp(self.logpdf(x))
 
-    def _draw(self, size: Shape, random_state: SeedLike) -> tuple[np.ndarray, tuple[int, ...]]:
-        shape = () if size is None else (size,) if isinstance(size, (int, np.integer)) else tuple(size)
-        generator = self.random_state if random_state is None else as_rng(random_state)
+    def _draw(self, size: Shape, random_state: RandomState) -> tuple[np.ndarray, tuple[int, ...]]:
+        lengths = [] if size is None else np.asarray(size, object).ravel().tolist()
+        shape = tuple(as_int(length, "size", 0) for length in lengths)
+        generator = self.random_state if random_state is None else _generator(random_state)
         return self.flow.sample(math.prod(shape), generator, condition=self.condition), shape
 
     def entropy(self) -> float:
@@ -78,7 +86,7 @@ class Frozen:
 class FrozenColumns(Frozen):
     """A flow of several columns with the methods of SciPy's frozen multivariate distributions."""
 
-    def rvs(self, size: Shape = 1, random_state: SeedLike = None) -> Any:
+    def rvs(self, size: Shape = 1, random_state: RandomState = None) -> Any:
         """Draw samples of the shape `size` with an axis of d after it; of size 1 a single one, as SciPy does."""
         x, shape = self._draw(size, random_state)
         return x[0] if shape in ((), (1,)) else x.reshape(*shape, self.dim)
@@ -107,10 +115,10 @@ class FrozenColumn(Frozen):
             self._low, self._high = float(reached.min()), float(reached.max())
 
     def _rows(self, x: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:
-        points = np.asarray(x, np.float64)
+        points = _numbers(x, "x")
         return points.reshape(-1, 1), points.shape
 
-    def rvs(self, size: Shape = None, random_state: SeedLike = None) -> Any:
+    def rvs(self, size: Shape = None, random_state: RandomState = None) -> Any:
         """Draw samples of the shape `size`; one number where it is None."""
         x, shape = self._draw(size, random_state)
         return x[0, 0] if size is None else x[:, 0].reshape(shape)
@@ -162,7 +170,7 @@ class FrozenColumn(Frozen):
         return self._quantile(q, upper=True)
 
     def _quantile(self, q: ArrayLike, upper: bool) -> Any:
-        shares = np.asarray(q, np.float64)
+        shares = _numbers(q, "q")
         flat = shares.ravel()
         ends = (self._high, self._low) if upper else (self._low, self._high)
         result = np.where(flat == 0, ends[0], np.where(flat == 1, ends[1], np.nan))
@@ -183,7 +191,10 @@ class FrozenColumn(Frozen):
 
     def interval(self, confidence: ArrayLike) -> tuple[Any, Any]:
         """The ends of the interval around the median with this probability and equal tails."""
-        tail = (1 - np.asarray(confidence, np.float64)) / 2
+        inner = _numbers(confidence, "confidence")
+        if ((inner < 0) | (inner > 1)).any():
+            raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
+        tail = (1 - inner) / 2
         return self.ppf(tail), self.isf(tail)
 
     def expect(self, function: Any = None) -> float:
@@ -192,10 +203,12 @@ class FrozenColumn(Frozen):
         Parameters
         ----------
         function : callable, optional
-            Of x (n,), to an array (n,).
+            Of x (n,), to an array (n,); or, which takes longer, of one number.
 
         Raises
         ------
+        ValueError
+            If it does not give a number for each x.
         NotImplementedError
             If the base has tails for which means may not exist, Student's t for instance.
         """
@@ -207,7 +220,7 @@ class FrozenColumn(Frozen):
         share = scipy("special", "FrozenColumn.expect").ndtr(-np.abs(t))  # of the nearer tail
         x = np.where(t < 0, self.ppf(share), self.isf(share))
         weight = np.exp(-0.5 * t * t)
-        values = x if function is None else np.asarray(function(x), np.float64)
+        values = x if function is None else _each(function, x)
         used = weight > 0
         return float((weight[used] * values[used]).sum() / weight.sum())
 
@@ -223,6 +236,53 @@ class FrozenColumn(Frozen):
     def std(self) -> float:
         """The standard deviation; see `expect`."""
         return math.sqrt(self.var())
+
+    def moment(self, order: int) -> float:
+        """The mean of x**order; see `expect`."""
+        power = as_int(order, "order", 0)
+        return self.expect(lambda x: x**power)
+
+    def stats(self, moments: str = "mv") -> Any:
+        """Mean "m", variance "v", skewness "s" and excess kurtosis "k", those whose letters are given; see `expect`.
+
+        Returns
+        -------
+        float or tuple of float
+            In the order of "mvsk"; one number for one letter.
+        """
+        if not isinstance(moments, str) or not moments or set(moments) - set(STATISTICS):
+            raise ValueError(f"moments must be some of the letters of {STATISTICS!r}, got {moments!r}")
+        mean, std = self.expect(), self.std()
+        found = {"m": mean, "v": std**2}
+        for name, power, normal in (("s", 3, 0.0), ("k", 4, 3.0)):
+            if name in moments:
+                found[name] = self.expect(lambda x, power=power: ((x - mean) / std) ** power) - normal
+        chosen = tuple(found[name] for name in STATISTICS if name in moments)
+        return chosen[0] if len(chosen) == 1 else chosen
+
+
+def _numbers(values: ArrayLike, name: str, header: Header | None = None) -> NDArray[np.float64]:
+    """An array of float64."""
+    return as_numeric(values, name, header).astype(np.float64, copy=False)
+
+
+def _generator(random_state: RandomState) -> np.random.Generator:
+    """A generator of what `rvs` is given; SciPy's older one draws its seed."""
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(np.iinfo(np.int64).max, dtype=np.int64))
+    return as_rng(random_state, "random_state")
+
+
+def _each(function: Callable, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values (n,) of a function at x (n,), which is given all of x at once, or one after the other if it takes no
+    arrays."""
+    try:
+        values = function(x)
+    except (TypeError, ValueError):  # such as of `if x > 1`, and of `math.log`
+        values = None
+    if np.shape(values) == x.shape:
+        return _numbers(values, "what the function gives")
+    return np.array([as_real(function(value), "the function") for value in x])
 
 
 def _mirrored(base: Base, values: np.ndarray) -> np.ndarray:

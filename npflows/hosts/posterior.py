@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.core.checks import SeedLike, as_flag, as_rng
+from npflows.core.checks import SeedLike, as_flag, as_int, as_numeric, as_rng
+from npflows.ensemble import Ensemble
 from npflows.flow import NormalizingFlow
+from npflows.hosts.functions import as_real
 from npflows.inference.unconstrained import UnconstrainedDensity
 from npflows.support import Below, Column, Interval, Periodic, Positive
 from npflows.support.groups import Group
@@ -53,7 +55,8 @@ class LogLikelihood:
     Parameters
     ----------
     log_likelihood : callable or NormalizingFlow
-        A function of x, or a flow, whose log-density is taken.
+        A function of x, or a flow, whose log-density is taken; or a `LogLikelihood`, which gets another
+        floor.
     vectorized : bool
         Whether the function takes many points x (n, d) and gives n values; else it is called for one x (d,) after the
         other.
@@ -63,6 +66,10 @@ class LogLikelihood:
         Of a flow that takes one.
     """
 
+    log_likelihood: LikelihoodLike
+    condition: ArrayLike | None
+    vectorized: bool
+
     def __init__(
         self,
         log_likelihood: LikelihoodLike,
@@ -71,15 +78,36 @@ class LogLikelihood:
         floor: float | None = FLOOR,
         condition: ArrayLike | None = None,
     ) -> None:
+        if isinstance(log_likelihood, LogLikelihood):
+            vectorized, condition = log_likelihood.vectorized, log_likelihood.condition if condition is None else condition
+            log_likelihood = log_likelihood.log_likelihood
         self.is_flow = isinstance(log_likelihood, NormalizingFlow)
         if not self.is_flow and not callable(log_likelihood):
-            raise TypeError(f"log_likelihood must be a function or a flow, got {type(log_likelihood).__name__}")
+            advice = ": give its method log_prob" if hasattr(log_likelihood, "log_prob") else ""
+            raise TypeError(f"log_likelihood must be a function or a flow, got {type(log_likelihood).__name__}{advice}")
         if condition is not None and not self.is_flow:
             raise ValueError("condition belongs to a flow as the log-likelihood, and a function was given")
         if floor is not None and not np.isfinite(floor):
             raise ValueError(f"floor must be a finite number or None, got {floor!r}")
+        if isinstance(log_likelihood, NormalizingFlow):
+            if log_likelihood.condition_dim and condition is None:
+                raise ValueError(
+                    f"the log-likelihood is a flow that needs a condition of {log_likelihood.condition_dim} values: give "
+                    f"npflows.hosts.LogLikelihood(flow, condition=...)"
+                )
+            log_likelihood.conditioning.finite_rows(condition, 1, "a log-likelihood")
         self.log_likelihood, self.floor, self.condition = log_likelihood, floor, condition
         self.vectorized = as_flag(vectorized, "vectorized") or self.is_flow
+
+    def for_prior(self, prior: NormalizingFlow) -> LogLikelihood:
+        """This log-likelihood, after a check that a flow has as many columns as the prior."""
+        likelihood = self.log_likelihood
+        if isinstance(likelihood, NormalizingFlow) and likelihood.latent_dim != prior.latent_dim:
+            raise ValueError(
+                f"the log-likelihood is a flow of {likelihood.latent_dim} columns, and the prior has {prior.latent_dim}: "
+                f"give a function that takes the columns it needs, such as lambda x: flow.log_prob(x[:1])"
+            )
+        return self
 
     def __call__(self, x: ArrayLike) -> Any:
         points = np.asarray(x, np.float64)
@@ -88,9 +116,9 @@ class LogLikelihood:
         if self.is_flow:
             values = function.log_prob(rows, self.condition)
         elif self.vectorized:
-            values = np.array(function(rows), np.float64)
+            values = np.array(as_numeric(function(rows), "what the log-likelihood gives"), np.float64)
         else:
-            values = np.array([float(function(row)) for row in rows])
+            values = np.array([as_real(function(row), "the log-likelihood") for row in rows])
         if values.shape != (len(rows),):
             raise ValueError(
                 f"the log-likelihood must give one value for each point, got shape {values.shape} for {len(rows)} points"
@@ -131,7 +159,10 @@ class LogPosterior:
         condition: ArrayLike | None = None,
         unconstrained: bool = False,
     ) -> None:
-        self.flow, self.log_likelihood = as_prior(flow), log_likelihood
+        if not isinstance(log_likelihood, (LogLikelihood, type(None))):
+            raise TypeError(f"log_likelihood must be a LogLikelihood or None, got {type(log_likelihood).__name__}")
+        self.flow = as_prior(flow)
+        self.log_likelihood = None if log_likelihood is None else log_likelihood.for_prior(self.flow)
         self.unconstrained = as_flag(unconstrained, "unconstrained")
         self.condition = flow.conditioning.finite_rows(condition, 1, "a prior")
 
@@ -161,6 +192,8 @@ class LogPosterior:
     def from_walkers(self, t: ArrayLike) -> NDArray[np.float64]:
         """Parameters x (..., d) of the coordinates t (..., d) in which walkers walk: a chain, or samples of it."""
         points = np.asarray(t, np.float64)
+        if points.shape[-1:] != (self.n_dim,):
+            raise ValueError(f"t must have the shape (..., {self.n_dim}), got {points.shape}")
         if not self.unconstrained:
             return points
         rows = points.reshape(-1, self.n_dim)
@@ -172,9 +205,9 @@ class LogPosterior:
         Raises
         ------
         ValueError
-            If none of many samples has a finite one.
+            If too few of many samples have a finite one.
         """
-        generator, found = as_rng(rng), np.empty((0, self.n_dim))
+        n_walkers, generator, found = as_int(n_walkers, "n_walkers"), as_rng(rng), np.empty((0, self.n_dim))
         for _ in range(100):
             x = self.flow.sample(max(2 * n_walkers, 16), generator, condition=self._one_condition)
             t = self._density.to_unconstrained(x, np.arange(self.n_dim))[0] if self.unconstrained else x
@@ -201,7 +234,8 @@ class LogPosterior:
 def as_prior(flow: NormalizingFlow) -> NormalizingFlow:
     """A flow that can be the prior of continuous parameters, after a check."""
     if not isinstance(flow, NormalizingFlow):
-        raise TypeError(f"the prior must be a flow of npflows, got {type(flow).__name__}")
+        advice = ", which can't be one: give one of its members" if isinstance(flow, Ensemble) else ""
+        raise TypeError(f"the prior must be a flow of npflows, got {type(flow).__name__}{advice}")
     if len(flow.input_shape) > 1:
         raise ValueError(f"the prior must be a flow of rows of columns, got one of samples of shape {flow.input_shape}")
     return flow

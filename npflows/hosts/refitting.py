@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from npflows.core.checks import SeedLike, as_rng, warn_user
+from npflows.core.checks import SeedLike, as_rng, as_rows, as_weights, warn_user
 from npflows.core.errors import TrainingError
 from npflows.core.statistics import effective_sample_size
 from npflows.core.threads import at_most_threads
@@ -75,7 +75,17 @@ class RefittedFlow:
         """Fit the flow to points x (n, n_dim) with weights (n,), from where it is; returns `flow.history`.
 
         The flow holds the best parameters that were found, those of the fit before where nothing was better.
+
+        Raises
+        ------
+        ValueError
+            If x is not finite or of another shape, or the weights are not as many, finite and at least 0.
         """
+        x, weight = as_rows(x, (self.n_dim,), "x")[0], as_weights(weight, len(x), "weights")
+        lost = np.flatnonzero(~np.isfinite(x).all(axis=1))
+        if lost.size or not len(x):
+            what = f"row {lost[0]} of {len(x)} is {x[lost[0]].tolist()}" if lost.size else "there are no rows"
+            raise ValueError(f"the sampler's points x must be finite, but {what}")
         standardize(self.flow, x, weight)
         settings = {**FIT, **(REFIT if self.n_fits else {}), **self.options}
         self.n_fits += 1

@@ -10,7 +10,15 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from npflows.flow import NormalizingFlow
-from npflows.hosts.posterior import FLOOR, LikelihoodLike, LogLikelihood, LogPosterior, PriorTransform, transforms_of
+from npflows.hosts.posterior import (
+    FLOOR,
+    LikelihoodLike,
+    LogLikelihood,
+    LogPosterior,
+    PriorTransform,
+    as_prior,
+    transforms_of,
+)
 
 
 def emcee(
@@ -52,7 +60,7 @@ def emcee(
     ValueError
         If a column has bounds and `unconstrained` doesn't say what to do with them, or has whole numbers.
     """
-    for name, column in zip(prior.columns or range(prior.latent_dim), prior.support or []):
+    for name, column in zip(as_prior(prior).columns or range(prior.latent_dim), prior.support or []):
         if column.is_integer:
             raise ValueError(f"column {name} has whole numbers, which emcee can't walk on: use dynesty or nautilus")
     bounded = transforms_of(prior)
@@ -63,7 +71,7 @@ def emcee(
             f"coordinates without bounds ({which}), or unconstrained=False to have steps across a bound rejected"
         )
     likelihood = None if log_likelihood is None else LogLikelihood(log_likelihood, vectorized=vectorized, floor=None)
-    function = LogPosterior(prior, likelihood, condition, bool(unconstrained))
+    function = LogPosterior(prior, likelihood, condition, False if unconstrained is None else unconstrained)
     return {
         "ndim": function.n_dim,
         "log_prob_fn": function,
@@ -93,7 +101,11 @@ def dynesty(
         loglikelihood, prior_transform, ndim.
     """
     transform = PriorTransform(prior, condition)
-    return {"loglikelihood": LogLikelihood(log_likelihood), "prior_transform": transform, "ndim": transform.n_dim}
+    return {
+        "loglikelihood": LogLikelihood(log_likelihood).for_prior(prior),
+        "prior_transform": transform,
+        "ndim": transform.n_dim,
+    }
 
 
 def ultranest(
@@ -130,7 +142,7 @@ def ultranest(
     transform = PriorTransform(prior, condition)
     return {
         "param_names": list(prior.columns or (f"x{d}" for d in range(transform.n_dim))),
-        "loglike": LogLikelihood(log_likelihood, vectorized=vectorized, floor=floor),
+        "loglike": LogLikelihood(log_likelihood, vectorized=vectorized, floor=floor).for_prior(prior),
         "transform": transform,
         "vectorized": True,
     }
@@ -165,7 +177,7 @@ def nautilus(
     transform = PriorTransform(prior, condition)
     return {
         "prior": transform,
-        "likelihood": LogLikelihood(log_likelihood, vectorized=vectorized),
+        "likelihood": LogLikelihood(log_likelihood, vectorized=vectorized).for_prior(prior),
         "n_dim": transform.n_dim,
         "vectorized": True,
         "pass_dict": False,

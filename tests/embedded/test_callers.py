@@ -22,6 +22,15 @@ C = """
 double value(int64_t handle, const double *x) {
     return npflows_log_prob(npflows_from_handle(handle), x, NULL);
 }
+double value_under(int64_t handle, const double *x, const double *condition) {
+    return npflows_log_prob(npflows_from_handle(handle), x, condition);
+}
+int64_t table_under(int64_t handle, int64_t n, const double *x, const double *condition, double *out) {
+    return npflows_log_prob_rows(npflows_from_handle(handle), n, x, 1, condition, out);
+}
+int64_t draw_under(int64_t handle, const double *z, const double *condition, double *x) {
+    return npflows_sample(npflows_from_handle(handle), z, condition, x);
+}
 double slope(int64_t handle, const double *x, const double *condition, double *grad, double *dcondition) {
     return npflows_log_prob_and_grad(npflows_from_handle(handle), x, condition, grad, dcondition);
 }
@@ -80,6 +89,20 @@ subroutine evaluated(handle, n, x, out, again, grad, rows, sample) bind(c)
   status = npflows_log_prob_rows(density, x, rows)
   status = npflows_sample(density, x(:, 1), sample)
 end subroutine
+
+subroutine too_short(handle, n, x, out, statuses) bind(c)
+  use npflows
+  use, intrinsic :: iso_c_binding
+  integer(c_int64_t), value :: handle, n
+  real(c_double), intent(in) :: x(3, n)
+  real(c_double), intent(out) :: out(n)
+  integer(c_int64_t), intent(out) :: statuses(2)
+  type(npflows_density), pointer :: density
+  density => npflows_from_handle(handle)
+  statuses(1) = npflows_log_prob_rows(density, x, out(1:2))
+  statuses(2) = npflows_sample(density, x(:, 1), out(1:2))
+  out(n) = npflows_log_prob_and_grad(density, x(:, 1), out(1:2))
+end subroutine
 """
 
 
@@ -92,10 +115,10 @@ def built(folder, name, source, *options, compiler=COMPILER, ending="c"):
     done = subprocess.run([*command, "-lm"], cwd=folder, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     loaded = ctypes.CDLL(str(library))
-    for function in ("value", "slope", "metropolis"):
+    for function in ("value", "value_under", "slope", "metropolis"):
         if hasattr(loaded, function):
             getattr(loaded, function).restype = ctypes.c_double
-    for function in ("table", "draw"):
+    for function in ("table", "draw", "table_under", "draw_under"):
         if hasattr(loaded, function):
             getattr(loaded, function).restype = ctypes.c_int64
     return loaded
@@ -153,6 +176,21 @@ def test_conditions_and_errors_from_c(x, library):
 
 
 @needs_c
+@pytest.mark.parametrize("fixed", [None, [0.0, 1.0]], ids=["without a condition", "with a fixed one"])
+def test_conditions_that_are_not_wanted_from_c(x, library, fixed):
+    """A density that takes no condition says so, instead of ignoring the one that it is given."""
+    density = npflows.embed(cases.small(condition_dim=0 if fixed is None else 2), fixed)
+    handle, seven, out, grad = word(density.handle), np.array([7.0, 7.0]), np.full(len(x), 5.0), np.full(3, 5.0)
+    assert np.isfinite(library.value_under(handle, at(x), None))
+    assert np.isnan(library.value_under(handle, at(x), at(seven)))
+    assert np.isnan(library.slope(handle, at(x), at(seven), at(grad), None))
+    assert library.table_under(handle, word(len(x)), at(x), at(seven), at(out)) == -2
+    assert library.draw_under(handle, at(x), at(seven), at(grad)) == -2
+    assert (out == 5).all()
+    assert (grad == 5).all()
+
+
+@needs_c
 def test_statuses_and_other_versions(flow, x, library):
     density = npflows.embed(flow)
     outside = np.array([[np.nan, 0, 0], [0, 0, 0.0]])
@@ -197,6 +235,11 @@ def test_fortran(flow, x, tmp_path):
     np.testing.assert_array_equal(again, out)
     np.testing.assert_array_equal(rows, out)
     np.testing.assert_array_equal(sample, flow.inverse(x[0])[0])
+    statuses, kept = np.zeros(2, np.int64), np.full(len(x), 5.0)
+    library.too_short(word(density.handle), word(len(x)), *map(at, (x, kept, statuses)))
+    np.testing.assert_array_equal(statuses, [-1, -1])
+    assert np.isnan(kept[-1])
+    assert (kept[2:-1] == 5).all()
 
 
 def test_functions_without_a_handle(flow, x):

@@ -1,5 +1,7 @@
 """Flows as frozen distributions: the cumulative distribution is the density's integral, and everything else follows it."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.integrate
@@ -68,15 +70,65 @@ def test_moments_are_those_of_the_density(case):
     np.testing.assert_allclose(frozen.entropy(), -frozen.logpdf(x).mean(), atol=0.02)
 
 
+def test_functions_of_one_number_have_means_as_in_scipy(case):
+    frozen, x, _ = case
+    assert frozen.expect(lambda x: 1.0) == pytest.approx(1.0)
+    assert frozen.expect(math.cos) == pytest.approx(frozen.expect(np.cos))
+    assert frozen.expect(lambda v: 1.0 if v > x[4] else 0.0) == pytest.approx(frozen.sf(x[4]), abs=1e-3)
+    assert frozen.expect(lambda v: v.sum()) == frozen.mean()
+    for wrong in (lambda x: None, lambda x: [1.0, 2.0]):
+        with pytest.raises(ValueError, match="the function must give one real number for each point"):
+            frozen.expect(wrong)
+
+
+def test_moments_have_the_names_of_scipy(case):
+    frozen, _, _ = case
+    mean, variance, skewness, kurtosis = frozen.stats("mvsk")
+    assert frozen.stats() == (mean, variance)
+    assert frozen.stats("m") == frozen.moment(1) == frozen.mean()
+    assert variance == pytest.approx(frozen.var())
+    assert frozen.moment(2) == pytest.approx(variance + mean**2, abs=1e-4)
+    x = frozen.rvs(200_000, random_state=1)
+    assert skewness == pytest.approx(scipy.stats.skew(x), abs=0.05)
+    assert kurtosis == pytest.approx(scipy.stats.kurtosis(x), rel=0.1, abs=0.3)
+    with pytest.raises(ValueError, match="moments must be some of the letters of 'mvsk', got 'x'"):
+        frozen.stats("x")
+    with pytest.raises(ValueError, match="order must be a whole number of at least 0"):
+        frozen.moment(1.5)
+
+
+def test_what_is_no_number_is_refused(case):
+    frozen, _, _ = case
+    for wrong in (np.array([1j]), 1j, "a"):
+        for name in ("pdf", "cdf", "ppf"):
+            with pytest.raises(TypeError, match="must be an array of numbers"):
+                getattr(frozen, name)(wrong)
+    with pytest.raises(ValueError, match=r"confidence must lie between 0 and 1, got 1\.5"):
+        frozen.interval(1.5)
+
+
 def test_shapes_are_those_of_scipy(case):
     frozen, _, _ = case
     normal = scipy.stats.norm()
     for name in ("pdf", "cdf", "ppf", "sf", "isf", "logpdf"):
         for argument in (0.3, [0.3], [[0.3, 0.4]]):
             assert np.shape(getattr(frozen, name)(argument)) == np.shape(getattr(normal, name)(argument)), name
-    for size in (None, 1, 3, (2, 3)):
+    for size in (None, 1, 3, (2, 3), np.int64(3), np.array([2, 3]), ()):
         assert np.shape(frozen.rvs(size)) == (() if size is None else np.shape(normal.rvs(size)))
     np.testing.assert_array_equal(frozen.rvs(3, random_state=5), frozen.rvs(3, random_state=5))
+    for wrong in (2.5, -1, (2, "a")):
+        with pytest.raises(ValueError, match="size must be a whole number of at least 0"):
+            frozen.rvs(wrong)
+
+
+def test_scipys_older_generators_draw(case):
+    frozen, _, _ = case
+    old = np.random.RandomState(0)
+    first, second = frozen.rvs(3, random_state=old), frozen.rvs(3, random_state=old)
+    np.testing.assert_array_equal(first, frozen.rvs(3, random_state=np.random.RandomState(0)))
+    assert (first != second).all()
+    with pytest.raises(TypeError, match="random_state must be a non-negative int"):
+        frozen.rvs(3, random_state="a")
 
 
 def test_samples_pass_the_test_of_kolmogorov_and_smirnov(case):
@@ -116,6 +168,9 @@ def test_several_columns_are_like_scipys_multivariate_distributions():
     for size in (1, 5, (2, 3)):
         assert np.shape(frozen.rvs(size)) == np.shape(normal.rvs(size))
     assert isinstance(frozen.entropy(), float)
+    frozen.flow.columns = ["a", "b", "c"]
+    turned = {name: x[:4, i] for i, name in reversed(list(enumerate("abc")))}
+    np.testing.assert_array_equal(frozen.logpdf(turned), frozen.logpdf(x[:4]))
     with pytest.raises(ValueError, match=r"x must have the shape \(..., 3\), got \(2,\)"):
         frozen.logpdf([0.0, 1.0])
 

@@ -114,6 +114,45 @@ def test_likelihoods_that_do_not_fit_are_refused(flow):
         LogLikelihood(bowl, floor=-np.inf)
 
 
+@pytest.mark.parametrize("value", [-2.5, np.array([-2.5]), np.array([[-2.5]]), np.float32(-2.5), [-2.5]])
+def test_a_function_of_one_point_gives_a_number_or_an_array_of_one(value):
+    assert LogLikelihood(lambda x: value)(np.zeros(2)) == -2.5
+
+
+@pytest.mark.parametrize("value", [None, np.zeros(2), 1j, np.complex128(1 + 2j), "much"])
+def test_what_is_no_real_number_is_told_of(value):
+    with pytest.raises(ValueError, match="the log-likelihood must give one real number for each point, got "):
+        LogLikelihood(lambda x: value)(np.zeros(2))
+
+
+def test_many_values_are_real_numbers_too():
+    with pytest.raises(TypeError, match="what the log-likelihood gives must be an array of numbers, got dtype complex128"):
+        LogLikelihood(lambda x: 1j * x[:, 0], vectorized=True)(np.zeros((2, 2)))
+
+
+def test_a_flow_that_does_not_fit_as_a_likelihood_is_refused_before_the_sampler_runs(flow):
+    wide = npflows.MAF(3, num_layers=1, hidden_dims=(8,), rng=0)
+    conditional = npflows.MAF(2, num_layers=1, hidden_dims=(8,), condition_dim=1, rng=0)
+    for arguments in (npflows.hosts.emcee, npflows.hosts.dynesty, npflows.hosts.ultranest, npflows.hosts.nautilus):
+        with pytest.raises(ValueError, match="the log-likelihood is a flow of 3 columns, and the prior has 2"):
+            arguments(flow, wide)
+        with pytest.raises(
+            ValueError, match=r"needs a condition of 1 values: give npflows\.hosts\.LogLikelihood\(flow, cond"
+        ):
+            arguments(flow, conditional)
+        arguments(flow, LogLikelihood(conditional, condition=[0.5]))
+    with pytest.raises(ValueError, match="a log-likelihood needs a finite condition"):
+        LogLikelihood(conditional, condition=[np.nan])
+    with pytest.raises(TypeError, match="log_likelihood must be a LogLikelihood or None, got function"):
+        LogPosterior(flow, bowl)
+
+
+def test_a_likelihood_of_a_likelihood_has_its_own_floor(flow):
+    inner = LogLikelihood(lambda x: -np.inf)
+    assert inner(np.zeros(2)) == -1e100
+    assert npflows.hosts.emcee(flow, inner)["log_prob_fn"](np.zeros(2)) == -np.inf
+
+
 @pytest.mark.parametrize("name", SUPPORTS)
 def test_the_posterior_in_free_coordinates_is_that_in_the_users_times_the_jacobian(name):
     flow = prior(name, dtype="float64")
@@ -159,6 +198,15 @@ def test_walkers_begin_at_samples_of_the_prior_where_the_posterior_is_above_zero
     nowhere = LogPosterior(flow, LogLikelihood(lambda x: -np.inf, floor=None))
     with pytest.raises(ValueError, match="only 0 of the 4 walkers found a place with a posterior density above 0"):
         nowhere.start(4, rng=0)
+    for wrong in (-3, 0, "a", 2.5):
+        with pytest.raises(ValueError, match="n_walkers must be a whole number of at least 1"):
+            posterior.start(wrong)
+
+
+def test_chains_have_the_columns_of_the_prior():
+    for posterior in (LogPosterior(prior()), LogPosterior(prior("half-line and interval"), unconstrained=True)):
+        with pytest.raises(ValueError, match=r"t must have the shape \(..., 2\), got \(2, 3\)"):
+            posterior.from_walkers(np.zeros((2, 3)))
 
 
 def test_conditions_go_with_the_prior():

@@ -107,6 +107,22 @@ def test_flows_that_do_not_fit_are_refused():
         npflows.hosts.pocomc(2, max_epoch=3)
 
 
+def test_points_and_weights_that_do_not_fit_are_refused():
+    flow = npflows.hosts.pocomc(2, rng=0)
+    x = X[:50, :2].copy()
+    with pytest.raises(ValueError, match=r"weights must have length 50, one for each row, got shape \(3,\)"):
+        flow.fit(x, np.ones(3))
+    with pytest.raises(ValueError, match="weights must not be negative"):
+        flow.fit(x, -np.ones(50))
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 2\), got \(400, 3\)"):
+        flow.fit(X)
+    with pytest.raises(ValueError, match="points x must be finite, but there are no rows"):
+        flow.fit(x[:0])
+    x[7] = 1.0, np.nan
+    with pytest.raises(ValueError, match=r"points x must be finite, but row 7 of 50 is \[1.0, nan\]"):
+        flow.fit(x)
+
+
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"npflows.hosts.pocomc needs PyTorch, as pocoMC does: pip install pocomc"):

@@ -43,11 +43,37 @@ def test_emcee_is_told_how_to_call():
     assert not npflows.hosts.emcee(flow, log_likelihood)["vectorize"]
 
 
+@pytest.mark.parametrize("sampler", ["emcee", "dynesty", "ultranest", "nautilus"])
+def test_what_is_no_flow_is_refused_in_a_sentence(sampler):
+    arguments, flow = getattr(npflows.hosts, sampler), npflows.MAF(2, num_layers=1, hidden_dims=(8,), rng=0)
+    density, ensemble = npflows.embed(flow), npflows.Ensemble([flow])
+    for wrong, name in (
+        (3, "int"),
+        (density, "Density"),
+        (ensemble, "Ensemble, which can't be one: give one of its members"),
+    ):
+        with pytest.raises(TypeError, match=f"the prior must be a flow of npflows, got {name}"):
+            arguments(wrong, log_likelihood)
+    for wrong, name in ((density, "Density"), (ensemble, "Ensemble")):
+        with pytest.raises(TypeError, match=f"must be a function or a flow, got {name}: give its method log_prob"):
+            arguments(flow, wrong)
+        arguments(flow, wrong.log_prob)
+
+
+@pytest.mark.parametrize("made", [npflows.embed, lambda flow: npflows.Ensemble([flow])], ids=["density", "ensemble"])
+def test_the_method_log_prob_of_what_is_no_flow_is_a_likelihood(flow, made):
+    x = np.array([0.3, -0.2])
+    found = npflows.hosts.dynesty(flow, made(flow).log_prob)["loglikelihood"](x)
+    np.testing.assert_allclose(found, flow.log_prob(x), rtol=1e-12)
+
+
 def test_emcee_is_not_sent_into_bounds_without_a_word(bounded):
     message = r"pass unconstrained=True .* \(0 by log\(x\), 1 by log\(\(x - 0\) / \(1 - x\)\)\), or unconstrained=False"
     with pytest.raises(ValueError, match=message):
         npflows.hosts.emcee(bounded, log_likelihood)
     assert npflows.hosts.emcee(bounded, unconstrained=False)["log_prob_fn"](np.array([-1.0, 0.5])) == -np.inf
+    with pytest.raises(TypeError, match="unconstrained must be True or False, got 'no'"):
+        npflows.hosts.emcee(bounded, unconstrained="no")
     whole = npflows.MAF(2, num_layers=1, hidden_dims=(8,), support=[integer(0, 3), real()], columns=["n", "y"], rng=0)
     with pytest.raises(ValueError, match="column n has whole numbers, which emcee can't walk on"):
         npflows.hosts.emcee(whole)

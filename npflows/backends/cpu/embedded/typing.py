@@ -159,8 +159,8 @@ def _condition_dim(density):
     return lambda density: word(density, CONDITION_DIM)
 
 
-def expect(method: str, **arrays: tuple[Any, tuple[int, ...], bool]) -> None:
-    """Refuse arguments that are no contiguous float64 arrays of so many axes."""
+def expect(method: str, written: tuple[str, ...] = (), **arrays: tuple[Any, tuple[int, ...], bool]) -> None:
+    """Refuse arguments that are no contiguous float64 arrays of so many axes, and read-only ones that are `written`."""
     for name, (given, axes, optional) in arrays.items():
         if optional and (given is None or isinstance(given, (types.NoneType, types.Omitted))):
             continue
@@ -170,6 +170,11 @@ def expect(method: str, **arrays: tuple[Any, tuple[int, ...], bool]) -> None:
             raise TypingError(
                 f"density.{method} takes {name} as a contiguous {shape} float64 array, got {given}: use "
                 f"np.ascontiguousarray({name}, np.float64) before the loop"
+            )
+        if name in written and not given.mutable:
+            raise TypingError(
+                f"density.{method} writes to {name}, got a read-only array, {given}: give one made by np.empty; arrays "
+                f"in global variables are read-only in compiled code, so pass them as arguments"
             )
 
 
@@ -203,8 +208,8 @@ def _log_prob(density, x, condition=None):
 
 @overload_method(DensityType, "log_prob_and_grad")
 def _log_prob_and_grad(density, x, grad, condition=None, dcondition=None):
-    expect("log_prob_and_grad", x=(x, (1,), False), grad=(grad, (1,), False), condition=(condition, (1,), True),
-           dcondition=(dcondition, (1,), True))  # fmt: skip
+    expect("log_prob_and_grad", ("grad", "dcondition"), x=(x, (1,), False), grad=(grad, (1,), False),
+           condition=(condition, (1,), True), dcondition=(dcondition, (1,), True))  # fmt: skip
 
     def method(density, x, grad, condition=None, dcondition=None):
         if grad.size != x.size or (dcondition is not None and dcondition.size != word(density, CONDITION_DIM)):
@@ -218,7 +223,7 @@ def _log_prob_and_grad(density, x, grad, condition=None, dcondition=None):
 
 @overload_method(DensityType, "log_prob_rows")
 def _log_prob_rows(density, x, out, condition=None):
-    expect("log_prob_rows", x=(x, (2,), False), out=(out, (1,), False), condition=(condition, (1, 2), True))
+    expect("log_prob_rows", ("out",), x=(x, (2,), False), out=(out, (1,), False), condition=(condition, (1, 2), True))
 
     def method(density, x, out, condition=None):
         if out.size != x.shape[0]:
@@ -232,8 +237,8 @@ def _log_prob_rows(density, x, out, condition=None):
 def _log_prob_and_grad_rows(
     density, x, grad, out, condition=None, dcondition=None
 ):  # fmt: skip
-    expect("log_prob_and_grad_rows", x=(x, (2,), False), grad=(grad, (2,), False), out=(out, (1,), False),
-           condition=(condition, (1, 2), True), dcondition=(dcondition, (2,), True))  # fmt: skip
+    expect("log_prob_and_grad_rows", ("grad", "out", "dcondition"), x=(x, (2,), False), grad=(grad, (2,), False),
+           out=(out, (1,), False), condition=(condition, (1, 2), True), dcondition=(dcondition, (2,), True))  # fmt: skip
 
     def method(density, x, grad, out, condition=None, dcondition=None):
         if out.size != x.shape[0] or grad.shape != x.shape:
@@ -247,7 +252,7 @@ def _log_prob_and_grad_rows(
 
 def _sampler(n_axes: int, name: str) -> Callable:
     def overload(density, z, x, condition=None):
-        expect(name, z=(z, (n_axes,), False), x=(x, (n_axes,), False),
+        expect(name, ("x",), z=(z, (n_axes,), False), x=(x, (n_axes,), False),
                condition=(condition, (1,) if n_axes == 1 else (1, 2), True))  # fmt: skip
 
         def method(density, z, x, condition=None):
