@@ -93,6 +93,136 @@ def test_scores_with_weights():
     assert float(npflows.dask.score(flow, frame, sample_weight="w").compute()) == pytest.approx(expected, rel=1e-12)
 
 
+def computed(collection):
+    return collection.compute(scheduler="synchronous")
+
+
+FRAME = pd.DataFrame(X, columns=list("abc")).assign(u=C[:, 0], v=C[:, 1])
+
+
+def frame(columns="abc", npartitions=4):
+    return dd.from_pandas(FRAME, npartitions=npartitions)[list(columns)]
+
+
+@pytest.mark.parametrize(
+    ("x", "weight"),
+    [
+        (da.from_array(X, chunks=(300, 3)), lambda w: w),
+        (da.from_array(X, chunks=(300, 3)), lambda w: w.tolist()),
+        (da.from_array(X, chunks=(300, 3)), lambda w: da.from_array(1e-300 * w, chunks=170)),
+        (frame(), lambda w: dd.from_pandas(pd.Series(w), npartitions=4)),
+        (frame(), lambda w: da.from_array(1e300 * w, chunks=250)),
+    ],
+    ids=["array", "list", "small, of Dask", "frame and series", "frame and large, of Dask"],
+)
+def test_weights_of_every_kind_give_the_weighted_mean(x, weight):
+    flow, w = made(), np.random.default_rng(2).random(1000)
+    w[:300] = 0
+    found = npflows.dask.score(flow, x, sample_weight=weight(w))
+    assert float(computed(found)) == pytest.approx(np.average(flow.log_prob(X), weights=w), rel=1e-12)
+
+
+def test_rows_of_weight_0_do_not_count():
+    flow, x, w = made(), X.copy(), np.ones(1000)
+    x[[3, 4]], w[[3, 4]] = [[np.inf], [np.nan]], 0
+    found = npflows.dask.score(flow, da.from_array(x, chunks=(300, 3)), sample_weight=w)
+    assert float(computed(found)) == pytest.approx(flow.log_prob(np.delete(X, [3, 4], axis=0)).mean(), rel=1e-12)
+    assert np.isnan(computed(npflows.dask.score(flow, dd.from_pandas(pd.DataFrame(x, columns=list("abc")), npartitions=2))))
+
+
+ONES = np.ones(1000)
+
+
+@pytest.mark.parametrize(
+    ("weight", "complaint"),
+    [
+        (ONES[:, None], r"sample_weight must have length 1000, one for each row, got shape \(1000, 1\)"),
+        (da.from_array(ONES[:, None]), r"sample_weight must have shape \(n,\), .* got \(1000, 1\)"),
+        (-ONES, "sample_weight must not be negative"),
+        (da.from_array(-ONES), "sample_weight of a chunk must not be negative"),
+        (0 * ONES, "sample_weight must not be all zero"),
+        (da.from_array(0 * ONES, chunks=100), "sample_weight must not be all zero"),
+        (da.from_array(np.nan * ONES), "sample_weight of a chunk must be finite"),
+        (1.0, "got a single number"),
+        (ONES[:7], r"must have length 1000, one for each row, got shape \(7,\)"),
+        (da.from_array(ONES[:7]), "one row for each of the 1000 of x, got 7"),
+        ("w", "names a column, and x is no data frame"),
+    ],
+    ids=str,
+)
+def test_what_are_no_weights_of_an_array(weight, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        computed(npflows.dask.score(made(), da.from_array(X, chunks=(300, 3)), sample_weight=weight))
+
+
+@pytest.mark.parametrize(
+    ("weight", "complaint"),
+    [
+        (ONES, "must be the name of a column of it, or a series or array of Dask"),
+        (da.from_array(ONES, chunks=500), "the 4 chunks of x, got 2"),
+        (da.from_array(ONES, chunks=(100, 300, 300, 300)), "rows where x has 250"),
+        (dd.from_pandas(pd.Series(ONES), npartitions=3), "the 4 partitions of x, got 3"),
+        ("w", "x has no column w; it has a, b, c"),
+        ("u", "sample_weight of a chunk must not be negative"),
+    ],
+    ids=str,
+)
+def test_what_are_no_weights_of_a_data_frame(weight, complaint):
+    x = frame("abcu") if isinstance(weight, str) and weight == "u" else frame()
+    with pytest.raises((ValueError, TypeError), match=complaint):
+        computed(npflows.dask.score(made(), x, sample_weight=weight))
+
+
+OTHERS = da.from_array(C[:, :1], chunks=(300, 1))[da.from_array(C[:, 1], chunks=300) > 1]
+"""Rows of chunks whose sizes are unknown, and are others than those of x."""
+
+
+@pytest.mark.parametrize(
+    ("x", "condition", "complaint"),
+    [
+        ("array", da.from_array(C[:, 0]), r"condition must have shape \(n, 1\), got \(1000,\); condition\[:, None\]"),
+        ("array", C[:, 0], r"condition must have shape \(n, 1\), got \(1000,\)"),
+        ("array", da.from_array(C), r"condition must have shape \(n, 1\), got \(1000, 2\)"),
+        ("array", ["u"], r"condition=\['u'\] names columns, and x is no data frame"),
+        ("array", frame("u"), "condition of an array must be an array, got a Dask DataFrame"),
+        ("array", None, "needs a condition of 1 values, and none was given"),
+        ("unknown", OTHERS, "condition must have the chunks of x, and one has"),
+        ("frame", frame("u", 3), "condition must have the 4 partitions of x, got 3"),
+        ("frame", da.from_array(C[:, :1]), "must be one for all rows, a data frame, or names of columns"),
+        ("frame", C[:, :1], "must be one for all rows, a data frame, or names of columns"),
+        ("frame", ["a", "b"], "needs a condition of 1 values, and condition names 2 columns: a, b"),
+        ("frame", None, "needs a condition of 1 values, and none was given"),
+    ],
+)  # fmt: skip
+def test_conditions_that_do_not_fit(x, condition, complaint):
+    array = da.from_array(X, chunks=(300, 3))
+    given = {"array": array, "unknown": array[array[:, 0] > 0], "frame": frame()}[x]
+    with pytest.raises((ValueError, TypeError), match=complaint):
+        computed(npflows.dask.log_prob(made(1), given, condition))
+
+
+def test_a_series_and_a_single_row_as_condition():
+    flow = made(1)
+    found = npflows.dask.log_prob(flow, frame(), dd.from_pandas(FRAME, npartitions=4).u)
+    np.testing.assert_array_equal(computed(found), flow.log_prob(X, C[:, :1]))
+    found = npflows.dask.log_prob(flow, da.from_array(X, chunks=(300, 3)), C[:1, :1])
+    np.testing.assert_array_equal(computed(found), flow.log_prob(X, C[0, :1]))
+
+
+def test_an_ensemble_is_a_density_too():
+    ensemble = npflows.Ensemble([made(1), made(1)])
+    ensemble.members[1].params = 1.2 * ensemble.members[1].params
+    x, condition = da.from_array(X, chunks=(300, 3)), da.from_array(C[:, :1], chunks=(170, 1))
+    expected = ensemble.log_prob(X, C[:, :1])
+    np.testing.assert_array_equal(computed(npflows.dask.log_prob(ensemble, x, condition)), expected)
+    assert float(npflows.dask.score(ensemble, x, condition)) == pytest.approx(expected.mean(), rel=1e-12)
+    found = npflows.dask.sample(ensemble, 500, 77, 3, condition=[0.4])
+    np.testing.assert_array_equal(computed(found), ensemble.sample(500, 3, condition=[0.4]))
+    for ask in (npflows.dask.log_prob, npflows.dask.score):
+        with pytest.raises(TypeError, match="flow must be a flow or an Ensemble, got int"):
+            ask(7, x)
+
+
 @pytest.mark.parametrize("base", ["normal", "student_t"])
 def test_samples_are_those_of_one_call_whatever_the_chunks(base):
     flow = made(1, base_distribution=base)
