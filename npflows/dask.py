@@ -61,11 +61,11 @@ def log_prob(flow: Density, x: Any, condition: Any = None, **options: Any) -> An
         If the shapes do not fit.
     """
     shared, array = _shared(_dask(), flow), _module("array")
+    rows = x if _is_frame(x) else _whole_rows(array, flow, x)
     if (condition is None) != (not flow.condition_dim):
         raise ValueError(f"this flow {_takes(flow)}, and {'none' if condition is None else 'one'} was given")
     if _is_frame(x):
         return _of_frame(array, shared, flow, x, condition, options)
-    rows = _whole_rows(array, flow, x)
     given: list[Any] = []
     if condition is not None:
         condition = _condition_of_array(array, flow, condition)
