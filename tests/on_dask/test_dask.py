@@ -1,5 +1,6 @@
 """Flows on Dask arrays and data frames, in this process and on a cluster of two processes one of which is killed."""
 
+import gc
 import os
 import signal
 
@@ -249,7 +250,7 @@ def test_on_a_cluster_that_loses_a_worker(tmp_path):
     flow, x = made(), da.from_array(np.tile(X, (40, 1)), chunks=(500, 3))
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path), silence_logs=50
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", local_directory=str(tmp_path), silence_logs=50
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -313,7 +314,7 @@ def test_the_command_scores_files_by_their_row_groups(tmp_path, capsys):
         parquet.write_table(pa.table(part), tmp_path / f"part-{i}.parquet", row_group_size=120)
     expected = flow.log_prob(np.concatenate([X[::2], X[1::2]]))
     pattern, out = str(tmp_path / "*.parquet"), tmp_path / "scores.npy"
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         command = ["score", str(tmp_path / "flow.npz"), pattern, "-o", str(out), "--dask", cluster.scheduler_address]
         assert main(command) == 0
         np.testing.assert_array_equal(np.load(out).ravel(), expected)
@@ -329,3 +330,26 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, capsys, monkeypatch
     np.save(tmp_path / "x.npy", X)
     assert main(["score", str(tmp_path / "flow.npz"), str(tmp_path / "x.npy"), "--dask", "tcp://127.0.0.1:9"]) == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["foo", "", "http://127.0.0.1:9", "tcp://127.0.0.1:nine"])
+def test_what_is_no_address(tmp_path, capsys, address):
+    made().save(tmp_path / "flow.npz")
+    np.save(tmp_path / "x.npy", X)
+    assert main(["score", str(tmp_path / "flow.npz"), str(tmp_path / "x.npy"), "--dask", address]) == 2
+    gc.collect()
+    said = capsys.readouterr().err
+    assert f"--dask takes the address of a Dask scheduler, tcp://HOST:PORT, got {address!r}" in said
+    assert said.count("\n") == 1
+
+
+def test_a_scheduler_without_workers_is_waited_for_a_stated_while(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("npflows.cli.clusters.SECONDS_TO_WORKER", 1)
+    made().save(tmp_path / "flow.npz")
+    np.save(tmp_path / "x.npy", X)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
+        address = cluster.scheduler_address
+        assert main(["score", str(tmp_path / "flow.npz"), str(tmp_path / "x.npy"), "--dask", address]) == 2
+    said = capsys.readouterr().err
+    assert f"the Dask scheduler at {address} has no workers: waiting for one, 1 s at most" in said
+    assert f"has got no worker in 1 s: start some by dask worker {address}" in said
