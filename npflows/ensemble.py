@@ -163,6 +163,11 @@ class Ensemble:
         kind = f"{type(first).__name__}, {first.latent_dim} values, {first.num_params} parameters each"
         return f"Ensemble of {len(self)}: {kind}"
 
+    def __getattr__(self, name: str) -> Any:
+        members = self.__dict__.get("members") or [None]
+        hint = f": its members are flows, which have it: ensemble.members[0].{name}" * hasattr(members[0], name)
+        raise AttributeError(f"an Ensemble has no attribute {name!r}{hint}", name=name, obj=self)
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of a sample."""
@@ -172,6 +177,11 @@ class Ensemble:
     def input_dim(self) -> int:
         """Values of a sample."""
         return self.members[0].input_dim
+
+    @property
+    def latent_dim(self) -> int:
+        """Values of a sample on the latent side of the members."""
+        return self.members[0].latent_dim
 
     @property
     def condition_dim(self) -> int:

@@ -1,5 +1,6 @@
 """Ensembles: the mixture's numbers, the same bits for any number of processes, files, and sentences for wrong input."""
 
+import copy
 import sys
 
 import numpy as np
@@ -244,6 +245,21 @@ def test_one_flow_for_all_members_is_refused():
     with pytest.raises(ValueError, match="make must give a new flow each time"):
         Ensemble.fit(lambda seed: flow, TABLE, 3, processes=1)
     assert not flow.history
+
+
+def test_what_an_ensemble_is_asked_instead_of_a_flow():
+    ensemble = made(condition_dim=1, dtype="float64")
+    ensemble.members[0].condition_columns = ensemble.members[1].condition_columns = ["c"]
+    assert ensemble.condition_columns == ["c"]
+    assert ensemble.dtype == np.float64
+    assert (ensemble.input_dim, ensemble.latent_dim, ensemble.units, ensemble.support) == (2, 2, None, None)
+    with pytest.raises(TypeError, match="verify measures flows, got Ensemble: of an ensemble verify each of its members"):
+        npflows.verify.verify(ensemble, TABLE)
+    with pytest.raises(AttributeError, match=r"no attribute 'preprocessing': its members are flows, which have it"):
+        npflows.diagnostics.pit(ensemble, TABLE)
+    with pytest.raises(AttributeError, match=r"^an Ensemble has no attribute 'nothing'$"):
+        _ = ensemble.nothing
+    assert copy.deepcopy(ensemble).log_prob(TABLE[:1], [[0.1]]) == ensemble.log_prob(TABLE[:1], [[0.1]])
 
 
 def test_without_joblib_a_sentence(monkeypatch):
