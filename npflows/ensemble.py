@@ -99,15 +99,15 @@ class Ensemble:
         Parameters
         ----------
         make : callable
-            Is called with an integer for each member, a seed, and gives a flow that is not fitted yet:
+            Is called with an integer for each member, a seed, and gives a new flow that is not fitted yet:
             ``lambda seed: npflows.MAF(3, rng=seed)``.
-        x : array_like (n_rows, input_dim)
-            The table.
+        x : array_like (n_rows, input_dim), or TableStream
+            The table, of any kind that `NormalizingFlow.fit` takes, with the weights and the condition that it brings.
         n : int
             Number of members.
         bootstrap : {"rows"}, optional
             Fit each member to as many rows, drawn with replacement: a row that is drawn several times weighs so much more,
-            so that none is both trained on and validated with.
+            so that none is both trained on and validated with.  Not for streams that are larger than memory.
         sample_weight, log_weight, condition : array_like (n_rows, ...), optional
             As in `NormalizingFlow.fit`.
         rng : int, numpy.random.Generator or None
@@ -119,13 +119,15 @@ class Ensemble:
             Whether to show how many members are there, as in `NormalizingFlow.fit`.
         comm : mpi4py.MPI.Intracomm, optional
             Processes, the ranks of MPI, that the members are dealt to, instead of `processes`: each calls this with the
-            same arguments and the rows that it has, perhaps none, and has the whole ensemble afterwards.  For the fit every
-            rank holds the rows of all, one rank's after the other's.
+            same arguments and the rows that it has, perhaps none, those to validate on too, and has the whole ensemble
+            afterwards.  For the fit every rank holds the rows of all, one rank's after the other's.
         options
             Further arguments of `NormalizingFlow.fit`.
 
         Raises
         ------
+        ValueError, TypeError
+            If an argument does not fit, or `make` gives the same flow twice.
         TrainingError
             If a member can't be fitted; the message says which.
         ImportError

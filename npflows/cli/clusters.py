@@ -60,7 +60,7 @@ def score_on_dask(a: argparse.Namespace, density: NormalizingFlow | Ensemble) ->
 def _client(distributed: Any, address: str) -> Any:
     try:
         distributed.comm.resolve_address(address)  # a client that is not made complains as it is thrown away
-    except ValueError as error:
+    except (ValueError, Warning) as error:  # protocols that are no more raise what they warn of
         raise TableError(
             f"--dask takes the address of a Dask scheduler, tcp://HOST:PORT, got {address!r} ({error})"
         ) from None

@@ -66,6 +66,24 @@ def test_a_member_in_the_place_of_another_is_refused(arrays, tmp_path):
         read(twice, tmp_path)
 
 
+def test_damaged_bytes_give_the_ensemble_or_a_refusal(members, tmp_path):
+    path, draw = tmp_path / "e.npz", np.random.default_rng(0)
+    Ensemble(members).save(path)
+    whole, refused = bytearray(path.read_bytes()), 0
+    for place in draw.integers(len(whole), size=150):
+        damaged = whole.copy()
+        damaged[place] ^= 1 << int(draw.integers(8))
+        path.write_bytes(damaged)
+        try:
+            found = Ensemble.load(path)
+        except FlowFileError:
+            refused += 1
+            continue
+        for a, b in zip(found, members, strict=True):
+            np.testing.assert_array_equal(a.params, b.params)
+    assert refused > 50
+
+
 @pytest.mark.parametrize("name", ["00/theta", "²/theta", "0/other", "-1/theta"])
 def test_names_that_no_member_has_are_not_unpacked(arrays, tmp_path, name):
     strange = {**arrays, name: np.zeros(0, "S1")}  # of a type that is refused where it is read
