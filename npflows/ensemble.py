@@ -60,6 +60,8 @@ class Ensemble:
     """
 
     def __init__(self, members: Iterable[NormalizingFlow]) -> None:
+        if isinstance(members, NormalizingFlow):
+            raise TypeError(f"members must be flows, got one {type(members).__name__}: Ensemble([flow, other])")
         self.members = list(members)
         if not self.members:
             raise ValueError("an ensemble needs at least one member")
@@ -328,17 +330,17 @@ def _apart(ours: Any, theirs: Any, i: int) -> str:
 
 def _made(make: Make, seeds: Iterable[int]) -> list[NormalizingFlow]:
     """The flows that are to be fitted, each an object of its own."""
+    example = "make=lambda seed: npflows.MAF(3, rng=seed)"
+    if isinstance(make, NormalizingFlow) or not callable(make):
+        raise TypeError(f"make must be a function that gives a flow, got {type(make).__name__}: {example}")
     flows: list[NormalizingFlow] = []
     seen: set[int] = set()
     for seed in seeds:
         flow = make(seed)
         if not isinstance(flow, NormalizingFlow):
-            raise TypeError(f"make must give a flow, got {type(flow).__name__}: make=lambda seed: npflows.MAF(3, rng=seed)")
+            raise TypeError(f"make must give a flow, got {type(flow).__name__}: {example}")
         if id(flow.parameters) in seen:
-            raise ValueError(
-                "make must give a new flow each time it is called, and it gave the same one twice: "
-                "make=lambda seed: npflows.MAF(3, rng=seed)"
-            )
+            raise ValueError(f"make must give a new flow each time it is called, and it gave the same one twice: {example}")
         seen.add(id(flow.parameters))
         flows.append(flow)
     return flows

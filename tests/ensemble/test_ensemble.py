@@ -133,6 +133,7 @@ def test_the_whole_line_is_the_same_said_or_unsaid():
     ("members", "complaint"),
     [
         ([], "at least one member"),
+        (npflows.MAF(2, 1, (4,), rng=0), "members must be flows, got one MAF"),
         ([npflows.MAF(2, 1, (4,), rng=0), npflows.MAF(3, 1, (4,), rng=0)], "same input_shape"),
         ([npflows.MAF(2, 1, (4,), rng=0), 7], "member 1 is a int"),
         (
@@ -160,6 +161,8 @@ def test_wrong_arguments_are_refused_before_anything_is_fitted():
     ):
         with pytest.raises(ValueError, match=complaint):
             Ensemble.fit(make, TABLE, **options)
+    with pytest.raises(TypeError, match="make must be a function that gives a flow, got MAF: make=lambda seed"):
+        Ensemble.fit(make(0), TABLE)
     with pytest.raises(TypeError, match="make must give a flow, got int"):
         Ensemble.fit(lambda seed: seed, TABLE)
     with pytest.raises(ValueError, match="sample_weight must"):
