@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from npflows._version import __version__
-from npflows.core.atomic import atomic_write
-from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, as_weights, warn_user
-from npflows.core.errors import TrainingError
-from npflows.core.optional import required
+from npflows.core.checks import SeedLike, as_choice, as_int, as_rng
 from npflows.core.progress import Progress
 from npflows.core.statistics import log_mean_exp
 from npflows.core.tables import Headers
-from npflows.core.threads import at_most_threads, get_num_threads
+from npflows.core.threads import get_num_threads
 from npflows.core.underflow import ignore_underflow
-from npflows.files.archive import FlowFileError, read_arrays, read_json, write_arrays
-from npflows.files.flow_file import ENSEMBLE, pack, unpack
+from npflows.files.archive import FlowFileError
+from npflows.files.ensemble_file import load_ensemble, save_ensemble
 from npflows.flow import NormalizingFlow
-from npflows.training.communicator import Alone, Communicator
+from npflows.support import Column
+from npflows.training.communicator import Alone
+from npflows.training.members import VALIDATION, Task, as_given, bootstrapped, facts_of_options, fit_members
 from npflows.training.mpi import among_ranks
-from npflows.training.sharing import agree, facts_of_flow, facts_of_generator, of_all_ranks
+from npflows.training.sharing import agree, facts_of_generator
 
-FORMAT = 1
-"""Version of the format of files; the members within have that of flows."""
 LARGEST_SEED = 1 << 31
-MOST_MEMBERS = 10_000
-"""Members that a file may have."""
 
 Make = Callable[[int], NormalizingFlow]
 
@@ -60,7 +52,7 @@ class Ensemble:
     Parameters
     ----------
     members : sequence of NormalizingFlow
-        At least one; all of the same kind of samples, columns and condition.
+        At least one; all of the same kind of samples: shape, support, columns, condition and units.
 
     Attributes
     ----------
@@ -68,17 +60,20 @@ class Ensemble:
     """
 
     def __init__(self, members: Iterable[NormalizingFlow]) -> None:
+        if isinstance(members, NormalizingFlow):
+            raise TypeError(f"members must be flows, got one {type(members).__name__}: Ensemble([flow, other])")
         self.members = list(members)
         if not self.members:
             raise ValueError("an ensemble needs at least one member")
-        first = self.members[0]
+        alike: dict[str, Any] = {}
         for i, member in enumerate(self.members):
             if not isinstance(member, NormalizingFlow):
                 raise TypeError(f"members must be flows, member {i} is a {type(member).__name__}")
-            for name in ("input_shape", "condition_dim", "columns", "condition_columns"):
-                ours, theirs = getattr(first, name), getattr(member, name)
-                if ours != theirs:
-                    raise ValueError(f"members must have the same {name}: member 0 has {ours}, member {i} has {theirs}")
+            found = _kind_of_samples(member)
+            alike = alike or found
+            for name, ours in alike.items():
+                if ours != found[name]:
+                    raise ValueError(f"members must have the same {name}: {_apart(ours, found[name], i)}")
 
     @classmethod
     @among_ranks
@@ -106,15 +101,15 @@ class Ensemble:
         Parameters
         ----------
         make : callable
-            Is called with an integer for each member, a seed, and gives a flow that is not fitted yet:
+            Is called with an integer for each member, a seed, and gives a new flow that is not fitted yet:
             ``lambda seed: npflows.MAF(3, rng=seed)``.
-        x : array_like (n_rows, input_dim)
-            The table.
+        x : array_like (n_rows, input_dim), or TableStream
+            The table, of any kind that `NormalizingFlow.fit` takes, with the weights and the condition that it brings.
         n : int
             Number of members.
         bootstrap : {"rows"}, optional
             Fit each member to as many rows, drawn with replacement: a row that is drawn several times weighs so much more,
-            so that none is both trained on and validated with.
+            so that none is both trained on and validated with.  Not for streams that are larger than memory.
         sample_weight, log_weight, condition : array_like (n_rows, ...), optional
             As in `NormalizingFlow.fit`.
         rng : int, numpy.random.Generator or None
@@ -126,49 +121,40 @@ class Ensemble:
             Whether to show how many members are there, as in `NormalizingFlow.fit`.
         comm : mpi4py.MPI.Intracomm, optional
             Processes, the ranks of MPI, that the members are dealt to, instead of `processes`: each calls this with the
-            same arguments and the rows that it has, perhaps none, and has the whole ensemble afterwards.  For the fit every
-            rank holds the rows of all, one rank's after the other's.
+            same arguments and the rows that it has, perhaps none, those to validate on too, and has the whole ensemble
+            afterwards.  For the fit every rank holds the rows of all, one rank's after the other's.
         options
             Further arguments of `NormalizingFlow.fit`.
 
         Raises
         ------
+        ValueError, TypeError
+            If an argument does not fit, or `make` gives the same flow twice.
         TrainingError
             If a member can't be fitted; the message says which.
         ImportError
             If joblib is missing and `processes` is not 1.
         """
         n, generator, ranks = as_int(n, "n"), as_rng(rng), Alone() if comm is None else comm
-        if ranks.size > 1:
-            agree(ranks, {"n": n, "bootstrap": bootstrap, "rng": facts_of_generator(rng)})
-            generator = ranks.broadcast(generator) if rng is None else generator
-        chosen = None if bootstrap is None else as_choice(bootstrap, "bootstrap", ("rows",))
         given = sorted({"resume", "checkpoint"} & set(options))
         if given:
             raise ValueError(
                 f"{', '.join(given)}: an ensemble is fitted in one go; fit its members yourself, then Ensemble([...])"
             )
+        agree(ranks, {"n": n, "bootstrap": bootstrap, "rng": facts_of_generator(rng), **facts_of_options(options)})
+        generator = ranks.broadcast(generator) if rng is None else generator
+        chosen = None if bootstrap is None else as_choice(bootstrap, "bootstrap", ("rows",))
+        at_once = min(n, get_num_threads() if processes is None else as_int(processes, "processes"))
         seeds = generator.integers(LARGEST_SEED, size=(n, 2)).tolist()
-        flows = [_made(make, int(seed)) for seed, _ in seeds]
+        flows = _made(make, (seed for seed, _ in seeds))
         cls(flows)  # that they belong together is better known before than after the fit
-        if ranks.size > 1:
-            known = flows[0].headers
-            x, condition, sample_weight, log_weight = of_all_ranks(ranks, known, x, condition, sample_weight, log_weight)
-        n_rows = len(x)  # type: ignore[arg-type]
-        weight = as_weights(sample_weight, n_rows, logarithms=log_weight)
+        validation = {name: options.pop(name, None) for name in VALIDATION}
+        rows = as_given(flows[0], ranks, x, condition, sample_weight, log_weight, validation)
         tasks = []
         for number, (flow, (_, seed)) in enumerate(zip(flows, seeds)):
-            own = weight
-            if chosen is not None:
-                counts = np.bincount(generator.integers(n_rows, size=n_rows), minlength=n_rows)
-                own = counts.astype(np.float64) if weight is None else counts * weight
-            tasks.append(_Task(number, flow, own, seed))
-        if condition is not None:
-            options["condition"] = condition
-        if ranks.size > 1:
-            return cls(_dealt(tasks, x, options, ranks))
-        at_once = min(n, get_num_threads() if processes is None else as_int(processes, "processes"))
-        return cls(_fitted(tasks, x, options, at_once, Progress(progress)))
+            weight = rows.weight if chosen is None else bootstrapped(rows, generator)
+            tasks.append(Task(number, flow, weight, seed))
+        return cls(fit_members(tasks, rows, options, ranks, at_once, Progress(progress)))
 
     def __len__(self) -> int:
         return len(self.members)
@@ -181,6 +167,11 @@ class Ensemble:
         kind = f"{type(first).__name__}, {first.latent_dim} values, {first.num_params} parameters each"
         return f"Ensemble of {len(self)}: {kind}"
 
+    def __getattr__(self, name: str) -> Any:
+        members = self.__dict__.get("members") or [None]
+        hint = f": its members are flows, which have it: ensemble.members[0].{name}" * hasattr(members[0], name)
+        raise AttributeError(f"an Ensemble has no attribute {name!r}{hint}", name=name, obj=self)
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of a sample."""
@@ -192,6 +183,11 @@ class Ensemble:
         return self.members[0].input_dim
 
     @property
+    def latent_dim(self) -> int:
+        """Values of a sample on the latent side of the members."""
+        return self.members[0].latent_dim
+
+    @property
     def condition_dim(self) -> int:
         """Values of a condition, 0 without one."""
         return self.members[0].condition_dim
@@ -200,6 +196,31 @@ class Ensemble:
     def columns(self) -> list[str] | None:
         """Names of the columns."""
         return self.members[0].columns
+
+    @property
+    def condition_columns(self) -> list[str] | None:
+        """Names of the values of the condition."""
+        return self.members[0].condition_columns
+
+    @property
+    def units(self) -> list[str | None] | None:
+        """Units of the columns; see `NormalizingFlow.units`."""
+        return self.members[0].units
+
+    @property
+    def condition_units(self) -> list[str | None] | None:
+        """Units of the values of the condition."""
+        return self.members[0].condition_units
+
+    @property
+    def support(self) -> list[Column] | None:
+        """Where each column lives; None where all are the whole line."""
+        return self.members[0].support
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The compute dtype of the members, the widest where they differ."""
+        return np.result_type(*(member.dtype for member in self.members))
 
     @property
     def headers(self) -> Headers:
@@ -269,12 +290,7 @@ class Ensemble:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all members to one .npz file, in full or not at all; `Ensemble.load` reads it."""
-        about = {"format": FORMAT, "npflows": __version__, "class": "Ensemble", "members": len(self)}
-        arrays = {ENSEMBLE: np.array(json.dumps(about))}
-        for i, member in enumerate(self.members):
-            arrays.update({f"{i}/{name}": array for name, array in pack(member).items()})
-        with atomic_write(path) as file:
-            write_arrays(file, arrays)
+        save_ensemble(self.members, path)
 
     @classmethod
     def load(
@@ -289,116 +305,42 @@ class Ensemble:
         OSError
             If it can't be opened.
         """
-        where, of_mine = os.fspath(path), list(classes)
-        arrays = read_arrays(path, lambda name: name == ENSEMBLE or name.partition("/")[0].isdecimal())
-        n = _members(arrays, where)
-        flows = []
-        for i in range(n):
-            own = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{i}/")}
-            flows.append(unpack(own, f"member {i} of {where}", dtype, of_mine))
+        flows = load_ensemble(path, dtype, classes)
         try:
             return cls(flows)
         except (ValueError, TypeError) as error:
-            raise FlowFileError(f"{where} is no ensemble: {error}") from None
+            raise FlowFileError(f"{os.fspath(path)} is no ensemble: {error}") from None
 
 
-def _members(arrays: dict[str, np.ndarray], where: str) -> int:
-    """The number of members that a file says that it has."""
-    if ENSEMBLE not in arrays:
-        raise FlowFileError(f"{where} holds no ensemble: if it is one flow, read it with npflows.load")
-    try:
-        about = read_json(str(arrays[ENSEMBLE]))
-        version, n = about["format"], about["members"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FlowFileError(f"{where} is no ensemble: its description can't be read ({error!r})") from None
-    if version != FORMAT or type(n) is not int or not 1 <= n <= MOST_MEMBERS:
-        raise FlowFileError(
-            f"{where} is an ensemble of format {version!r} with {n!r} members, which this npflows can't read"
-        )
-    return n
+def _kind_of_samples(flow: NormalizingFlow) -> dict[str, Any]:
+    """What flows must have in common for the mean of their densities to be a density."""
+    names = ("input_shape", "condition_dim", "columns", "condition_columns", "units", "condition_units")
+    texts = {id(column): repr(column) for column in flow.support or ()}
+    support = [texts[id(column)] for column in flow.support or ()] or ["Real()"] * flow.latent_dim
+    return {**{name: getattr(flow, name) for name in names}, "support": support}
 
 
-def _made(make: Make, seed: int) -> NormalizingFlow:
-    flow = make(seed)
-    if not isinstance(flow, NormalizingFlow):
-        raise TypeError(f"make must give a flow, got {type(flow).__name__}: make=lambda seed: npflows.MAF(3, rng=seed)")
-    return flow
+def _apart(ours: Any, theirs: Any, i: int) -> str:
+    """How member i differs from the first one, of columns in the first that differs."""
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        d = next(d for d, (one, other) in enumerate(zip(ours, theirs)) if one != other)
+        return f"of column {d} member 0 has {ours[d]}, member {i} has {theirs[d]}"
+    return f"member 0 has {ours}, member {i} has {theirs}"
 
 
-class _Task(NamedTuple):
-    """A flow to fit, the weights of the rows, and a seed."""
-
-    number: int
-    flow: NormalizingFlow
-    weight: NDArray[np.float64] | None
-    seed: int
-
-
-class _Done(NamedTuple):
-    """A fitted flow, and what its fit warned of."""
-
-    flow: NormalizingFlow
-    warnings: list[str]
-
-
-def _fit(task: _Task, x: Any, options: dict[str, Any]) -> _Done:
-    """Fit a member; warnings come out with it, as those of other processes would be lost."""
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            flow = task.flow.fit(x, sample_weight=task.weight, rng=task.seed, progress=False, **options)
-    except TrainingError as error:
-        raise TrainingError(f"member {task.number}: {error}") from None
-    return _Done(flow, [str(one.message) for one in caught if issubclass(one.category, UserWarning)])
-
-
-def _fit_alone(task: _Task, x: Any, options: dict[str, Any]) -> _Done:
-    """On one thread, in a process among others."""
-    with at_most_threads(1):
-        return _fit(task, x, options)
-
-
-def _run(tasks: Sequence[_Task], x: Any, options: dict[str, Any], at_once: int) -> Iterator[_Done]:
-    """Fit the members; they come in order."""
-    if at_once == 1:
-        return (_fit(task, x, options) for task in tasks)
-    joblib = required("joblib", "Ensemble.fit in several processes", "joblib", "pip install joblib, or processes=1")
-    work = (joblib.delayed(_fit_alone)(task, x, options) for task in tasks)
-    return joblib.Parallel(n_jobs=at_once, return_as="generator")(work)
-
-
-def _dealt(tasks: Sequence[_Task], x: Any, options: dict[str, Any], ranks: Communicator) -> list[NormalizingFlow]:
-    """The fitted flows, of which each rank has fitted some; those of the same seeds are the same on all."""
-    agree(ranks, {f"member {task.number}": facts_of_flow(task.flow) for task in tasks})
-    mine = tasks[ranks.rank :: ranks.size]
-    parts = ranks.share([_fit(task, x, options) for task in mine])
-    done = [parts[task.number % ranks.size][task.number // ranks.size] for task in tasks]
-    _tell_once(done)
-    return [one.flow for one in done]
-
-
-def _tell_once(done: Sequence[_Done]) -> None:
-    """Each warning of all members once, with the first one that it is of."""
-    told: dict[str, int] = {}
-    for number, one in enumerate(done):
-        for message in one.warnings:
-            told.setdefault(message, number)
-    for message, number in told.items():
-        warn_user(f"{message} (member {number})")
-
-
-def _fitted(
-    tasks: Sequence[_Task], x: Any, options: dict[str, Any], at_once: int, progress: Progress
-) -> list[NormalizingFlow]:
-    """The fitted flows, with progress, and each warning once."""
-    found: list[_Done] = []
-    progress.begin(len(tasks), "member")
-    try:
-        for done in _run(tasks, x, options, at_once):
-            found.append(done)
-            loss = done.flow.history["validation_loss"][-1:] or [float("nan")]
-            progress.update(f"validation {loss[0]:.4f}", len(tasks))
-    finally:
-        progress.close()
-    _tell_once(found)
-    return [done.flow for done in found]
+def _made(make: Make, seeds: Iterable[int]) -> list[NormalizingFlow]:
+    """The flows that are to be fitted, each an object of its own."""
+    example = "make=lambda seed: npflows.MAF(3, rng=seed)"
+    if isinstance(make, NormalizingFlow) or not callable(make):
+        raise TypeError(f"make must be a function that gives a flow, got {type(make).__name__}: {example}")
+    flows: list[NormalizingFlow] = []
+    seen: set[int] = set()
+    for seed in seeds:
+        flow = make(seed)
+        if not isinstance(flow, NormalizingFlow):
+            raise TypeError(f"make must give a flow, got {type(flow).__name__}: {example}")
+        if id(flow.parameters) in seen:
+            raise ValueError(f"make must give a new flow each time it is called, and it gave the same one twice: {example}")
+        seen.add(id(flow.parameters))
+        flows.append(flow)
+    return flows

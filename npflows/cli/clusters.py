@@ -10,12 +10,15 @@ import numpy as np
 from npflows import Ensemble, NormalizingFlow
 from npflows.cli.ensembles import scores
 from npflows.cli.inputs import RowPiece, columns_of_all, read_piece, row_pieces
+from npflows.core.checks import warn_user
 from npflows.core.optional import required
 from npflows.core.threads import at_most_threads
 from npflows.files.tables import TableError
 
 SECONDS = 10
 """How long a scheduler may take to answer."""
+SECONDS_TO_WORKER = 300
+"""How long a scheduler without workers may take to get one, as those that start workers for their tasks do."""
 
 
 def score_on_dask(a: argparse.Namespace, density: NormalizingFlow | Ensemble) -> np.ndarray:
@@ -24,7 +27,7 @@ def score_on_dask(a: argparse.Namespace, density: NormalizingFlow | Ensemble) ->
     Raises
     ------
     TableError
-        If no scheduler answers, or the results do not fit into memory.
+        If no scheduler answers, it gets no worker, or the results do not fit into memory.
     """
     dask = required("dask", "npflows score --dask", "Dask", "pip install 'npflows[dask]'")
     distributed = required("distributed", "npflows score --dask", "distributed", "pip install 'npflows[dask]'")
@@ -38,6 +41,7 @@ def score_on_dask(a: argparse.Namespace, density: NormalizingFlow | Ensemble) ->
         task = dask.delayed(_score, pure=False)
         tasks = [task(shared, piece, columns, a.condition, a.where) for piece in pieces]
         futures = client.compute(tasks)
+        _await_worker(client, a.dask)
         found: dict[Any, np.ndarray] = {}
         order = {future.key: number for number, future in enumerate(futures)}
         try:
@@ -57,11 +61,37 @@ def score_on_dask(a: argparse.Namespace, density: NormalizingFlow | Ensemble) ->
 
 def _client(distributed: Any, address: str) -> Any:
     try:
-        return distributed.Client(address, timeout=SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
+        distributed.comm.resolve_address(address)  # a client that is not made complains as it is thrown away
+    except (ValueError, Warning) as error:  # protocols that are no more raise what they warn of
         raise TableError(
-            f"no Dask scheduler answers at {address} ({type(error).__name__}): start one by dask scheduler, and workers by "
-            f"dask worker {address}"
+            f"--dask takes the address of a Dask scheduler, tcp://HOST:PORT, got {address!r} ({error})"
+        ) from None
+    except OSError as error:
+        raise _no_scheduler(address, error) from None
+    try:
+        return distributed.Client(address, timeout=SECONDS, set_as_default=False)
+    except (OSError, OverflowError, ValueError) as error:
+        raise _no_scheduler(address, error) from None
+
+
+def _no_scheduler(address: str, error: Exception) -> TableError:
+    return TableError(
+        f"no Dask scheduler answers at {address} ({type(error).__name__}): start one by dask scheduler, and workers by "
+        f"dask worker {address}"
+    )
+
+
+def _await_worker(client: Any, address: str) -> None:
+    """Wait until the scheduler has a worker, and say so."""
+    if client.scheduler_info()["workers"]:
+        return
+    warn_user(f"the Dask scheduler at {address} has no workers: waiting for one, {SECONDS_TO_WORKER} s at most")
+    try:
+        client.wait_for_workers(1, timeout=SECONDS_TO_WORKER)
+    except TimeoutError:
+        raise TableError(
+            f"the Dask scheduler at {address} has got no worker in {SECONDS_TO_WORKER} s: start some by dask worker "
+            f"{address}"
         ) from None
 
 

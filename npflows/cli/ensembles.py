@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from npflows import Ensemble, NormalizingFlow
+from npflows import Ensemble, NormalizingFlow, load
 from npflows.cli.reports import column_names, condition_names, report, training
 from npflows.core.table import Table
-from npflows.files.flow_file import ENSEMBLE, read_flow_arrays, unpack
+from npflows.files.archive import read_arrays
+from npflows.files.flow_file import ENSEMBLE
 from npflows.files.tables import TableError
 
 
@@ -45,16 +46,41 @@ def report_ensemble(ensemble: Ensemble, rows: int, seconds: float, path: str) ->
     ])  # fmt: skip
 
 
+def is_ensemble(path: str) -> bool:
+    """Whether a file holds an ensemble."""
+    return bool(read_arrays(path, (ENSEMBLE,)))
+
+
 def load_density(path: str, device: str) -> tuple[NormalizingFlow | Ensemble, NormalizingFlow]:
     """What a file holds, a flow or an ensemble, and a flow that says what its columns are."""
-    arrays = read_flow_arrays(path)
-    if ENSEMBLE not in arrays:
-        flow = unpack(arrays, path).to(device)
+    if not is_ensemble(path):
+        flow = load(path, device=device)
         return flow, flow
     ensemble = Ensemble.load(path)
     for member in ensemble:
         member.to(device)
     return ensemble, ensemble.members[0]
+
+
+def one_flow(density: NormalizingFlow | Ensemble, path: str, why: str) -> NormalizingFlow:
+    """The flow that a file holds, where an ensemble is of no use.
+
+    Raises
+    ------
+    TableError
+        If it holds an ensemble.
+    """
+    if isinstance(density, NormalizingFlow):
+        return density
+    raise TableError(
+        f"{why}, and {path} holds an ensemble of {len(density)}: write a member to a file of its own, by "
+        f"npflows.Ensemble.load({path!r}).members[0].save('member.npz') in Python"
+    )
+
+
+def load_flow(path: str, device: str, why: str) -> NormalizingFlow:
+    """The flow in a file; see `one_flow`."""
+    return one_flow(load_density(path, device)[0], path, why)
 
 
 def scores(density: NormalizingFlow | Ensemble, x: np.ndarray, condition: np.ndarray | None) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from npflows import load
+from npflows.cli.ensembles import load_flow
 from npflows.cli.inputs import keep_inputs
 
 
@@ -19,7 +19,7 @@ def export(a: argparse.Namespace) -> int:
     if kind == ".onnx" and a.prefix is not None:
         raise ValueError("--prefix is for C files")
     keep_inputs(a.output, a.flow)
-    flow = load(a.flow)
+    flow = load_flow(a.flow, "cpu", "export writes one flow")
     if kind == ".c":
         flow.to_c(a.output, **({} if a.prefix is None else {"prefix": a.prefix}))
     else:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from npflows import __version__
 from npflows.base import BASES
-from npflows.cli import using
+from npflows.cli import describing, using
 from npflows.cli.converting import LIBRARIES, convert
 from npflows.cli.embedding import declarations
 from npflows.cli.exporting import export
@@ -200,7 +200,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--condition", metavar="FILE|NAME=VALUE,...",
                         help="a table of one condition, or of one for each sample; or values")  # fmt: skip
 
-    info = command("info", using.info, "what a file holds", quiet=False)
+    info = command("info", describing.info, "what a file holds", quiet=False)
     info.add_argument("flow", metavar="FLOW.npz")
     info.add_argument("--json", action="store_true", help="everything, for programs")
 

@@ -1,24 +1,20 @@
-"""The commands that use a flow: score, sample, info, verify, plot, and the demonstration."""
+"""The commands that use a flow: score, sample, verify, plot, and the demonstration."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import warnings
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npflows import NormalizingFlow, diagnostics, load, plotting
+from npflows import Ensemble, NormalizingFlow, diagnostics, plotting
 from npflows import demo as demonstration
 from npflows.cli.clusters import score_on_dask
-from npflows.cli.ensembles import load_density, scores
+from npflows.cli.ensembles import load_density, load_flow, one_flow, scores
 from npflows.cli.inputs import Rows, condition_row, conditions_to_sample, keep_inputs, read_rows, stream_rows
-from npflows.cli.reports import column_names, condition_names, report, training
-from npflows.files.archive import read_json
-from npflows.files.flow_file import read_flow_arrays, unpack
+from npflows.cli.reports import column_names, report
 from npflows.files.tables import TableError, check_writable, write_table
 from npflows.files.tables.shards import is_pattern, matching_files
 from npflows.verify import verify as verify_flow
@@ -78,68 +74,9 @@ def sample(a: argparse.Namespace) -> int:
     return 0
 
 
-def info(a: argparse.Namespace) -> int:
-    """Print what a file says about its flow, as text or JSON."""
-    arrays = read_flow_arrays(a.flow)
-    flow = unpack(arrays, a.flow)
-    about = read_json(str(arrays["about"]))
-    loc, scale, factor = flow.standardize.loc.tolist(), flow.standardize.scale.tolist(), flow.standardize.factor
-    if a.json:
-        history = {
-            name: [value if math.isfinite(value) else None for value in values] for name, values in flow.history.items()
-        }
-        facts: dict[str, Any] = {
-            "model": type(flow).__name__,
-            "config": flow.arguments,
-            "input_dim": flow.input_dim,
-            "columns": flow.columns,
-            "condition_dim": flow.condition_dim,
-            "condition_columns": flow.condition_columns,
-            "units": flow.units,
-            "condition_units": flow.condition_units,
-            "num_params": flow.num_params,
-            "dtype": flow.dtype.name,
-            "standardize": {
-                "loc": loc,
-                "scale": scale,
-                "factor": None if factor is None else factor.tolist(),
-                "robust_columns": flow.robust_columns,
-            },
-            "history": history,
-            "format": about["format"],
-            "npflows": about.get("npflows"),
-        }
-        print(json.dumps(facts, indent=2, default=str))
-        return 0
-    seconds = sum(flow.history.get("seconds", []))
-    kinds = Counter(type(layer).__name__ for layer in flow.flow_layers[1:])
-    report([
-        ("model", f"{type(flow).__name__}, {flow.num_params:,} parameters, {flow.dtype.name}"),
-        ("layers", ", ".join(f"{n} of {kind}" for kind, n in kinds.items()) or "none"),
-        ("base", repr(flow.base)),
-        ("columns", column_names(flow)),
-        *([("condition", condition_names(flow))] if flow.condition_dim else []),
-        *training(flow.history),
-        *([("training time", f"{seconds:.1f} s")] if flow.history else []),
-        ("file", f"format {about['format']}, written by npflows {about.get('npflows', '?')}"),
-    ])  # fmt: skip
-    names = flow.headers.x.labels if flow.columns else [str(i) for i in range(flow.input_dim)]
-    if flow.robust_columns:
-        print(f"\nscaled by the bulk of the rows: {', '.join(flow.robust_columns)}")
-    if factor is not None:
-        thin = np.flatnonzero((factor != np.eye(len(factor))).any(axis=1))
-        print(f"\nscaled after what the columns before say of them: {', '.join(names[d] for d in thin)}")
-    width = max(map(len, [*names, "column"]))
-    support = flow.support or [""] * flow.input_dim
-    print(f"\n{'column':{width}}  {'location':>12}  {'scale':>12}{'  lives on' if flow.support else ''}")
-    for name, column, *numbers in zip(names, support, loc, scale):
-        print("  ".join([f"{name:{width}}", *(f"{number:12.6g}" for number in numbers), str(column)]).rstrip())
-    return 0
-
-
 def verify(a: argparse.Namespace) -> int:
     """Print the certificate of a flow on a table; the exit status is 1 if a check fails."""
-    flow = load(a.flow, device=a.device)
+    flow = load_flow(a.flow, a.device, "verify measures one flow")
     rows = read_rows(flow, a.table, a.columns, a.condition, where=a.where, name=a.table_name).finite()
     if not len(rows.x):
         raise TableError(f"{a.table} has no row without missing or infinite values")
@@ -152,10 +89,12 @@ def verify(a: argparse.Namespace) -> int:
 
 
 def plot(a: argparse.Namespace) -> int:
-    """Draw a picture of a flow."""
+    """Draw a picture of a flow, or of the mixture of an ensemble."""
     plotting.check_picture(a.output)
     keep_inputs(a.output, a.flow, *([] if a.table is None else [a.table]))
-    flow = load(a.flow)
+    density, flow = load_density(a.flow, "cpu")
+    if a.kind in ("training", "latent", "calibration"):
+        flow = density = one_flow(density, a.flow, f"--kind {a.kind} draws one flow")
     if a.table is None and (a.kind in ("latent", "calibration") or a.weights is not None):
         need = f"--kind {a.kind}" if a.weights is None else "--weights"
         raise TableError(f"{need} needs a TABLE, of rows that the flow was not fitted to")
@@ -164,7 +103,8 @@ def plot(a: argparse.Namespace) -> int:
             raise TableError("--kind training draws what is saved with the flow: leave out the table")
         figure = plotting.training_curve(flow)
     else:
-        figure = {"corner": _corner, "density": _density, "latent": _latent, "calibration": _latent}[a.kind](flow, a)
+        draw = {"corner": _corner, "density": _density, "latent": _latent, "calibration": _latent}[a.kind]
+        figure = draw(density, flow, a)
     plotting.save_picture(figure, a.output)
     if not a.quiet:
         print(f"drawn in {a.output}")
@@ -192,36 +132,36 @@ def _values(flow: NormalizingFlow, a: argparse.Namespace) -> np.ndarray | None:
     return condition_row(flow, a.condition)
 
 
-def _corner(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
+def _corner(density: NormalizingFlow | Ensemble, flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
     """Draw a corner plot of samples, beside the rows of the table if there is one."""
     named, rng = "samples of the flow", np.random.default_rng(a.seed)
     labels = flow.headers.x.labels if flow.columns else None
     if a.table is None:
         n = a.n or MOST_SAMPLES
-        drawn = flow.sample(n, rng, condition=_values(flow, a)).reshape(n, -1)
+        drawn = density.sample(n, rng, condition=_values(flow, a)).reshape(n, -1)
         return plotting.corner(drawn, columns=labels, labels=(named, ""))
     rows = _rows_to_draw(flow, a)
     n, condition = a.n or min(len(rows.x), MOST_SAMPLES), rows.condition
     if condition is not None and condition.ndim == 2:  # drawn from those of the data, by their weights
         share = None if rows.weights is None else rows.weights / rows.weights.sum()
         condition = condition[rng.choice(len(rows.x), n, replace=share is not None or n > len(rows.x), p=share)]
-    drawn = flow.sample(n, rng, condition=condition).reshape(n, -1)
+    drawn = density.sample(n, rng, condition=condition).reshape(n, -1)
     return plotting.corner(rows.x, drawn, columns=labels, weights=rows.weights, labels=("data", named))
 
 
-def _density(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
+def _density(density: NormalizingFlow | Ensemble, flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
     """Draw the density of a flow of one or two columns."""
     if flow.input_dim > 2:
         raise TableError(f"--kind density draws flows of one or two columns, this one has {flow.input_dim}: --kind corner")
     draw = plotting.density_1d if flow.input_dim == 1 else plotting.density_2d
     condition = _values(flow, a)
     if a.table is None:
-        return draw(flow, condition=condition)
+        return draw(density, condition=condition)
     rows = _rows_to_draw(flow, a)
-    return draw(flow, condition=condition, data=rows.x, weights=rows.weights)
+    return draw(density, condition=condition, data=rows.x, weights=rows.weights)
 
 
-def _latent(flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
+def _latent(density: NormalizingFlow | Ensemble, flow: NormalizingFlow, a: argparse.Namespace) -> Figure:
     """Draw latent columns, or the coverage of regions."""
     rows = _rows_to_draw(flow, a)
     if a.kind == "latent":

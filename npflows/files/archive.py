@@ -24,8 +24,8 @@ MOST_PACKED = 100
 """How many times its size in the file a larger member may unpack to."""
 LARGEST_WHOLE = (1 << 128) - 1
 """The largest whole number in a file: generators have states of 128 bits."""
-_DIRECTORY = 1 << 20
-"""Bytes, at most, of the directory at the end of an archive."""
+_DIRECTORY = 1 << 22
+"""Bytes, at most, of the directory at the end of an archive, enough for those of the largest ensembles."""
 _HEADER = 1 << 12
 """Bytes in which the header of an array ends."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import as_int, as_numeric
+from npflows.core.checks import SeedLike, as_int, as_numeric
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.plotting.style import (
@@ -29,6 +29,7 @@ from npflows.plotting.style import (
     own_axes,
     require_matplotlib,
 )
+from npflows.support.columns import Column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,9 +41,31 @@ SAMPLES = 4000
 """Number of samples that give the range of an axis where there are no data."""
 
 
+class Mixture(Protocol):
+    """Flows that are drawn as one, an ensemble."""
+
+    @property
+    def members(self) -> Sequence[TransformedDistribution]:
+        """The flows, of which each has an equal part."""
+        ...
+
+    @property
+    def latent_dim(self) -> int:
+        """Columns of each."""
+        ...
+
+    @property
+    def support(self) -> list[Column] | None:
+        """Where the columns live."""
+        ...
+
+    def sample(self, n_samples: int, rng: SeedLike = None, temperature: float = 1.0, *, condition: Any = None) -> Any:
+        """Draw samples of the mixture."""
+
+
 @ignore_underflow
 def density_1d(
-    flow: TransformedDistribution,
+    flow: TransformedDistribution | Mixture,
     ranges: ArrayLike | None = None,
     condition: ArrayLike | None = None,
     data: ArrayLike | None = None,
@@ -77,14 +100,14 @@ def density_1d(
     matplotlib.figure.Figure
     """
     require_matplotlib()
-    members: Sequence[TransformedDistribution] = getattr(flow, "members", [flow])
+    mixture, members = flow, _members(flow)
     flow = members[0]
     _check(flow, 1)
     n_points, conditions = as_int(n_points, "n_points", 2), _conditions(flow, condition)
     if len(conditions) > len(LINES):
         raise ValueError(f"density_1d draws {len(LINES)} conditions at most, got {len(conditions)}")
     x, weight = _data(flow, data, weights)
-    (low, high), whole = _limits(flow, ranges, conditions, x)[0], _whole(flow)[0]
+    (low, high), whole = _limits(mixture, ranges, conditions, x)[0], _whole(flow)[0]
     ax = own_axes(ax)
     if x is not None:
         edges = _centers(low, high, _bins(x, low, high), whole)[1]
@@ -109,7 +132,7 @@ def density_1d(
 
 @ignore_underflow
 def density_2d(
-    flow: TransformedDistribution,
+    flow: TransformedDistribution | Mixture,
     ranges: ArrayLike | None = None,
     condition: ArrayLike | None = None,
     data: ArrayLike | None = None,
@@ -124,8 +147,8 @@ def density_2d(
 
     Parameters
     ----------
-    flow : NormalizingFlow
-        A flow of two columns.
+    flow : NormalizingFlow or Ensemble
+        A flow of two columns; of an ensemble the density of the mixture is drawn.
     ranges : sequence of (low, high), optional
         The range of each axis; by default the middle 99 % of the data, or of samples, and a margin, within the support.
     condition : array_like (condition_dim,), optional
@@ -150,16 +173,19 @@ def density_2d(
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.lines import Line2D
 
+    mixture, members = flow, _members(flow)
+    flow = members[0]
     _check(flow, 2)
     n_points, max_points = as_int(n_points, "n_points", 8), as_int(max_points, "max_points", 0)
     conditions = _conditions(flow, condition)
     if len(conditions) > 1:
         raise ValueError(f"density_2d draws one condition, got {len(conditions)}: draw each into axes of its own")
     x, weight = _data(flow, data, weights)
-    limits, whole = _limits(flow, ranges, conditions, x), _whole(flow)
+    limits, whole = _limits(mixture, ranges, conditions, x), _whole(flow)
     (a, a_edges), (b, b_edges) = (_centers(limits[i, 0], limits[i, 1], n_points, whole[i]) for i in (0, 1))
     grid = np.stack(np.meshgrid(a, b, indexing="ij"), axis=-1).reshape(-1, 2)
-    density = np.exp(flow.log_prob(grid, conditions[0])).reshape(len(a), len(b))
+    densities = np.exp([member.log_prob(grid, conditions[0]) for member in members])
+    density = densities.mean(axis=0).reshape(len(a), len(b))
 
     ax = own_axes(ax, (6.2, 5.0) if colorbar else (5.2, 5.0))
     flames = LinearSegmentedColormap.from_list("flames", FLAMES)
@@ -182,7 +208,7 @@ def density_2d(
     for axis, integer in zip((ax.xaxis, ax.yaxis), whole):
         at_whole_numbers(axis, integer)
     label(ax, *_names(flow))
-    about = _about(flow, conditions[0])
+    about = _about(flow, conditions[0], len(members))
     if about != "flow":
         ax.set_title(about, fontsize=LEGEND)
     if handles:
@@ -193,6 +219,15 @@ def density_2d(
         bar.ax.tick_params(labelsize=TICKS - 1, length=3)
         bar.outline.set_linewidth(0.5)
     return figure_of(ax)
+
+
+def _members(flow: TransformedDistribution | Mixture) -> Sequence[TransformedDistribution]:
+    """The flows whose mean density is drawn: those of an ensemble, or the one."""
+    if isinstance(flow, TransformedDistribution):
+        return [flow]
+    if not hasattr(flow, "members"):
+        raise TypeError(f"flow must be a flow or an Ensemble, got {type(flow).__name__}")
+    return flow.members
 
 
 def _check(flow: TransformedDistribution, d: int) -> None:
@@ -250,8 +285,11 @@ def _whole(flow: TransformedDistribution) -> list[bool]:
 
 
 def _limits(
-    flow: TransformedDistribution, ranges: ArrayLike | None, conditions: list[np.ndarray | None], x: np.ndarray | None
-) -> np.ndarray:  # fmt: skip
+    flow: TransformedDistribution | Mixture,
+    ranges: ArrayLike | None,
+    conditions: list[np.ndarray | None],
+    x: np.ndarray | None,
+) -> np.ndarray:
     """The range of each axis (d, 2): periodic columns and few integers in full, no value outside the support."""
     d = flow.latent_dim
     if ranges is not None:

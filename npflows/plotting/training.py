@@ -33,6 +33,8 @@ def training_curve(history: TransformedDistribution | Mapping[str, Sequence[floa
     """
     require_matplotlib()
     record: Any = getattr(history, "history", history)
+    if isinstance(record, list):
+        raise TypeError(f"an ensemble has a history for each of its {len(record)} members: draw training_curve of a member")
     if not record or not len(next(iter(record.values()))):
         raise ValueError("history is empty: fit the flow first")
     values = {name: np.asarray(numbers, dtype=np.float64) for name, numbers in record.items()}

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from npflows.core.absent import is_masked
 from npflows.core.checks import as_condition, as_numeric, as_positive, as_rows, as_weights, warn_user
 from npflows.core.columns import listed
+from npflows.core.table import Table
 from npflows.core.tables import Header, Headers
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
@@ -54,11 +55,10 @@ def as_training_rows(
     """
     headers = Headers.of(flow.headers, x, condition) if headers is None else headers
     table: np.ndarray | SharedTable = as_table(flow, x, name, headers.x)
-    of_condition = "condition" if name == "x" else "validation_condition"
+    of_condition, weight_name = _names_beside(name)
     context: np.ndarray | SharedTable | None = as_condition(
         condition, len(table), flow.condition_dim, headers.condition, of_condition
     )
-    weight_name = "sample_weight" if name == "x" else "validation_weight"
     if comm is not None and comm.size > 1:
         table, context, weight, log_weight = _of_all(comm, table, context, weight, log_weight, weight_name, headers, name)
     n = len(table)
@@ -108,6 +108,30 @@ def _of_all(
     weight = all_weights(weight, len(x), weight_name, comm)
     log_weight = all_weights(log_weight, len(x), log_name, comm)
     return SharedTable(x, comm), None if condition is None else SharedTable(condition, comm), weight, log_weight
+
+
+def _names_beside(name: str) -> tuple[str, str]:
+    """The names of the arguments that are the condition and the weights of a table, x or validation_data."""
+    return ("condition", "sample_weight") if name == "x" else ("validation_condition", "validation_weight")
+
+
+def as_whole_table(
+    flow: TransformedDistribution, comm: Communicator, headers: Headers, name: str, x: Any, condition: Any, weight: Any,
+    log_weight: Any,
+) -> tuple[Any, Any, Any, Any]:  # fmt: skip
+    """The rows of all ranks in the memory of each, as `fit` takes them: numbers with the names and units of the columns,
+    and condition and weights."""
+    of_condition, weight_name = _names_beside(name)
+    table: Any = as_table(flow, x, name, headers.x)
+    context: Any = as_condition(condition, len(table), flow.condition_dim, headers.condition, of_condition)
+    if comm.size > 1:
+        table, context, weight, log_weight = _of_all(comm, table, context, weight, log_weight, weight_name, headers, name)
+        table, context = np.asarray(table), None if context is None else np.asarray(context)
+    return _named(table, headers.x), _named(context, headers.condition), weight, log_weight
+
+
+def _named(array: np.ndarray | None, header: Header) -> np.ndarray | Table | None:
+    return array if array is None or not (header.names or header.units) else Table(array, header.names, header.units)
 
 
 def _check_support(flow: TransformedDistribution, rows: Rows, name: str) -> None:

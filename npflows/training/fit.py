@@ -14,7 +14,7 @@ from npflows.core.table import with_roles
 from npflows.core.tables import Headers
 from npflows.distribution import on_gpu
 from npflows.distribution.transformed import Flow
-from npflows.files.tables import TableStream, is_of_dask, stream_table
+from npflows.files.tables import TableStream
 from npflows.training.correlations import as_standardization
 from npflows.training.data import as_training_rows, split
 from npflows.training.dropout import as_dropout
@@ -29,12 +29,11 @@ from npflows.training.settings import TrainingSettings
 from npflows.training.shared import SharedTrainer
 from npflows.training.sharing import agree, facts_of_flow
 from npflows.training.streaming import (
-    IN_MEMORY,
     StreamedRows,
     StreamTrainer,
     batches_of_stream,
-    refuse_beside_stream,
     streamed,
+    streamed_if_large,
 )
 
 STEPS, SMALLEST_BATCH, LARGEST_BATCH = 200, 128, 512
@@ -208,11 +207,7 @@ def fit(
     if on_gpu.concerns(flow, *given):
         (x, sample_weight, log_weight, condition, validation_data, validation_weight, validation_log_weight,
          validation_condition) = on_gpu.fetched(flow, *given)  # fmt: skip
-    if is_of_dask(x) and all(given is None for given in (sample_weight, log_weight, condition)):
-        x = stream_table(x)
-    if isinstance(x, TableStream):
-        refuse_beside_stream(sample_weight=sample_weight, log_weight=log_weight, condition=condition, comm=comm)
-        x = x.table() if len(x) <= IN_MEMORY else x
+    x = streamed_if_large(x, sample_weight=sample_weight, log_weight=log_weight, condition=condition, comm=comm)
     x, condition, sample_weight, log_weight = with_roles(x, condition, sample_weight, log_weight)
     validation_data, validation_condition, validation_weight, validation_log_weight = with_roles(
         validation_data, validation_condition, validation_weight, validation_log_weight

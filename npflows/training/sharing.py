@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from npflows._version import __version__
 from npflows.core.checks import as_numeric, as_vector
-from npflows.core.table import Table, with_roles
 from npflows.core.tables import Headers
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.communicator import Communicator, lengths
@@ -103,27 +102,6 @@ def all_weights(values: ArrayLike | None, n: int, name: str, comm: Communicator)
     return comm.gather(weights, comm.share(n))
 
 
-def of_all_ranks(
-    comm: Communicator, known: Headers, x: Any, condition: Any, weight: Any, log_weight: Any
-) -> tuple[Any, Any, Any, Any]:
-    """A table, its condition and its weights, those of all ranks one after the other, from those of this one; `known` are
-    the columns of the flow."""
-    x, condition, weight, log_weight = with_roles(x, condition, weight, log_weight)
-    headers, counts, found = Headers.of(known, x, condition), comm.share(len(x)), []
-    for name, given, header in (("x", x, headers.x), ("condition", condition, headers.condition),
-                                ("sample_weight", weight, None), ("log_weight", log_weight, None)):  # fmt: skip
-        array = None if given is None else as_numeric(given, name, header)
-        agree(comm, {f"the shape and dtype of {name}": None if array is None else (array.shape[1:], array.dtype.name),
-                     f"the columns of {name}": None if header is None else header.labels})  # fmt: skip
-        if array is not None and len(array) != len(x):
-            raise ValueError(f"{name} must have one row for each of the {len(x)} rows of x here, got {len(array)}")
-        whole: Any = None if array is None else comm.gather(array, counts)
-        if whole is not None and header is not None and header.names is not None:
-            whole = Table(whole, header.names, header.units)
-        found.append(whole)
-    return found[0], found[1], found[2], found[3]
-
-
 def agree(comm: Communicator, facts: Mapping[str, Any]) -> None:
     """Refuse ranks that have different values of some facts.
 
@@ -137,7 +115,7 @@ def agree(comm: Communicator, facts: Mapping[str, Any]) -> None:
     every = comm.share(dict(facts))
     for (rank, theirs), name in itertools.product(enumerate(every), every[0]):
         ours = every[0][name]
-        if theirs[name] != ours:
+        if repr(theirs[name]) != repr(ours) and not np.array_equal(theirs[name], ours):  # NaN is no other than NaN
             raise ValueError(
                 f"the ranks disagree in {name}: {_shown(ours)} on rank 0, {_shown(theirs[name])} on rank {rank}; give all "
                 f"of them the same"

@@ -21,7 +21,7 @@ from npflows.core.checks import as_numeric, as_positive, as_vector, warn_user
 from npflows.core.table import Table
 from npflows.core.tables import Headers, as_array
 from npflows.distribution.transformed import TransformedDistribution
-from npflows.files.tables import TableStream
+from npflows.files.tables import TableStream, is_of_dask, stream_table
 from npflows.training.data import as_training_rows
 from npflows.training.imputation import DonorRows
 from npflows.training.likelihood import LikelihoodTrainer
@@ -301,6 +301,17 @@ def refuse_beside_stream(**given: Any) -> None:
             f"a stream brings its weights and condition with it: leave out {', '.join(names)}, and name their columns in "
             f"stream_table"
         )
+
+
+def streamed_if_large(x: Any, **beside: Any) -> Any:
+    """A table that fits into memory, or a stream: of streams, and Dask's arrays and data frames, those of few rows are read
+    whole.  Other arguments of the fit are not taken beside a stream."""
+    if is_of_dask(x) and all(given is None for name, given in beside.items() if name != "comm"):
+        x = stream_table(x)
+    if not isinstance(x, TableStream):
+        return x
+    refuse_beside_stream(**beside)
+    return x.table() if len(x) <= IN_MEMORY else x
 
 
 def streamed(

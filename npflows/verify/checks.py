@@ -86,7 +86,11 @@ def verify(
     ------
     ValueError
         If x has no finite row, or a shape does not fit.
+    TypeError
+        If it is no flow.
     """
+    if not isinstance(flow, TransformedDistribution):
+        raise TypeError(f"verify measures flows, got {type(flow).__name__}: of an ensemble verify each of its members")
     rng, max_rows = as_rng(rng), as_int(max_rows, "max_rows")
     rows, _ = flow.preprocessing.rows(x, flow.input_shape)
     context = flow.conditioning.of_rows(x, condition, len(rows))

@@ -1,5 +1,7 @@
 """`npflows fit --ensemble`: a file with several flows, scored with their spread and drawn from."""
 
+import json
+
 import numpy as np
 import pytest
 from command_cases import fails
@@ -64,6 +66,39 @@ def test_options_that_do_not_go_together(fitted, capsys, arguments, complaint):
     assert complaint in fails(capsys, "fit", f"{folder}/t.csv", "-o", f"{folder}/g.npz", *arguments)
 
 
-def test_other_commands_say_what_the_file_is(fitted, capsys):
+def test_what_a_file_holds(fitted, capsys):
     folder, _ = fitted
-    assert "holds an ensemble" in fails(capsys, "info", f"{folder}/e.npz")
+    assert main(["info", f"{folder}/e.npz"]) == 0
+    said = capsys.readouterr().out
+    for text in ("2 flows, whose mixture is the density", "MAF", "a, b", "c", "member 1", "epochs 2, the best was"):
+        assert text in said
+    assert main(["info", f"{folder}/e.npz", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["ensemble"] == len(facts["members"]) == 2
+    assert facts["members"][1]["columns"] == ["a", "b"]
+    assert len(facts["members"][1]["history"]["epoch"]) == 2
+
+
+@pytest.mark.parametrize("kind", ["density", "corner"])
+def test_pictures_are_of_the_mixture(fitted, tmp_path, capsys, kind):
+    pytest.importorskip("matplotlib")
+    folder, _ = fitted
+    command = ["plot", f"{folder}/e.npz", "--kind", kind, "--condition", "c=0.3", "-o", str(tmp_path / "p.png")]
+    assert main(command) == 0
+    assert "drawn in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        (["export", "{}/e.npz", "-o", "{}/e.c"], "export writes one flow"),
+        (["verify", "{}/e.npz", "{}/t.csv", "--condition", "c"], "verify measures one flow"),
+        (["plot", "{}/e.npz", "--kind", "training", "-o", "{}/e.png"], "--kind training draws one flow"),
+        (["plot", "{}/e.npz", "{}/t.csv", "--kind", "latent", "-o", "{}/e.png"], "--kind latent draws one flow"),
+    ],
+    ids=str,
+)
+def test_commands_for_one_flow_say_what_can_be_done(fitted, capsys, command, complaint):
+    folder, _ = fitted
+    said = fails(capsys, *(part.replace("{}", str(folder)) for part in command))
+    assert f"{complaint}, and {folder}/e.npz holds an ensemble of 2: write a member to a file of its own" in said

@@ -1,5 +1,6 @@
 """Ensembles: the mixture's numbers, the same bits for any number of processes, files, and sentences for wrong input."""
 
+import copy
 import sys
 
 import numpy as np
@@ -118,12 +119,29 @@ def test_a_file_gives_the_same_ensemble(pair, tmp_path):
         Ensemble.load(tmp_path / "one.npz")
 
 
+def in_units(units):
+    flow = npflows.MAF(2, 1, (4,), rng=0)
+    flow.units = units
+    return flow
+
+
+def test_the_whole_line_is_the_same_said_or_unsaid():
+    Ensemble([npflows.MAF(2, 1, (4,)), npflows.MAF(2, 1, (4,), support=[npflows.support.real()] * 2)])
+
+
 @pytest.mark.parametrize(
     ("members", "complaint"),
     [
         ([], "at least one member"),
+        (npflows.MAF(2, 1, (4,), rng=0), "members must be flows, got one MAF"),
         ([npflows.MAF(2, 1, (4,), rng=0), npflows.MAF(3, 1, (4,), rng=0)], "same input_shape"),
         ([npflows.MAF(2, 1, (4,), rng=0), 7], "member 1 is a int"),
+        (
+            [npflows.MAF(2, 1, (4,)), npflows.MAF(2, 1, (4,), support={0: npflows.support.integer(0, 3)})],
+            r"same support: of column 0 member 0 has Real\(\), member 1 has Integer\(low=0, high=3\)",
+        ),
+        ([in_units(["km", None]), in_units(["m", None])], "same units: of column 0 member 0 has km, member 1 has m"),
+        ([in_units(None), in_units(["m", None])], "same units: member 0 has None, member 1 has"),
     ],
 )
 def test_members_that_do_not_belong_together(members, complaint):
@@ -143,10 +161,108 @@ def test_wrong_arguments_are_refused_before_anything_is_fitted():
     ):
         with pytest.raises(ValueError, match=complaint):
             Ensemble.fit(make, TABLE, **options)
+    with pytest.raises(TypeError, match="make must be a function that gives a flow, got MAF: make=lambda seed"):
+        Ensemble.fit(make(0), TABLE)
     with pytest.raises(TypeError, match="make must give a flow, got int"):
         Ensemble.fit(lambda seed: seed, TABLE)
     with pytest.raises(ValueError, match="sample_weight must"):
         Ensemble.fit(make, TABLE, sample_weight=np.zeros(400))
+
+
+WEIGHTS = np.random.default_rng(1).uniform(0.1, 3.0, 400)
+
+
+def fitted_to(x, **options):
+    return Ensemble.fit(
+        lambda seed: npflows.MAF(2, 1, (8,), rng=seed), x, 2, rng=0, max_epochs=1, processes=1, progress=False, **options
+    )
+
+
+def same(one, other):
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a.params, b.params)
+
+
+@pytest.mark.parametrize("bootstrap", [None, "rows"])
+@pytest.mark.parametrize("logarithms", [False, True])
+def test_the_weights_of_a_table_count_with_a_bootstrap_too(bootstrap, logarithms):
+    parts = {"log_weight": np.log(WEIGHTS)} if logarithms else {"sample_weight": WEIGHTS}
+    expected = fitted_to(TABLE, bootstrap=bootstrap, **parts)
+    found = fitted_to(npflows.Table(TABLE, ["a", "b"], **parts), bootstrap=bootstrap)
+    same(expected, found)
+    assert found.columns == ["a", "b"]
+    assert not np.array_equal(found.members[0].params, fitted_to(TABLE, bootstrap=bootstrap).members[0].params)
+
+
+@pytest.mark.parametrize(
+    "options", [{"bootstrap": "rows"}, {"sample_weight": WEIGHTS}, {}], ids=["rows", "weights", "plain"]
+)
+@pytest.mark.parametrize("kind", ["mapping", "structured", "list", "pandas", "masked"])
+def test_every_kind_of_table(kind, options):
+    x = {"a": TABLE[:, 0], "b": TABLE[:, 1]}
+    if kind == "structured":
+        x = np.rec.fromarrays(TABLE.T, names="a,b")
+    elif kind == "list":
+        x = TABLE.tolist()
+    elif kind == "pandas":
+        x = pytest.importorskip("pandas").DataFrame(x)
+    elif kind == "masked":
+        x = np.ma.masked_invalid(TABLE)
+    found = fitted_to(x, **options)
+    same(fitted_to(TABLE, **options), found)
+    assert found.columns == (None if kind in ("list", "masked") else ["a", "b"])
+
+
+def test_a_condition_for_all_rows_and_rows_to_validate_on_in_tables_of_their_own():
+    def make(seed):
+        return npflows.MAF(1, 1, (8,), condition_dim=1, rng=seed)
+
+    options = {"n": 2, "rng": 0, "max_epochs": 1, "processes": 1, "progress": False, "bootstrap": "rows"}
+    table = npflows.Table(TABLE[:, :1], ["a"], condition=TABLE[:, 1:], condition_columns=["c"])
+    held = npflows.Table(TABLE[:50, :1] + 1, ["a"], condition=TABLE[:50, 1:], condition_columns=["c"])
+    found = Ensemble.fit(make, table, validation_data=held, **options)
+    expected = Ensemble.fit(make, TABLE[:, :1], condition=TABLE[:, 1:], validation_data=TABLE[:50, :1] + 1,
+                            validation_condition=TABLE[:50, 1:], **options)  # fmt: skip
+    same(expected, found)
+    assert (found.columns, found.condition_columns) == (["a"], ["c"])
+    with pytest.warns(UserWarning, match="column 0 of the condition has one value"):
+        assert len(Ensemble.fit(make, TABLE[:, :1], condition=[0.5], **options)) == 2
+
+
+def test_a_stream_that_fits_into_memory(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", TABLE)
+    same(fitted_to(TABLE, bootstrap="rows"), fitted_to(npflows.stream_table(tmp_path / "x.npy"), bootstrap="rows"))
+    monkeypatch.setattr("npflows.training.streaming.IN_MEMORY", 100)
+    assert len(fitted_to(npflows.stream_table(tmp_path / "x.npy"))) == 2
+    with pytest.raises(ValueError, match="bootstrap needs a table in memory"):
+        fitted_to(npflows.stream_table(tmp_path / "x.npy"), bootstrap="rows")
+
+
+def test_units_without_names_are_learned():
+    table = npflows.Table(TABLE, None, ["km", None])
+    assert fitted_to(table, bootstrap="rows").units == ["km", None]
+
+
+def test_one_flow_for_all_members_is_refused():
+    flow = npflows.MAF(2, 1, (4,), rng=0)
+    with pytest.raises(ValueError, match="make must give a new flow each time"):
+        Ensemble.fit(lambda seed: flow, TABLE, 3, processes=1)
+    assert not flow.history
+
+
+def test_what_an_ensemble_is_asked_instead_of_a_flow():
+    ensemble = made(condition_dim=1, dtype="float64")
+    ensemble.members[0].condition_columns = ensemble.members[1].condition_columns = ["c"]
+    assert ensemble.condition_columns == ["c"]
+    assert ensemble.dtype == np.float64
+    assert (ensemble.input_dim, ensemble.latent_dim, ensemble.units, ensemble.support) == (2, 2, None, None)
+    with pytest.raises(TypeError, match="verify measures flows, got Ensemble: of an ensemble verify each of its members"):
+        npflows.verify.verify(ensemble, TABLE)
+    with pytest.raises(AttributeError, match=r"no attribute 'preprocessing': its members are flows, which have it"):
+        npflows.diagnostics.pit(ensemble, TABLE)
+    with pytest.raises(AttributeError, match=r"^an Ensemble has no attribute 'nothing'$"):
+        _ = ensemble.nothing
+    assert copy.deepcopy(ensemble).log_prob(TABLE[:1], [[0.1]]) == ensemble.log_prob(TABLE[:1], [[0.1]])
 
 
 def test_without_joblib_a_sentence(monkeypatch):

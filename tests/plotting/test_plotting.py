@@ -283,3 +283,22 @@ def test_an_ensemble_is_drawn_in_a_band():
     assert low >= 0
     assert high == pytest.approx((densities.mean(axis=0) + densities.std(axis=0, ddof=1)).max())
     assert line.get_label() == "3 flows"
+
+
+def test_the_density_of_an_ensemble_of_two_columns_is_that_of_the_mixture(tmp_path):
+    members = [npflows.MAF(2, 1, (4,), rng=seed) for seed in range(2)]
+    members[1].standardize.set([8.0, 0.0], [1.0, 1.0])
+    ensemble = npflows.Ensemble(members)
+    figure = plotting.density_2d(ensemble, n_points=20)
+    png(figure, tmp_path)
+    mesh = figure.axes[0].collections[0]
+    low, high = figure.axes[0].get_xlim()
+    assert low < 0
+    assert high > 8
+    a, b = (np.linspace(*limits, 41)[1::2] for limits in ((low, high), figure.axes[0].get_ylim()))
+    grid = np.stack(np.meshgrid(a, b), axis=-1)
+    np.testing.assert_allclose(np.asarray(mesh.get_array()), np.exp(ensemble.log_prob(grid.reshape(-1, 2))).reshape(20, 20))
+    with pytest.raises(ValueError, match="this one has 2 columns: use density_2d"):
+        plotting.density_1d(ensemble)
+    with pytest.raises(TypeError, match="a history for each of its 2 members: draw training_curve of a member"):
+        plotting.training_curve(ensemble)

@@ -22,7 +22,7 @@ def table(n=N):
 def small(monkeypatch):
     """The sizes of buffers a thousandth of what they are."""
     monkeypatch.setattr(streaming, "BUFFER", 1000)
-    monkeypatch.setattr("npflows.training.fit.IN_MEMORY", 1000)
+    monkeypatch.setattr("npflows.training.streaming.IN_MEMORY", 1000)
     monkeypatch.setattr("npflows.files.tables.streams.ROWS", 300)
 
 

@@ -64,6 +64,28 @@ def test_tables_that_differ_are_named():
         maf().fit(npflows.Table(rows(), names), rng=0, **QUICK)
 
 
+@SEVERAL
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"max_epochs": (1, 10)}, "max_epochs: 1 on rank 0, 10 on rank"),
+        ({"bootstrap": ("rows", None)}, "bootstrap"),
+        ({"missing": (None, 99.0)}, "missing"),
+        ({"validation_data": (rows(20), None)}, "whether there is validation_data"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_settings_of_ensembles_that_differ_are_named(arguments, named):
+    given = {name: last(*values) for name, values in arguments.items()}
+    with pytest.raises(ValueError, match=f"the ranks disagree in {named}"):
+        npflows.Ensemble.fit(maf, rows(), 2, rng=0, **{**QUICK, **given})
+
+
+def test_a_setting_that_one_rank_leaves_out_is_that_of_the_others():
+    given = last({"patience": 15, "missing": float("nan")}, {"missing": [float("nan")][0]})
+    assert len(npflows.Ensemble.fit(maf, rows(), 2, rng=0, **QUICK, **given)) == 2
+
+
 def raised_by_the_last(kind: type[Exception], message: str, run) -> None:
     """The last rank raises an error of its own, and all others one that says so."""
     if WORLD.rank == LAST:

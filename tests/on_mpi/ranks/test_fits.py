@@ -209,3 +209,24 @@ def test_members_of_an_ensemble_are_dealt_to_the_ranks(options):
     together = npflows.Ensemble.fit(make, shard(x, WORLD), sample_weight=shard(weight, WORLD), comm=WORLD, **options)
     for one, other in zip(alone, together):
         same(one, other)
+
+
+@pytest.mark.parametrize("bootstrap", [None, "rows"])
+@pytest.mark.parametrize("kind", ["Table", "mapping"])
+def test_ensembles_of_every_kind_of_table(kind, bootstrap):
+    x, weight = table()[:400], np.arange(400.0)
+
+    def given(shard):
+        if kind == "Table":
+            return npflows.Table(shard(x), ["a", "b", "c"], ["km", None, None], sample_weight=shard(weight))
+        return {"a": shard(x[:, 0]), "b": shard(x[:, 1]), "c": shard(x[:, 2])}
+
+    options = {"n": 3, "rng": 0, "max_epochs": 1, "progress": False, "bootstrap": bootstrap}
+    make = lambda seed: npflows.MAF(3, 1, (8,), rng=seed)  # noqa: E731
+    alone = npflows.Ensemble.fit(make, given(np.asarray), validation_data=given(np.asarray), processes=1, **options)
+    mine = given(lambda rows: shard(rows, WORLD))
+    together = npflows.Ensemble.fit(make, mine, validation_data=mine, comm=WORLD, **options)
+    assert together.columns == alone.columns == ["a", "b", "c"]
+    assert together.units == alone.units
+    for one, other in zip(alone, together):
+        same(one, other)
