@@ -11,13 +11,14 @@ from numpy.typing import ArrayLike
 from npflows._version import __version__
 from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.underflow import ignore_underflow
+from npflows.distribution.cost import seconds_a_row, warn_if_long
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.distribution.verification import Check, VerificationReport, fingerprint
 from npflows.layers import Permutation
 from npflows.layers.multiscale import Rearrangement
 from npflows.verify.copies import copy_of, float64_copy
 from npflows.verify.dependence import promised_dependence
-from npflows.verify.integration import integrate
+from npflows.verify.integration import BRIDGE_SAMPLES, MOST_COLUMNS, PROPOSAL_ROWS, integrate
 from npflows.verify.numbers import ULPS, apart, changes, column_scale, largest, log_abs_det, median, off
 from npflows.verify.space import Columns
 
@@ -37,6 +38,8 @@ STEPS = {"float64": (1e-4, 1e-5, 1e-6, 1e-7), "float32": (3e-2, 1e-2, 3e-3)}
 """Half-steps of the central differences, in the scale of a column on the line."""
 JACOBIAN_EVALUATIONS, JACOBIAN_ROWS = 24_000, 100
 DEPENDENCE_ROWS, DEPENDENCE_COLUMNS, DEPENDENCE_VALUES = 20, 256, 20_000_000
+PASSES = 12
+"""How often the rows go through the flow, about."""
 MASS_ROWS, MASS_DRAWS, MASS_TOLERANCE = 200, 64, 3.0
 EDGE_SHARE = 0.01
 """Share of the samples that may be rounded over the edge of a bounded base."""
@@ -88,6 +91,11 @@ def verify(
     ------
     ValueError
         If x has no finite row, or a shape does not fit.
+
+    Warns
+    -----
+    UserWarning
+        If it will take long, with an estimate.
     """
     rng, max_rows = as_rng(rng), as_int(max_rows, "max_rows")
     rows, _ = flow.preprocessing.rows(x, flow.input_shape)
@@ -128,6 +136,7 @@ class _Verification:
         if self.columns.whole.any():
             self.without_whole_numbers()
         self.copy, self.why_no_copy = float64_copy(self.flow)
+        self.announce()
         self.finite()
         self.round_trips()
         self.densities()
@@ -135,6 +144,20 @@ class _Verification:
         self.dependence()
         self.integral()
         return VerificationReport(about, fingerprint(flow), __version__, tuple(self.checks))
+
+    def announce(self) -> None:
+        """Warn if it will take long, by what some rows take."""
+        exact, d, x, c = self.copy or self.flow, self.flow.latent_dim, self.x, self.condition
+        evaluations = PASSES * len(x) + JACOBIAN_EVALUATIONS + 2 * DEPENDENCE_ROWS * min(d, DEPENDENCE_COLUMNS)
+        if d <= MOST_COLUMNS:
+            evaluations += 2 * (PROPOSAL_ROWS + BRIDGE_SAMPLES)
+
+        def some(rows: int) -> None:
+            chosen = np.arange(rows) % len(x)
+            exact.forward(x[chosen], None if c is None else c[chosen])
+
+        if len(x):
+            warn_if_long(evaluations * seconds_a_row(some, evaluations), "verify")
 
     def without_whole_numbers(self) -> None:
         """Go on with a copy whose whole numbers are intervals, once their masses are those of its density."""

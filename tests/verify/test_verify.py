@@ -9,6 +9,7 @@ from registry import build, condition, data
 
 import npflows
 from npflows import IAF, MAF, CouplingLayer, Glow, LULinear, MAFLayer, NormalizingFlow, Permutation, support
+from npflows.distribution import cost
 from npflows.verify import Check, VerificationReport, checks, verify
 
 MODELS = ["RealNVP", "RealNVP, uniform", "MAF", "MAF, uniform, condition", "IAF, one order, condition", "NSF",
@@ -347,6 +348,12 @@ def test_values_next_to_the_ends_of_an_interval_are_no_error_of_the_flow():
     assert (1 - rows[:, 0]).min() < 1e-8
     report = verify(flow, rows, rng=0)
     assert report.passed, str(report)
+
+
+def test_a_slow_flow_is_announced(flow, x, monkeypatch):
+    monkeypatch.setattr(cost, "SLOW", 0.0)
+    with pytest.warns(UserWarning, match="^verify will take about .* s$"):
+        assert verify(flow, x, rng=0).passed
 
 
 def test_report_is_a_table_that_comes_back_from_json(flow, x):
