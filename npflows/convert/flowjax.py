@@ -24,6 +24,7 @@ from npflows.convert.networks import (
     split_gains,
 )
 from npflows.convert.state_dict import ConversionError, refuse_others
+from npflows.core.checks import as_flag
 from npflows.flow import NormalizingFlow
 from npflows.layers import LogTails
 from npflows.layers.layer import Layer
@@ -122,6 +123,7 @@ def from_flowjax(
     flowjax adds to the outputs of networks the raw values of an initial map, which are no part of a file; they are computed
     in the file's dtype, as flowjax does.
     """
+    invert = as_flag(invert, "invert")
     if isinstance(flow, (str, os.PathLike)):
         return _from_file(os.fspath(flow), transformer, min_scale, interval, min_width, min_derivative, activation, invert,
                           dtype)  # fmt: skip
