@@ -92,6 +92,29 @@ def test_flags_of_circles_are_true_or_false(circular):
             make()
 
 
+MAPS = {
+    "shift_first": lambda v: npflows.transformers.Affine("tanh", shift_first=v),
+    "bounded": lambda v: npflows.transformers.Bernstein(4, 3.0, bounded=v),
+    "free_ends": lambda v: npflows.transformers.Spline(4, 3.0, 1e-3, 1e-3, 1e-3, free_ends=v),
+    "turned": lambda v: npflows.transformers.Spline(4, 3.0, 1e-3, 1e-3, 1e-3, turned=v),
+    "circular": lambda v: npflows.transformers.Spline(4, 3.0, 1e-3, 1e-3, 1e-3, circular=(False, v)),
+    "sloped_tails": lambda v: npflows.transformers.PiecewiseSpline("linear", 4, 3.0, 1e-3, 1e-3, 1e-3, sloped_tails=v),
+}
+
+
+@pytest.mark.parametrize("value", ["no", 2, np.array([1, 0]), None], ids=str)
+@pytest.mark.parametrize("name", MAPS)
+def test_flags_of_scalar_maps_are_true_or_false(name, value):
+    with pytest.raises(ValueError, match=f"needs .*{name}.* that (is|are) True or False, got"):
+        MAPS[name](value)
+
+
+@pytest.mark.parametrize("value", [np.array([1, 0]), np.array(True), None, 1.0, "yes"], ids=str)
+def test_progress_is_shown_or_not(value):
+    with pytest.raises(ValueError, match='progress must be True, False or "auto", got'):
+        FLOW.fit(ROWS, max_epochs=0, progress=value)
+
+
 def test_a_frame_is_wanted_or_not():
     assert isinstance(FLOW.sample(3, 0, as_frame=np.False_), np.ndarray)
     assert isinstance(FLOW.sample(3, 0, as_frame=0), np.ndarray)
