@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ class TrainingSettings:
         resume = as_flag(resume, "resume")
         if resume and checkpoint is None:
             raise ValueError("resume=True needs checkpoint=, the file to continue from")
-        if checkpoint is not None and not os.access(Path(checkpoint).resolve().parent, os.W_OK):
+        if checkpoint is not None and not os.access(os.path.dirname(os.path.realpath(checkpoint)), os.W_OK):
             where = os.fspath(checkpoint)
             raise OSError(f"checkpoint {where!r} can't be written: its folder is missing or read-only")
         if checkpoint is not None:
