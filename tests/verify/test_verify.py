@@ -236,12 +236,25 @@ def test_a_conditional_flow_none_of_whose_rows_has_a_density_fails():
 def test_rows_with_nan_are_left_out(flow, x):
     spoilt = np.concatenate([x, [[np.nan, 0.0], [np.inf, 0.0]]])
     assert verify(flow, spoilt, rng=0).flow.endswith("on 300 rows")
-    with pytest.raises(ValueError, match="at least one row without NaN or infinity, got 2 rows"):
+    with pytest.raises(ValueError, match="at least one row with no NaN or infinity, got 2 rows"):
         verify(flow, spoilt[-2:])
     with pytest.raises(ValueError, match="x must have shape"):
         verify(flow, np.zeros((5, 3)))
     with pytest.raises(ValueError, match="needs a condition"):
         verify(build("RealNVP, condition"), np.zeros((5, 3)))
+
+
+def test_conditions_that_are_not_finite_are_named():
+    flow = build("RealNVP, condition")
+    with pytest.raises(ValueError, match="x must have at least one row with a finite condition, got 5 rows"):
+        verify(flow, data(flow, 5), np.full((5, flow.condition_dim), np.nan), rng=0)
+
+
+@pytest.mark.parametrize("column", [support.integer(0, 3), support.interval(-1, 3), support.positive()])
+def test_a_density_that_ends_with_a_jump_passes(column):
+    flow = MAF(2, 1, (4,), support=[column, support.real()], base_distribution="uniform", rng=0)
+    report = verify(flow, flow.sample(200, 0), rng=0)
+    assert report.passed, str(report)
 
 
 @pytest.mark.parametrize("rows", [1, 2])
