@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from npflows import MAF, __version__, get_num_threads, load, plotting
+from npflows.core.checks import as_flag
 from npflows.core.optional import scipy
 from npflows.data import load_galaxies
 
@@ -42,7 +43,7 @@ def demo(picture: str | os.PathLike[str] | None = None, *, seed: int = 0, quick:
         If the picture can't be written there; checked before anything else.
     """
     started = time.perf_counter()
-    draw = _drawing(picture)
+    quick, draw = as_flag(quick, "quick"), _drawing(picture)
     x, columns = load_galaxies()
     train, validation, test = np.split(x, [len(x) - N_VALIDATION - N_TEST, len(x) - N_TEST])
     if quick:

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
+
 
 class Progress:
     """Shows rounds, epochs for instance, as they end, on standard error.
@@ -21,7 +23,7 @@ class Progress:
     seconds_between_lines = 5.0
 
     def __init__(self, show: bool | str, after: float = 0.0) -> None:
-        if show not in (True, False, "auto"):
+        if not isinstance(show, (str, bool, np.bool_, int, np.integer)) or show not in (True, False, "auto"):
             raise ValueError(f'progress must be True, False or "auto", got {show!r}')
         self._show = sys.stderr.isatty() if show == "auto" else bool(show)
         self._total, self._done, self._unit = 0, 0, ""

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npflows.core.statistics import effective_sample_size
+from npflows.distribution.cost import MOST, warn_if_drawing_is_long
 from npflows.distribution.transformed import TransformedDistribution
 
 VALUES = 4_000_000
@@ -53,6 +54,14 @@ def samples_of_each(
     if condition is None:
         return np.reshape(flow.sample(m * n_samples, rng), (m, n_samples, -1))
     return np.reshape(flow.sample_each(n_samples, condition[rows], rng), (m, n_samples, -1))
+
+
+def warn_if_samples_are_long(
+    flow: TransformedDistribution, condition: np.ndarray | None, n_rows: int, n_samples: int, what: str
+) -> None:  # fmt: skip
+    """Warn before n_samples samples are drawn for each of so many rows, if it takes long."""
+    context = None if condition is None else np.repeat(condition[: 1 + MOST // n_samples], n_samples, axis=0)
+    warn_if_drawing_is_long(flow, n_rows * n_samples, what, "fewer rows or n_samples", context)
 
 
 def pieces(n_rows: int, values_of_a_row: int) -> list[slice]:

@@ -12,7 +12,7 @@ from npflows.core.checks import SeedLike, as_int, as_rng, as_rows
 from npflows.core.counters import in_pieces
 from npflows.core.optional import scipy
 from npflows.core.underflow import ignore_underflow
-from npflows.diagnostics.common import pieces, rows_of, samples_of_each
+from npflows.diagnostics.common import pieces, rows_of, samples_of_each, warn_if_samples_are_long
 from npflows.diagnostics.latent import ks_uniform
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -98,6 +98,7 @@ def sbc_ranks(
     elif possible % as_int(bins, "bins", 2):
         raise ValueError(f"bins must divide n_samples + 1 = {possible}, got {bins}")
     ranks = np.empty((m, d), np.int64)
+    warn_if_samples_are_long(flow, context, m, n, "sbc_ranks")
     for part in pieces(m, n * d):
         samples, true = samples_of_each(flow, context, part, n, rng), rows[part, None]
         ties = (samples == true).sum(axis=1)
@@ -187,6 +188,7 @@ def tarp_coverage(
     scale[scale == 0] = 1.0
     points = _references(references, rows, context, scale, flow.input_shape, rng)
     content = np.empty(len(rows))
+    warn_if_samples_are_long(flow, context, len(rows), n, "tarp_coverage")
     for part in pieces(len(rows), n * rows.shape[1]):
         samples = samples_of_each(flow, context, part, n, rng)
         point, true = points[part, None] / scale, rows[part] / scale

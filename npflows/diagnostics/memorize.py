@@ -12,6 +12,7 @@ from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.optional import scipy
 from npflows.core.underflow import ignore_underflow
 from npflows.diagnostics.common import rows_of
+from npflows.distribution.cost import warn_if_drawing_is_long
 from npflows.distribution.transformed import TransformedDistribution
 
 
@@ -101,6 +102,7 @@ def memorization(
     context = None
     if a_condition is not None and b_condition is not None:
         context = np.concatenate([a_condition, b_condition])[rng.integers(0, len(everything), n)]
+    warn_if_drawing_is_long(flow, n, "memorization", "fewer n_samples", context)
     samples = np.reshape(flow.sample(n, rng, condition=context), (n, -1))
     samples = samples[np.isfinite(samples).all(axis=1)]
     scale = everything.std(axis=0)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.checks import SeedLike, as_int, as_rng, as_weights
 from npflows.diagnostics.common import effective_size, rows_of
+from npflows.distribution.cost import warn_if_drawing_is_long
 from npflows.distribution.transformed import TransformedDistribution
 
 TREES, LEAVES = 100, 15
@@ -105,6 +106,7 @@ def two_sample_test(
         weights = np.ones(n)
     elif not weights.any():
         raise ValueError("sample_weight must not be 0 for all rows that were chosen")
+    warn_if_drawing_is_long(flow, n, "two_sample_test", "fewer max_rows", context)
     samples = np.reshape(flow.sample(n, rng, condition=context), rows.shape)
     features = np.concatenate([rows, samples])
     if context is not None:

@@ -15,7 +15,7 @@ from npflows.base.base import Base
 from npflows.core import evaluation
 from npflows.core.backend import Executable, Pullback, Result, State, select
 from npflows.core.bijection import Bijection
-from npflows.core.checks import as_choice, as_names
+from npflows.core.checks import as_choice, as_flag, as_names
 from npflows.core.configured import Configured
 from npflows.core.operations import Placed, Program
 from npflows.core.parameters import Parameter, ParameterBuffer, Parametrized, lent_values
@@ -280,6 +280,7 @@ class Assembly(Parametrized, Configured, abstract=True):
 
     def program(self, *, with_layers: bool = True, with_base: bool = True) -> Program:
         """The flow as a program; the map without the base distribution, or the standardized base without the layers."""
+        with_layers, with_base = as_flag(with_layers, "with_layers"), as_flag(with_base, "with_base")
         base = Placed(self.base.operation(), self.base_part.start) if with_base else None
         if not with_layers and not self.base.condition_dim:
             return Program((), self.latent_dim, self.latent_dim, base=base, standardized=True)

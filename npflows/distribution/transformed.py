@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import Cotangents
-from npflows.core.checks import SeedLike, as_choice, as_int, as_numeric, as_positive, as_rng, as_rows, as_vector, as_weights
+from npflows.core.checks import (
+    SeedLike,
+    as_choice,
+    as_flag,
+    as_int,
+    as_numeric,
+    as_positive,
+    as_rng,
+    as_rows,
+    as_vector,
+    as_weights,
+)
 from npflows.core.columns import listed
 from npflows.core.counters import in_pieces
 from npflows.core.frames import FRAMES, to_frame
@@ -383,11 +394,10 @@ class TransformedDistribution(Assembly, abstract=True):
 
     def _frame(self, as_frame: bool | str) -> bool | str:
         """The kind of data frame that is wanted, after a check; False for none."""
-        if as_frame is False:
-            return False
-        if len(self.input_shape) > 1:
+        kind = as_choice(as_frame, "as_frame", FRAMES) if isinstance(as_frame, str) else as_flag(as_frame, "as_frame")
+        if kind and len(self.input_shape) > 1:
             raise ValueError(f"as_frame needs samples that are rows of columns, those of this flow are {self.input_shape}")
-        return True if as_frame is True else as_choice(as_frame, "as_frame", FRAMES)
+        return kind
 
     def _framed(self, x: np.ndarray, kind: bool | str) -> Any:
         """Samples as the data frame that is wanted, if any is."""

@@ -138,6 +138,11 @@ def integrate(
         owner, center, half, value, error, axis = (np.concatenate([a[keep], b]) for a, b in zip(old, new))
 
 
+def least_evaluations(m: int) -> int:
+    """How often a function of m variables is evaluated for its integral, at least."""
+    return CELLS[m] ** m * len(Rule.of(m).nodes) if m else 1
+
+
 def quadrature(
     log_density: Callable[[np.ndarray], np.ndarray],
     regression: LocalRegression,
@@ -166,7 +171,7 @@ def quadrature(
         return log_density(regression.joined(points, np.empty((len(points), 0)))), np.zeros(len(points))
     if not len(points):
         return np.zeros(0), np.zeros(0)
-    found, at_once = [], max(1, AT_ONCE // (CELLS[m] ** m * len(Rule.of(m).nodes)))
+    found, at_once = [], max(1, AT_ONCE // least_evaluations(m))
     for i in range(0, len(points), at_once):
         part = points[i : i + at_once]
         fits = [regression.at(point) for point in part]

@@ -37,17 +37,21 @@ class Drawn(NamedTuple):
     condition: NDArray[Any] | None
 
 
-def rows_at_once(dim: int) -> int:
-    """How many samples of `dim` values are drawn, or kept, at a time."""
-    return max(LEAST_ROWS, PIECE_VALUES // dim // LEAST_ROWS * LEAST_ROWS)
+def rows_at_once(dim: int, values: int) -> int:
+    """How many samples of `dim` values are drawn, or kept, at a time where so many values are wanted."""
+    return max(LEAST_ROWS, values // dim // LEAST_ROWS * LEAST_ROWS)
 
 
 def draw(
-    flow: TransformedDistribution, n: int, rng: np.random.Generator, condition: ArrayLike | None = None
+    flow: TransformedDistribution,
+    n: int,
+    rng: np.random.Generator,
+    condition: ArrayLike | None = None,
+    values: int | None = None,
 ) -> Iterator[Drawn]:
-    """Draw n samples with their log-densities, piece by piece; one condition for all or one for each."""
+    """Draw n samples with their log-densities, in pieces of about so many values; one condition for all or one for each."""
     generator = in_pieces(rng)
-    context, step = flow.conditioning.rows(condition, n), rows_at_once(flow.latent_dim)
+    context, step = flow.conditioning.rows(condition, n), rows_at_once(flow.latent_dim, values or PIECE_VALUES)
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
         part = None if context is None else context[rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from npflows.core.checks import SeedLike, as_choice, as_int, as_rng, warn_user
 from npflows.core.progress import Progress
 from npflows.core.underflow import ignore_underflow
+from npflows.distribution.cost import seconds_a_row, warn_if_long
 from npflows.distribution.transformed import TransformedDistribution
-from npflows.inference.cubature import quadrature
+from npflows.inference.cubature import least_evaluations, quadrature
 from npflows.inference.grids import ColumnsLike, as_column_numbers, as_grid, as_values
 from npflows.inference.local_regression import LocalRegression
 from npflows.inference.marginal_importance import LATTICE, marginal_importance
@@ -29,10 +29,10 @@ UNCERTAIN = 1 / 3
 """Relative error of the density at the given values above which there is a warning."""
 LEAST = 32
 """Samples that importance sampling needs around a point."""
-MOST_NUMBERS, SLOW = 1 << 27, 10.0
-"""Numbers in the samples at most, rows times columns, and seconds that a call takes, as expected, without a warning."""
-TIMED = 1024
-"""Rows whose densities are timed for that."""
+MOST_NUMBERS = 1 << 27
+"""Numbers in the samples at most, rows times columns."""
+FEW = 16
+"""Samples that tell, before all are drawn, how many points a default grid has and how long a density takes."""
 SHOWN_AFTER = 2.0
 """Seconds after which progress is shown."""
 SHARE, USED = 1 / 64, 1 << 19
@@ -92,7 +92,8 @@ def marginal(
         Samples of the flow in all, for importance sampling; the error falls with their root.
     rng : int, numpy.random.Generator or None
     progress : bool or "auto"
-        Whether to show, once it has taken 2 seconds, how many points are done; auto: on a terminal.
+        Whether to show, once it has taken 2 seconds, how many samples are drawn and how many points are done; auto: on a
+        terminal.
 
     Returns
     -------
@@ -109,7 +110,7 @@ def marginal(
     Warns
     -----
     UserWarning
-        If it will take long, as it does for hundreds of columns, with an estimate.
+        If it will take long, as it does for hundreds of columns, with an estimate before any sample is drawn.
     """
     return _density(flow, columns, {}, grid, condition, method, n_samples, rng, progress)
 
@@ -186,10 +187,23 @@ def _density(
             f"n_samples={n} of {d} columns would take {n * d * 8 / 1e9:.1f} GB, and several times that in all: give "
             f"n_samples of at most {MOST_NUMBERS // d}"
         )
-    reference, _ = density.sample_and_log_prob(REFERENCE if method == "quadrature" else n // 4, generator)
-    if not len(reference):
-        raise ValueError("no sample of the flow is finite, here at least: it has no density to integrate")
-    samples = None if method == "quadrature" else density.sample_and_log_prob(n - n // 4, generator)
+    drawn = REFERENCE if method == "quadrature" else n
+    what, shorter = "conditional" if given else "marginal", "fewer n_samples or points of the grid"
+    seconds = _expected_seconds(density, chosen, held, grid, method, drawn)
+    warn_if_long(seconds, what, shorter if method == "importance" else "fewer points of the grid")
+    shown_progress.begin(drawn, "sample")
+
+    def advance_samples(done: int) -> None:
+        shown_progress.update("", drawn, done)
+
+    try:
+        first = REFERENCE if method == "quadrature" else n // 4
+        reference, _ = density.sample_and_log_prob(first, generator, advance_samples)
+        if not len(reference):
+            raise ValueError("no sample of the flow is finite, here at least: it has no density to integrate")
+        samples = None if method == "quadrature" else density.sample_and_log_prob(n - first, generator, advance_samples)
+    finally:
+        shown_progress.close()
 
     def advance(done: int) -> None:
         shown_progress.update("", n_points, done)
@@ -213,11 +227,6 @@ def _density(
     shown = density.from_unconstrained(shown, np.arange(d))[0]
     grid, points, shape = as_grid(grid, shown[:, chosen], [density.columns[i] for i in chosen])
     n_points = len(points) + len(held[:1])
-    evaluations = LATTICE * min(SHARE * n * len(points), USED)
-    seconds = 0.0 if samples is None else evaluations * _seconds_a_row(density, reference[:TIMED])
-    if seconds > SLOW:
-        what = "conditional" if given else "marginal"
-        warn_user(f"{what} will take about {seconds:.0f} s more: fewer n_samples or points of the grid make it shorter")
     shown_progress.begin(n_points, "point")
     try:
         log_p, error = integrals(both, np.concatenate([points, np.tile(values, (len(points), 1))], axis=1))
@@ -245,12 +254,23 @@ def _density(
     return GridDensity(grid, p.reshape(shape), error.reshape(shape), names, method)
 
 
-def _seconds_a_row(density: UnconstrainedDensity, rows: np.ndarray) -> float:
-    """What the density of a row takes, without what is compiled or loaded first."""
-    density.log_prob(rows)
-    started = time.perf_counter()
-    density.log_prob(rows)
-    return (time.perf_counter() - started) / len(rows)
+def _expected_seconds(
+    density: UnconstrainedDensity, chosen: np.ndarray, held: np.ndarray, grid: ArrayLike | None, method: str, n: int
+) -> float:  # fmt: skip
+    """About what n samples take and, by quadrature at least, the densities on the grid: told by a few samples."""
+    d, few = density.flow.latent_dim, density.sample_and_log_prob(FEW, np.random.default_rng(0))[0]
+    if not len(few):
+        return 0.0
+    shown = density.from_unconstrained(few, np.arange(d))[0][:, chosen]
+    n_points = len(as_grid(grid, shown, [density.columns[i] for i in chosen])[1])
+    if method == "importance":
+        evaluations = int(LATTICE * min(SHARE * n * n_points, USED))
+    else:
+        evaluations = n_points * least_evaluations(d - len(chosen) - len(held))
+        evaluations += least_evaluations(d - len(held)) if len(held) else 0
+    drawing = seconds_a_row(lambda rows: density.sample_and_log_prob(rows, np.random.default_rng(0)), n)
+    evaluating = seconds_a_row(lambda rows: density.log_prob(few[np.arange(rows) % len(few)]), evaluations)
+    return n * drawing + evaluations * evaluating
 
 
 def _in_cell(

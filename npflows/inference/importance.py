@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.statistics import effective_sample_size, log_mean_exp
 from npflows.core.underflow import ignore_underflow
+from npflows.distribution.cost import warn_if_drawing_is_long
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.drawing import draw
 
@@ -117,6 +118,11 @@ def importance_weights(
     ------
     ValueError
         If no density is known, or it gives NaN or an array of a wrong shape.
+
+    Warns
+    -----
+    UserWarning
+        If it will take long, with an estimate.
     """
     n = as_int(n_samples, "n_samples")
     if flow.condition_dim:
@@ -125,6 +131,7 @@ def importance_weights(
     if function is None:
         raise ValueError("importance_weights needs log_density=: this flow has not been fitted by fit_variational")
     log_q = np.empty(n)
+    warn_if_drawing_is_long(flow, n, "importance_weights", "fewer n_samples")
     for piece in draw(flow, n, as_rng(rng)):
         if piece.rows.start == 0:
             x = piece.x if len(piece.x) == n else np.empty((n, *piece.x.shape[1:]), piece.x.dtype)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.underflow import ignore_underflow
+from npflows.distribution.cost import warn_if_drawing_is_long
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.drawing import draw
 from npflows.inference.importance import log_density_of
@@ -41,9 +42,15 @@ def entropy(
     -------
     Estimate
         value and error.
+
+    Warns
+    -----
+    UserWarning
+        If it will take long, with an estimate.
     """
     log_p = np.empty(as_int(n_samples, "n_samples", 2))
-    flow.conditioning.finite_rows(condition, len(log_p), "entropy")
+    context = flow.conditioning.finite_rows(condition, len(log_p), "entropy")
+    warn_if_drawing_is_long(flow, len(log_p), "entropy", "fewer n_samples", context)
     for piece in draw(flow, len(log_p), as_rng(rng), condition):
         log_p[piece.rows] = piece.log_prob
     return _mean(-log_p)
@@ -80,6 +87,11 @@ def kl_divergence(
     ------
     ValueError
         If the other flow has other dimensions, or a callable gives NaN or a wrong shape.
+
+    Warns
+    -----
+    UserWarning
+        If it will take long, with an estimate.
     """
     n = as_int(n_samples, "n_samples", 2)
     if isinstance(other, TransformedDistribution):
@@ -87,7 +99,8 @@ def kl_divergence(
             raise ValueError(f"other has {other.latent_dim} columns where this flow has {flow.latent_dim}")
     elif not callable(other):
         raise TypeError(f"other must be a flow or a function from x to its log-density, got {type(other).__name__}")
-    flow.conditioning.finite_rows(condition, n, "kl_divergence")
+    context = flow.conditioning.finite_rows(condition, n, "kl_divergence")
+    warn_if_drawing_is_long(flow, n, "kl_divergence", "fewer n_samples", context)
     theirs = None
     if isinstance(other, TransformedDistribution) and other.condition_dim:
         theirs = other.conditioning.rows(condition, n)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from npflows.core.checks import SeedLike, as_int, as_rng
 from npflows.core.optional import scipy
 from npflows.core.underflow import ignore_underflow
+from npflows.distribution.cost import warn_if_drawing_is_long
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.inference.drawing import draw
 from npflows.inference.unconstrained import UnconstrainedDensity
@@ -46,10 +47,16 @@ def mode(
     -------
     Mode
         x (input_dim,) and log_prob, which is no less than at any start or any sample that was drawn.
+
+    Warns
+    -----
+    UserWarning
+        If it will take long, with an estimate.
     """
     minimize = scipy("optimize", "flow.mode").minimize
     density = UnconstrainedDensity(flow, flow.conditioning.finite_rows(condition, 1, "mode"), cut=False, joint=True)
     every = np.arange(flow.latent_dim)
+    warn_if_drawing_is_long(flow, CANDIDATES, "mode", context=density.condition)
     samples, log_p, typical = _candidates(flow, as_rng(rng), density.condition)
     best = [float(log_p[0]), samples[0]]
     candidates, *_ = density.to_unconstrained(samples, every)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
+from npflows.inference.drawing import draw
 from npflows.support import Column, Interval, Periodic, Real
 from npflows.support.groups import groups_of
+
+PIECE_VALUES = 1 << 16
+"""Values of the samples that are drawn at a time, about: few enough for a slow flow to show that it goes on."""
 
 
 class UnconstrainedDensity:
@@ -123,10 +128,18 @@ class UnconstrainedDensity:
         log_p = self.flow.log_prob(x, self.condition) + log_slope.sum(axis=1)
         return np.where(np.isnan(log_p), -math.inf, log_p)
 
-    def sample_and_log_prob(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw at most n samples t (m, d) and their log-densities (m,); those that are not finite are left out."""
-        x, log_p = self.flow.sample_and_log_prob(n, rng, condition=self.condition)
-        t, log_slope, _ = self.to_unconstrained(x.reshape(n, -1), np.arange(self.flow.latent_dim))
+    def sample_and_log_prob(
+        self, n: int, rng: np.random.Generator, advance: Callable[[int], None] = lambda done: None
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Draw at most n samples t (m, d) and their log-densities (m,); those that are not finite are left out.
+
+        `advance` is called with the number of samples of each piece that was drawn.
+        """
+        x, log_p = np.empty((n, self.flow.latent_dim)), np.empty(n)
+        for piece in draw(self.flow, n, rng, self.condition, PIECE_VALUES):
+            x[piece.rows], log_p[piece.rows] = piece.x.reshape(len(piece.x), -1), piece.log_prob
+            advance(len(piece.x))
+        t, log_slope, _ = self.to_unconstrained(x, np.arange(self.flow.latent_dim))
         log_p = log_p - log_slope.sum(axis=1)
         known = np.isfinite(t).all(axis=1) & np.isfinite(log_p)
         return (t, log_p) if known.all() else (t[known], log_p[known])

@@ -124,7 +124,7 @@ class _AffineAutoregressive(MaskedLayer):
     def __post_init__(self, dtype: DTypeLike, rng: SeedLike) -> None:
         super().__post_init__()
         self.scale_activation = as_choice(self.scale_activation, "scale_activation", SCALE_ACTIVATIONS)
-        self.shift_first = not self._inverted if self.shift_first is None else bool(self.shift_first)
+        self.shift_first = not self._inverted if self.shift_first is None else as_flag(self.shift_first, "shift_first")
         self.min_scale = as_min_scale(self.min_scale, self.scale_activation)
         self.max_scale, most = as_max_scale(self.max_scale, self.min_scale, self.scale_activation)
         transformer = operations.Affine(

@@ -35,7 +35,7 @@ class CircleLayer(Layer, abstract=True):
 def as_circles(circular: ArrayLike | None, n: int) -> NDArray[np.bool_]:
     """Which of n values are on a circle, after a check."""
     flags = np.zeros(n, bool) if circular is None else np.asarray(circular)
-    if flags.shape != (n,) or not np.isin(flags, (False, True)).all():
+    if flags.shape != (n,) or flags.dtype.kind not in "biuf" or not np.isin(flags, (False, True)).all():
         raise ValueError(f"circular must say for each of {n} values whether it is on a circle, got {circular!r}")
     return flags.astype(bool)
 

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from npflows.core import operations
 from npflows.core.checks import SeedLike, as_int, as_positive, as_rng
 from npflows.core.parameters import Parameter
+from npflows.layers.circles import as_circles
 from npflows.layers.layer import Layer
 
 
@@ -38,14 +39,14 @@ class Rotation(Layer):
         dtype: DTypeLike = "float32",
         rng: SeedLike = None,
     ) -> None:
-        self.circular, self.bound = np.asarray(circular, bool), as_positive(bound, "bound")
-        n = as_int(self.circular.size, "the number of values in circular")
+        n = as_int(np.size(circular), "the number of values in circular")
+        self.circular, self.bound = as_circles(np.asarray(circular), n), as_positive(bound, "bound")
         self._where = np.flatnonzero(self.circular)
         drawn = angles is None
         if drawn:
             angles = as_rng(rng).uniform(-self.bound, self.bound, len(self._where))
         start = np.asarray(angles, np.float64)
-        if self.circular.ndim != 1 or start.shape != self._where.shape or not np.isfinite(start).all():
+        if start.shape != self._where.shape or not np.isfinite(start).all():
             raise ValueError(f"angles must be a finite number for each of {len(self._where)} circles, got {angles!r}")
         self.angles = None if drawn else start
         super().__init__(n, [Parameter("angles", start)], dtype=dtype)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npflows.core.backend import select
+from npflows.core.checks import as_flag
 from npflows.core.location_scale import robust_location_scale, sample_places
 from npflows.core.operations import ConvNet
 from npflows.core.parameters import Parameter
@@ -44,6 +45,7 @@ def convolutional(
     condition_dim : int
         Width of a condition, which adds to each channel of the first convolution.
     """
+    actnorm = as_flag(actnorm, "actnorm") and len(hidden_dims) > 0
     kept, moved = (np.argwhere(mask == value) for value in (1, 0))
     from_channels, to_channels = np.unique(kept[:, 2]), np.unique(moved[:, 2])
     height, width, _ = mask.shape
@@ -55,7 +57,7 @@ def convolutional(
     first = np.searchsorted(to_channels, moved[:, 2:]) * multiplier
     given = places(first + np.arange(multiplier), moved)
     channels = (len(from_channels), *hidden_dims, len(to_channels) * multiplier)
-    return ConvNet(height, width, channels, seen, given, activation, actnorm and len(hidden_dims) > 0, condition_dim)
+    return ConvNet(height, width, channels, seen, given, activation, actnorm, condition_dim)
 
 
 def first_parameters(operation: ConvNet, rng: np.random.Generator) -> list[Parameter]:

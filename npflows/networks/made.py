@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from npflows.core.checks import as_int, warn_user
+from npflows.core.checks import as_flag, as_int, warn_user
 from npflows.core.operations import Made
 from npflows.networks.mlp import condition_layers, hidden_layers, linear_layers
 
@@ -47,12 +47,12 @@ def masked(
     -----
     Weights of the first layer have their columns in the order of the features, not by their index.
     """
-    rows = np.ones(n_features, int) if circular is None else 1 + np.asarray(circular, int)
+    rows = np.ones(n_features, int) if circular is None else np.array([1 + as_flag(own, "circular") for own in circular])
     hidden = hidden_layers(hidden_dims, residual_blocks)
     degrees = () if hidden_degrees is None else as_degrees(hidden_degrees, hidden, n_features, residual_blocks > 0)
     return Made.of(n_features, multiplier, hidden, tuple(rows.tolist()), activation=activation,
                    residual=residual_blocks > 0, dropout=dropout, condition_dim=condition_dim,
-                   linear=linear_layers(residual_blocks, residual_activations), gated=gated,
+                   linear=linear_layers(residual_blocks, residual_activations), gated=as_flag(gated, "gated"),
                    hidden_degrees=degrees,
                    condition_layers=condition_layers(residual_blocks, condition_in))  # fmt: skip
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from npflows.core.checks import as_flag
 from npflows.core.operations import Made, Mlp
 from npflows.core.parameters import Parameter
 
@@ -64,8 +65,8 @@ def dense(
         See `npflows.networks.options.DenseOptions`.
     """
     return Mlp(hidden_layers(hidden_dims, residual_blocks), activation, residual_blocks > 0, dropout, condition_dim,
-               n_in=n_in, n_out=n_out, linear=linear_layers(residual_blocks, residual_activations), gated=gated,
-               condition_layers=condition_layers(residual_blocks, condition_in))  # fmt: skip
+               n_in=n_in, n_out=n_out, linear=linear_layers(residual_blocks, residual_activations),
+               gated=as_flag(gated, "gated"), condition_layers=condition_layers(residual_blocks, condition_in))  # fmt: skip
 
 
 def first_parameters(operation: Mlp | Made, rng: np.random.Generator, *, zero_output: bool = True) -> list[Parameter]:

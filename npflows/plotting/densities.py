@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import SeedLike, as_int, as_numeric
+from npflows.core.checks import SeedLike, as_flag, as_int, as_numeric
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.plotting.style import (
@@ -176,6 +176,7 @@ def density_2d(
     mixture, members = flow, _members(flow)
     flow = members[0]
     _check(flow, 2)
+    colorbar = as_flag(colorbar, "colorbar")
     n_points, max_points = as_int(n_points, "n_points", 8), as_int(max_points, "max_points", 0)
     conditions = _conditions(flow, condition)
     if len(conditions) > 1:

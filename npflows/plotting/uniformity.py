@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npflows.core.checks import as_int
+from npflows.core.checks import as_flag, as_int
 from npflows.core.optional import scipy
 from npflows.core.statistics import effective_sample_size
 from npflows.core.underflow import ignore_underflow
@@ -129,6 +129,7 @@ def calibration(
     matplotlib.figure.Figure
     """
     require_matplotlib()
+    difference = as_flag(difference, "difference")
     if all(hasattr(result, name) for name in ("counts", "expected", "band", "p_value")):
         return _ranks(result, axes, columns)
     ax = _one(axes, difference)

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from npflows.core.checks import SeedLike, as_choice, as_int, warn_user
+from npflows.core.checks import SeedLike, as_choice, as_flag, as_int, warn_user
 from npflows.core.table import with_roles
 from npflows.core.tables import Headers
 from npflows.distribution import on_gpu
@@ -202,6 +202,7 @@ def fit(
     max_epochs = as_int(max_epochs, "max_epochs", 0)
     batch_size = None if batch_size is None else as_int(batch_size, "batch_size")
     as_choice(on_invalid, "on_invalid", ("raise", "drop"))
+    exact = as_flag(exact, "exact")
     given = (x, sample_weight, log_weight, condition, validation_data, validation_weight, validation_log_weight,
              validation_condition)  # fmt: skip
     if on_gpu.concerns(flow, *given):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from npflows.core.atomic import check_replaceable
 from npflows.core.backend import require_training
-from npflows.core.checks import SeedLike, as_choice, as_int, as_positive, as_rng
+from npflows.core.checks import SeedLike, as_choice, as_flag, as_int, as_positive, as_rng
 from npflows.core.progress import Progress
 from npflows.distribution.transformed import TransformedDistribution
 from npflows.training.budget import Budget
@@ -55,9 +54,10 @@ class TrainingSettings:
         self.ema = None if ema is None else as_positive(ema, "ema")
         if self.ema is not None and self.ema >= 1:
             raise ValueError(f"ema must lie between 0 and 1, got {self.ema!r}")
+        resume = as_flag(resume, "resume")
         if resume and checkpoint is None:
             raise ValueError("resume=True needs checkpoint=, the file to continue from")
-        if checkpoint is not None and not os.access(Path(checkpoint).resolve().parent, os.W_OK):
+        if checkpoint is not None and not os.access(os.path.dirname(os.path.realpath(checkpoint)), os.W_OK):
             where = os.fspath(checkpoint)
             raise OSError(f"checkpoint {where!r} can't be written: its folder is missing or read-only")
         if checkpoint is not None:

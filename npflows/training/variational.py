@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from npflows.core.checks import SeedLike, as_int, as_positive
+from npflows.core.checks import SeedLike, as_flag, as_int, as_positive
 from npflows.core.statistics import effective_sample_size
 from npflows.core.underflow import ignore_underflow
 from npflows.distribution.transformed import Flow, TransformedDistribution
@@ -338,11 +338,12 @@ def fit_variational(
     if flow.condition_dim:
         raise ValueError("fit_variational takes flows without a condition; this one has condition_dim="
                          f"{flow.condition_dim}")  # fmt: skip
+    sticking, exact = as_flag(sticking_the_landing, "sticking_the_landing"), as_flag(exact, "exact")
     settings = TrainingSettings(max_seconds, learning_rate, schedule, warmup_steps, weight_decay, clip_norm, patience, ema,
                       checkpoint, resume, rng, progress, callbacks, comm)  # fmt: skip
     if settings.comm.size > 1:
         agree(settings.comm, facts_of_flow(flow) | {"max_steps": max_steps, "batch_size": batch_size,
-              "tempering": tempering, "sticking_the_landing": sticking_the_landing, "validation_size": validation_size,
+              "tempering": tempering, "sticking_the_landing": sticking, "validation_size": validation_size,
               "steps_per_round": steps_per_round, "exact": exact})  # fmt: skip
     saved = settings.saved()
     planned = max_steps if saved is None else saved.numbers["planned_steps"] or max_steps  # of rounds and tempering
@@ -360,7 +361,7 @@ def fit_variational(
         planned_steps=planned,
         steps_per_round=steps_per_round,
         tempering_steps=round(tempering * planned),
-        sticking=bool(sticking_the_landing),
+        sticking=sticking,
         noise=noise,
         comm=settings.comm,
         exact=exact,

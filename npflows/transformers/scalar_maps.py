@@ -48,7 +48,7 @@ def spline(
             raise ValueError(f"{name} must be below 1 / num_bins = {1 / bins:g}, got {size!r}")
     if derivative >= 1:
         raise ValueError(f"min_derivative must be below 1, got {min_derivative!r}")
-    flags = np.atleast_1d(np.asarray(circular, bool))
+    flags = np.array([as_flag(value, "circular") for value in np.atleast_1d(circular)], bool)
     slope = as_positive(least_slope, "least_slope", zero=True)
     if slope >= 1 or (slope and derivative):
         raise ValueError(

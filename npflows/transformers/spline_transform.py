@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npflows.core.backend import select
-from npflows.core.checks import as_numeric
+from npflows.core.checks import as_flag, as_numeric
 from npflows.core.underflow import ignore_underflow
 from npflows.transformers.options import SplineOptions
 
@@ -102,6 +102,7 @@ class RationalQuadraticSplineTransform(SplineOptions):
         ValueError
             If shapes do not fit, sizes are not positive or do not add up to the interval.
         """
+        inverse = as_flag(inverse, "inverse")
         x, widths, heights, derivatives = _as_float64(x=x, widths=widths, heights=heights, derivatives=derivatives)
         if x.ndim != 2 or widths.shape[:2] != x.shape:
             raise ValueError(f"x must have shape (n, d) and widths (n, d, K), got {x.shape} and {widths.shape}")

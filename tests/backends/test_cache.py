@@ -212,6 +212,7 @@ def test_two_processes_may_fill_an_empty_cache_at_once(package):
     assert package.run() == f"2.0 {LOADED}"
 
 
+POSIX = pytest.mark.skipif(not hasattr(os, "getuid"), reason="modes of POSIX")
 PORTABLE = pytest.mark.skipif("x86-64-v3" not in target.portable(), reason="this CPU is of no portable level")
 V3 = {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": ""}
 
@@ -274,7 +275,7 @@ def test_an_edit_recompiles_where_kernels_are_made_and_nowhere_else(tmp_path):
     assert len({before, digest("backends/cpu/kernels"), digest("core/operations")}) == 3
 
 
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="modes of POSIX")
+@POSIX
 def test_a_cache_folder_that_others_can_write_to_is_not_used(package):
     def run(catch="error"):
         code = f"import warnings; warnings.simplefilter({catch!r}, UserWarning); from npflows.backends.cpu.tiny import f\n"
@@ -289,6 +290,78 @@ def test_a_cache_folder_that_others_can_write_to_is_not_used(package):
         run()
     folder.chmod(0o755)
     assert run() == f"2.0 {LOADED}"
+
+
+@POSIX
+def test_a_cache_folder_inside_one_that_others_can_write_to_is_not_used(package):
+    outer = package.folder / "outer"
+    package.cache = outer / "inner"
+    package.cache.mkdir(parents=True)
+    code = "import warnings; warnings.simplefilter('error', UserWarning); from npflows.backends.cpu.tiny import f\n" + CALL
+    for open_folder in (package.cache, outer):
+        open_folder.chmod(0o777)
+        with pytest.raises(AssertionError, match=f"are not used, as others can write to {open_folder}, and"):
+            package.run(code)
+        assert package.files() == []
+        link = package.folder / f"link to {open_folder.name}"
+        link.symlink_to(package.cache)
+        with pytest.raises(AssertionError, match=f"others can write to {open_folder}, and kernels are code: chmod go-w"):
+            package.run(code, NUMBA_CACHE_DIR=str(link))
+        open_folder.chmod(0o755)
+    outer.chmod(0o1777)  # as /tmp is
+    assert package.run(code) == f"2.0 {COMPILED}"
+    assert package.run(code) == f"2.0 {LOADED}"
+
+
+@POSIX
+def test_folders_are_made_so_that_others_can_not_write_to_them(tmp_path):
+    before = os.umask(0)
+    try:
+        assert folders.usable(tmp_path / "cache/npflows/kernels")
+    finally:
+        os.umask(before)
+    assert [folder.stat().st_mode & 0o777 for folder in sorted(tmp_path.rglob("*"))] == [0o755] * 3
+
+
+@POSIX
+def test_a_group_that_has_one_user_is_no_other(tmp_path, monkeypatch):
+    (tmp_path / "cache/npflows").mkdir(parents=True)
+    (tmp_path / "cache").chmod(0o775)
+    monkeypatch.setattr(folders, "_is_of_one_user", lambda group: True)
+    assert folders.trusted(tmp_path / "cache/npflows")
+    monkeypatch.setattr(folders, "_is_of_one_user", lambda group: False)
+    package = folders.PACKAGE.stat()
+    if package.st_gid == tmp_path.stat().st_gid and package.st_mode & 0o020:
+        pytest.skip("the package is open to this group")
+    with pytest.warns(UserWarning, match="others can write to .*cache, and"):
+        assert not folders.trusted(tmp_path / "cache/npflows")
+
+
+@POSIX
+def test_a_folder_inside_one_of_another_user_is_not_used_but_in_a_container_that_hides_the_system(tmp_path, monkeypatch):
+    if os.getuid() or folders.PACKAGE.stat().st_uid == 54321:
+        pytest.skip("only the system's user can give folders away")
+    (tmp_path / "cache/npflows").mkdir(parents=True)
+    os.chown(tmp_path / "cache", 54321, -1)
+    with pytest.warns(UserWarning, match=r"cache belongs to another user \(number 54321\), and"):
+        assert not folders.trusted(tmp_path / "cache/npflows")
+    monkeypatch.setattr(folders, "_stand_in", lambda: 54321)
+    assert folders.trusted(tmp_path / "cache/npflows")
+    os.chown(tmp_path / "cache/npflows", 54321, -1)
+    with pytest.warns(UserWarning, match="it belongs to another user"):
+        assert not folders.trusted(tmp_path / "cache/npflows")
+
+
+@POSIX
+def test_folders_that_the_package_lies_in_are_as_good_as_the_package(tmp_path, monkeypatch):
+    package = tmp_path / "shared/npflows"
+    (package / "__pycache__/kernels").mkdir(parents=True)
+    (tmp_path / "shared").chmod(0o777)
+    monkeypatch.setattr(folders, "PACKAGE", package)
+    assert folders.trusted(package / "__pycache__/kernels")
+    (package / "__pycache__").chmod(0o777)
+    with pytest.warns(UserWarning, match="others can write to .*__pycache__, and"):
+        assert not folders.trusted(package / "__pycache__/kernels")
 
 
 def test_a_kernel_that_stands_in_no_file_is_never_taken_for_another(package):

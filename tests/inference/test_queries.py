@@ -11,6 +11,8 @@ from query_cases import F8, brute_force, curved, deviations, gaussian, given_nor
 from registry import randomize
 
 from npflows import MAF, NeuralSplineFlow, NormalizingFlow, RealNVP, Standardize, StudentT, Uniform, support
+from npflows.diagnostics import memorization, sbc_ranks, tarp_coverage, two_sample_test
+from npflows.distribution import cost
 from npflows.inference import grid_density
 from npflows.inference.grid_density import conditional, marginal
 from npflows.inference.information import entropy, kl_divergence
@@ -394,10 +396,71 @@ def test_what_would_take_too_much_memory_is_refused_before_anything_is_drawn():
         flow.marginal([0, 5])
 
 
-def test_what_will_take_long_is_said(monkeypatch):
-    monkeypatch.setattr(grid_density, "SLOW", 0.0)
-    with pytest.warns(UserWarning, match="marginal will take about .* s more: fewer n_samples"):
-        gaussian(5, "float64")[0].marginal([0], n_samples=2000, rng=0)
+CONDITIONS = np.linspace(-1, 1, 400)[:, None]
+LONG = {
+    "marginal": (5, 0, lambda flow: flow.marginal([0], n_samples=8000, rng=0), ": fewer n_samples or points of"),
+    "conditional": (5, 0, lambda flow: flow.conditional([0], {1: 0.5}, n_samples=8000, rng=0), ": fewer n_samples or"),
+    "marginal by quadrature": (3, 0, lambda flow: flow.marginal([0], rng=0), ": fewer points of the grid make it shorter"),
+    "conditional by quadrature": (3, 1, lambda flow: flow.conditional([0], {1: 0.5}, condition=[0.1], rng=0), ": fewer p"),
+    "entropy": (2, 1, lambda flow: flow.entropy(400, 0, CONDITIONS), ": fewer n_samples make it shorter"),
+    "kl_divergence": (2, 0, lambda flow: flow.kl_divergence(flow, 400, 0), ": fewer n_samples make it shorter"),
+    "importance_weights": (2, 0, lambda flow: flow.importance_weights(400, flow.log_prob, 0), ": fewer n_samples make it"),
+    "mode": (2, 1, lambda flow: flow.mode([0.1], rng=0), ""),
+    "sbc_ranks": (2, 1, lambda flow: sbc_ranks(flow, np.zeros((400, 2)), CONDITIONS, 31, 0), ": fewer rows or n_samples"),
+    "tarp_coverage": (2, 0, lambda flow: tarp_coverage(flow, np.zeros((400, 2)), n_samples=9, rng=0), ": fewer rows or n_"),
+    "memorization": (2, 0, lambda flow: memorization(flow, CONDITIONS * [1, 2], CONDITIONS * [2, 1], rng=0), ": fewer n_"),
+    "two_sample_test": (2, 0, lambda flow: two_sample_test(flow, CONDITIONS * [1, 2], classifier=Guess()), ": fewer max_r"),
+}
+
+
+class Guess:
+    def fit(self, x, y, sample_weight):
+        raise AssertionError("too late")
+
+    predict_proba = fit
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("what", LONG)
+def test_what_will_take_long_is_said_before_more_than_a_few_samples_are_drawn(what, monkeypatch):
+    dim, condition_dim, ask, advice = LONG[what]
+    flow, drawn = curved(dim, condition_dim=condition_dim), []
+    for name in ("sample", "sample_and_log_prob", "sample_each"):
+        monkeypatch.setattr(flow, name, counting(getattr(flow, name), drawn))
+    monkeypatch.setattr(cost, "SLOW", 0.0)
+    monkeypatch.setattr(cost, "CLEAR", 0.0)  # a slow flow, of which as few as may be are timed
+    with pytest.raises(UserWarning, match=f"^{what.split()[0]} will take about .* s{advice}"):
+        ask(flow)
+    assert sum(drawn) <= 64
+
+
+def counting(function, drawn):
+    def call(n, *arguments, **options):
+        drawn.append(n)
+        return function(n, *arguments, **options)
+
+    return call
+
+
+def test_what_is_soon_done_is_not_announced_whatever_its_first_call_takes(monkeypatch):
+    seconds = iter([0.0, 1.0, 1.0, 5.0])
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(seconds))
+    rows = []
+    assert cost.seconds_a_row(rows.append, 1000) == 1 / 16
+    assert rows == [16, 16, 16]
+
+
+def test_drawing_shows_how_many_samples_are_there(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    monkeypatch.setattr(grid_density, "SHOWN_AFTER", 0.0)
+    monkeypatch.setattr("npflows.core.progress.Progress.seconds_between_lines", 0.0)
+    monkeypatch.setattr("npflows.inference.unconstrained.PIECE_VALUES", 5 * 1024)
+    flow = gaussian(5, "float64")[0]
+    shown = flow.marginal([0], [0.0], n_samples=4000, rng=0, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["sample 1000/4000", "sample 2024/4000", "sample 3048/4000", "sample 4000/4000", "point 1/1"]
+    monkeypatch.undo()
+    np.testing.assert_array_equal(shown.density, flow.marginal([0], [0.0], n_samples=4000, rng=0).density)
 
 
 @pytest.mark.parametrize(("dim", "given"), [(3, {}), (3, {2: 0.5}), (5, {}), (5, {4: 0.0})])

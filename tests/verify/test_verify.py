@@ -8,7 +8,8 @@ import pytest
 from registry import build, condition, data
 
 import npflows
-from npflows import IAF, MAF, CouplingLayer, LULinear, MAFLayer, NormalizingFlow, Permutation, support
+from npflows import IAF, MAF, CouplingLayer, Glow, LULinear, MAFLayer, NormalizingFlow, Permutation, support
+from npflows.distribution import cost
 from npflows.verify import Check, VerificationReport, checks, verify
 
 MODELS = ["RealNVP", "RealNVP, uniform", "MAF", "MAF, uniform, condition", "IAF, one order, condition", "NSF",
@@ -235,12 +236,25 @@ def test_a_conditional_flow_none_of_whose_rows_has_a_density_fails():
 def test_rows_with_nan_are_left_out(flow, x):
     spoilt = np.concatenate([x, [[np.nan, 0.0], [np.inf, 0.0]]])
     assert verify(flow, spoilt, rng=0).flow.endswith("on 300 rows")
-    with pytest.raises(ValueError, match="at least one row without NaN or infinity, got 2 rows"):
+    with pytest.raises(ValueError, match="at least one row with no NaN or infinity, got 2 rows"):
         verify(flow, spoilt[-2:])
     with pytest.raises(ValueError, match="x must have shape"):
         verify(flow, np.zeros((5, 3)))
     with pytest.raises(ValueError, match="needs a condition"):
         verify(build("RealNVP, condition"), np.zeros((5, 3)))
+
+
+def test_conditions_that_are_not_finite_are_named():
+    flow = build("RealNVP, condition")
+    with pytest.raises(ValueError, match="x must have at least one row with a finite condition, got 5 rows"):
+        verify(flow, data(flow, 5), np.full((5, flow.condition_dim), np.nan), rng=0)
+
+
+@pytest.mark.parametrize("column", [support.integer(0, 3), support.interval(-1, 3), support.positive()])
+def test_a_density_that_ends_with_a_jump_passes(column):
+    flow = MAF(2, 1, (4,), support=[column, support.real()], base_distribution="uniform", rng=0)
+    report = verify(flow, flow.sample(200, 0), rng=0)
+    assert report.passed, str(report)
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -286,6 +300,51 @@ def test_wrong_masses_of_whole_numbers_are_found(counts, monkeypatch):
     assert failures(verify(flow, rows, rng=0)) == {"masses of whole numbers"}
 
 
+@pytest.mark.parametrize("first", [support.integer(0, 3), support.positive()])
+@pytest.mark.parametrize("condition_dim", [0, 1])
+def test_a_flow_none_of_whose_rows_lies_in_its_support_fails(first, condition_dim):
+    flow = MAF(2, 1, (4,), support=[first, support.real()], condition_dim=condition_dim, rng=0)
+    rows, given = np.full((60, 2), -7.0), np.zeros((60, 1)) if condition_dim else None
+    report = verify(flow, rows, given, rng=0)
+    assert failures(report) == {"rows that are not finite"}
+    assert report["rows that are not finite"].value == 60
+    assert "60 rows of x have density 0; none has a density above 0" in report["rows that are not finite"].note
+    for name in (THERE, PARTS, COPY, JACOBIAN, *(["masses of whole numbers"] if first.is_integer else [])):
+        assert report[name].verdict == "not checked", str(report)
+    assert report[BACK].value > 0  # of samples, which need no rows
+    assert report[BACK].verdict == report[DRAWN].verdict == "pass"
+
+
+def test_pixels_none_of_which_has_a_density_fail():
+    flow = Glow((2, 2, 1), 1, 1, (4,), levels=4, rng=0)
+    report = verify(flow, np.full((20, 2, 2, 1), 9), rng=0)
+    assert failures(report) == {"rows that are not finite"}
+    assert report["rows that are not finite"].value == 20
+    assert verify(flow, np.full((20, 2, 2, 1), 3), rng=0).passed
+
+
+def test_a_check_that_no_sample_reaches_is_not_passed(flow, x, monkeypatch):
+    inverse = flow.inverse
+    monkeypatch.setattr(flow, "inverse", lambda *a: (inverse(*a)[0] + np.nan, inverse(*a)[1]))
+    report = verify(flow, x, rng=0)
+    assert report[BACK].verdict == "not checked"
+    assert not report.passed
+
+
+def test_samples_that_come_without_a_finite_density_fail(flow, x, monkeypatch):
+    draw = flow.sample_and_log_prob
+
+    def half(n, rng, condition=None):
+        values, log_prob = draw(n, rng, condition=condition)
+        log_prob[::2] = np.nan
+        return values, log_prob
+
+    monkeypatch.setattr(flow, "sample_and_log_prob", half)
+    report = verify(flow, x, rng=0)
+    assert failures(report) == {DRAWN}
+    assert report[DRAWN].note.endswith("150 came without a finite one")
+
+
 def test_rows_outside_the_support_have_density_zero():
     flow = build("MAF, half-lines and intervals")
     rows = data(flow, 50)
@@ -302,6 +361,12 @@ def test_values_next_to_the_ends_of_an_interval_are_no_error_of_the_flow():
     assert (1 - rows[:, 0]).min() < 1e-8
     report = verify(flow, rows, rng=0)
     assert report.passed, str(report)
+
+
+def test_a_slow_flow_is_announced(flow, x, monkeypatch):
+    monkeypatch.setattr(cost, "SLOW", 0.0)
+    with pytest.warns(UserWarning, match="^verify will take about .* s$"):
+        assert verify(flow, x, rng=0).passed
 
 
 def test_report_is_a_table_that_comes_back_from_json(flow, x):

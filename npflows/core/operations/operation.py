@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numpy.typing import NDArray
 
 Shapes = dict[str, tuple[int, ...]]
@@ -20,6 +21,11 @@ def require(holds: bool, owner: object, expected: str) -> None:
     """
     if not holds:
         raise ValueError(f"{type(owner).__name__} needs {expected}, got {owner!r}")
+
+
+def are_flags(*values: object) -> bool:
+    """Whether each value is True or False."""
+    return all(isinstance(value, (bool, np.bool_)) for value in values)
 
 
 class Operation:

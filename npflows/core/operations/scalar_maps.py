@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from npflows.core.operations.operation import Shapes, require
+from npflows.core.operations.operation import Shapes, are_flags, require
 
 SPLINES = ("rational_quadratic", "linear", "quadratic", "cubic", "rational_linear")
 CLIPS = ("soft_clip", "hard_clip", "tanh_clip", "sigmoid_clip", "atan_clip")
@@ -39,6 +39,7 @@ class Affine:
     def __post_init__(self) -> None:
         require(self.scale_activation in SCALE_ACTIVATIONS, self, f"a scale_activation of {', '.join(SCALE_ACTIVATIONS)}")
         require(self.least >= 0 and self.most > self.least, self, "scales with 0 <= least < most")
+        require(are_flags(self.shift_first), self, "a shift_first that is True or False")
         require(self.n_gains is None or self.n_gains >= 1, self, "n_gains of at least 1")
         if self.scale_activation in CLIPS:
             require(0 < self.least < 1, self, "a least scale between 0 and 1")
@@ -94,6 +95,8 @@ class Spline:
     def __post_init__(self) -> None:
         require(self.num_bins >= 1 and len(self.circular) >= 1, self, "num_bins of at least 1, and flags of circles")
         require(0 < self.tail_bound < math.inf, self, "a tail_bound above 0")
+        flags = (*self.circular, self.free_ends, self.turned)
+        require(are_flags(*flags), self, "circular, free_ends and turned that are True or False")
         least = (self.min_bin_width, self.min_bin_height)
         require(all(size >= 0 and size * self.num_bins < 1 for size in least), self, "bins that fit into the interval")
         require(0 <= self.min_derivative < 1, self, "a min_derivative of at least 0 and below 1")
@@ -166,6 +169,8 @@ class PiecewiseSpline:
         )
         least = (self.min_bin_width, self.min_bin_height)
         require(all(size >= 0 and size * self.num_bins < 1 for size in least), self, "bins that fit into the interval")
+        flags = (self.free_ends, self.sloped_tails)
+        require(are_flags(*flags), self, "free_ends and sloped_tails that are True or False")
         most = 1 / 3 if self.kind == "cubic" else 1
         require(0 <= self.min_derivative < most, self, "a min_derivative of at least 0 and below 1, or 1/3 if it is cubic")
         if self.kind in ("linear", "cubic"):
@@ -219,6 +224,7 @@ class Bernstein:
 
     def __post_init__(self) -> None:
         require(self.num_parameters >= 2, self, "num_parameters of at least 2")
+        require(are_flags(self.bounded), self, "a bounded that is True or False")
         require(0 < self.tail_bound < math.inf, self, "a tail_bound above 0")
 
     @property

@@ -6,8 +6,10 @@ Kernels lie in a folder named by the source that they were compiled from and by 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -32,8 +34,9 @@ def folder_name() -> str:
 def usable(folder: Path) -> bool:
     """Can entries be kept in `folder`, by this user alone?  Makes it if need be."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o755, exist_ok=True)
+        for part in reversed([folder, *folder.parents]):
+            if not part.exists():
+                part.mkdir(mode=0o755, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
         return False
@@ -43,7 +46,9 @@ def usable(folder: Path) -> bool:
 def trusted(folder: Path) -> bool:
     """Whether nobody can write to a folder of kernels who could not as well change the package, this user or the system.
 
-    Kernels are machine code, and run as what they are.
+    Kernels are machine code, and run as what they are.  As SSH does with keys, all folders that it lies in are looked at:
+    who can write to one of them can put another in its place.  Those that the package lies in too are not, and in one like
+    /tmp (sticky) others can't touch what is not theirs.
 
     Warns
     -----
@@ -53,19 +58,52 @@ def trusted(folder: Path) -> bool:
     if not hasattr(os, "getuid"):
         return True
     try:
-        there, package = folder.stat(), PACKAGE.stat()
+        found = [(part, part.stat()) for part in (folder, *folder.parents) if part not in (PACKAGE, *PACKAGE.parents)]
+        package = PACKAGE.stat()
     except OSError:
         return False
-    shared = package.st_mode if there.st_gid == package.st_gid else package.st_mode & ~0o020
-    open_to = there.st_mode & 0o022 & ~shared
-    if there.st_uid in (os.getuid(), 0, package.st_uid) and not open_to:
-        return True
-    who = "others can write to it" if open_to else f"it belongs to another user (number {there.st_uid})"
-    warn_user(
-        f"the kernels in {folder} are not used, as {who}, and kernels are code: chmod go-w it, or set NUMBA_CACHE_DIR to a "
-        f"folder that only you can write to"
-    )
-    return False
+    for part, there in found:
+        shared = package.st_mode if there.st_gid == package.st_gid else package.st_mode & ~0o020
+        open_to = there.st_mode & 0o022 & ~shared
+        if open_to == 0o020 and _is_of_one_user(there.st_gid):
+            open_to = 0
+        owners = [os.getuid(), 0, package.st_uid]
+        if part != folder:
+            open_to = 0 if there.st_mode & stat.S_ISVTX else open_to
+            owners.append(_stand_in())
+        is_ours = there.st_uid in owners
+        if is_ours and not open_to:
+            continue
+        it = "it" if part == folder else str(part)
+        who = f"others can write to {it}" if open_to else f"{it} belongs to another user (number {there.st_uid})"
+        cure = f"chmod go-w {part}, or set" if open_to else "set"
+        warn_user(
+            f"the kernels in {folder} are not used, as {who}, and kernels are code: {cure} NUMBA_CACHE_DIR to a folder "
+            f"that only you can write to"
+        )
+        return False
+    return True
+
+
+def _is_of_one_user(group: int) -> bool:
+    """Whether a group is that of this user alone, as many systems make one for each, with its name."""
+    try:
+        users, groups = importlib.import_module("pwd"), importlib.import_module("grp")
+        user, found = users.getpwuid(os.getuid()).pw_name, groups.getgrgid(group)
+    except (ImportError, KeyError):
+        return False
+    return found.gr_name == user and set(found.gr_mem) <= {user}
+
+
+@functools.cache
+def _stand_in() -> int:
+    """The number that Linux shows for the system's own user in a container without it, 0 elsewhere."""
+    try:
+        if Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]:
+            return 0
+        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 @functools.cache
@@ -77,7 +115,7 @@ def cache_directory() -> Path | None:
     """
     name = folder_name()
     if numba.config.CACHE_DIR:
-        chosen = Path(numba.config.CACHE_DIR) / name
+        chosen = _real(Path(numba.config.CACHE_DIR)) / name
         return chosen if (trusted(chosen) if chosen.is_dir() else usable(chosen)) else None
     beside = PACKAGE / "__pycache__" / name
     if beside.is_dir() and any(beside.iterdir()) and trusted(beside):
@@ -85,7 +123,7 @@ def cache_directory() -> Path | None:
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "npflows"
     if sys.platform == "win32":
         home = Path(os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")) / "npflows" / "cache"
-    found = next((folder for folder in (beside, home / name) if usable(folder)), None)
+    found = next((folder for folder in (beside, _real(home) / name) if usable(folder)), None)
     if found == beside:
         _forget_old(beside)
     return found
@@ -100,6 +138,11 @@ def folders() -> tuple[Path, ...]:
     carried = PACKAGE / CARRIED / folder_name()
     found, is_used = cache_directory(), os.environ.get("NPFLOWS_PORTABLE") != "0" and carried.is_dir()
     return (() if found is None else (found,)) + ((carried,) if is_used else ())
+
+
+def _real(folder: Path) -> Path:
+    """A folder by the name that no link can lead elsewhere."""
+    return Path(os.path.realpath(folder))
 
 
 def _forget_old(current: Path) -> None:
