@@ -9,8 +9,8 @@ from npflows.core.statistics import effective_sample_size
 from npflows.distribution.cost import MOST, warn_if_drawing_is_long
 from npflows.distribution.transformed import TransformedDistribution
 
-VALUES = 4_000_000
-"""Numbers of samples that are held at a time."""
+VALUES, MOST_VALUES = 4_000_000, 1 << 27
+"""Numbers of samples that are held at a time, and at most, where a row has more."""
 
 
 def rows_of(
@@ -60,11 +60,23 @@ def warn_if_samples_are_long(
     flow: TransformedDistribution, condition: np.ndarray | None, n_rows: int, n_samples: int, what: str
 ) -> None:  # fmt: skip
     """Warn before n_samples samples are drawn for each of so many rows, if it takes long."""
-    context = None if condition is None else np.repeat(condition[: 1 + MOST // n_samples], n_samples, axis=0)
+    context = None if condition is None else np.repeat(condition[: 1 + MOST // n_samples], min(n_samples, MOST), axis=0)
     warn_if_drawing_is_long(flow, n_rows * n_samples, what, "fewer rows or n_samples", context)
 
 
-def pieces(n_rows: int, values_of_a_row: int) -> list[slice]:
-    """Rows that are worked on at a time."""
-    step = max(1, VALUES // max(1, values_of_a_row))
+def pieces(n_rows: int, n_samples: int, dim: int) -> list[slice]:
+    """Rows that are worked on at a time, where each has so many samples.
+
+    Raises
+    ------
+    ValueError
+        If those of a single row would need too much memory.
+    """
+    values = n_samples * dim
+    if values > MOST_VALUES:
+        raise ValueError(
+            f"n_samples={n_samples} of {dim} columns would take {values * 8 / 1e9:.1f} GB for each row, and several times "
+            f"that in all: give n_samples of at most {MOST_VALUES // dim}"
+        )
+    step = max(1, VALUES // max(1, values))
     return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]

@@ -97,9 +97,9 @@ def sbc_ranks(
             )
     elif possible % as_int(bins, "bins", 2):
         raise ValueError(f"bins must divide n_samples + 1 = {possible}, got {bins}")
-    ranks = np.empty((m, d), np.int64)
+    ranks, parts = np.empty((m, d), np.int64), pieces(m, n, d)
     warn_if_samples_are_long(flow, context, m, n, "sbc_ranks")
-    for part in pieces(m, n * d):
+    for part in parts:
         samples, true = samples_of_each(flow, context, part, n, rng), rows[part, None]
         ties = (samples == true).sum(axis=1)
         ranks[part] = (samples < true).sum(axis=1) + rng.integers(0, ties + 1)
@@ -187,9 +187,9 @@ def tarp_coverage(
     scale = rows.std(axis=0)
     scale[scale == 0] = 1.0
     points = _references(references, rows, context, scale, flow.input_shape, rng)
-    content = np.empty(len(rows))
+    content, parts = np.empty(len(rows)), pieces(len(rows), n, rows.shape[1])
     warn_if_samples_are_long(flow, context, len(rows), n, "tarp_coverage")
-    for part in pieces(len(rows), n * rows.shape[1]):
+    for part in parts:
         samples = samples_of_each(flow, context, part, n, rng)
         point, true = points[part, None] / scale, rows[part] / scale
         squares = ((samples / scale - point) ** 2).sum(axis=2)

@@ -69,9 +69,9 @@ def test_rows_are_worked_on_in_pieces(conditional, monkeypatch):
     expected = sbc_ranks(conditional, x, c, 19, rng=0).ranks
     monkeypatch.setattr("npflows.diagnostics.common.VALUES", 100)
     np.testing.assert_array_equal(sbc_ranks(conditional, x, c, 19, rng=0).ranks, expected)
-    assert pieces(5, 60) == [slice(i, i + 1) for i in range(5)]
+    assert pieces(5, 20, 3) == [slice(i, i + 1) for i in range(5)]
     monkeypatch.undo()
-    assert pieces(5, VALUES // 2) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert pieces(5, VALUES // 4, 2) == [slice(0, 2), slice(2, 4), slice(4, 5)]
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,12 @@ def test_tarp_takes_reference_points(conditional):
     for given, message in (("nearby", "references must be 'condition', 'uniform'"), (x[:50], "100 finite points")):
         with pytest.raises(ValueError, match=message):
             tarp_coverage(conditional, x, c, references=given)
+
+
+@pytest.mark.parametrize("condition_dim", [0, 1])
+def test_samples_that_need_too_much_memory_are_refused_before_any_is_drawn(condition_dim):
+    flow = MAF(2, 1, (4,), condition_dim=condition_dim, rng=0)
+    rows, condition = np.zeros((100, 2)), np.zeros((100, 1)) if condition_dim else None
+    for ask in (sbc_ranks, tarp_coverage):
+        with pytest.raises(ValueError, match=r"^n_samples=999999999 of 2 columns would take 16\.0 GB .* at most 67108864$"):
+            ask(flow, rows, condition, 999_999_999, 0)
