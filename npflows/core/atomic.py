@@ -42,7 +42,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     UserWarning
         If the file has further names (hard links), which keep the old content.
     """
-    path = Path(path).resolve()
+    path = Path(os.path.realpath(path))
     mode = check_replaceable(path)
     _sweep(path)
     temporary = _temporary(path, secrets.token_hex(_ENDING))
@@ -77,7 +77,7 @@ def check_replaceable(path: str | os.PathLike[str]) -> int | None:
     UserWarning
         If the file has further names (hard links), which keep the old content.
     """
-    path = Path(path).resolve()
+    path = Path(os.path.realpath(path))
     try:
         found = path.stat()
     except FileNotFoundError:

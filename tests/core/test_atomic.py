@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 import time
 
@@ -167,3 +168,11 @@ def test_a_full_disk_leaves_the_old_file(path, monkeypatch):
         write(path)
     assert path.read_bytes() == b"old"
     assert os.listdir(path.parent) == ["file"]
+
+
+@posix
+def test_a_loop_of_links_is_an_error_of_the_system(path):
+    path.symlink_to(path)
+    with pytest.raises(OSError, match=re.escape(str(path))) as raised:
+        write(path)
+    assert raised.value.errno == errno.ELOOP
