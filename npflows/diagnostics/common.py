@@ -5,12 +5,29 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from npflows.core.checks import SeedLike, as_rng
 from npflows.core.statistics import effective_sample_size
 from npflows.distribution.cost import MOST, warn_if_drawing_is_long
 from npflows.distribution.transformed import TransformedDistribution
 
 VALUES, MOST_VALUES = 4_000_000, 1 << 27
 """Numbers of samples that are held at a time, and at most, where a row has more."""
+
+
+STREAM = 0x64696167
+"""What tells the stream of a seed that diagnostics draw from apart from the one that everybody draws from."""
+
+
+def own_rng(rng: SeedLike) -> np.random.Generator:
+    """A generator from a seed as `as_rng` takes it; of an int, one whose numbers no data have.
+
+    Data, or samples of the flow itself, are often drawn with the same small seed: what is drawn to compare them with, or
+    around them, would be the same numbers.
+    """
+    generator = as_rng(rng)
+    if rng is None or isinstance(rng, np.random.Generator):
+        return generator
+    return np.random.default_rng(np.random.SeedSequence(int(rng), spawn_key=(STREAM,)))
 
 
 def rows_of(

@@ -8,11 +8,11 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.core.checks import SeedLike, as_int, as_rng, as_rows
+from npflows.core.checks import SeedLike, as_int, as_rows
 from npflows.core.counters import in_pieces
 from npflows.core.optional import scipy
 from npflows.core.underflow import ignore_underflow
-from npflows.diagnostics.common import pieces, rows_of, samples_of_each, warn_if_samples_are_long
+from npflows.diagnostics.common import own_rng, pieces, rows_of, samples_of_each, warn_if_samples_are_long
 from npflows.diagnostics.latent import ks_uniform
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -86,7 +86,7 @@ def sbc_ranks(
     """
     stats = scipy("stats", "diagnostics.sbc_ranks")
     rows, context = rows_of(flow, x, condition)
-    n, rng = as_int(n_samples, "n_samples"), in_pieces(as_rng(rng))
+    n, rng = as_int(n_samples, "n_samples"), in_pieces(own_rng(rng))
     (m, d), possible = rows.shape, n + 1
     if bins is None:
         bins = max((b for b in range(2, min(MOST_BINS, m // ROWS_PER_BIN) + 1) if possible % b == 0), default=0)
@@ -182,7 +182,7 @@ def tarp_coverage(
     """
     scipy("stats", "diagnostics.tarp_coverage")  # before anything is sampled
     rows, context = rows_of(flow, x, condition)
-    n, rng = as_int(n_samples, "n_samples"), in_pieces(as_rng(rng))
+    n, rng = as_int(n_samples, "n_samples"), in_pieces(own_rng(rng))
     n_levels, n_bootstrap = as_int(n_levels, "n_levels", 2), as_int(n_bootstrap, "n_bootstrap", 2)
     scale = rows.std(axis=0)
     scale[scale == 0] = 1.0

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.core.checks import SeedLike, as_int, as_rng
+from npflows.core.checks import SeedLike, as_int
 from npflows.core.optional import scipy
 from npflows.core.underflow import ignore_underflow
-from npflows.diagnostics.common import rows_of
+from npflows.diagnostics.common import own_rng, rows_of
 from npflows.distribution.cost import warn_if_drawing_is_long
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -86,7 +86,7 @@ def memorization(
     rng : int, numpy.random.Generator or None
     """
     cKDTree = scipy("spatial", "diagnostics.memorization").cKDTree
-    rng, n, max_rows = as_rng(rng), as_int(n_samples, "n_samples"), as_int(max_rows, "max_rows", 2)
+    rng, n, max_rows = own_rng(rng), as_int(n_samples, "n_samples"), as_int(max_rows, "max_rows", 2)
     parts = []
     for rows, condition, name in ((train, train_condition, "train"), (held_out, held_out_condition, "held_out")):
         rows, context = rows_of(flow, rows, condition, name, condition_name=f"{name}_condition")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npflows.core.checks import SeedLike, as_int, as_rng, as_weights
-from npflows.diagnostics.common import effective_size, rows_of
+from npflows.core.checks import SeedLike, as_int, as_weights
+from npflows.diagnostics.common import effective_size, own_rng, rows_of
 from npflows.distribution.cost import warn_if_drawing_is_long
 from npflows.distribution.transformed import TransformedDistribution
 
@@ -90,7 +90,7 @@ def two_sample_test(
     ValueError
         If x has fewer rows than there are folds, or a row is not finite.
     """
-    rng, folds, max_rows = as_rng(rng), as_int(folds, "folds", 2), as_int(max_rows, "max_rows", 2)
+    rng, folds, max_rows = own_rng(rng), as_int(folds, "folds", 2), as_int(max_rows, "max_rows", 2)
     rows, context = rows_of(flow, x, condition, least=2 * folds)
     weights = as_weights(sample_weight, len(rows))
     seed = int(rng.integers(2**31))

@@ -9,6 +9,7 @@ from npflows import MAF
 from npflows.diagnostics import (
     sbc_ranks,
     tarp_coverage,
+    two_sample_test,
 )
 from npflows.diagnostics.common import VALUES, pieces
 from npflows.diagnostics.latent import ks_uniform
@@ -18,7 +19,7 @@ from npflows.diagnostics.latent import ks_uniform
 
 def test_ranks_are_those_among_the_samples(conditional):
     x, c = linear(60)
-    result = sbc_ranks(conditional, x, c, 19, rng=7, bins=5)
+    result = sbc_ranks(conditional, x, c, 19, rng=np.random.default_rng(7), bins=5)
     samples = conditional.sample_each(19, c, np.random.default_rng(7))
     np.testing.assert_array_equal(result.ranks, (samples < x[:, None]).sum(1))
     assert result.counts.sum(1).tolist() == [60, 60]
@@ -123,7 +124,8 @@ def test_tarp_with_references_by_condition_finds_a_flow_that_ignores_its_conditi
 
 def test_tarp_takes_reference_points(conditional):
     x, c = linear(100)
-    result = tarp_coverage(conditional, x, c, 30, 5, references=np.full((100, 2), -1e6) * x.std(0))
+    far = np.full((100, 2), -1e6) * x.std(0)
+    result = tarp_coverage(conditional, x, c, 30, np.random.default_rng(5), references=far)
     samples = conditional.sample_each(30, c, np.random.default_rng(5)) / x.std(0)  # far away, nearer means smaller sum
     rank = (samples.sum(2) < (x / x.std(0)).sum(1)[:, None]).sum(1)
     assert (np.abs(result.content - (rank + 0.5) / 31) <= 1.01 / 31).mean() > 0.98
@@ -139,3 +141,13 @@ def test_samples_that_need_too_much_memory_are_refused_before_any_is_drawn(condi
     for ask in (sbc_ranks, tarp_coverage):
         with pytest.raises(ValueError, match=r"^n_samples=999999999 of 2 columns would take 16\.0 GB .* at most 67108864$"):
             ask(flow, rows, condition, 999_999_999, 0)
+
+
+def test_data_that_were_drawn_with_the_seed_of_a_test_are_tested_all_the_same():
+    """Everybody takes 0: neither reference points nor samples of the flow are the numbers of the data again."""
+    flow = MAF(2, num_layers=1, hidden_dims=(4,), rng=0)  # the identity
+    x = np.random.default_rng(0).standard_normal((800, 2))
+    assert sbc_ranks(flow, x, n_samples=31, rng=0).p_value_all > 1e-3
+    assert tarp_coverage(flow, x, n_samples=31, rng=0).p_value > 1e-3
+    found = two_sample_test(flow, flow.sample(800, rng=0), rng=0)
+    assert 0.42 < found.accuracy < 0.58
