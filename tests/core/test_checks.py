@@ -61,7 +61,6 @@ FLAGS = {
     "actnorm": lambda v: npflows.networks.convolutional(np.ones((2, 2, 1), int), (4,), 2, actnorm=v),
     "shift_first": lambda v: npflows.MAFLayer(2, (4,), shift_first=v),
     "quick": lambda v: demo(quick=v),
-    "invert": lambda v: npflows.convert.from_flowjax("flow.eqx", invert=v),
 }
 FLOW = npflows.MAF(2, 1, (4,), rng=0)
 

@@ -167,7 +167,7 @@ def test_nothing_is_left_of_a_file_that_can_not_be_written(tmp_path):
     flow.to_c(tmp_path / "flow.c")
     before = (tmp_path / "flow.c").read_text()
     with pytest.raises(NotExportableError):
-        MAF(64, 2, (640, 640), rng=0).to_c(tmp_path / "flow.c")
+        MAF(64, 4, (640, 640), rng=0).to_c(tmp_path / "flow.c")
     assert (tmp_path / "flow.c").read_text() == before
 
 

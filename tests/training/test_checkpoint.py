@@ -175,7 +175,7 @@ def test_a_truncated_or_empty_checkpoint_is_refused(saved):
     content = saved.read_bytes()
     for length in (0, 10, len(content) // 2, len(content) - 1):
         saved.write_bytes(content[:length])
-        refused(saved, "is not a complete")
+        refused(saved, "is not a complete" if length else "is an empty file")
 
 
 def test_flipped_bits_in_a_checkpoint_are_refused(saved):
