@@ -175,7 +175,7 @@ def test_text_that_says_nan_is_no_mask_and_an_empty_field_is(tmp_path):
 
 def test_masks_of_a_stream_are_declared(tmp_path, monkeypatch):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("npflows.training.fit.IN_MEMORY", 10)
+    monkeypatch.setattr("npflows.training.streaming.IN_MEMORY", 10)
     table = arrow.table({"a": [None if gone else a for a, gone in zip(X[:, 0].tolist(), GONE[:, 0])], "b": X[:, 1]})
     parquet.write_table(table, tmp_path / "t.parquet", row_group_size=10)
     with pytest.raises(ValueError, match=r"x has masked or empty entries \(2 in 'a'\) in 2 rows \(3, 5\)"):
