@@ -18,6 +18,7 @@ from npflows.files.tables.source import (
     Entry,
     Source,
     TableError,
+    flat,
     from_entries,
     from_matrix,
     with_columns,
@@ -52,14 +53,9 @@ def of_array(owner: str, x: np.ndarray) -> Source:
         names, rows = x.dtype.names, x.reshape(-1)
         widths = [None if x.dtype[i].shape == () else int(np.prod(x.dtype[i].shape)) for i in range(len(names))]
         entries = [Entry(name, width) for name, width in zip(names, widths)]
-        return from_entries(owner, entries, lambda places: [_flat(rows[names[i]]) for i in places])
+        return from_entries(owner, entries, lambda places: [flat(rows[names[i]]) for i in places])
     _numeric(owner, x)
     return from_matrix(owner, x)
-
-
-def _flat(values: np.ndarray) -> np.ndarray:
-    """Values of a field (n, ...) as (n,) or (n, k)."""
-    return values if values.ndim == 1 else values.reshape(len(values), -1)
 
 
 def _numeric(owner: str, x: np.ndarray) -> None:

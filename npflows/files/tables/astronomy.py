@@ -17,7 +17,7 @@ from npflows.core.columns import did_you_mean, listed
 from npflows.files.tables.clocks import OTHER_SCALES, SCALES, of_fits, with_times
 from npflows.files.tables.masks import with_masks
 from npflows.files.tables.packed import DAMAGE, unpacked
-from npflows.files.tables.source import Entry, Source, TableError, from_entries, package
+from npflows.files.tables.source import Entry, Source, TableError, flat, from_entries, package
 
 UNREADABLE = (OSError, TypeError, ValueError, KeyError, IndexError, *DAMAGE)
 """What damage makes astropy and the packages of compression raise."""
@@ -123,9 +123,7 @@ def _values(data: Any, raw: np.ndarray, name: str, format: str, null: int | str 
     Null values are those stored, before any scale: whole numbers, fields of text in ASCII tables, and the byte 0 for truth
     values (FITS 4.0, sections 7.2.5, 7.3.2 and 7.3.3.1).
     """
-    values = np.asarray(data[name])
-    if values.ndim > 1:
-        values = values.reshape(len(values), -1)
+    values = flat(np.asarray(data[name]))
     stored = raw[name]
     if str(format).endswith("L"):
         null = 0

@@ -136,7 +136,7 @@ def _head(path: Path, first: bytes, promised: str | None) -> str | None:
         If it is a text in another encoding than UTF-8, and no other format is promised.
     """
     text = module("text")
-    compressed = any(first.startswith(mark) for mark in text.COMPRESSED)
+    compressed = any(first.startswith(mark) for mark in module("packed").COMPRESSED)
     if not compressed and first[:2] not in (b"\xff\xfe", b"\xfe\xff") and b"\x00" in first:
         return None
     try:

@@ -20,7 +20,18 @@ from npflows.files.tables.hdf5_layouts import LAYOUTS, WITH_STEPS
 from npflows.files.tables.hdf5_pandas import NO_NUMBERS, of_pandas
 from npflows.files.tables.masks import SUFFIX, hidden, with_masks
 from npflows.files.tables.netcdf import decoded, is_count, is_variable, text_of, unit_of_attributes
-from npflows.files.tables.source import BESIDE, INDEX, Entry, Source, TableError, from_entries, from_matrix, package
+from npflows.files.tables.source import (
+    BESIDE,
+    INDEX,
+    Entry,
+    Source,
+    TableError,
+    flat,
+    from_entries,
+    from_matrix,
+    package,
+    with_columns,
+)
 
 NAMES = ("columns", "column_names", "names", "colnames")
 """Attributes of a dataset (n, d) that name its columns."""
@@ -226,7 +237,7 @@ def _records(h5py: Any, owner: str, dataset: Any) -> Source:
 
     def fetch(places: Sequence[int]) -> list[np.ndarray]:
         fields = [rows[names[i]] for i in places]
-        return [field.reshape(len(rows), -1) if field.ndim > 1 else field for field in fields]
+        return [flat(field) for field in fields]
 
     booleans = {name for i, name in enumerate(names) if dtype[i].base.kind == "b"}
     return from_entries(owner, *with_times(*with_masks(entries, fetch, booleans), text))
@@ -268,16 +279,4 @@ def _with_beside(h5py: Any, path: Path, source: Source, table: Any, *, matrices:
     }
     entries = [Entry(name, _width(child), unit_of_attributes(child), BESIDE) for name, child in kept.items()]
     others = from_entries(source.owner, *_masked(path, table.parent.name, entries, kept))
-    first, fetch = len(source.names), source.fetch
-
-    def together(places: Sequence[int]) -> list[Any]:
-        own_places, beyond = ([i for i in places if (i < first) == is_own] for is_own in (True, False))
-        values = dict(zip(own_places, fetch(own_places)))
-        values |= zip(beyond, others.fetch([i - first for i in beyond]))
-        return [values[i] for i in places]
-
-    source.names += others.names
-    source.aside |= {first + i: why for i, why in others.aside.items()}
-    source.units |= {first + i: unit for i, unit in others.units.items()}
-    source.fetch = together
-    return source
+    return with_columns(source, others)

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from npflows.core.numbers import numbers_of
+from npflows.core.table import Table
 from npflows.core.times import Times, since, times_of
 from npflows.files.tables.source import Source, TableError
 
+ROWS = ("x", "condition", "sample_weight", "log_weight")
+"""Attributes of a table that have an entry for each row."""
 ZONES = " has times with a time zone in some parts of the table alone: give all of them one, or none"
 
 
@@ -38,6 +41,14 @@ class File:
     def sizes(self) -> list[int]:
         """Rows of each piece."""
         return self.count()
+
+
+def concatenated(tables: Sequence[Table]) -> Table:
+    """Tables of the same columns, their rows one after the other."""
+    some = [table for table in tables if len(table)] or [tables[0]]
+    rows = {name: [getattr(table, name) for table in some] for name in ROWS}
+    together: dict[str, Any] = {name: np.concatenate(of) for name, of in rows.items() if of[0] is not None}
+    return replace(some[0], **together)
 
 
 def joined(owner: str, sources: Sequence[Source]) -> Source:

@@ -17,6 +17,8 @@ MISSING = frozenset(
     ["", "NA", "N/A", "n/a", "<NA>", "#N/A", "NULL", "null", "None", "nan", "NaN", "NAN", "-nan", "-NaN", "--", "masked"]
 )  # fmt: skip
 """Fields that are missing entries."""
+EMPTY = frozenset(field for field in MISSING if not field.lower().endswith("nan"))
+"""Those of masked entries, which are no NaN that somebody computed."""
 BOOLEAN = {"True": 1.0, "true": 1.0, "TRUE": 1.0, "False": 0.0, "false": 0.0, "FALSE": 0.0}
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+|[+-]\d+)?\Z", re.ASCII)
 """A number, with the exponents of C and of Fortran; Python would take 9801_3 for one too."""
@@ -176,7 +178,7 @@ def value_of(field: str) -> float | None:
             text = re.sub(r"[dD]", "e", text)
             return float(text if "e" in text.lower() else re.sub(r"(?<=[\d.])([+-])", r"e\1", text))
     if text in MISSING:
-        return math.nan if text.lower().endswith("nan") else MASKED
+        return MASKED if text in EMPTY else math.nan
     return float(text) if text.lower() in INFINITE else BOOLEAN.get(text)
 
 

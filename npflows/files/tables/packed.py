@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import lzma
 import zlib
 from pathlib import Path
 from typing import Any
 
-from npflows.files.tables.text import COMPRESSED
-
+COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+"""First bytes of compressed files, and what opens them."""
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError)
 """What the modules of compression raise where a file is damaged, beside OSError."""
 
 
-def _unpacker(path: Path) -> Any:
+def unpacker(path: Path) -> Any:
     """What opens a compressed file, as `open` does others; None for one that is not compressed."""
     with open(path, "rb") as file:
         first = file.read(max(map(len, COMPRESSED)))
@@ -23,7 +25,7 @@ def _unpacker(path: Path) -> Any:
 
 def unpacked(path: Path) -> io.BytesIO | None:
     """All that is compressed in a file, checked to its end; None for a file that is not compressed."""
-    unpack = _unpacker(path)
+    unpack = unpacker(path)
     if unpack is None:
         return None
     with unpack(path, "rb") as file:
@@ -32,7 +34,7 @@ def unpacked(path: Path) -> io.BytesIO | None:
 
 def first_unpacked(path: Path, n: int) -> bytes:
     """The first n bytes of what is compressed in a file; none if it is damaged, or not compressed."""
-    unpack = _unpacker(path)
+    unpack = unpacker(path)
     try:
         if unpack is None:
             return b""

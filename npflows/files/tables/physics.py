@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from npflows.core.columns import did_you_mean, listed
-from npflows.files.tables.source import Entry, Source, TableError, from_entries, package
+from npflows.files.tables.source import Entry, Source, TableError, flat, from_entries, package
 
 ARRAY = re.compile(r", ?(\d+) ?>")
 """The lengths in the type of a field of an RNTuple: std::array<std::array<double,3>,2>."""
@@ -67,7 +67,7 @@ def _values(path: Path, branch: str, values: Any) -> np.ndarray:
         raise TableError(
             f"{path}, branch {branch}: it has another number of values in each row; leave it out, or flatten it"
         )
-    return values.reshape(len(values), -1) if values.ndim > 1 else values
+    return flat(values)
 
 
 def _first_line(error: Exception) -> str:

@@ -8,17 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from npflows.core.table import Table
+from npflows.files.tables.joining import ROWS, concatenated
 from npflows.files.tables.reading import Parts, open_source, take
 from npflows.files.tables.source import TableError
 from npflows.files.tables.streams import stream_files
 
-ROWS = ("x", "condition", "sample_weight", "log_weight")
-"""Attributes of a table that have an entry for each row."""
 ABOUT = ("columns", "units", "condition_columns", "condition_units")
 """Those that the files of one table have in common."""
 
@@ -123,7 +122,4 @@ def _joined(parts: Sequence[tuple[str, Table]]) -> Table:
             ours, theirs = getattr(first, name), getattr(table, name)
             if ours != theirs and len(table):
                 raise TableError(f"{other} has other {name.replace('_', ' ')} than {owner}: {theirs}, and {ours}")
-    some = [table for _, table in parts if len(table)] or [first]
-    rows = {name: [getattr(table, name) for table in some] for name in ROWS}
-    joined: dict[str, Any] = {name: np.concatenate(given) for name, given in rows.items() if given[0] is not None}
-    return replace(some[0], **joined)
+    return concatenated([table for _, table in parts])

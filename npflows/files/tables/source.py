@@ -208,6 +208,11 @@ def with_columns(table: Source, more: Source) -> Source:
     )
 
 
+def flat(values: np.ndarray) -> np.ndarray:
+    """The values (n, ...) of a column as (n,) or (n, k)."""
+    return values if values.ndim == 1 else values.reshape(len(values), -1)
+
+
 def package(module: str, format: str, name: str | None = None) -> Any:
     """A package that reads a format, or a sentence that says how to install it."""
     name = name or module.partition(".")[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from npflows.core.columns import listed
 from npflows.core.table import Table
 from npflows.files.tables.formats import kind_of
-from npflows.files.tables.joining import File, aligned, joined
+from npflows.files.tables.joining import File, aligned, concatenated, joined
 from npflows.files.tables.loading import module
 from npflows.files.tables.reading import Keys, Parts, take
 from npflows.files.tables.source import Source, TableError
@@ -72,13 +71,7 @@ class TableStream:
 
     def table(self) -> Table:
         """All pieces as one table."""
-        parts = [part for part in self if len(part)] or [self.read(0)]
-        first = parts[0]
-        joined: dict[str, Any] = {
-            name: None if getattr(first, name) is None else np.concatenate([getattr(part, name) for part in parts])
-            for name in ("x", "condition", "sample_weight", "log_weight")
-        }
-        return replace(first, **joined)
+        return concatenated(list(self))
 
     def __repr__(self) -> str:
         return f"TableStream({self.owner}: {len(self):,} rows in {len(self.sizes)} pieces)"

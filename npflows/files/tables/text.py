@@ -5,10 +5,8 @@ NumPy's own parser takes what is plain; what it does not is read line by line, w
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import csv
-import gzip
 import lzma
 import math
 import re
@@ -23,11 +21,9 @@ import numpy as np
 
 from npflows.core.absent import MASKED
 from npflows.core.times import Times, instant
-from npflows.files.tables.layout import BOOLEAN, MISSING, Layout, split, value_of
+from npflows.files.tables.layout import BOOLEAN, EMPTY, MISSING, Layout, split, value_of
+from npflows.files.tables.packed import unpacker
 from npflows.files.tables.source import Entry, Source, TableError, from_entries
-
-COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-"""First bytes of compressed files, and what opens them."""
 
 COMMA = re.compile(r"[+-]?\d+,\d*\Z")
 """A number with a decimal comma."""
@@ -35,18 +31,15 @@ BLOCK = 1 << 22
 """Characters of lines that are parsed together."""
 AS_NUMBER = {**dict.fromkeys(MISSING, "nan"), **{name: str(value) for name, value in BOOLEAN.items()}}
 """How marks of missing entries and booleans are written as numbers."""
-EMPTY = frozenset(field for field in MISSING if not field.lower().endswith("nan"))
-"""Fields that are masked entries, and no NaN that somebody computed."""
 
 
 def opened(path: Path) -> IO[str]:
     """A text file, compressed or not."""
+    if (unpack := unpacker(path)) is not None:
+        return unpack(path, "rt", encoding="utf-8-sig", newline="")
     with open(path, "rb") as file:
-        first = file.read(5)
-    for mark, opener in COMPRESSED.items():
-        if first.startswith(mark):
-            return opener(path, "rt", encoding="utf-8-sig", newline="")  # type: ignore[operator]
-    encoding = "utf-16" if first[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        first = file.read(2)
+    encoding = "utf-16" if first in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     return open(path, encoding=encoding, newline="")
 
 
